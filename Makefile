@@ -1,0 +1,32 @@
+# make demo       the starter: a small model adapted to a task it never saw
+# make test       the tests
+# make quality    what CI checks: lint and format
+# make style      mends what `make quality` finds
+# VENV=dir        where the environment is (default .venv); PYTHON=python3.12 for another interpreter
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.recross-ready
+
+.PHONY: demo test quality style
+
+demo: $(READY)
+	$(BIN)/accelerate launch examples/adapt.py
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+quality: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+style: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(READY): setup.py pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "recross_hf needs Python 3.11 or newer, found " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $(READY)

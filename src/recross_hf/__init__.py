@@ -1,0 +1,55 @@
+"""Unsupervised cross-task generalization by retrieval augmentation, on the Hugging Face stack.
+
+Names are imported when first used, so that `import recross_hf` costs nothing and needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "AdaptationArguments": "arguments",
+    "ExampleTrainingArguments": "arguments",
+    "load_examples": "data",
+    "load_queries": "data",
+    "Encoder": "encoder",
+    "MeanPooledEncoder": "encoder",
+    "encode_in_processes": "encoder",
+    "UpstreamIndex": "index",
+    "Retriever": "retriever",
+    "DenseRetriever": "retriever",
+    "RandomRetriever": "retriever",
+    "ExampleTrainer": "trainer",
+    "RetrievalAugmentedAdapter": "adapter",
+    "ReCrossPipeline": "pipeline",
+    "starter_tasks": "starter",
+    "load_starter_task": "starter",
+    "warm_start_seq2seq": "upstream",
+}
+
+__all__ = ["__version__", *_MODULE_OF]
+
+if TYPE_CHECKING:
+    from .adapter import RetrievalAugmentedAdapter
+    from .arguments import AdaptationArguments, ExampleTrainingArguments
+    from .data import load_examples, load_queries
+    from .encoder import Encoder, MeanPooledEncoder, encode_in_processes
+    from .index import UpstreamIndex
+    from .pipeline import ReCrossPipeline
+    from .retriever import DenseRetriever, RandomRetriever, Retriever
+    from .starter import load_starter_task, starter_tasks
+    from .trainer import ExampleTrainer
+    from .upstream import warm_start_seq2seq
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,193 @@
+"""`RetrievalAugmentedAdapter`: retrieve upstream examples for unlabelled inputs and continue training on them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import TrainOutput, get_last_checkpoint
+
+from .arguments import AdaptationArguments
+from .card import adapted_model_card
+from .data import load_queries
+from .files import write_parquet
+from .retriever import Retriever
+from .trainer import ExampleTrainer
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+logger = logging.getLogger(__name__)
+
+RETRIEVED_FILE = "retrieved.parquet"
+
+
+class RetrievalAugmentedAdapter(ExampleTrainer):
+    """Adapts a copy of a multi-task model to an unseen task (paper, section 3 and figure 2).
+
+    ```python
+    adapter = RetrievalAugmentedAdapter(
+        model,
+        AdaptationArguments(output_dir="adapted"),
+        retriever=DenseRetriever(index),
+        query_dataset=inputs,  # about sixteen, unlabelled
+        eval_dataset=test,  # optional
+        processing_class=tokenizer,
+    )
+    adapter.evaluate()  # the model as it is
+    adapter.train()  # retrieves, then continues training on what it found
+    adapter.evaluate()
+    adapter.save_model()
+    ```
+
+    Args:
+        model: any `AutoModelForSeq2SeqLM`. It is copied and not changed.
+        args: an [`AdaptationArguments`]; the paper's by default.
+        retriever: where the examples to learn from come from.
+        query_dataset: the unlabelled inputs: a list of strings, or whatever [`load_queries`] takes.
+        eval_dataset: labelled examples to `evaluate` on ([`load_examples`]); the method does not see them.
+        processing_class: the model's tokenizer.
+        peft_config: trains an adapter in place of all weights, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`.
+        kwargs: what [`Seq2SeqTrainer`] takes: `callbacks`, `optimizers`, ...
+
+    Attributes:
+        retrieved: the retrieved examples with `rank`, `query` and `distance`; None before `retrieve` or `train`.
+        scores: what `evaluate` found, by its `metric_key_prefix`: `soft_em`, `exact_match` in percent and `n`.
+
+    Raises:
+        TypeError: `model` is a PEFT model already, or `args` are of another class.
+    """
+
+    args: AdaptationArguments
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: AdaptationArguments | None = None,
+        *,
+        retriever: Retriever,
+        query_dataset: Dataset | Sequence[str],
+        eval_dataset: Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase,
+        peft_config: PeftConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = AdaptationArguments() if args is None else args
+        if not isinstance(args, AdaptationArguments):
+            raise TypeError(
+                f"Expected `args` to be an AdaptationArguments, found {type(args).__name__}. It takes the fields of "
+                "Seq2SeqTrainingArguments."
+            )
+        if not isinstance(retriever, Retriever):
+            raise TypeError(
+                f"Expected `retriever` to be a Retriever, found {type(retriever).__name__}. For an index, pass "
+                "`DenseRetriever(index)`."
+            )
+        if "train_dataset" in kwargs:
+            raise TypeError("There is no `train_dataset` to pass: the examples to train on come from the retriever.")
+        super().__init__(
+            _adaptable_copy(model, peft_config),
+            args,
+            processing_class=processing_class,
+            eval_dataset=eval_dataset,
+            **kwargs,
+        )
+        self.retriever = retriever
+        self.query_dataset = load_queries(query_dataset)
+        self.retrieved: Dataset | None = None
+        self.scores: dict[str, dict[str, float]] = {}
+
+    def retrieve(self) -> Dataset:
+        """Retrieves |R| upstream examples for the query set and keeps them in `self.retrieved`."""
+        found: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            found = [self.retriever.retrieve(self.query_dataset["input"][:], self.args.num_retrieved).to_dict()]
+        # One process decides, so that rounding cannot make two of them train on different examples.
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        self.retrieved = Dataset.from_dict(found[0])
+        return self.retrieved
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Retrieves (unless [`retrieve`] was called), then trains on what was found.
+
+        A checkpoint holds the retrieved examples, and a resumed run trains on those.
+        """
+        if resume_from_checkpoint:
+            self.retrieved = self._retrieved_of(resume_from_checkpoint)
+        elif self.retrieved is None:
+            self.retrieve()
+        self.train_dataset = self.tokenize(self.retrieved)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+        **gen_kwargs: Any,
+    ) -> dict[str, float]:
+        """Generates answers to the evaluation set and scores them: `{prefix}_soft_em`, `{prefix}_exact_match`, ..."""
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
+        if f"{metric_key_prefix}_soft_em" in metrics:
+            self.scores[metric_key_prefix] = {
+                "soft_em": metrics[f"{metric_key_prefix}_soft_em"],
+                "exact_match": metrics[f"{metric_key_prefix}_exact_match"],
+                "n": len(self.eval_dataset if eval_dataset is None else eval_dataset),
+            }
+        return metrics
+
+    def _retrieved_of(self, checkpoint: str | bool) -> Dataset:
+        folder = get_last_checkpoint(self.args.output_dir) if checkpoint is True else checkpoint
+        if folder is None:
+            raise ValueError(
+                f"No checkpoint to resume from in {self.args.output_dir}: expected a checkpoint-* folder."
+            )
+        path = Path(folder) / RETRIEVED_FILE
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"Expected {RETRIEVED_FILE} in {folder}, found none: this is no checkpoint of an adaptation."
+            )
+        return Dataset.from_parquet(str(path))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.retrieved is not None:
+            write_parquet(self.retrieved, Path(output_dir or self.args.output_dir) / RETRIEVED_FILE)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes `README.md`: how the model was adapted, what it learned from and, once evaluated, how it does."""
+        if not self.is_world_process_zero() or self.retrieved is None:
+            return super().create_model_card(*args, **kwargs)
+        path = Path(self.args.output_dir) / "README.md"
+        model_name = kwargs.get("model_name") or (args[3] if len(args) > 3 else None) or path.parent.resolve().name
+        adapted_model_card(
+            model_name=model_name,
+            base_model=self.model.config._name_or_path,
+            args=self.args,
+            retrieved=self.retrieved,
+            num_queries=len(self.query_dataset),
+            is_peft=hasattr(self.model, "peft_config"),
+            scores=self.scores,
+        ).save(path)
+
+
+def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None) -> PreTrainedModel:
+    if hasattr(model, "peft_config"):
+        raise TypeError(
+            "Expected a model without adapters, found a PEFT model. Merge it (`model.merge_and_unload()`), or pass its "
+            "base model and a `peft_config`."
+        )
+    # A whole copy, also for PEFT: sharing frozen weights with it would let a later merge change the caller's model.
+    adaptable = copy.deepcopy(model)
+    if peft_config is None:
+        return adaptable
+    from peft import get_peft_model
+
+    return get_peft_model(adaptable, peft_config)

@@ -1,0 +1,82 @@
+"""The hits of many queries as one ranking of examples (NumPy alone).
+
+An aggregation is a function of three arguments: a `search` that gives every query's `k` nearest examples for any `k`, the
+number of queries |Q|, and |R|, how many examples to return. It asks for the depth it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Hits(NamedTuple):
+    """The `k` nearest examples of each query, nearest first.
+
+    `positions` and `distances` are `[num_queries, k]`; distances fall with relevance. Where there are fewer than `k`
+    examples to find, positions are -1 and distances infinite.
+    """
+
+    positions: np.ndarray
+    distances: np.ndarray
+
+
+class Ranking(NamedTuple):
+    """Examples in the order in which they were retrieved: three arrays of one length.
+
+    `positions` are rows of the upstream data, `queries` the query that brought each (-1: all of them together), `distances`
+    fall with relevance.
+    """
+
+    positions: np.ndarray
+    queries: np.ndarray
+    distances: np.ndarray
+
+
+Search = Callable[[int], Hits]
+Aggregation = Callable[[Search, int, int], Ranking]
+
+
+def interleave(search: Search, num_queries: int, num_retrieved: int) -> Ranking:
+    """Every query's top ceil(|R| / |Q|), rank by rank, cut to |R| (paper, section 3.2).
+
+    Duplicates stay: an example that is near to several queries is trained on as often. Rank by rank, because a
+    cut then takes from every query alike.
+    """
+    return _by_rank(search(-(-num_retrieved // num_queries)), num_retrieved)
+
+
+def interleave_distinct(search: Search, num_queries: int, num_retrieved: int) -> Ranking:
+    """As [`interleave`], each example once: queries are searched deeper until |R| distinct examples are found."""
+    depth, found = -(-num_retrieved // num_queries), -1
+    while True:
+        ranking = _by_rank(search(depth), None)
+        first = np.sort(np.unique(ranking.positions, return_index=True)[1])
+        if len(first) >= num_retrieved or len(ranking.positions) == found:
+            return Ranking(*(column[first[:num_retrieved]] for column in ranking))
+        depth, found = 2 * depth, len(ranking.positions)
+
+
+def mean_distance(search: Search, num_queries: int, num_retrieved: int) -> Ranking:
+    """The |R| examples with the least mean distance over all queries, among each query's top |R|.
+
+    Where an example is not among a query's top |R|, the distance of that query's last hit stands in: a lower bound.
+    """
+    hits = search(num_retrieved)
+    found = hits.positions >= 0
+    candidates, column = np.unique(hits.positions[found], return_inverse=True)
+    last = np.where(found, hits.distances, -np.inf).max(axis=1, initial=-np.inf)
+    distances = np.repeat(last[:, None], len(candidates), axis=1)
+    distances[np.nonzero(found)[0], column] = hits.distances[found]
+    mean = distances.mean(axis=0)
+    best = np.argsort(mean, kind="stable")[:num_retrieved]
+    return Ranking(candidates[best], np.full(len(best), -1), mean[best])
+
+
+def _by_rank(hits: Hits, limit: int | None) -> Ranking:
+    queries = np.broadcast_to(np.arange(len(hits.positions))[:, None], hits.positions.shape)
+    found = (hits.positions >= 0).T.ravel()
+    columns = (hits.positions, queries, hits.distances)
+    return Ranking(*(values.T.ravel()[found][:limit] for values in columns))

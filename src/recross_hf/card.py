@@ -1,0 +1,86 @@
+"""Model cards of adapted models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets import Dataset
+from huggingface_hub import ModelCard, ModelCardData
+
+from . import __version__
+from .arguments import AdaptationArguments
+from .report import task_shares
+
+TEMPLATE = Path(__file__).with_name("card_template.md")
+
+_SETTINGS = (
+    "num_retrieved",
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "label_smoothing_factor",
+    "max_input_length",
+    "max_target_length",
+    "seed",
+)
+
+
+def adapted_model_card(
+    *,
+    model_name: str,
+    base_model: str,
+    args: AdaptationArguments,
+    retrieved: Dataset,
+    num_queries: int,
+    is_peft: bool,
+    scores: dict[str, dict[str, float]],
+) -> ModelCard:
+    """The card of a model that [`RetrievalAugmentedAdapter`] made.
+
+    Args:
+        base_model: the upstream model's name on the Hub, or its path.
+        scores: SoftEM and exact match in percent by the name of the evaluation, e.g. `{"base": {...}, "adapted": {...}}`.
+    """
+    is_local = Path(base_model).exists() or not base_model
+    return ModelCard.from_template(
+        ModelCardData(
+            base_model=None if is_local else base_model,
+            library_name="peft" if is_peft else "transformers",
+            tags=["recross", "retrieval-augmentation", "unsupervised-adaptation"],
+        ),
+        template_path=str(TEMPLATE),
+        model_name=model_name,
+        # A path of the machine that trained it is of no use to a reader.
+        base_model=f"`{Path(base_model).name or 'a local model'}`"
+        if is_local
+        else f"[{base_model}](https://huggingface.co/{base_model})",
+        num_queries=num_queries,
+        num_retrieved=len(retrieved),
+        scores="\n".join(
+            f"| {name} | {values['soft_em']:.2f} | {values['exact_match']:.2f} |" for name, values in scores.items()
+        ),
+        shares="\n".join(f"| {task} | {100 * share:.1f} % |" for task, share in task_shares(retrieved).items()),
+        usage=_USAGE_PEFT if is_peft else _USAGE,
+        settings="\n".join(f"| `{name}` | {getattr(args, name)} |" for name in _SETTINGS),
+        version=__version__,
+    )
+
+
+_USAGE = """\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+model = AutoModelForSeq2SeqLM.from_pretrained("path/or/name")
+tokenizer = AutoTokenizer.from_pretrained("path/or/name")
+ids = tokenizer("an input of the task", return_tensors="pt").input_ids
+tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)"""
+
+_USAGE_PEFT = """\
+from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained("the/upstream-model"), "path/or/name")
+tokenizer = AutoTokenizer.from_pretrained("path/or/name")
+ids = tokenizer("an input of the task", return_tensors="pt").input_ids
+tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)"""

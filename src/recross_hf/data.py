@@ -1,0 +1,395 @@
+"""Examples of a task: one schema, and the readers that bring every source to it."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, Features, List, Value, concatenate_datasets, load_dataset
+from datasets.table import InMemoryTable
+
+logger = logging.getLogger(__name__)
+
+EXAMPLE_FEATURES = Features(
+    {
+        "id": Value("string"),
+        "task": Value("string"),
+        "template": Value("string"),
+        "input": Value("string"),
+        "references": List(Value("string")),
+        "choices": List(Value("string")),
+    }
+)
+"""The schema of an example. Query examples have no `references`; `choices` is there only if the source has it."""
+
+READERS = (".parquet", ".jsonl", ".json", ".csv", ".txt")
+
+Source = str | Path | Dataset | Sequence[str | Path]
+
+
+class ExampleError(ValueError):
+    """Data that cannot be read as examples; the message says what was expected, what was found and what to do."""
+
+
+def load_examples(
+    source: Source,
+    *,
+    columns: Mapping[str, str] | None = None,
+    task: str | None = None,
+    split: str = "train",
+    drop_invalid: bool = False,
+    **load_dataset_kwargs: Any,
+) -> Dataset:
+    """Reads labelled examples of one or many tasks.
+
+    Args:
+        source: a `Dataset`; one or several paths or glob patterns of parquet, jsonl, json or csv files (json also as
+            the authors' triples `[input, [outputs], "task|split|template|#n"]`); a folder of such files; or the name
+            of a data set on the Hub.
+        columns: where the schema's columns are in the source, e.g. `{"input": "question", "references": "answers"}`.
+        task: the task of every example, if the source has no such column.
+        split: the split to read of a data set on the Hub.
+        drop_invalid: leave out, with a warning, the rows that would raise.
+        load_dataset_kwargs: passed to `datasets.load_dataset` for a data set on the Hub (`name`, `revision`, ...).
+
+    Returns:
+        A `Dataset` with the columns `id`, `task`, `template`, `input`, `references` and, if the source has it,
+        `choices`. A missing `id` is made of the task and the row number, a missing `template` is empty.
+
+    Raises:
+        ExampleError: a column is missing or of another type, an input is empty, there are no references, or ids
+            repeat.
+        FileNotFoundError: a path leads nowhere.
+    """
+    dataset = _read(source, split, load_dataset_kwargs)
+    return _conform(dataset, columns or {}, task, labelled=True, drop_invalid=drop_invalid)
+
+
+def load_queries(
+    source: Source | Sequence[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    task: str | None = None,
+    split: str = "train",
+    drop_invalid: bool = False,
+    **load_dataset_kwargs: Any,
+) -> Dataset:
+    """Reads the unlabelled inputs of an unseen task.
+
+    Takes what [`load_examples`] takes, `.txt` files with one input a line (blank lines are passed over), and a list
+    of strings, which are then the inputs themselves. Labels are not for the method to see: they are dropped with a
+    warning.
+    """
+    if isinstance(source, list | tuple) and not _are_paths(source):
+        source = _from_inputs(source)
+    dataset = _read(source, split, load_dataset_kwargs)
+    return _conform(dataset, columns or {}, task or "unseen", labelled=False, drop_invalid=drop_invalid)
+
+
+def _are_paths(source: Sequence[Any]) -> bool:
+    return bool(source) and all(
+        isinstance(item, Path) or (isinstance(item, str) and item.endswith(READERS) and _expand(item))
+        for item in source
+    )
+
+
+def _from_inputs(inputs: Sequence[Any]) -> Dataset:
+    wrong = [row for row, text in enumerate(inputs) if not isinstance(text, str)]
+    if wrong:
+        raise ExampleError(
+            f"Expected inputs that are strings, found {type(inputs[wrong[0]]).__name__} in row {wrong[0]} "
+            f"({len(wrong)} such of {len(inputs)}). Pass a list of strings, a `Dataset` or a file."
+        )
+    return Dataset.from_dict({"input": list(inputs)}, features=Features({"input": Value("string")}))
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def _read(source: Any, split: str, load_dataset_kwargs: dict[str, Any]) -> Dataset:
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, Mapping):
+        raise ExampleError(
+            f"Expected one `Dataset`, found a mapping with the splits {', '.join(source)}. Pass one of them, "
+            f"e.g. `dataset[{next(iter(source), 'train')!r}]`."
+        )
+    if isinstance(source, list | tuple):
+        files = [path for pattern in source for path in _files_of(pattern)]
+    elif isinstance(source, str | Path):
+        if isinstance(source, str) and not _expand(source) and not source.endswith(READERS):
+            return _read_hub(source, split, load_dataset_kwargs)
+        files = _files_of(source)
+    else:
+        raise ExampleError(
+            f"Expected a `Dataset`, a path, a list of paths or a name on the Hub, found {type(source).__name__}."
+        )
+    datasets = [_READER_OF[path.suffix](path) for path in files]
+    if len(datasets) == 1:
+        return datasets[0]
+    return concatenate_datasets(_same_features(datasets, files))
+
+
+def _same_features(datasets: list[Dataset], files: list[Path]) -> list[Dataset]:
+    names = set(datasets[0].column_names)
+    for dataset, path in zip(datasets, files, strict=True):
+        if set(dataset.column_names) != names:
+            raise ExampleError(
+                f"Expected the same columns in every file, found {sorted(names)} in {files[0]} and "
+                f"{sorted(dataset.column_names)} in {path}. Read them one by one and concatenate the results."
+            )
+    return datasets
+
+
+def _expand(pattern: str | Path) -> list[Path]:
+    path = Path(pattern)
+    if path.is_dir():
+        return sorted(child for child in path.rglob("*") if child.suffix in READERS)
+    if path.is_file():
+        return [path]
+    return [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True)) if Path(match).is_file()]
+
+
+def _files_of(pattern: str | Path) -> list[Path]:
+    files = _expand(pattern)
+    if not files:
+        raise FileNotFoundError(
+            f"No file at {pattern}. Expected a file, a folder or a pattern of {', '.join(READERS)}."
+        )
+    for path in files:
+        if path.suffix not in READERS:
+            raise ExampleError(f"Expected a file that ends in {', '.join(READERS)}, found {path}.")
+    return files
+
+
+def _read_hub(name: str, split: str, load_dataset_kwargs: dict[str, Any]) -> Dataset:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise FileNotFoundError(f"No file or folder at {name}, and this is no name of a data set on the Hub.")
+    return load_dataset(name, split=split, **load_dataset_kwargs)
+
+
+def _read_parquet(path: Path) -> Dataset:
+    return Dataset.from_parquet(str(path))
+
+
+def _read_csv(path: Path) -> Dataset:
+    # Everything is text: pandas would turn the answer "None" into a missing value and "1" into a number.
+    dataset = Dataset.from_csv(str(path), keep_default_na=False, dtype=str)
+    columns = {}
+    for name in dataset.column_names:
+        cells = dataset[name][:]
+        parsed = [_json_list(cell) for cell in cells]
+        is_list = any(item is not None for item in parsed)
+        columns[name] = (
+            [[cell] if item is None else item for cell, item in zip(cells, parsed, strict=True)] if is_list else cells
+        )
+    return Dataset.from_dict(columns)
+
+
+def _json_list(cell: str | None) -> list[str] | None:
+    """A list, if the cell is one written as JSON, e.g. `["yes", "no"]`."""
+    if not cell or not cell.startswith('["'):
+        return None
+    try:
+        parsed = json.loads(cell)
+    except json.JSONDecodeError:
+        return None
+    return parsed if all(isinstance(item, str) for item in parsed) else None
+
+
+def _read_txt(path: Path) -> Dataset:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    return _from_inputs([line for line in lines if line])
+
+
+def _read_json(path: Path) -> Dataset:
+    """Objects or the authors' triples, one a line or all in one array."""
+    records = _json_records(path)
+    first = next(records, None)
+    if first is None:
+        raise ExampleError(f"Expected examples, found no record in {path}.")
+    if isinstance(first, list):
+        rows = [_from_triple(record, path, number) for number, record in enumerate(_chain(first, records))]
+        return Dataset.from_list(rows)
+    records.close()
+    return Dataset.from_json(str(path))
+
+
+def _chain(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+def _json_records(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                if number == 0 and line.lstrip().startswith("["):  # one array over many lines
+                    file.seek(0)
+                    yield from json.load(file)
+                    return
+                raise ExampleError(
+                    f"Expected a JSON record in line {number + 1} of {path}, found: {error}."
+                ) from error
+            if number == 0 and isinstance(record, list) and record and isinstance(record[0], list | dict):
+                yield from record
+                return
+            yield record
+
+
+def _from_triple(record: Any, path: Path, number: int) -> dict[str, Any]:
+    match record:
+        case [str(text), [*outputs], str(identity)] if identity.count("|") >= 3:
+            task, _, template, _ = identity.split("|", 3)
+            return {"id": identity, "task": task, "template": template, "input": text, "references": outputs}
+    raise ExampleError(
+        f'Expected triples [input, [outputs], "task|split|template|#n"], found {str(record)[:80]!r} as record '
+        f"{number + 1} of {path}."
+    )
+
+
+_READER_OF = {
+    ".parquet": _read_parquet,
+    ".jsonl": _read_json,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".txt": _read_txt,
+}
+
+
+# ---- bringing to the schema ----------------------------------------------------------------------------------------
+
+
+def _conform(
+    dataset: Dataset, columns: Mapping[str, str], task: str | None, *, labelled: bool, drop_invalid: bool
+) -> Dataset:
+    """Works on whole Arrow columns: millions of examples are checked without a Python loop over them."""
+    for name, column in columns.items():
+        if name not in EXAMPLE_FEATURES:
+            raise ExampleError(f"Expected `columns` to map {', '.join(EXAMPLE_FEATURES)}, found {name!r}.")
+        if column not in dataset.column_names:
+            raise ExampleError(
+                f"Expected the column {column!r} (for {name!r}), found {', '.join(dataset.column_names)}."
+            )
+    required = ["input", "references"] if labelled else ["input"]
+    missing = [name for name in required if columns.get(name, name) not in dataset.column_names]
+    if missing:
+        raise ExampleError(
+            f"Expected the columns {', '.join(required)}, found {', '.join(dataset.column_names) or 'none'}. Say where "
+            f"{' and '.join(missing)} can be found, e.g. `columns={{{missing[0]!r}: 'name_in_your_data'}}`."
+        )
+    if not len(dataset):
+        raise ExampleError("Expected at least one example, found none.")
+    table = dataset.with_format("arrow")[:]
+    source = {
+        name: table[columns.get(name, name)]
+        for name in EXAMPLE_FEATURES
+        if columns.get(name, name) in table.column_names
+    }
+    fields: dict[str, pa.ChunkedArray] = {"input": _strings(source["input"], "input")}
+    fields["task"] = _strings(source["task"], "task") if "task" in source else _constant(task or "unknown", len(table))
+    fields["template"] = (
+        _strings(source["template"], "template") if "template" in source else _constant("", len(table))
+    )
+    fields["id"] = _strings(source["id"], "id") if "id" in source else _numbered(fields["task"])
+    references = _string_lists(source["references"], "references") if "references" in source else None
+    if labelled:
+        fields["references"] = references
+    elif references is not None and pc.sum(pc.list_value_length(references)).as_py():
+        logger.warning("The query set has references. They are dropped: the method learns from inputs alone.")
+    if "choices" in source:
+        fields["choices"] = _string_lists(source["choices"], "choices")
+    features = Features({name: EXAMPLE_FEATURES[name] for name in EXAMPLE_FEATURES if name in fields})
+    conformed = pa.table({name: fields[name] for name in features}).cast(features.arrow_schema)
+    conformed = _check_rows(conformed, labelled, drop_invalid)
+    _check_ids(conformed["id"])
+    return Dataset(InMemoryTable(conformed.replace_schema_metadata(features.arrow_schema.metadata)))
+
+
+def _constant(value: str, length: int) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.repeat(pa.scalar(value), length)])
+
+
+def _numbered(task: pa.ChunkedArray) -> pa.ChunkedArray:
+    numbers = pa.array(range(len(task))).cast(pa.string())
+    return pc.binary_join_element_wise(task, pa.chunked_array([numbers]), "/")
+
+
+def _strings(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_null(column.type):
+        return column.cast(pa.string())
+    if name == "id" and pa.types.is_integer(column.type):
+        return column.cast(pa.string())
+    raise ExampleError(f"Expected strings in {name!r}, found {column.type}. Turn the column into text first.")
+
+
+def _string_lists(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A plain string stands for a list of one; a missing value for an empty list."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        if pa.types.is_null(column.type.value_type) or _is_text(column.type.value_type):
+            return pc.if_else(pc.is_null(column), pa.scalar([], type=column.type), column).cast(pa.list_(pa.string()))
+    elif _is_text(column.type):
+        chunks = []
+        for chunk in column.cast(pa.string()).chunks:
+            offsets = pa.array(range(len(chunk) + 1), type=pa.int32())
+            chunks.append(pa.ListArray.from_arrays(offsets, chunk))
+        lists = pa.chunked_array(chunks, type=pa.list_(pa.string()))
+        return pc.if_else(pc.is_null(column), pa.scalar([], type=lists.type), lists)
+    elif pa.types.is_null(column.type):
+        return pa.chunked_array([pa.array([[]] * len(column), type=pa.list_(pa.string()))])
+    raise ExampleError(
+        f"Expected a string or a list of strings in {name!r}, found {column.type}. Write labels as the text that the "
+        "model is to answer, e.g. 'positive' and not 1."
+    )
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_)
+
+
+def _check_rows(table: pa.Table, labelled: bool, drop_invalid: bool) -> pa.Table:
+    empty = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(table["input"])), 0), True)
+    faults = {"an empty input": empty}
+    if labelled:
+        faults["no references"] = pc.equal(pc.list_value_length(table["references"]), 0)
+    for fault, is_faulty in faults.items():
+        count = pc.sum(is_faulty).as_py()
+        if not count:
+            continue
+        rows = pc.indices_nonzero(is_faulty)[:5].to_pylist()
+        message = f"{count} of {len(table)} rows have {fault} (row {', '.join(map(str, rows))}{', ...' * (count > 5)})"
+        if not drop_invalid:
+            raise ExampleError(f"{message}. Mend them, or leave them out with `drop_invalid=True`.")
+        logger.warning("%s: left out.", message)
+    if not drop_invalid:
+        return table
+    keep = pc.invert(empty)
+    if labelled:
+        keep = pc.and_(keep, pc.invert(faults["no references"]))
+    table = table.filter(keep)
+    if not len(table):
+        raise ExampleError("Expected at least one valid example, found none: every row was left out.")
+    return table
+
+
+def _check_ids(ids: pa.ChunkedArray) -> None:
+    if ids.null_count:
+        raise ExampleError(f"Expected an id in every row, found {ids.null_count} rows without one.")
+    counts = pc.value_counts(ids)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        shown = ", ".join(repr(item["values"]) for item in repeated[:5].to_pylist())
+        raise ExampleError(
+            f"Expected unique ids, found {len(repeated)} that repeat ({shown}{', ...' * (len(repeated) > 5)}). "
+            "Make them unique, or drop the column: ids are then made of the task and the row number."
+        )

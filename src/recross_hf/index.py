@@ -1,0 +1,427 @@
+"""`UpstreamIndex`: upstream examples and the FAISS index of their vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset
+from datasets.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from tqdm.auto import tqdm
+
+from .aggregation import Hits
+from .data import EXAMPLE_FEATURES, ExampleError
+from .encoder import Encoder, IdentifiedEncoder
+from .files import read_json, write_atomically, write_json, write_parquet
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+EXAMPLES_FILE, INDEX_FILE, CONFIG_FILE = "examples.parquet", "index.faiss", "index.json"
+SHARDS_FOLDER = "vectors.partial"
+COLUMN = "embeddings"
+"""Name of the FAISS index within the `Dataset`, as in `dataset.get_nearest_examples("embeddings", vector)`."""
+
+METRIC_NAMES = {faiss.METRIC_L2: "l2", faiss.METRIC_INNER_PRODUCT: "inner_product"}
+PROBES = ("What is the capital of this country?", "Is the review positive or negative? It was a long wait.", "yes")
+"""Encoded when an index is built and again when it is opened: an encoder that gives other vectors is another one."""
+
+
+class IndexMismatchError(ValueError):
+    """The index, its data or its encoder do not belong together; the message says which, and what to do."""
+
+
+class UpstreamIndex:
+    """A `Dataset` of upstream examples with its FAISS index, and the encoder that made the vectors.
+
+    ```python
+    index = UpstreamIndex.build(load_examples("upstream/*.parquet"), encoder, "index")
+    index = UpstreamIndex.from_pretrained("index", encoder=encoder)
+    hits = index.search(encoder.encode(["..."]), k=32)
+    ```
+
+    Attributes:
+        dataset: the examples; `dataset.get_nearest_examples("embeddings", vector)` works as in `datasets`.
+        encoder: what encodes queries.
+        metric_type: `faiss.METRIC_L2` or `faiss.METRIC_INNER_PRODUCT`.
+    """
+
+    def __init__(self, dataset: Dataset, faiss_index: faiss.Index, encoder: Encoder, config: dict[str, Any]) -> None:
+        if faiss_index.ntotal != len(dataset):
+            raise IndexMismatchError(
+                f"Expected a vector for each of the {len(dataset)} examples, found {faiss_index.ntotal} vectors."
+            )
+        # With no array to add, this public call attaches a finished index as it is, memory-mapped or not.
+        with _progress_bars_off():
+            dataset.add_faiss_index_from_external_arrays(
+                np.empty((0, faiss_index.d), dtype=np.float32), COLUMN, custom_index=faiss_index
+            )
+        self.dataset = dataset
+        self.encoder = encoder
+        self.config = config
+
+    @property
+    def faiss_index(self) -> faiss.Index:
+        return self.dataset.get_index(COLUMN).faiss_index
+
+    @property
+    def metric_type(self) -> int:
+        return self.faiss_index.metric_type
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    # ---- building --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        dataset: Dataset,
+        encoder: Encoder,
+        output_dir: str | Path,
+        *,
+        factory: str = "Flat",
+        metric_type: int = faiss.METRIC_L2,
+        train_size: int = 100_000,
+        nprobe: int | None = None,
+        shard_size: int = 4096,
+        seed: int = 0,
+    ) -> UpstreamIndex:
+        """Encodes the inputs of `dataset` and writes a folder that [`UpstreamIndex.from_pretrained`] opens.
+
+        Vectors go to disk in shards and from there into the index: in memory are the index and one shard. A killed
+        build continues where it stopped when it is called again with the same arguments. Under `accelerate launch`
+        the shards are spread over the processes; the result is the same.
+
+        Args:
+            dataset: examples of the schema ([`load_examples`]); only `input` is encoded, as in the authors' code.
+            encoder: what encodes the inputs.
+            output_dir: the folder to write.
+            factory: a FAISS factory string: "Flat", "SQ8", "IVF1024,Flat", "IVF1024,PQ48np", "HNSW32", ...
+            metric_type: `faiss.METRIC_L2` or `faiss.METRIC_INNER_PRODUCT`.
+            train_size: how many vectors, drawn at random, an index that needs training is trained on.
+            nprobe: lists that an IVF index visits in a search; a sixteenth of them by default.
+            shard_size: examples a shard; what a kill can cost.
+            seed: of the draw of training vectors.
+
+        Raises:
+            ExampleError: `dataset` does not have the schema's columns.
+            IndexMismatchError: `output_dir` holds the shards of another build.
+            ValueError: the factory string, or the amount of data it needs, is wrong.
+        """
+        missing = [name for name in ("id", "task", "input", "references") if name not in dataset.column_names]
+        if missing:
+            raise ExampleError(
+                f"Expected the columns id, task, input and references, found {', '.join(dataset.column_names)}. "
+                "Read the data with `load_examples`."
+            )
+        if metric_type not in METRIC_NAMES:
+            raise ValueError(f"Expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, found {metric_type}.")
+        if not len(dataset):
+            raise ExampleError("Expected at least one example to index, found none.")
+        folder, state = Path(output_dir), PartialState()
+        config = _describe(encoder) | {
+            "format_version": FORMAT_VERSION,
+            "metric": METRIC_NAMES[metric_type],
+            "factory": factory,
+            "num_examples": len(dataset),
+            "ids_sha256": ids_hash(dataset),
+            "texts_sha256": _column_hash(dataset, "input"),
+        }
+        shards = folder / SHARDS_FOLDER
+        if state.is_main_process:
+            _open_shards(shards, config | {"shard_size": shard_size})
+        state.wait_for_everyone()
+        _encode_shards(dataset, encoder, shards, shard_size, state)
+        state.wait_for_everyone()
+        if state.is_main_process:
+            probes = np.load(shards / "probes.npy")
+            vectors = _Shards(shards, len(dataset), shard_size)
+            faiss_index = _assemble(vectors, factory, metric_type, train_size, nprobe, seed)
+            write_atomically(folder / INDEX_FILE, lambda path: faiss.write_index(faiss_index, str(path)))
+            _write_examples(dataset, folder / EXAMPLES_FILE)
+            config |= {"dimension": faiss_index.d, "probes": probes.tolist()}
+            write_json(folder / CONFIG_FILE, config)
+            del faiss_index, vectors
+            shutil.rmtree(shards)
+        state.wait_for_everyone()
+        return cls.from_pretrained(folder, encoder=encoder)
+
+    # ---- saving and loading ----------------------------------------------------------------------------------------
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes the examples (parquet), the vectors (faiss) and what they depend on (JSON)."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / INDEX_FILE, lambda path: faiss.write_index(self.faiss_index, str(path)))
+        _write_examples(self.dataset, folder / EXAMPLES_FILE)
+        write_json(folder / CONFIG_FILE, self.config)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        encoder: Encoder,
+        metric_type: int | None = None,
+        memory_map: bool = True,
+    ) -> UpstreamIndex:
+        """Opens an index that [`UpstreamIndex.build`] or [`UpstreamIndex.save_pretrained`] wrote.
+
+        Args:
+            directory: the folder.
+            encoder: what encodes queries; it must be what encoded the examples.
+            metric_type: the metric that is expected, if it matters to the caller.
+            memory_map: leave the vectors on disk and let the system page them in.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            IndexMismatchError: the encoder, its pooling, the metric, the ids or the format are not those of the index.
+        """
+        folder = Path(directory)
+        for name in (CONFIG_FILE, INDEX_FILE, EXAMPLES_FILE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"Expected an index with {CONFIG_FILE}, {INDEX_FILE} and {EXAMPLES_FILE} in {folder}, found no "
+                    f"{name}."
+                    + (
+                        " A build was interrupted here: run it again to finish it."
+                        if (folder / SHARDS_FOLDER).is_dir()
+                        else ""
+                    )
+                )
+        config = read_json(folder / CONFIG_FILE)
+        if config.get("format_version") != FORMAT_VERSION:
+            raise IndexMismatchError(
+                f"Expected an index of format {FORMAT_VERSION}, found {config.get('format_version')} in {folder}. "
+                "Build it again, or install the version of recross_hf that wrote it."
+            )
+        if metric_type is not None and METRIC_NAMES.get(metric_type) != config["metric"]:
+            raise IndexMismatchError(
+                f"Expected the metric {METRIC_NAMES.get(metric_type, metric_type)}, found an index with "
+                f"{config['metric']} in {folder}. Build it again with the other `metric_type`, or ask for this one."
+            )
+        _check_encoder(encoder, config, folder)
+        dataset = Dataset.from_parquet(str(folder / EXAMPLES_FILE))
+        if len(dataset) != config["num_examples"] or ids_hash(dataset) != config["ids_sha256"]:
+            raise IndexMismatchError(
+                f"The ids in {folder / EXAMPLES_FILE} are not those that were indexed: the examples were changed, "
+                "reordered or replaced. Restore the file or build the index again."
+            )
+        return cls(dataset, _read_faiss(folder / INDEX_FILE, memory_map), encoder, config)
+
+    # ---- searching -------------------------------------------------------------------------------------------------
+
+    def search(self, vectors: np.ndarray, k: int, **search_kwargs: Any) -> Hits:
+        """The `k` nearest examples of each vector.
+
+        Args:
+            vectors: `[n, d]`, from the index's encoder.
+            k: how many; more than there are examples gives all of them and then -1.
+            search_kwargs: passed to FAISS, e.g. `params=faiss.SearchParametersIVF(nprobe=32)`.
+
+        Returns:
+            [`Hits`] `[n, k]`. Distances are squared L2, or the inner product with its sign changed: they fall with
+            relevance.
+        """
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        if vectors.ndim != 2 or vectors.shape[1] != self.faiss_index.d:
+            raise ValueError(f"Expected vectors [n, {self.faiss_index.d}], found {list(vectors.shape)}.")
+        if k < 1:
+            raise ValueError(f"Expected to search for at least 1 example, found k={k}.")
+        distances, positions = self.faiss_index.search(vectors, min(k, len(self)), **search_kwargs)
+        if self.metric_type == faiss.METRIC_INNER_PRODUCT:
+            distances = -distances
+        return Hits(positions, np.where(positions < 0, np.inf, distances))
+
+
+@contextmanager
+def _progress_bars_off() -> Iterator[None]:
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def ids_hash(dataset: Dataset) -> str:
+    """SHA-256 of the ids in their order."""
+    return _column_hash(dataset, "id")
+
+
+def _column_hash(dataset: Dataset, column: str) -> str:
+    digest = hashlib.sha256()
+    for batch in dataset.select_columns(column).with_format("arrow").iter(10_000):
+        digest.update("".join(f"{len(text)}:{text}" for text in batch[column].to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def _describe(encoder: Encoder) -> dict[str, Any]:
+    if isinstance(encoder, IdentifiedEncoder):
+        return {"encoder": encoder.identity}
+    return {"encoder": {"class": type(encoder).__name__}}
+
+
+def _check_encoder(encoder: Encoder, config: dict[str, Any], folder: Path) -> None:
+    expected, found = config["encoder"], _describe(encoder)["encoder"]
+    differing = [name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)]
+    if differing:
+        details = "; ".join(f"{name}: {_short(expected.get(name))} != {_short(found.get(name))}" for name in differing)
+        raise IndexMismatchError(
+            f"The index in {folder} was built with another encoder ({details}; index first). Vectors of two encoders "
+            "cannot be compared: pass the encoder it was built with, or build the index again with this one."
+        )
+    # Weights of an encoder that cannot name them are known by what they do.
+    probes = np.asarray(config["probes"], dtype=np.float32)
+    vectors = np.asarray(encoder.encode(list(PROBES)), dtype=np.float32)
+    if vectors.shape != probes.shape or np.abs(vectors - probes).max() > 1e-2 * np.abs(probes).max():
+        raise IndexMismatchError(
+            f"The index in {folder} was built with another encoder: for the same texts it gave other vectors. Pass the "
+            "encoder it was built with, or build the index again with this one."
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:12]}..."
+
+
+# ---- building: shards of vectors on disk, then the index ---------------------------------------------------------------
+
+
+class _Shards:
+    """The vectors of a build, memory-mapped shard by shard."""
+
+    def __init__(self, folder: Path, num_vectors: int, shard_size: int) -> None:
+        self.folder, self.num_vectors, self.shard_size = folder, num_vectors, shard_size
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for number in range(-(-self.num_vectors // self.shard_size)):
+            yield np.load(_shard_path(self.folder, number), mmap_mode="r")
+
+    def sample(self, size: int, seed: int) -> np.ndarray:
+        """`size` vectors drawn without replacement from all shards: task-sorted data would mislead a prefix."""
+        if size >= self.num_vectors:
+            return np.concatenate(list(self))
+        rows = np.sort(np.random.default_rng(seed).choice(self.num_vectors, size, replace=False))
+        parts = np.split(rows, np.searchsorted(rows, np.arange(self.shard_size, self.num_vectors, self.shard_size)))
+        return np.concatenate(
+            [
+                shard[part - number * self.shard_size]
+                for number, (shard, part) in enumerate(zip(self, parts, strict=True))
+            ]
+        )
+
+
+def _shard_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:06d}.npy"
+
+
+def _open_shards(folder: Path, build: dict[str, Any]) -> None:
+    """Starts a build, or finds one that the same arguments started."""
+    path = folder / "build.json"
+    if path.is_file():
+        found = read_json(path)
+        differing = [name for name in build if found.get(name) != build[name] and name != "factory"]
+        if differing:
+            raise IndexMismatchError(
+                f"{folder} holds the vectors of an unfinished build with other data or settings "
+                f"({', '.join(differing)}). Finish that build, choose another folder, or delete {folder}."
+            )
+        logger.warning("Continuing the unfinished build in %s.", folder)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, build)
+
+
+def _encode_shards(dataset: Dataset, encoder: Encoder, folder: Path, shard_size: int, state: PartialState) -> None:
+    numbers = range(-(-len(dataset) // shard_size))
+    mine = [number for number in numbers if number % state.num_processes == state.process_index]
+    if state.is_main_process:
+        _write_array(folder / "probes.npy", encoder.encode(list(PROBES)))
+    progress = tqdm(total=len(mine) * shard_size, desc="Encoding", unit="ex", disable=not state.is_main_process)
+    for number in mine:
+        path = _shard_path(folder, number)
+        if not path.is_file():
+            start = number * shard_size
+            texts = dataset[start : start + shard_size]["input"]
+            vectors = np.ascontiguousarray(encoder.encode(texts), dtype=np.float32)
+            if vectors.ndim != 2 or len(vectors) != len(texts):
+                raise ValueError(
+                    f"Expected the encoder to give vectors [{len(texts)}, d], found {list(vectors.shape)} from "
+                    f"{type(encoder).__name__}."
+                )
+            if not np.isfinite(vectors).all():
+                row = start + int(np.nonzero(~np.isfinite(vectors).all(axis=1))[0][0])
+                raise ValueError(
+                    f"Expected finite vectors, found NaN or infinity for the example {dataset[row]['id']!r}. Encode in "
+                    "float32 or bfloat16; float16 overflows in some models."
+                )
+            _write_array(path, vectors)
+        progress.update(shard_size)
+    progress.close()
+
+
+def _assemble(
+    vectors: _Shards, factory: str, metric_type: int, train_size: int, nprobe: int | None, seed: int
+) -> faiss.Index:
+    dimension = next(iter(vectors)).shape[1]
+    try:
+        index = faiss.index_factory(dimension, factory, metric_type)
+    except RuntimeError as error:
+        raise ValueError(
+            f"FAISS takes no index {factory!r} for vectors of {dimension} dimensions: {_reason(error)}. Examples of "
+            "factory strings: Flat, SQ8, IVF1024,Flat, HNSW32."
+        ) from error
+    if not index.is_trained:
+        try:
+            index.train(vectors.sample(min(train_size, vectors.num_vectors), seed))
+        except RuntimeError as error:
+            raise ValueError(
+                f"The index {factory!r} could not be trained on {min(train_size, vectors.num_vectors)} vectors: "
+                f"{_reason(error)}. Choose fewer lists or bits, or a larger `train_size`."
+            ) from error
+    for shard in tqdm(vectors, desc="Indexing", unit="shard", total=-(-vectors.num_vectors // vectors.shard_size)):
+        index.add(np.ascontiguousarray(shard))
+    inverted = faiss.try_extract_index_ivf(index)
+    if inverted is not None:
+        # FAISS visits one list by default, which finds a third of the neighbours; the choice is saved with the index.
+        inverted.nprobe = nprobe or max(1, inverted.nlist // 16)
+    elif nprobe is not None:
+        raise ValueError(f"`nprobe` is for IVF indexes, found the factory string {factory!r}.")
+    return index
+
+
+def _reason(error: RuntimeError) -> str:
+    return str(error).rsplit("Error: ", 1)[-1].strip().rstrip(".")
+
+
+# ---- files: written whole or not at all ------------------------------------------------------------------------------
+
+
+def _read_faiss(path: Path, memory_map: bool) -> faiss.Index:
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if memory_map else 0)
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    write_atomically(path, write)
+
+
+def _write_examples(dataset: Dataset, path: Path) -> None:
+    columns = [name for name in EXAMPLE_FEATURES if name in dataset.column_names]
+    write_parquet(dataset.select_columns(columns), path)

@@ -1,0 +1,321 @@
+"""`ReCrossPipeline`: an upstream model and its index in one folder; adapt, predict, save."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from . import __version__
+from .adapter import RETRIEVED_FILE, RetrievalAugmentedAdapter
+from .arguments import AdaptationArguments
+from .encoder import MeanPooledEncoder
+from .files import read_json, sha256_of, write_json, write_parquet
+from .generation import generate_texts
+from .index import UpstreamIndex
+from .retriever import DenseRetriever, Retriever
+from .starter import STARTER_DIRECTORY
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "recross.json"
+UPSTREAM_MODEL, INDEX, ADAPTED_MODEL = "upstream_model", "index", "adapted_model"
+_LENGTHS_AND_BEAMS = ("max_input_length", "max_target_length", "generation_num_beams")
+
+
+class PipelineFolderError(ValueError):
+    """A folder is no pipeline, or not the one that was saved; the message says what is wrong with it."""
+
+
+class ReCrossPipeline:
+    """A multi-task model that adapts itself to an unseen task from a handful of unlabelled inputs.
+
+    ```python
+    pipeline = ReCrossPipeline.from_pretrained()  # the small one that comes with the package
+    adapted = pipeline.adapt(inputs)  # a list of about sixteen inputs
+    adapted("one more input")
+    adapted.retrieved.to_pandas().groupby("task").size()
+    adapted.save_pretrained("adapted")
+    ```
+
+    Args:
+        upstream_model: the multi-task model; its encoder embeds inputs. It is never changed.
+        processing_class: its tokenizer.
+        index: the upstream examples.
+        adaptation: defaults of [`AdaptationArguments`] that suit this model.
+        adapted_model: what predicts, if the pipeline has been adapted.
+        retrieved: what it learned from, with `rank`, `query` and `distance`.
+    """
+
+    def __init__(
+        self,
+        upstream_model: PreTrainedModel,
+        processing_class: PreTrainedTokenizerBase,
+        index: UpstreamIndex,
+        *,
+        adaptation: dict[str, Any] | None = None,
+        adapted_model: PreTrainedModel | None = None,
+        retrieved: Dataset | None = None,
+    ) -> None:
+        self.upstream_model = upstream_model
+        self.processing_class = processing_class
+        self.index = index
+        self.adaptation = dict(adaptation or {})
+        self.adapted_model = adapted_model
+        self.retrieved = retrieved
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model that predicts: the adapted one, or the upstream one."""
+        return self.upstream_model if self.adapted_model is None else self.adapted_model
+
+    def __call__(self, inputs: str | Sequence[str], **generate_kwargs: Any) -> str | list[str]:
+        """Answers one input (a string) or many (a list of strings, in their order).
+
+        Args:
+            generate_kwargs: passed to `model.generate`, e.g. `num_beams=4`; by default as in the adaptation.
+        """
+        is_single = isinstance(inputs, str)
+        texts = [inputs] if is_single else list(inputs)
+        wrong = next((text for text in texts if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise TypeError(f"Expected an input or a list of inputs that are strings, found {type(wrong).__name__}.")
+        answers = generate_texts(
+            self.model,
+            self.processing_class,
+            texts,
+            max_input_length=self._arguments().max_input_length,
+            show_progress=len(texts) > 256,
+            **{**self._decoding(), **generate_kwargs},
+        )
+        return answers[0] if is_single else answers
+
+    # ---- adapting --------------------------------------------------------------------------------------------------
+
+    def adapter(
+        self,
+        inputs: Dataset | Sequence[str],
+        args: AdaptationArguments | None = None,
+        *,
+        retriever: Retriever | None = None,
+        peft_config: PeftConfig | None = None,
+        **kwargs: Any,
+    ) -> RetrievalAugmentedAdapter:
+        """The trainer behind [`adapt`], for those who want to evaluate, log or resume with it.
+
+        `kwargs` go to [`RetrievalAugmentedAdapter`] (`eval_dataset`, `callbacks`, ...).
+        """
+        return RetrievalAugmentedAdapter(
+            self.upstream_model,
+            args or self._arguments(),
+            retriever=retriever or DenseRetriever(self.index),
+            query_dataset=inputs,
+            processing_class=self.processing_class,
+            peft_config=peft_config,
+            **kwargs,
+        )
+
+    def adapt(
+        self,
+        inputs: Dataset | Sequence[str],
+        args: AdaptationArguments | None = None,
+        *,
+        retriever: Retriever | None = None,
+        peft_config: PeftConfig | None = None,
+        **overrides: Any,
+    ) -> ReCrossPipeline:
+        """Adapts a copy of the upstream model to the task that the inputs are of.
+
+        Args:
+            inputs: unlabelled inputs, about sixteen: a list of strings, or whatever [`load_queries`] takes.
+            args: all settings; by default those that the pipeline was saved with.
+            retriever: another one than `DenseRetriever(pipeline.index)`.
+            peft_config: train a small adapter, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`.
+            overrides: single settings, e.g. `num_retrieved=256, seed=1`.
+
+        Returns:
+            A new pipeline that predicts with the adapted model; this one stays as it is.
+        """
+        if args is not None and overrides:
+            raise TypeError(
+                f"Expected `args` or single settings, found both ({', '.join(overrides)}). Set them in `args`."
+            )
+        adapter = self.adapter(
+            inputs, args or self._arguments(**overrides), retriever=retriever, peft_config=peft_config
+        )
+        adapter.train()
+        return self.adapted(adapter)
+
+    def adapted(self, adapter: RetrievalAugmentedAdapter) -> ReCrossPipeline:
+        """This pipeline with the model that `adapter` trained."""
+        model = adapter.accelerator.unwrap_model(adapter.model)
+        model.eval()
+        return ReCrossPipeline(
+            self.upstream_model,
+            self.processing_class,
+            self.index,
+            adaptation=self.adaptation | {name: getattr(adapter.args, name) for name in _LENGTHS_AND_BEAMS},
+            adapted_model=model,
+            retrieved=adapter.retrieved,
+        )
+
+    def _arguments(self, **overrides: Any) -> AdaptationArguments:
+        return AdaptationArguments(**{"report_to": "none", **self.adaptation, **overrides})
+
+    def _decoding(self) -> dict[str, Any]:
+        args = self._arguments()
+        beams = {} if args.generation_num_beams is None else {"num_beams": args.generation_num_beams}
+        return {"max_new_tokens": args.max_target_length, **beams}
+
+    # ---- saving and loading ----------------------------------------------------------------------------------------
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes the pipeline: `recross.json`, `upstream_model/`, `index/`, and what an adaptation added.
+
+        A folder beside it is filled first and takes its place when it is whole.
+        """
+        folder = Path(save_directory)
+        if folder.exists() and not (folder / MANIFEST_FILE).is_file() and any(folder.iterdir()):
+            raise FileExistsError(
+                f"{folder} holds something that is no pipeline. Save to another folder, or empty this one first."
+            )
+        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            self._write(partial)
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _write(self, folder: Path) -> None:
+        parts = {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}
+        self.upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
+        self.processing_class.save_pretrained(folder / UPSTREAM_MODEL)
+        self.index.save_pretrained(folder / INDEX)
+        if self.adapted_model is not None:
+            parts[ADAPTED_MODEL] = ADAPTED_MODEL
+            self.adapted_model.save_pretrained(folder / ADAPTED_MODEL)
+            self.processing_class.save_pretrained(folder / ADAPTED_MODEL)
+        if self.retrieved is not None:
+            parts["retrieved"] = RETRIEVED_FILE
+            write_parquet(self.retrieved, folder / RETRIEVED_FILE)
+        write_manifest(folder, parts, self.adaptation)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_pipeline_path: str | Path | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device | None = None,
+        verify_checksums: bool = True,
+    ) -> ReCrossPipeline:
+        """Loads a pipeline folder; with no path, the small starter that comes with the package.
+
+        Args:
+            dtype: of the models. The index must have been built with the same.
+            device: of the models; Accelerate's choice by default.
+            verify_checksums: compare every file with the checksum that was saved with it.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            PipelineFolderError: the folder is no pipeline, or a file of it is missing or changed.
+            IndexMismatchError: model and index do not belong together.
+        """
+        folder = _resolve(pretrained_pipeline_path)
+        manifest = read_manifest(folder, verify_checksums=verify_checksums)
+        parts = {name: folder / path for name, path in manifest["parts"].items()}
+        device = torch.device(device) if device is not None else PartialState().device
+        model = AutoModelForSeq2SeqLM.from_pretrained(parts[UPSTREAM_MODEL], dtype=dtype).to(device).eval()
+        tokenizer = AutoTokenizer.from_pretrained(parts[UPSTREAM_MODEL])
+        index = UpstreamIndex.from_pretrained(parts[INDEX], encoder=MeanPooledEncoder(model, tokenizer))
+        return cls(
+            model,
+            tokenizer,
+            index,
+            adaptation=manifest["adaptation"],
+            adapted_model=_load_adapted(parts[ADAPTED_MODEL], model, dtype) if ADAPTED_MODEL in parts else None,
+            retrieved=Dataset.from_parquet(str(parts["retrieved"])) if "retrieved" in parts else None,
+        )
+
+
+def _resolve(name_or_path: str | Path | None) -> Path:
+    """The folder of a pipeline. (Names on the Hub will be resolved here.)"""
+    if name_or_path is None:
+        return STARTER_DIRECTORY
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"Expected the folder of a pipeline, found none at {folder}. Pipelines are loaded from disk: download a "
+            "published one first (`hf download`), or call `from_pretrained()` for the starter."
+        )
+    return folder
+
+
+def _load_adapted(folder: Path, upstream_model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    if not (folder / "adapter_config.json").is_file():
+        return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype).to(upstream_model.device).eval()
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ImportError("This pipeline holds a PEFT adapter: pip install 'recross_hf[peft]' to load it.") from error
+    return PeftModel.from_pretrained(copy.deepcopy(upstream_model), folder).eval()
+
+
+# ---- the manifest ------------------------------------------------------------------------------------------------------
+
+
+def write_manifest(folder: Path, parts: dict[str, str], adaptation: dict[str, Any]) -> None:
+    """Writes `recross.json`: the format, the parts, the settings, and a checksum of every file of a part."""
+    files = [
+        path
+        for part in parts.values()
+        for path in ([folder / part] if (folder / part).is_file() else sorted((folder / part).rglob("*")))
+        if path.is_file()
+    ]
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "recross_hf_version": __version__,
+        "parts": parts,
+        "adaptation": adaptation,
+        "sha256": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
+    }
+    write_json(folder / MANIFEST_FILE, manifest)
+
+
+def read_manifest(folder: Path, *, verify_checksums: bool = True) -> dict[str, Any]:
+    """Reads and checks `recross.json`."""
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise PipelineFolderError(
+            f"Expected a pipeline folder with {MANIFEST_FILE}, found none in {folder}. A pipeline is written by "
+            "`ReCrossPipeline.save_pretrained`; a model alone is no pipeline."
+        )
+    manifest = read_json(path)
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise PipelineFolderError(
+            f"Expected a pipeline of format {FORMAT_VERSION}, found {manifest.get('format_version')} in {folder} (written "
+            f"by recross_hf {manifest.get('recross_hf_version')}). Install a version that reads it: pip install -U "
+            "recross_hf."
+        )
+    for name, expected in manifest["sha256"].items():
+        if not (folder / name).is_file():
+            raise PipelineFolderError(f"Expected the file {name} in {folder}, found none. Download or save it again.")
+        if verify_checksums and sha256_of(folder / name) != expected:
+            raise PipelineFolderError(
+                f"{folder / name} is not the file that was saved: its checksum differs. Download or save it again; if "
+                "you changed it on purpose, pass `verify_checksums=False`."
+            )
+    return manifest

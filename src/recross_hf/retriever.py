@@ -1,0 +1,197 @@
+"""Retrievers: for the inputs of an unseen task, the upstream examples to learn from.
+
+To add one, subclass [`Retriever`] and write `rank`.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from .aggregation import Aggregation, Hits, Ranking, interleave
+from .index import UpstreamIndex
+
+logger = logging.getLogger(__name__)
+
+
+class Retriever(ABC):
+    """Retrieves upstream examples for query inputs.
+
+    The base class checks the arguments, keeps excluded examples out and gives the retrieved rows with their provenance;
+    a subclass writes [`Retriever.rank`].
+
+    Args:
+        upstream: the examples to retrieve from.
+        exclude_tasks: tasks never to retrieve from, e.g. the target's own where it is upstream, too.
+        exclude_ids: examples never to retrieve.
+
+    Raises:
+        ValueError: an excluded task is none of `upstream`, or nothing is left.
+    """
+
+    def __init__(
+        self, upstream: Dataset, *, exclude_tasks: Collection[str] = (), exclude_ids: Collection[str] = ()
+    ) -> None:
+        for name, excluded in (("exclude_tasks", exclude_tasks), ("exclude_ids", exclude_ids)):
+            if isinstance(excluded, str):
+                raise TypeError(f"Expected `{name}` to be a collection of strings, found one string. Pass a list.")
+        self.upstream = upstream
+        self.allowed = _allowed(upstream, exclude_tasks, exclude_ids)
+        self.num_allowed = int(self.allowed.sum())
+        if not self.num_allowed:
+            raise ValueError(f"Nothing is left to retrieve: all {len(upstream)} upstream examples are excluded.")
+
+    @abstractmethod
+    def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
+        """Ranks upstream examples for the inputs of an unseen task.
+
+        Args:
+            inputs: the query inputs, at least one.
+            num_retrieved: how many to return; fewer where there are no more.
+
+        Returns:
+            A [`Ranking`] with positions in `self.upstream` for which `self.allowed` is true.
+        """
+
+    def retrieve(self, inputs: Sequence[str], num_retrieved: int) -> Dataset:
+        """Retrieves examples to learn from.
+
+        Args:
+            inputs: the query inputs.
+            num_retrieved: |R|, how many examples; duplicates count.
+
+        Returns:
+            The upstream examples with the columns `rank` (0 is first), `query` (position of the input that brought it;
+            -1: all together) and `distance` (falls with relevance; NaN where there is none).
+        """
+        if isinstance(inputs, str):
+            raise TypeError("Expected a list of inputs, found one string. Pass `[text]`.")
+        if not len(inputs):
+            raise ValueError("Expected at least one query input, found none.")
+        if num_retrieved < 1:
+            raise ValueError(f"Expected to retrieve at least one example, found num_retrieved={num_retrieved}.")
+        ranking = self.rank(inputs, num_retrieved)
+        if not self.allowed[ranking.positions].all():
+            raise RuntimeError(f"{type(self).__name__}.rank returned examples that are excluded.")
+        if len(ranking.positions) < num_retrieved:
+            logger.warning(
+                "Expected to retrieve %d examples, found %d: there are no more among the %d upstream examples.",
+                num_retrieved,
+                len(ranking.positions),
+                self.num_allowed,
+            )
+        return gather_rows(self.upstream, ranking)
+
+
+class DenseRetriever(Retriever):
+    """Nearest neighbours of the inputs in an [`UpstreamIndex`] (paper, section 3.2: "ReCross-dagger").
+
+    ```python
+    retriever = DenseRetriever(UpstreamIndex.from_pretrained("index", encoder=encoder), exclude_tasks=["glue-mrpc"])
+    retriever.retrieve(inputs, num_retrieved=512).to_pandas().groupby("task").size()
+    ```
+
+    Args:
+        index: the index; its encoder encodes the inputs.
+        aggregation: how the hits of several inputs become one ranking; see `aggregation`.
+    """
+
+    def __init__(
+        self,
+        index: UpstreamIndex,
+        *,
+        aggregation: Aggregation = interleave,
+        exclude_tasks: Collection[str] = (),
+        exclude_ids: Collection[str] = (),
+    ) -> None:
+        super().__init__(index.dataset, exclude_tasks=exclude_tasks, exclude_ids=exclude_ids)
+        self.index = index
+        self.aggregation = aggregation
+
+    def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
+        vectors = np.asarray(self.index.encoder.encode(list(inputs)), dtype=np.float32)
+        return self.aggregation(lambda k: self._search_allowed(vectors, k), len(inputs), num_retrieved)
+
+    def _search_allowed(self, vectors: np.ndarray, k: int) -> Hits:
+        """The `k` nearest allowed examples, found by searching deeper until every query has them.
+
+        FAISS can filter while it searches, but in a form that differs with the kind of index.
+        """
+        wanted = min(k, self.num_allowed)
+        depth = wanted
+        while True:
+            hits = self.index.search(vectors, depth)
+            allowed = (hits.positions >= 0) & self.allowed[hits.positions]
+            if depth >= len(self.index) or allowed.sum(axis=1).min() >= wanted:
+                break
+            depth = min(4 * depth, len(self.index))
+        # A stable sort brings the allowed hits to the front in their order.
+        order = np.argsort(~allowed, axis=1, kind="stable")[:, :wanted]
+        allowed = np.take_along_axis(allowed, order, axis=1)
+        return Hits(
+            np.where(allowed, np.take_along_axis(hits.positions, order, axis=1), -1),
+            np.where(allowed, np.take_along_axis(hits.distances, order, axis=1), np.inf),
+        )
+
+
+class RandomRetriever(Retriever):
+    """Examples drawn at random, whatever the inputs: the baseline that retrieval must beat (paper, section 4).
+
+    Drawn without replacement while there are enough. The same seed gives the same examples.
+    """
+
+    def __init__(
+        self,
+        upstream: Dataset,
+        *,
+        seed: int = 0,
+        exclude_tasks: Collection[str] = (),
+        exclude_ids: Collection[str] = (),
+    ) -> None:
+        super().__init__(upstream, exclude_tasks=exclude_tasks, exclude_ids=exclude_ids)
+        self.seed = seed
+
+    def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
+        count = min(num_retrieved, self.num_allowed)
+        drawn = np.random.default_rng(self.seed).choice(self.num_allowed, count, replace=False)
+        positions = np.flatnonzero(self.allowed)[drawn]
+        return Ranking(positions, np.full(count, -1), np.full(count, np.nan))
+
+
+def gather_rows(upstream: Dataset, ranking: Ranking) -> Dataset:
+    """The ranked rows as a `Dataset` of their own, with `rank`, `query` and `distance`."""
+    # From Arrow, because a `Dataset` with an index refuses `select`.
+    rows = upstream.with_format("arrow")[ranking.positions]
+    columns = {
+        "rank": np.arange(len(ranking.positions)),
+        "query": np.asarray(ranking.queries, dtype=np.int64),
+        "distance": np.asarray(ranking.distances, dtype=np.float64),
+    }
+    for name, values in columns.items():
+        rows = rows.append_column(name, pa.array(values))
+    return Dataset.from_dict({name: rows[name].to_pylist() for name in rows.column_names})
+
+
+def _allowed(upstream: Dataset, tasks: Collection[str], ids: Collection[str]) -> np.ndarray:
+    allowed = np.ones(len(upstream), dtype=bool)
+    for column, excluded in (("task", tasks), ("id", ids)):
+        if not excluded:
+            continue
+        values = upstream.select_columns(column).with_format("arrow")[:][column]
+        is_excluded = pc.is_in(values, value_set=pa.array(sorted(set(excluded)), type=values.type))
+        allowed &= ~is_excluded.to_numpy()
+        if column == "task":
+            known = set(pc.unique(values).to_pylist())
+            unknown = sorted(set(excluded) - known)
+            if unknown:
+                raise ValueError(
+                    f"Expected to exclude upstream tasks, found {', '.join(unknown)}, which are none. Upstream tasks: "
+                    f"{', '.join(sorted(known))}."
+                )
+    return allowed

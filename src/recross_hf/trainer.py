@@ -1,0 +1,218 @@
+"""`ExampleTrainer`: a `Seq2SeqTrainer` on examples of the schema, scored by SoftEM and exact match."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import EvalLoopOutput
+
+from .arguments import ExampleTrainingArguments
+from .files import write_json
+from .soft_em import exact_match, soft_match
+
+
+class TokenizedExamples(torch.utils.data.Dataset):
+    """Examples as token ids, tokenised once; `references` and `order` (row of each item) stay beside them.
+
+    Training uses the first reference as the target.
+    """
+
+    def __init__(
+        self,
+        examples: Dataset,
+        processing_class: PreTrainedTokenizerBase,
+        max_input_length: int,
+        max_target_length: int,
+        *,
+        longest_first: bool = False,
+    ) -> None:
+        input_ids = processing_class(examples["input"][:], truncation=True, max_length=max_input_length)["input_ids"]
+        references = examples["references"][:] if "references" in examples.column_names else None
+        labels = None
+        if references is not None:
+            targets = [accepted[0] for accepted in references]
+            labels = processing_class(text_target=targets, truncation=True, max_length=max_target_length)["input_ids"]
+        rows = range(len(examples))
+        # Batches of like lengths waste no padding, and the longest come first: what does not fit fails at once.
+        self.order = sorted(rows, key=lambda row: -len(input_ids[row])) if longest_first else list(rows)
+        self.items = [
+            {"input_ids": input_ids[row]} | ({"labels": labels[row]} if labels is not None else {})
+            for row in self.order
+        ]
+        self.references = [references[row] for row in self.order] if references is not None else None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, item: int) -> dict[str, list[int]]:
+        return self.items[item]
+
+
+class ExampleCollator(DataCollatorForSeq2Seq):
+    """Pads inputs and labels; unlabelled batches have no `labels` key (the base class leaves a `None` there)."""
+
+    def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> dict[str, torch.Tensor]:
+        batch = super().__call__(features, return_tensors=return_tensors)
+        if batch.get("labels") is None:
+            batch.pop("labels", None)
+        return batch
+
+
+class ExampleTrainer(Seq2SeqTrainer):
+    """Trains a text-to-text model on examples, and scores what it generates.
+
+    ```python
+    trainer = ExampleTrainer(model, args, train_dataset=load_examples("upstream/*.parquet"), processing_class=tokenizer)
+    trainer.train()
+    trainer.evaluate(load_examples("test.parquet"))  # {"eval_soft_em": ..., "eval_exact_match": ..., "eval_loss": ...}
+    ```
+
+    Args:
+        model: any `AutoModelForSeq2SeqLM`, with or without PEFT.
+        args: an [`ExampleTrainingArguments`].
+        train_dataset: examples to train on ([`load_examples`]).
+        eval_dataset: examples to evaluate on; without `references` there is nothing to score, only to predict.
+        processing_class: the model's tokenizer.
+        kwargs: what [`Seq2SeqTrainer`] takes: `callbacks`, `optimizers`, `compute_metrics`, ...
+    """
+
+    # Seq2SeqTrainer sets `accelerator.gather` before each evaluation, which keeps the rows that pad the last batch of
+    # several processes; scores must not count them twice.
+    gather_function = property(lambda self: self.accelerator.gather_for_metrics, lambda self, value: None)
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: ExampleTrainingArguments,
+        *,
+        processing_class: PreTrainedTokenizerBase,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(args, ExampleTrainingArguments):
+            raise TypeError(
+                f"Expected `args` to be an ExampleTrainingArguments or a subclass, found {type(args).__name__}. It takes "
+                "the fields of Seq2SeqTrainingArguments."
+            )
+        if processing_class is None:
+            raise ValueError("Expected `processing_class`, the model's tokenizer, found None.")
+        # The forward of BART, T5 and EncoderDecoder takes **kwargs but does not divide by `num_items_in_batch`, which
+        # the base class infers from it: with gradient accumulation the loss would be multiplied.
+        _unwrapped(model).accepts_loss_kwargs = False
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=ExampleCollator(processing_class, model=_unwrapped(model)),
+            processing_class=processing_class,
+            eval_dataset=eval_dataset,
+            **kwargs,
+        )
+        self._set_generation_config()
+        self.train_dataset = self.tokenize(train_dataset) if train_dataset is not None else None
+
+    def tokenize(self, examples: Dataset, *, longest_first: bool = False) -> TokenizedExamples:
+        """Turns examples into token ids, cut to `max_input_length` and `max_target_length`."""
+        return TokenizedExamples(
+            examples,
+            self.processing_class,
+            self.args.max_input_length,
+            self.args.max_target_length,
+            longest_first=longest_first,
+        )
+
+    def _set_generation_config(self) -> None:
+        # BART stops at 20 tokens unless told otherwise, and `generate` leaves its default of 20 in the configuration.
+        generation_config = self.model.generation_config
+        generation_config.max_length = None
+        generation_config.max_new_tokens = self.args.max_target_length
+        if self.args.generation_num_beams is not None:
+            generation_config.num_beams = self.args.generation_num_beams
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """Mean of the token losses of a batch, or their sum with `sum_token_loss`."""
+        labels = inputs["labels"]
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        if self.args.sum_token_loss and model.training:
+            loss = loss * (labels != -100).sum()
+        return (loss, outputs) if return_outputs else loss
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> torch.utils.data.DataLoader:
+        """A loader over tokenised examples, longest first."""
+        if isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
+        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if eval_dataset is None:
+            raise ValueError("Expected an evaluation set, found none. Pass `eval_dataset` here or to the constructor.")
+        return super().get_eval_dataloader(self.tokenize(eval_dataset, longest_first=True))
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> torch.utils.data.DataLoader:
+        """A loader over tokenised examples, longest first."""
+        return super().get_test_dataloader(self.tokenize(test_dataset, longest_first=True))
+
+    def evaluation_loop(
+        self,
+        dataloader: torch.utils.data.DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Generates, scores the texts against all references, and returns them in the order of the data set."""
+        self._set_generation_config()
+        # `evaluate` asks for the loss alone where there is no `compute_metrics`; the scores below need texts.
+        output = super().evaluation_loop(
+            dataloader, description, self.args.prediction_loss_only, ignore_keys, metric_key_prefix
+        )
+        examples: TokenizedExamples = dataloader.dataset
+        if output.predictions is None:
+            return output
+        if examples.references is not None:
+            texts = self.decode(output.predictions)
+            output.metrics.update(
+                {f"{metric_key_prefix}_{name}": value for name, value in score(texts, examples.references).items()}
+            )
+        restored = np.argsort(examples.order)
+        return output._replace(
+            predictions=output.predictions[restored],
+            label_ids=None if output.label_ids is None else output.label_ids[restored],
+        )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # The base class pickles the arguments, which nobody should have to load; JSON says the same.
+        folder = Path(output_dir or self.args.output_dir)
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        write_json(folder / "training_args.json", json.loads(self.args.to_json_string()))
+
+    def decode(self, predictions: np.ndarray) -> list[str]:
+        """Token ids `[n, length]`, padded with -100, to texts."""
+        token_ids = np.where(predictions < 0, self.processing_class.pad_token_id, predictions)
+        return [text.strip() for text in self.processing_class.batch_decode(token_ids, skip_special_tokens=True)]
+
+
+def score(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+    """SoftEM and exact match in percent, each prediction against its best reference (see [`SoftEM`])."""
+    pairs = list(zip(predictions, references, strict=True))
+    return {
+        "soft_em": 100 * sum(soft_match(*pair) for pair in pairs) / len(pairs),
+        "exact_match": 100 * sum(exact_match(*pair) for pair in pairs) / len(pairs),
+    }
+
+
+def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
+    """The model below PEFT's wrapper, if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
