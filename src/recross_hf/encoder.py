@@ -71,7 +71,7 @@ class MeanPooledEncoder:
         self.model = model.get_encoder()
         self.processing_class = processing_class
         self.max_length = max_length or _longest_input(model, processing_class)
-        self.token_budget = token_budget or (16_384 if self.model.device.type == "cuda" else 2_048)
+        self.token_budget = token_budget or (16_384 if self.model.device.type == "cuda" else 1_024)
 
     @classmethod
     def from_pretrained(

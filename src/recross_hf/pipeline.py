@@ -74,6 +74,38 @@ class ReCrossPipeline:
         self.adapted_model = adapted_model
         self.retrieved = retrieved
 
+    @classmethod
+    def build(
+        cls,
+        upstream_model: PreTrainedModel,
+        processing_class: PreTrainedTokenizerBase,
+        upstream_dataset: Dataset,
+        output_dir: str | Path,
+        *,
+        adaptation: dict[str, Any] | None = None,
+        **index_kwargs: Any,
+    ) -> ReCrossPipeline:
+        """Indexes upstream examples with the model's own encoder and writes a pipeline folder.
+
+        A killed build continues when it is called again. Under `accelerate launch` all processes encode.
+
+        Args:
+            upstream_dataset: the examples to retrieve from ([`load_examples`]).
+            output_dir: the folder to write.
+            adaptation: settings that suit this model, the defaults of `adapt`.
+            index_kwargs: passed to [`UpstreamIndex.build`]: `factory`, `metric_type`, ...
+        """
+        folder, state = Path(output_dir), PartialState()
+        if state.is_main_process:
+            upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
+            processing_class.save_pretrained(folder / UPSTREAM_MODEL)
+        encoder = MeanPooledEncoder(upstream_model, processing_class)
+        UpstreamIndex.build(upstream_dataset, encoder, folder / INDEX, **index_kwargs)
+        if state.is_main_process:
+            write_manifest(folder, {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}, dict(adaptation or {}))
+        state.wait_for_everyone()
+        return cls.from_pretrained(folder, dtype=upstream_model.dtype, device=upstream_model.device)
+
     @property
     def model(self) -> PreTrainedModel:
         """The model that predicts: the adapted one, or the upstream one."""

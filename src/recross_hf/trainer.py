@@ -129,7 +129,7 @@ class ExampleTrainer(Seq2SeqTrainer):
         )
 
     def _set_generation_config(self) -> None:
-        # BART stops at 20 tokens unless told otherwise, and `generate` leaves its default of 20 in the configuration.
+        # BART stops at 20 tokens unless told otherwise, and each `generate` writes its default of 20 back.
         generation_config = self.model.generation_config
         generation_config.max_length = None
         generation_config.max_new_tokens = self.args.max_target_length
@@ -149,6 +149,11 @@ class ExampleTrainer(Seq2SeqTrainer):
         if self.args.sum_token_loss and model.training:
             loss = loss * (labels != -100).sum()
         return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+        """Generates for a batch with the lengths and beams of the arguments."""
+        self._set_generation_config()
+        return super().prediction_step(*args, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> torch.utils.data.DataLoader:
         """A loader over tokenised examples, longest first."""
@@ -172,7 +177,6 @@ class ExampleTrainer(Seq2SeqTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Generates, scores the texts against all references, and returns them in the order of the data set."""
-        self._set_generation_config()
         # `evaluate` asks for the loss alone where there is no `compute_metrics`; the scores below need texts.
         output = super().evaluation_loop(
             dataloader, description, self.args.prediction_loss_only, ignore_keys, metric_key_prefix

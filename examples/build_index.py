@@ -1,0 +1,66 @@
+"""Index upstream examples with an upstream model's own encoder, and write a pipeline folder.
+
+    accelerate launch examples/build_index.py --model_name_or_path bart0 --train_files 'upstream/*/train.parquet' \
+        --output_dir bart0-pipeline
+
+A killed run continues when the same command is given again. `examples/adapt.py --pipeline bart0-pipeline` adapts the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import faiss
+import torch
+from accelerate import PartialState
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, HfArgumentParser
+
+from recross_hf import ReCrossPipeline, load_examples
+
+
+@dataclass
+class IndexArguments:
+    model_name_or_path: str = field(metadata={"help": "The upstream model: any sequence-to-sequence model."})
+    train_files: list[str] = field(metadata={"help": "Upstream examples: files, folders or patterns."})
+    output_dir: str = field(metadata={"help": "The pipeline folder to write."})
+    columns: list[str] = field(
+        default_factory=list, metadata={"help": "Column mapping, e.g. --columns references=outputs id=example_id"}
+    )
+    factory: str = field(
+        default="Flat", metadata={"help": "FAISS factory string: Flat, SQ8, IVF1024,Flat, HNSW32, ..."}
+    )
+    inner_product: bool = field(default=False, metadata={"help": "Search by inner product in place of L2 distance."})
+    train_size: int = field(default=100_000, metadata={"help": "Vectors to train the index on, drawn at random."})
+    max_input_length: int = field(default=512, metadata={"help": "Inputs are cut to this many tokens in adaptations."})
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate that adaptations of this model use unless told otherwise."}
+    )
+
+
+def main() -> None:
+    args = HfArgumentParser(IndexArguments).parse_args_into_dataclasses()[0]
+    state = PartialState()
+    model = AutoModelForSeq2SeqLM.from_pretrained(args.model_name_or_path, dtype=torch.float32).to(state.device)
+    tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
+    with state.main_process_first():
+        upstream = load_examples(args.train_files, columns=dict(pair.split("=", 1) for pair in args.columns))
+    adaptation = {"max_input_length": args.max_input_length}
+    if args.learning_rate is not None:
+        adaptation["learning_rate"] = args.learning_rate
+    pipeline = ReCrossPipeline.build(
+        model,
+        tokenizer,
+        upstream,
+        args.output_dir,
+        adaptation=adaptation,
+        factory=args.factory,
+        metric_type=faiss.METRIC_INNER_PRODUCT if args.inner_product else faiss.METRIC_L2,
+        train_size=args.train_size,
+    )
+    state.print(f"{len(pipeline.index)} examples indexed in {args.output_dir}.")
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

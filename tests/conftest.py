@@ -1,0 +1,88 @@
+import os
+import shutil
+import tempfile
+
+# Read when the libraries are imported, so these come first.
+_HF_HOME = tempfile.mkdtemp(prefix="recross-tests-")
+os.environ.update(HF_HOME=_HF_HOME, HF_HUB_OFFLINE="1", HF_EVALUATE_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+os.environ.update(CUDA_VISIBLE_DEVICES="")  # the expectations are those of a CPU
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_METRICS_CACHE"):
+    os.environ.pop(_name, None)
+
+import pytest  # noqa: E402
+import tiny  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from recross_hf import ExampleTrainer, ExampleTrainingArguments, MeanPooledEncoder, UpstreamIndex  # noqa: E402
+
+settings.register_profile("recross", deadline=None, max_examples=50, derandomize=True, database=None)
+settings.load_profile("recross")
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(_HF_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return tiny.tokenizer()
+
+
+@pytest.fixture(scope="session")
+def bart(tokenizer):
+    """Shared by all tests: those that change a model copy it first."""
+    return tiny.bart(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def t5(tokenizer):
+    return tiny.t5(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def encoder_decoder(tokenizer):
+    return tiny.encoder_decoder(tokenizer)
+
+
+@pytest.fixture(scope="session", params=["bart", "t5", "encoder_decoder"])
+def any_model(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def encoder(bart, tokenizer):
+    return MeanPooledEncoder(bart, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def examples():
+    return tiny.examples()
+
+
+@pytest.fixture(scope="session")
+def index(examples, encoder, tmp_path_factory):
+    """A flat L2 index of the 48 tiny examples; not to be changed."""
+    return UpstreamIndex.build(examples, encoder, tmp_path_factory.mktemp("index"))
+
+
+@pytest.fixture(scope="session")
+def queries():
+    return tiny.queries()
+
+
+@pytest.fixture(scope="session")
+def answering_bart(tokenizer, examples, tmp_path_factory):
+    """The tiny BART after 60 steps on the tiny examples: it answers in words, some of them right."""
+    model = tiny.bart(tokenizer, dropout=0.0)
+    args = ExampleTrainingArguments(
+        output_dir=str(tmp_path_factory.mktemp("answering")),
+        use_cpu=True,
+        max_steps=60,
+        learning_rate=5e-3,
+        per_device_train_batch_size=16,
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    ExampleTrainer(model, args, train_dataset=examples, processing_class=tokenizer).train()
+    return model.eval()

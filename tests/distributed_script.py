@@ -1,0 +1,76 @@
+"""Builds an index, retrieves and evaluates; run by `test_distributed.py` in one process and in two."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import tiny
+from accelerate import PartialState
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from recross_hf import (
+    AdaptationArguments,
+    DenseRetriever,
+    MeanPooledEncoder,
+    RetrievalAugmentedAdapter,
+    UpstreamIndex,
+    encode_in_processes,
+)
+
+NUM_EVALUATED = 13  # odd, and no multiple of the batch: the last batch of two processes is padded
+
+
+def main(model_folder: str, output_dir: str, num_processes: int) -> None:
+    state = PartialState()
+    assert state.num_processes == num_processes, state
+    examples, folder = tiny.examples(), Path(output_dir)
+    model = AutoModelForSeq2SeqLM.from_pretrained(model_folder)
+    encoder = MeanPooledEncoder(model, AutoTokenizer.from_pretrained(model_folder))
+    index = UpstreamIndex.build(examples, encoder, folder / "index", shard_size=7)
+    adapter = RetrievalAugmentedAdapter(
+        model,
+        AdaptationArguments(
+            output_dir=str(folder / "out"),
+            use_cpu=True,
+            disable_tqdm=True,
+            num_retrieved=10,
+            max_steps=2,
+            learning_rate=1e-3,
+            per_device_train_batch_size=4 // num_processes,
+            per_device_eval_batch_size=4,
+            max_target_length=8,
+        ),
+        retriever=DenseRetriever(index, exclude_tasks=["sum"]),
+        query_dataset=tiny.queries(),
+        eval_dataset=examples.shuffle(seed=1).select(range(NUM_EVALUATED)),
+        processing_class=encoder.processing_class,
+    )
+    base = adapter.evaluate(metric_key_prefix="base")
+    predictions = adapter.decode(adapter.predict(adapter.eval_dataset).predictions)
+    adapter.retrieve()
+    adapter.train()
+    adapter.save_model()
+    everywhere = encode_in_processes(encoder, examples["input"][:], shard_size=5)
+    if state.is_main_process:
+        np.savez(
+            folder / "vectors.npz",
+            index=index.faiss_index.reconstruct_n(0, len(index)),
+            everywhere=everywhere,
+        )
+        results = {
+            "base": {name: base[f"base_{name}"] for name in ("soft_em", "exact_match", "loss")},
+            "scores": adapter.scores,
+            "predictions": predictions,
+            "retrieved": adapter.retrieved.to_list(),
+            "losses": [entry["train_loss"] for entry in adapter.state.log_history if "train_loss" in entry],
+            "files": sorted(path.name for path in (folder / "index").iterdir()),
+        }
+        (folder / "results.json").write_text(json.dumps(results))
+    state.wait_for_everyone()
+    adapter.accelerator.end_training()
+    state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

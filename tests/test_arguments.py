@@ -1,0 +1,52 @@
+import dataclasses
+
+import pytest
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments
+
+from recross_hf import AdaptationArguments, ExampleTrainingArguments
+
+
+def test_the_defaults_are_the_papers(tmp_path):
+    args = AdaptationArguments(output_dir=str(tmp_path))
+    assert isinstance(args, ExampleTrainingArguments)
+    assert isinstance(args, Seq2SeqTrainingArguments)
+    assert (args.learning_rate, args.num_train_epochs, args.per_device_train_batch_size) == (1e-6, 2, 4)
+    assert (args.num_retrieved, args.sum_token_loss, args.predict_with_generate) == (512, False, True)
+    assert str(args.lr_scheduler_type.value) == "constant"
+    assert AdaptationArguments.paper(output_dir=str(tmp_path)).to_dict() == args.to_dict()
+
+
+def test_as_run_differs_from_the_paper_and_takes_overrides():
+    args = AdaptationArguments.as_run(num_retrieved=8)
+    assert (args.learning_rate, args.max_steps, args.max_grad_norm, args.weight_decay) == (6e-6, 128, 0.1, 0.01)
+    assert (args.sum_token_loss, args.label_smoothing_factor, args.generation_num_beams) == (True, 0.1, 4)
+    assert args.num_retrieved == 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"max_input_length": 0}, "`max_input_length` must be at least 1 token, found 0"),
+        ({"max_target_length": -1}, "`max_target_length` must be at least 1 token, found -1"),
+        ({"num_retrieved": 0}, "`num_retrieved` must be at least 1, found 0"),
+        ({"predict_with_generate": False}, "`predict_with_generate` must be True.*leave `eval_strategy` at 'no'"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        AdaptationArguments(**settings)
+
+
+def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line():
+    inherited = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
+    ours = [field for field in dataclasses.fields(AdaptationArguments) if field.name not in inherited]
+    assert {field.name for field in ours} == {
+        "max_input_length",
+        "max_target_length",
+        "sum_token_loss",
+        "num_retrieved",
+    }
+    assert all(len(field.metadata["help"]) > 20 for field in ours)
+    line = "--output_dir x --num_retrieved 7 --sum_token_loss --max_target_length 9 --learning_rate 1e-3"
+    (args,) = HfArgumentParser(AdaptationArguments).parse_args_into_dataclasses(line.split())
+    assert (args.num_retrieved, args.sum_token_loss, args.max_target_length, args.learning_rate) == (7, True, 9, 1e-3)

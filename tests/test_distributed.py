@@ -1,0 +1,82 @@
+"""Two processes on one CPU give what one gives. (`accelerate launch --cpu --num_processes 2` would run one process.)"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import distributed_script
+import numpy as np
+import pytest
+import torch
+
+from recross_hf import MeanPooledEncoder
+
+LAUNCH = [
+    *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
+]
+
+
+def read(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    with np.load(folder / "vectors.npz") as vectors:
+        return json.loads((folder / "results.json").read_text()), dict(vectors)
+
+
+@pytest.fixture(scope="module")
+def one_and_two(answering_bart, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distributed")
+    answering_bart.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    script = str(Path(distributed_script.__file__))
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+    command = [sys.executable, *LAUNCH, script, str(folder / "model"), str(folder / "two"), "2"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    distributed_script.main(str(folder / "model"), str(folder / "one"), 1)
+    return read(folder / "one"), read(folder / "two")
+
+
+def test_the_index_has_the_same_vectors(one_and_two, answering_bart, tokenizer, examples):
+    (one, vectors_of_one), (two, vectors_of_two) = one_and_two
+    expected = MeanPooledEncoder(answering_bart, tokenizer).encode(examples["input"][:])
+    for vectors in (vectors_of_one, vectors_of_two):
+        for name in ("index", "everywhere"):
+            np.testing.assert_allclose(vectors[name], expected, atol=1e-5)
+    assert one["files"] == two["files"] == ["examples.parquet", "index.faiss", "index.json"]
+
+
+def test_the_same_examples_are_retrieved(one_and_two):
+    (one, _), (two, _) = one_and_two
+    assert [row["id"] for row in two["retrieved"]] == [row["id"] for row in one["retrieved"]]
+    assert len(two["retrieved"]) == 10
+    assert "sum" not in {row["task"] for row in two["retrieved"]}
+    distances = [[row["distance"] for row in results["retrieved"]] for results in (one, two)]
+    np.testing.assert_allclose(*distances, atol=1e-4)
+
+
+def test_the_scores_are_over_the_examples_and_not_over_padding(one_and_two):
+    (one, _), (two, _) = one_and_two
+    assert len(two["predictions"]) == distributed_script.NUM_EVALUATED
+    assert two["predictions"] == one["predictions"]
+    assert two["scores"] == one["scores"]
+    assert two["scores"]["base"]["n"] == 13
+    assert 0 < one["base"]["soft_em"] < 100
+    assert {name: two["base"][name] for name in ("soft_em", "exact_match")} == {
+        name: one["base"][name] for name in ("soft_em", "exact_match")
+    }
+
+
+def test_the_loss_is_not_multiplied_by_the_number_of_processes(one_and_two):
+    (one, _), (two, _) = one_and_two
+    assert two["losses"] == pytest.approx(one["losses"], rel=0.1)
+
+
+def test_the_processes_trained_one_model(one_and_two):
+    assert not torch.distributed.is_initialized()
+    (one, _), (two, _) = one_and_two
+    assert one["losses"]
+    assert len(one["losses"]) == len(two["losses"]) == 1

@@ -1,0 +1,165 @@
+"""The examples, run as a user runs them: each test is one command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertModel
+
+from recross_hf import ReCrossPipeline, load_examples
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+FAST = ["--use_cpu", "--disable_tqdm", "--report_to", "none", "--save_strategy", "no"]
+
+
+def run(folder: Path, script: str, *arguments: object) -> str:
+    """What the script printed; `folder` is the working directory."""
+    command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tokenizer, examples):
+    """A user's folder: two pretrained models, upstream examples of four tasks, and inputs and answers of a fifth."""
+    folder = tmp_path_factory.mktemp("user")
+    tiny.bart(tokenizer).save_pretrained(folder / "bart")
+    torch.manual_seed(0)
+    BertModel(tiny.bert_config(tokenizer)).save_pretrained(folder / "bert")
+    for name in ("bart", "bert"):
+        tokenizer.save_pretrained(folder / name)
+    for task in tiny.TASKS:
+        (folder / "upstream" / task).mkdir(parents=True)
+        rows = examples.filter(lambda row, task=task: row["task"] == task)
+        rows.rename_column("references", "outputs").to_parquet(folder / "upstream" / task / "train.parquet")
+    (folder / "tickets.txt").write_text("\n\n".join(tiny.queries()))
+    labelled = [{"question": f"Is it {word}?", "answer": answer} for word in "abc" for answer in ("yes", "no")]
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def upstream_model(folder):
+    run(
+        folder,
+        "train_upstream.py",
+        *("--train_files", "upstream/*/train.parquet", "--eval_files", "upstream/sum", "--columns", "references=outputs"),
+        *("--model_name_or_path", "bart", "--output_dir", "bart0", "--max_steps", 20, "--learning_rate", 1e-2),
+        *("--max_examples_per_task", 10, "--per_device_train_batch_size", 16, "--max_target_length", 8, *FAST),
+    )
+    return folder / "bart0"
+
+
+@pytest.fixture(scope="module")
+def pipeline_folder(folder, upstream_model):
+    output = run(
+        folder,
+        "build_index.py",
+        *("--model_name_or_path", "bart0", "--train_files", "upstream", "--columns", "references=outputs"),
+        *("--output_dir", "pipeline", "--factory", "SQ8", "--max_input_length", 60, "--learning_rate", 1e-3),
+    )
+    assert "48 examples indexed in pipeline." in output
+    return folder / "pipeline"
+
+
+def test_an_upstream_model_is_trained_from_a_pretrained_one(folder, upstream_model, tokenizer):
+    metrics = json.loads((upstream_model / "eval_results.json").read_text())
+    assert {"eval_loss", "eval_soft_em", "eval_exact_match"} <= set(metrics)
+    model = AutoModelForSeq2SeqLM.from_pretrained(upstream_model)
+    assert len(AutoTokenizer.from_pretrained(upstream_model)) == len(tokenizer)
+    before = AutoModelForSeq2SeqLM.from_pretrained(folder / "bart").state_dict()
+    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert metrics["eval_loss"] < 5.0  # 6.7 before
+
+
+def test_an_upstream_model_is_grown_from_an_encoder(folder):
+    run(
+        folder,
+        "train_upstream.py",
+        *("--train_files", "upstream/sum", "upstream/colour", "--columns", "references=outputs"),
+        *("--encoder_name_or_path", "bert", "--decoder_layers", 1, "--freeze_embeddings", "--drop_long_targets"),
+        *("--max_target_length", 6, "--output_dir", "bert0", "--max_steps", 2, *FAST),
+    )
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder / "bert0")
+    assert model.config.decoder.num_hidden_layers == 1
+    bert = BertModel.from_pretrained(folder / "bert")
+    words = model.encoder.get_input_embeddings().weight
+    assert torch.equal(words, bert.get_input_embeddings().weight)
+    first = model.encoder.encoder.layer[0].output.dense.weight
+    assert not torch.equal(first, bert.encoder.layer[0].output.dense.weight)
+
+
+def test_a_pipeline_is_built(pipeline_folder, examples):
+    pipeline = ReCrossPipeline.from_pretrained(pipeline_folder)
+    assert sorted(pipeline.index.dataset["id"]) == sorted(examples["id"])
+    assert pipeline.index.config["factory"] == "SQ8"
+    assert pipeline.adaptation == {"max_input_length": 60, "learning_rate": 1e-3}
+
+
+def test_a_model_is_adapted_and_evaluated(folder, pipeline_folder):
+    output = run(
+        folder,
+        "adapt.py",
+        *("--pipeline", "pipeline", "--query_file", "tickets.txt", "--eval_file", "test.jsonl", "--task", "tickets"),
+        *("--columns", "input=question", "references=answer", "--exclude_tasks", "sum", "--output_dir", "dense"),
+        *("--num_retrieved", 10, "--max_steps", 3, "--max_target_length", 8, *FAST),
+    )
+    results = json.loads((folder / "dense" / "results.json").read_text())
+    assert (results["task"], results["num_queries"], results["num_retrieved"]) == ("tickets", 4, 10)
+    for name in ("base", "adapted"):
+        assert results[name]["n"] == 6
+        assert 0 <= results[name]["exact_match"] <= results[name]["soft_em"] <= 100
+    assert sum(results["retrieved_tasks"].values()) == pytest.approx(1)
+    assert results["retrieved_tasks"]
+    assert "sum" not in results["retrieved_tasks"]
+    stages = ["load", "evaluate base", "retrieve", "train", "evaluate adapted", "save"]
+    assert list(results["seconds"]) == stages
+    assert "tickets: 4 unlabelled inputs, 10 upstream examples (DenseRetriever)" in output
+    assert "Written to dense/" in output
+    check_folder(folder / "dense", 10)
+    settings = json.loads((folder / "dense" / "training_args.json").read_text())
+    assert (settings["learning_rate"], settings["max_input_length"]) == (1e-3, 60)  # as the pipeline says
+    adapted = AutoModelForSeq2SeqLM.from_pretrained(folder / "dense").state_dict()
+    upstream = AutoModelForSeq2SeqLM.from_pretrained(pipeline_folder / "upstream_model").state_dict()
+    assert any(not torch.equal(value, upstream[name]) for name, value in adapted.items())
+
+
+def test_lora_on_random_examples_without_an_evaluation(folder, pipeline_folder):
+    output = run(
+        folder,
+        "adapt.py",
+        *("--pipeline", "pipeline", "--query_file", "tickets.txt", "--num_queries", 2, "--retriever", "random"),
+        *("--use_peft", "--lora_r", 2, "--preset", "as_run", "--max_steps", 2, "--num_retrieved", 6, "--seed", 5),
+        *("--output_dir", "lora", *FAST),
+    )
+    results = json.loads((folder / "lora" / "results.json").read_text())
+    assert (results["task"], results["num_queries"], results["num_retrieved"]) == ("tickets", 2, 6)
+    assert results["base"] is results["adapted"] is None
+    assert (results["retriever"], results["seed"]) == ("RandomRetriever", 5)
+    assert "Not evaluated: no labelled examples were given." in output
+    check_folder(folder / "lora", 6)
+    settings = json.loads((folder / "lora" / "training_args.json").read_text())
+    assert (settings["sum_token_loss"], settings["learning_rate"], settings["max_steps"]) == (True, 6e-6, 2)
+    base = AutoModelForSeq2SeqLM.from_pretrained(pipeline_folder / "upstream_model")
+    model = PeftModel.from_pretrained(base, folder / "lora")
+    assert model.peft_config["default"].r == 2
+
+
+def check_folder(folder: Path, num_retrieved: int) -> None:
+    assert (folder / "retrieved_tasks.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "retrieved_tasks.png").stat().st_size > 5000
+    retrieved = Dataset.from_parquet(str(folder / "retrieved.parquet"))
+    assert len(retrieved) == num_retrieved
+    assert {"rank", "query", "distance"} <= set(retrieved.column_names)
+    assert len(load_examples(retrieved, columns={"id": "rank"})) == num_retrieved
+    assert f"selected {num_retrieved} examples" in (folder / "README.md").read_text()
+    assert not list(folder.glob("*.bin"))

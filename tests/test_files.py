@@ -1,0 +1,53 @@
+import hashlib
+
+import pytest
+from datasets import Dataset
+
+from recross_hf.files import read_json, sha256_of, write_atomically, write_json, write_parquet
+
+
+def test_a_file_is_replaced_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "x.txt"
+    write_atomically(path, lambda partial: partial.write_text("one"))
+    seen = []
+    write_atomically(path, lambda partial: (partial.write_text("two"), seen.append((partial.parent, path.read_text()))))
+    assert seen == [(path.parent, "one")]
+    assert path.read_text() == "two"
+    assert [child.name for child in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+
+    def write(partial):
+        partial.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert [child.name for child in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_json_is_read_as_written_and_broken_json_names_the_file(tmp_path):
+    content = {"a": [1, None, "ü"], "b": {"c": 0.1}}
+    write_json(tmp_path / "x.json", content)
+    assert read_json(tmp_path / "x.json") == content
+    (tmp_path / "x.json").write_text('{"a": [')
+    with pytest.raises(ValueError, match=r"Expected JSON in .*x\.json, found: .*again"):
+        read_json(tmp_path / "x.json")
+
+
+def test_parquet_keeps_rows_and_types_also_of_a_selection_of_many(examples, tmp_path):
+    many = Dataset.from_dict({"n": range(25_000), "text": [str(n) for n in range(25_000)]})
+    for rows in (examples, examples.shuffle(seed=0).select(range(7)), many.select(range(24_999, -1, -2))):
+        write_parquet(rows, tmp_path / "x.parquet")
+        loaded = Dataset.from_parquet(str(tmp_path / "x.parquet"))
+        assert loaded.features == rows.features
+        assert loaded.to_list() == rows.to_list()
+
+
+def test_the_checksum_is_sha256(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc" * 100_000)
+    assert sha256_of(tmp_path / "x") == hashlib.sha256(b"abc" * 100_000).hexdigest()

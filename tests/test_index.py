@@ -1,0 +1,379 @@
+import copy
+import json
+
+import faiss
+import numpy as np
+import pytest
+import tiny
+import torch
+from datasets import Dataset
+
+from recross_hf import MeanPooledEncoder, UpstreamIndex
+from recross_hf.data import ExampleError
+from recross_hf.index import IndexMismatchError
+
+QUERIES = ["Which colour has the sun?", "Add nine and three.", "Is it good?"]
+FILES = {"examples.parquet", "index.faiss", "index.json"}
+METRICS = {"l2": faiss.METRIC_L2, "inner_product": faiss.METRIC_INNER_PRODUCT}
+
+
+def files_in(folder) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def exact_distances(queries: np.ndarray, vectors: np.ndarray, metric: str) -> np.ndarray:
+    if metric == "l2":
+        return ((queries[:, None, :].astype(np.float64) - vectors[None, :, :]) ** 2).sum(axis=2)
+    return -queries.astype(np.float64) @ vectors.T.astype(np.float64)
+
+
+def vectors_of(index: UpstreamIndex) -> np.ndarray:
+    return index.faiss_index.reconstruct_n(0, len(index))
+
+
+@pytest.fixture
+def random_encoder():
+    return tiny.HashEncoder()
+
+
+@pytest.fixture(scope="session")
+def many():
+    return tiny.examples(per_task=75)
+
+
+# ---- building and searching ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("shard_size", [7, 4096])
+def test_flat_search_is_brute_force(metric, shard_size, examples, random_encoder, tmp_path):
+    index = UpstreamIndex.build(
+        examples, random_encoder, tmp_path, metric_type=METRICS[metric], shard_size=shard_size
+    )
+    queries = random_encoder.encode(QUERIES)
+    expected = exact_distances(queries, tiny.HashEncoder().encode(examples["input"][:]), metric)
+    hits = index.search(queries, k=10)
+    order = np.argsort(expected, axis=1)[:, :10]
+    assert np.array_equal(hits.positions, order)
+    np.testing.assert_allclose(hits.distances, np.take_along_axis(expected, order, axis=1), rtol=1e-4, atol=1e-4)
+    assert np.all(np.diff(hits.distances, axis=1) >= 0)
+    assert index.metric_type == METRICS[metric]
+    assert files_in(tmp_path) == FILES
+
+
+@pytest.mark.parametrize(
+    ("factory", "least_recall"),
+    [("Flat", 1.0), ("SQ8", 0.9), ("IVF8,Flat", 1.0), ("IVF4,PQ4x4np", 0.2), ("HNSW8", 0.8)],
+)
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_kind_of_index_finds_neighbours_and_reloads(factory, least_recall, metric, many, tmp_path):
+    encoder = tiny.HashEncoder()
+    nprobe = 8 if factory.startswith("IVF") else None
+    built = UpstreamIndex.build(
+        many, encoder, tmp_path, factory=factory, metric_type=METRICS[metric], nprobe=nprobe, shard_size=64
+    )
+    queries = encoder.encode(QUERIES * 5)
+    hits = built.search(queries, k=10)
+    exact = np.argsort(exact_distances(queries, encoder.encode(many["input"][:]), metric), axis=1)[:, :10]
+    shared = [len(set(a) & set(b)) for a, b in zip(hits.positions.tolist(), exact.tolist(), strict=True)]
+    assert np.mean(shared) / 10 >= least_recall
+    assert np.all(np.diff(hits.distances, axis=1) >= 0)
+    for memory_map in (True, False):
+        loaded = UpstreamIndex.from_pretrained(tmp_path, encoder=encoder, memory_map=memory_map)
+        again = loaded.search(queries, k=10)
+        assert np.array_equal(again.positions, hits.positions)
+        assert np.array_equal(again.distances, hits.distances)
+        assert (loaded.metric_type, len(loaded)) == (METRICS[metric], len(many))
+
+
+def test_an_ivf_index_visits_a_sixteenth_of_its_lists_and_the_search_can_ask_for_more(many, random_encoder, tmp_path):
+    index = UpstreamIndex.build(many, random_encoder, tmp_path, factory="IVF32,Flat", train_size=200)
+    assert faiss.extract_index_ivf(index.faiss_index).nprobe == 2
+    queries = random_encoder.encode(QUERIES)
+    exact = np.argsort(exact_distances(queries, random_encoder.encode(many["input"][:]), "l2"), axis=1)[:, :5]
+    everywhere = index.search(queries, k=5, params=faiss.SearchParametersIVF(nprobe=32))
+    assert np.array_equal(everywhere.positions, exact)
+    assert not np.array_equal(index.search(queries, k=5).positions, exact)
+
+
+def test_training_vectors_are_drawn_from_all_shards(many, random_encoder, tmp_path):
+    trained_on = []
+    build = {"factory": "SQ8", "train_size": 60, "shard_size": 50}
+
+    class Spy(faiss.IndexScalarQuantizer):
+        def train(self, vectors):
+            trained_on.append(np.array(vectors))
+            super().train(vectors)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faiss, "index_factory", lambda d, *_: Spy(d, faiss.ScalarQuantizer.QT_8bit))
+        UpstreamIndex.build(many, random_encoder, tmp_path, **build)
+    (sample,) = trained_on
+    everything = tiny.HashEncoder().encode(many["input"][:])
+    rows = [int(np.flatnonzero((everything == vector).all(axis=1))[0]) for vector in sample]
+    assert len(rows) == len(set(rows)) == 60
+    assert {row // 50 for row in rows} == set(range(6))
+
+
+def test_more_than_all_gives_all_and_then_minus_one(index):
+    hits = index.search(index.encoder.encode(QUERIES), k=len(index) + 2)
+    assert hits.positions.shape == hits.distances.shape == (3, len(index) + 2)
+    assert all(sorted(row[:-2]) == list(range(len(index))) for row in hits.positions.tolist())
+    assert (hits.positions[:, -2:] == -1).all()
+    assert np.isinf(hits.distances[:, -2:]).all()
+
+
+def test_the_dataset_searches_as_any_dataset_with_a_faiss_index(index, examples):
+    vector = index.encoder.encode([examples[5]["input"]])[0]
+    _, rows = index.dataset.get_nearest_examples("embeddings", vector, 3)
+    assert rows["id"][0] == examples[5]["id"]
+    assert rows["id"] == [examples[row]["id"] for row in index.search(vector[None], 3).positions[0].tolist()]
+
+
+def test_an_index_saved_elsewhere_and_over_itself_is_the_same(examples, random_encoder, tmp_path):
+    index = UpstreamIndex.build(examples, random_encoder, tmp_path / "a")
+    for folder in (tmp_path / "b", tmp_path / "a"):
+        index.save_pretrained(folder)
+        assert files_in(folder) == FILES
+        loaded = UpstreamIndex.from_pretrained(folder, encoder=random_encoder)
+        assert loaded.dataset.to_list() == examples.to_list()
+        assert np.array_equal(vectors_of(loaded), vectors_of(index))
+        assert loaded.config == index.config
+
+
+def test_a_selection_of_a_dataset_is_indexed_in_its_order(examples, random_encoder, tmp_path):
+    selected = examples.shuffle(seed=1).select(range(20))
+    index = UpstreamIndex.build(selected, random_encoder, tmp_path, shard_size=6)
+    assert index.dataset["id"][:] == selected["id"][:]
+    assert np.array_equal(vectors_of(index), tiny.HashEncoder().encode(selected["input"][:]))
+
+
+# ---- builds that stop ------------------------------------------------------------------------------------------------
+
+
+class StoppingEncoder(tiny.HashEncoder):
+    """Fails at the n-th call."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def encode(self, texts):
+        self.calls -= 1
+        if self.calls < 0:
+            raise KeyboardInterrupt
+        return super().encode(texts)
+
+
+@pytest.fixture
+def interrupted(examples, tmp_path):
+    """A build of 48 examples in shards of 10 that stopped after two of them (and the probes)."""
+    with pytest.raises(KeyboardInterrupt):
+        UpstreamIndex.build(examples, StoppingEncoder(3), tmp_path / "i", shard_size=10)
+    return tmp_path / "i"
+
+
+
+
+def resume(examples: Dataset, folder, **kwargs) -> tuple[UpstreamIndex, list[str]]:
+    encoder = StoppingEncoder(1000)
+    return UpstreamIndex.build(examples, encoder, folder, **{"shard_size": 10, **kwargs}), encoder.encoded
+
+
+def test_a_killed_build_encodes_only_what_is_missing(examples, interrupted, tmp_path, caplog):
+    index, encoded = resume(examples, interrupted)
+    inputs = examples["input"][:]
+    assert [text for text in encoded if text in inputs] == inputs[20:]
+    assert "Continuing the unfinished build" in caplog.text
+    unbroken, _ = resume(examples, tmp_path / "unbroken")
+    assert np.array_equal(vectors_of(index), vectors_of(unbroken))
+    assert index.config == unbroken.config
+    assert files_in(interrupted) == FILES
+
+
+def test_what_a_kill_left_half_written_is_not_read(examples, interrupted, tmp_path):
+    (interrupted / "vectors.partial" / ".000002.npy.123.partial").write_bytes(b"\x93NUMPY half")
+    (interrupted / ".index.faiss.123.partial").write_bytes(b"half")
+    index, encoded = resume(examples, interrupted)
+    assert examples[20]["input"] in encoded
+    assert np.array_equal(vectors_of(index), tiny.HashEncoder().encode(examples["input"][:]))
+
+
+def test_an_unfinished_build_is_no_index(examples, interrupted):
+    with pytest.raises(FileNotFoundError, match=r"found no index\.json.*A build was interrupted here: run it again"):
+        UpstreamIndex.from_pretrained(interrupted, encoder=tiny.HashEncoder())
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda examples: (examples.select(range(40)), {}), r"other data or settings .*num_examples"),
+        (lambda examples: (examples.shuffle(seed=0), {}), r"ids_sha256, texts_sha256"),
+        (lambda examples: (examples, {"shard_size": 12}), r"\(shard_size\).*choose another folder, or delete"),
+        (lambda examples: (examples, {"metric_type": faiss.METRIC_INNER_PRODUCT}), r"\(metric\)"),
+    ],
+)
+def test_an_unfinished_build_does_not_go_on_with_other_data_or_settings(change, match, examples, interrupted):
+    changed, settings = change(examples)
+    with pytest.raises(IndexMismatchError, match=match):
+        resume(changed, interrupted, **settings)
+
+
+def test_an_unfinished_build_may_go_on_with_another_factory(examples, interrupted):
+    index, encoded = resume(examples, interrupted, factory="HNSW8")
+    assert examples[0]["input"] not in encoded
+    assert index.config["factory"] == "HNSW8"
+
+
+def test_a_rebuild_that_stops_while_writing_leaves_no_index_of_mixed_parts(examples, tmp_path, monkeypatch):
+    before = tiny.HashEncoder(seed=0)
+    UpstreamIndex.build(examples, before, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("recross_hf.index._write_examples", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            UpstreamIndex.build(examples, tiny.HashEncoder(seed=1), tmp_path)
+    try:
+        index = UpstreamIndex.from_pretrained(tmp_path, encoder=before)
+    except (FileNotFoundError, IndexMismatchError):
+        return
+    assert np.array_equal(vectors_of(index), tiny.HashEncoder(seed=0).encode(examples["input"][:]))
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_an_index_of_another_encoder_is_refused(index, bart, tokenizer, tmp_path):
+    index.save_pretrained(tmp_path)
+    changed = copy.deepcopy(bart)
+    with torch.no_grad():
+        changed.get_encoder().layers[0].fc1.bias[0] += 1e-6
+    for encoder, match in [
+        (MeanPooledEncoder(changed, tokenizer), r"another encoder \(weights: .* != .*; index first\)"),
+        (MeanPooledEncoder(bart, tokenizer, max_length=9), r"\(max_length: 128 != 9; index first\)"),
+        (tiny.HashEncoder(32), r"class: MeanPooledEncoder != HashEncoder"),
+    ]:
+        with pytest.raises(IndexMismatchError, match=match):
+            UpstreamIndex.from_pretrained(tmp_path, encoder=encoder)
+    same = MeanPooledEncoder(copy.deepcopy(bart), tokenizer)
+    assert len(UpstreamIndex.from_pretrained(tmp_path, encoder=same)) == len(index)
+
+
+@pytest.mark.parametrize("other", [tiny.HashEncoder(16, seed=1), tiny.HashEncoder(17)], ids=["values", "dimension"])
+def test_an_encoder_without_an_identity_is_known_by_its_vectors(other, examples, random_encoder, tmp_path):
+    UpstreamIndex.build(examples, random_encoder, tmp_path)
+    with pytest.raises(IndexMismatchError, match="another encoder: for the same texts it gave other vectors"):
+        UpstreamIndex.from_pretrained(tmp_path, encoder=other)
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "match"),
+    [
+        (lambda f: edit_json(f / "index.json", format_version=9), IndexMismatchError, "format 1, found 9"),
+        (lambda f: (f / "index.json").unlink(), FileNotFoundError, r"found no index\.json\.$"),
+        (lambda f: (f / "index.faiss").unlink(), FileNotFoundError, r"found no index\.faiss"),
+        (lambda f: (f / "examples.parquet").unlink(), FileNotFoundError, r"found no examples\.parquet"),
+        (lambda f: (f / "index.json").write_text('{"a": '), ValueError, r"Expected JSON in .*index\.json"),
+        (
+            lambda f: faiss.write_index(faiss.IndexFlatL2(16), str(f / "index.faiss")),
+            IndexMismatchError,
+            "vector for each of the 48 examples, found 0",
+        ),
+    ],
+    ids=["format", "no config", "no vectors", "no examples", "broken config", "other vectors"],
+)
+def test_spoilt_folders_are_refused(spoil, error, match, examples, random_encoder, tmp_path):
+    UpstreamIndex.build(examples, random_encoder, tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(error, match=match):
+        UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows.sort("id", reverse=True),
+        lambda rows: rows.select(range(47)),
+        lambda rows: rows.map(lambda row: {"id": row["id"].replace("sum/3", "sum/99")}),
+        lambda rows: rows.map(lambda row: {"input": row["input"].replace("sky", "sea")}),
+    ],
+    ids=["order", "fewer", "id", "input"],
+)
+def test_changed_examples_are_refused(change, examples, random_encoder, tmp_path):
+    UpstreamIndex.build(examples, random_encoder, tmp_path)
+    change(examples).to_parquet(str(tmp_path / "examples.parquet"))
+    with pytest.raises(IndexMismatchError, match="changed"):
+        UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder)
+
+
+def test_another_metric_than_the_callers_is_refused(examples, random_encoder, tmp_path):
+    UpstreamIndex.build(examples, random_encoder, tmp_path)
+    with pytest.raises(IndexMismatchError, match="Expected the metric inner_product, found an index with l2"):
+        UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder, metric_type=faiss.METRIC_INNER_PRODUCT)
+    loaded = UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder, metric_type=faiss.METRIC_L2)
+    assert loaded.metric_type == faiss.METRIC_L2
+
+
+@pytest.mark.parametrize(
+    ("vectors", "k", "match"),
+    [
+        (np.zeros((2, 31)), 1, r"Expected vectors \[n, 32\], found \[2, 31\]"),
+        (np.zeros(32), 1, r"found \[32\]"),
+        (np.zeros((1, 32)), 0, "at least 1 example, found k=0"),
+    ],
+)
+def test_wrong_searches_are_refused(vectors, k, match, index):
+    with pytest.raises(ValueError, match=match):
+        index.search(vectors, k)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"factory": "Flap"}, "FAISS takes no index 'Flap' for vectors of 16 dimensions"),
+        ({"factory": "PQ5x4np"}, "FAISS takes no index|could not be trained"),
+        ({"factory": "IVF100,Flat"}, "'IVF100,Flat' could not be trained on 48 vectors.*Choose fewer lists"),
+        ({"factory": "IVF4,Flat", "train_size": 2}, "could not be trained on 2 vectors"),
+        ({"nprobe": 4}, "`nprobe` is for IVF indexes, found the factory string 'Flat'"),
+        ({"metric_type": faiss.METRIC_L1}, "Expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT"),
+    ],
+)
+def test_wrong_settings_are_refused_and_can_be_mended(settings, match, examples, random_encoder, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        UpstreamIndex.build(examples, random_encoder, tmp_path, **settings)
+    assert len(UpstreamIndex.build(examples, random_encoder, tmp_path)) == len(examples)
+
+
+def test_data_without_the_schema_or_without_rows_is_refused(examples, random_encoder, tmp_path):
+    with pytest.raises(ExampleError, match="Expected the columns id, task, input and references, found id, task"):
+        UpstreamIndex.build(examples.remove_columns("references"), random_encoder, tmp_path)
+    with pytest.raises(ExampleError, match="at least one example to index, found none"):
+        UpstreamIndex.build(examples.select([]), random_encoder, tmp_path)
+
+
+class OddEncoder:
+    def __init__(self, spoil):
+        self.spoil = spoil
+
+    def encode(self, texts):
+        return self.spoil(tiny.HashEncoder().encode(texts), texts)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (
+            lambda vectors, texts: np.where([["lovely film. (No. 4)" in text] for text in texts], np.nan, vectors),
+            "found NaN or infinity for the example 'sentiment/4'",
+        ),
+        (lambda vectors, texts: vectors[:, 0], r"vectors \[10, d\], found \[10\] from OddEncoder"),
+        (lambda vectors, texts: vectors[:2], r"vectors \[10, d\], found \[2, 16\] from OddEncoder"),
+    ],
+    ids=["NaN", "one dimension", "too few"],
+)
+def test_odd_vectors_are_refused(spoil, match, examples, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        UpstreamIndex.build(examples, OddEncoder(spoil), tmp_path, shard_size=10)

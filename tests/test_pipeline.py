@@ -1,0 +1,273 @@
+import json
+import shutil
+
+import pytest
+import tiny
+import torch
+from peft import LoraConfig
+
+from recross_hf import AdaptationArguments, MeanPooledEncoder, RandomRetriever, ReCrossPipeline, UpstreamIndex
+from recross_hf.generation import generate_texts
+from recross_hf.index import IndexMismatchError
+from recross_hf.pipeline import PipelineFolderError
+
+ADAPTATION = {"max_input_length": 64, "max_target_length": 8, "learning_rate": 1e-2}
+FAST = {"num_retrieved": 12, "max_steps": 4, "use_cpu": True, "disable_tqdm": True}
+PEFT = {"full": None, "lora": LoraConfig(task_type="SEQ_2_SEQ_LM", r=4, lora_alpha=64)}
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path_factory, monkeypatch):
+    """The Trainer makes its output folder in the working directory where none is given."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+
+
+@pytest.fixture(scope="session")
+def built_folder(answering_bart, tokenizer, examples, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    ReCrossPipeline.build(answering_bart, tokenizer, examples, folder, adaptation=ADAPTATION, shard_size=16)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pipeline(built_folder):
+    return ReCrossPipeline.from_pretrained(built_folder)
+
+
+@pytest.fixture
+def folder(built_folder, tmp_path):
+    """A copy to spoil."""
+    return shutil.copytree(built_folder, tmp_path / "pipeline")
+
+
+@pytest.fixture(scope="module", params=PEFT)
+def adapted(request, pipeline, queries, tmp_path_factory):
+    output_dir = str(tmp_path_factory.mktemp("adapted"))
+    return pipeline.adapt(queries, peft_config=PEFT[request.param], output_dir=output_dir, **FAST)
+
+
+def content_of(folder) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def edit_manifest(folder, **changes) -> None:
+    path = folder / "recross.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+# ---- building and predicting -----------------------------------------------------------------------------------------
+
+
+def test_a_built_folder_is_a_pipeline_with_the_model_and_its_index(built_folder, pipeline, answering_bart, examples):
+    assert {path.name for path in built_folder.iterdir()} == {"recross.json", "upstream_model", "index"}
+    assert pipeline.index.dataset.to_list() == examples.to_list()
+    assert pipeline.adaptation == ADAPTATION
+    assert pipeline.adapted_model is pipeline.retrieved is None
+    weights, expected = pipeline.model.state_dict(), answering_bart.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+def test_it_answers_one_input_or_many_in_their_order(pipeline, answering_bart, tokenizer, examples):
+    inputs = examples.shuffle(seed=2)["input"][:10]
+    answers = pipeline(inputs)
+    assert answers == generate_texts(answering_bart, tokenizer, inputs, max_input_length=64, max_new_tokens=8)
+    assert len(set(answers)) > 2
+    assert pipeline(inputs[3]) == answers[3]
+    assert pipeline(tuple(inputs)) == answers
+    assert pipeline(inputs, max_new_tokens=1) != answers
+    assert pipeline([]) == []
+
+
+def test_inputs_that_are_no_strings_are_refused(pipeline):
+    with pytest.raises(TypeError, match="strings, found int"):
+        pipeline(["x", 3])
+
+
+def test_a_killed_build_goes_on_and_no_half_built_folder_is_a_pipeline(
+    answering_bart, tokenizer, examples, tmp_path, monkeypatch
+):
+    encode, calls = MeanPooledEncoder.encode, []
+
+    def stopping(self, texts):
+        calls.append(len(texts))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return encode(self, texts)
+
+    monkeypatch.setattr(MeanPooledEncoder, "encode", stopping)
+    build = {"adaptation": ADAPTATION, "shard_size": 10}
+    with pytest.raises(KeyboardInterrupt):
+        ReCrossPipeline.build(answering_bart, tokenizer, examples, tmp_path, **build)
+    with pytest.raises(PipelineFolderError, match=r"pipeline folder with recross\.json, found none"):
+        ReCrossPipeline.from_pretrained(tmp_path)
+    calls[:] = [0] * 10
+    pipeline = ReCrossPipeline.build(answering_bart, tokenizer, examples, tmp_path, **build)
+    assert sum(calls[10:]) == 48 - 20 + 3 * 3  # two shards were there; probes: now, when opened, when loaded
+    assert len(pipeline.index) == 48
+
+
+# ---- adapting --------------------------------------------------------------------------------------------------------
+
+
+def test_adapting_gives_a_new_pipeline_and_leaves_this_one(adapted, pipeline, answering_bart, queries):
+    assert adapted is not pipeline
+    assert adapted.upstream_model is pipeline.upstream_model
+    expected = answering_bart.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in pipeline.model.state_dict().items())
+    assert pipeline.adapted_model is None
+    assert len(adapted.retrieved) == 12
+    assert not adapted.model.training
+    assert adapted.model is adapted.adapted_model
+    logits = {}
+    for one in (pipeline, adapted):
+        batch = one.processing_class(queries[:1], return_tensors="pt")
+        with torch.no_grad():
+            logits[one] = one.model(**batch, decoder_input_ids=torch.tensor([[2, 0]])).logits
+    assert (logits[adapted] - logits[pipeline]).abs().max() > 1e-2
+
+
+def test_an_adapted_pipeline_is_the_same_after_saving_and_loading(adapted, queries, examples, tmp_path):
+    adapted.save_pretrained(tmp_path / "saved")
+    loaded = ReCrossPipeline.from_pretrained(tmp_path / "saved")
+    inputs = [*queries, *examples["input"][::3]]
+    answers = adapted(inputs)
+    assert loaded(inputs) == answers
+    assert loaded(inputs, num_beams=2) == adapted(inputs, num_beams=2)
+    assert any(answers)
+    assert loaded.retrieved.to_list() == adapted.retrieved.to_list()
+    assert loaded.adaptation == adapted.adaptation
+    weights = adapted.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in loaded.model.state_dict().items())
+    upstream = adapted.upstream_model.state_dict()
+    assert all(torch.equal(value, upstream[name]) for name, value in loaded.upstream_model.state_dict().items())
+    assert loaded.adapt(queries, output_dir=str(tmp_path / "again"), **FAST).retrieved.num_rows == 12
+
+
+def test_settings_come_from_the_call_else_the_pipeline_else_the_paper(pipeline, queries, tmp_path):
+    args = pipeline.adapter(queries).args
+    assert (args.learning_rate, args.max_target_length, args.num_retrieved) == (1e-2, 8, 512)
+    adapted = pipeline.adapt(
+        queries, output_dir=str(tmp_path), **FAST, max_target_length=5, generation_num_beams=2, seed=9
+    )
+    expected = {"max_target_length": 5, "max_input_length": 64, "generation_num_beams": 2, "learning_rate": 1e-2}
+    assert adapted.adaptation == expected
+    assert pipeline.adaptation == ADAPTATION
+    whole = AdaptationArguments(output_dir=str(tmp_path), num_retrieved=7, max_steps=1, use_cpu=True)
+    assert len(pipeline.adapt(queries, whole).retrieved) == 7
+    with pytest.raises(TypeError, match=r"`args` or single settings, found both \(seed\)\. Set them in `args`"):
+        pipeline.adapt(queries, whole, seed=1)
+
+
+def test_another_retriever_can_be_used(pipeline, examples, queries, tmp_path):
+    retriever = RandomRetriever(examples, seed=4)
+    adapted = pipeline.adapt(queries, retriever=retriever, output_dir=str(tmp_path), **FAST)
+    assert adapted.retrieved["id"][:] == retriever.retrieve(queries, 12)["id"][:]
+
+
+def test_what_the_adapter_evaluates_is_what_the_pipeline_answers(pipeline, examples, queries, tmp_path):
+    test = examples.select(range(0, 48, 4))
+    args = AdaptationArguments(output_dir=str(tmp_path), **ADAPTATION, **FAST)
+    adapter = pipeline.adapter(queries, args, eval_dataset=test)
+    adapter.train()
+    predicted = adapter.decode(adapter.predict(test).predictions)
+    assert pipeline.adapted(adapter)(test["input"][:]) == predicted
+
+
+# ---- saving ----------------------------------------------------------------------------------------------------------
+
+
+def test_saving_over_an_older_pipeline_replaces_it_whole(adapted, pipeline, tmp_path):
+    target = tmp_path / "saved"
+    target.mkdir()
+    adapted.save_pretrained(target)
+    assert (target / "adapted_model").is_dir()
+    pipeline.save_pretrained(target)
+    assert {path.name for path in target.iterdir()} == {"recross.json", "upstream_model", "index"}
+    assert len(ReCrossPipeline.from_pretrained(target).index) == 48
+
+
+def test_a_loaded_pipeline_can_be_saved_over_its_own_folder(folder):
+    loaded = ReCrossPipeline.from_pretrained(folder)
+    loaded.save_pretrained(folder)
+    again = ReCrossPipeline.from_pretrained(folder)
+    vector = again.index.encoder.encode(["Is it good?"])
+    assert again.index.search(vector, 5).positions.tolist() == loaded.index.search(vector, 5).positions.tolist()
+
+
+def test_a_folder_that_holds_something_else_is_not_overwritten(pipeline, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="holds something that is no pipeline. Save to another folder"):
+        pipeline.save_pretrained(tmp_path)
+    assert content_of(tmp_path) == {"thesis.txt": b"years of work"}
+
+
+@pytest.mark.parametrize("part", ["index", "upstream_model", "processing_class"])
+def test_an_interrupted_save_leaves_the_old_folder_and_nothing_beside_it(part, pipeline, folder, monkeypatch):
+    before = content_of(folder)
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(getattr(pipeline, part), "save_pretrained", interrupt)
+    for target in (folder, folder.with_name("new")):
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.save_pretrained(target)
+    assert content_of(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+# ---- loading ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["upstream_model/model.safetensors", "index/index.faiss", "index/examples.parquet"])
+def test_a_changed_byte_and_a_missing_file_are_noticed(name, folder):
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PipelineFolderError, match=rf"{name} is not the file that was saved: its checksum differs"):
+        ReCrossPipeline.from_pretrained(folder)
+    path.unlink()
+    for verify_checksums in (True, False):
+        with pytest.raises(PipelineFolderError, match=rf"Expected the file {name} in .*, found none"):
+            ReCrossPipeline.from_pretrained(folder, verify_checksums=verify_checksums)
+
+
+def test_checksums_can_be_passed_over_but_another_model_cannot(folder, tokenizer):
+    config = folder / "upstream_model" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    with pytest.raises(PipelineFolderError, match=r"pass `verify_checksums=False`"):
+        ReCrossPipeline.from_pretrained(folder)
+    assert len(ReCrossPipeline.from_pretrained(folder, verify_checksums=False).index) == 48
+    tiny.bart(tokenizer, seed=8).save_pretrained(folder / "upstream_model")
+    with pytest.raises(IndexMismatchError, match="was built with another encoder"):
+        ReCrossPipeline.from_pretrained(folder, verify_checksums=False)
+
+
+def test_what_is_no_pipeline_is_refused(folder, built_folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="Expected the folder of a pipeline, found none at"):
+        ReCrossPipeline.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(PipelineFolderError, match="a model alone is no pipeline"):
+        ReCrossPipeline.from_pretrained(built_folder / "upstream_model")
+    edit_manifest(folder, format_version=2)
+    with pytest.raises(PipelineFolderError, match="pipeline of format 1, found 2 .*pip install -U recross_hf"):
+        ReCrossPipeline.from_pretrained(folder)
+    (folder / "recross.json").write_text("{")
+    with pytest.raises(ValueError, match=r"Expected JSON in .*recross\.json"):
+        ReCrossPipeline.from_pretrained(folder)
+
+
+def test_the_manifest_names_no_place_of_this_machine(built_folder):
+    for name in ("recross.json", "index/index.json"):
+        assert str(built_folder) not in (built_folder / name).read_text()
+    manifest = json.loads((built_folder / "recross.json").read_text())
+    assert set(manifest["sha256"]) == set(content_of(built_folder)) - {"recross.json"}
+
+
+def test_a_model_in_bfloat16_keeps_its_type(tokenizer, examples, tmp_path):
+    half = tiny.bart(tokenizer).to(torch.bfloat16)
+    built = ReCrossPipeline.build(half, tokenizer, examples, tmp_path)
+    assert built.model.dtype == torch.bfloat16
+    with pytest.raises(IndexMismatchError, match=r"dtype: bfloat16 != float32"):
+        ReCrossPipeline.from_pretrained(tmp_path)
+    assert isinstance(ReCrossPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16).index, UpstreamIndex)

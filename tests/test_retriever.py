@@ -1,0 +1,178 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import tiny
+from datasets import Dataset
+
+from recross_hf import DenseRetriever, RandomRetriever, Retriever, UpstreamIndex
+from recross_hf.aggregation import Ranking, interleave_distinct, mean_distance
+from recross_hf.data import EXAMPLE_FEATURES
+from recross_hf.retriever import gather_rows
+
+
+class FirstRetriever(Retriever):
+    """The least there is to write."""
+
+    def rank(self, inputs, num_retrieved):
+        positions = np.flatnonzero(self.allowed)[:num_retrieved]
+        return Ranking(positions, np.zeros(len(positions), dtype=int), np.arange(len(positions), dtype=float))
+
+
+def test_inputs_that_are_upstream_are_their_own_nearest_neighbours(index, examples):
+    rows = [3, 17, 40]
+    retrieved = DenseRetriever(index).retrieve([examples[row]["input"] for row in rows], 9)
+    assert retrieved["id"][:3] == [examples[row]["id"] for row in rows]
+    np.testing.assert_allclose(retrieved["distance"][:3], 0, atol=1e-3)
+
+
+def test_retrieved_rows_have_the_schema_and_their_provenance(index, examples, queries):
+    retrieved = DenseRetriever(index).retrieve(queries, 10)
+    assert retrieved.column_names == [*EXAMPLE_FEATURES, "rank", "query", "distance"]
+    assert {name: retrieved.features[name] for name in EXAMPLE_FEATURES} == examples.features
+    assert retrieved["rank"][:] == list(range(10))
+    assert retrieved["query"][:] == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+    by_id = {row["id"]: row for row in examples}
+    for row in retrieved:
+        assert {name: row[name] for name in EXAMPLE_FEATURES} == by_id[row["id"]]
+    for query in range(4):
+        distances = [row["distance"] for row in retrieved if row["query"] == query]
+        assert distances == sorted(distances)
+    hits = index.search(index.encoder.encode(queries), 3)
+    expected = [examples[int(hits.positions[number % 4, number // 4])]["id"] for number in range(10)]
+    assert retrieved["id"][:] == expected
+
+
+def test_columns_keep_their_types_where_all_their_values_are_empty(examples):
+    no_choices = examples.remove_columns("choices").add_column("choices", [[]] * len(examples))
+    upstream = no_choices.cast(EXAMPLE_FEATURES)
+    retrieved = FirstRetriever(upstream).retrieve(["x"], 3)
+    assert {name: retrieved.features[name] for name in EXAMPLE_FEATURES} == EXAMPLE_FEATURES
+
+
+@pytest.mark.parametrize("aggregation", [mean_distance, interleave_distinct])
+def test_the_aggregation_is_a_parameter(aggregation, index, queries):
+    retrieved = DenseRetriever(index, aggregation=aggregation).retrieve(queries, 12)
+    assert len(set(retrieved["id"])) == 12
+    assert (set(retrieved["query"]) == {-1}) == (aggregation is mean_distance)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """2,000 examples of one task beside 40 of another that no query is near to."""
+
+    class TwoPlaces(tiny.HashEncoder):
+        def encode(self, texts):
+            far = np.array([[100.0 * text.startswith("far")] for text in texts], dtype=np.float32)
+            return super().encode(texts) + far
+
+    rows = [{"id": f"n{n}", "task": "near", "input": f"near {n}"} for n in range(2000)]
+    rows += [{"id": f"f{n}", "task": "far", "input": f"far {n}"} for n in range(40)]
+    upstream = Dataset.from_list([row | {"references": ["x"]} for row in rows])
+    return UpstreamIndex.build(upstream, TwoPlaces(4), tmp_path_factory.mktemp("large"))
+
+
+def test_what_is_excluded_never_comes_back_even_where_the_nearest_thousands_are(large):
+    retriever = DenseRetriever(large, exclude_tasks=["near"], exclude_ids=["f0", "f7", "unknown id"])
+    assert retriever.num_allowed == 38
+    retrieved = retriever.retrieve(["near to all", "near to none"], 20)
+    vectors = large.encoder.encode(["near to all", "near to none"])
+    allowed = [row for row in large.dataset if row["task"] == "far" and row["id"] not in ("f0", "f7")]
+    expected = np.linalg.norm(vectors[:, None] - large.encoder.encode([row["input"] for row in allowed]), axis=2)
+    for query in range(2):
+        ids = [row["id"] for row in retrieved if row["query"] == query]
+        assert ids == [allowed[row]["id"] for row in np.argsort(expected[query])[:10]]
+
+
+def test_all_that_is_allowed_can_be_retrieved(large, caplog):
+    retriever = DenseRetriever(large, exclude_tasks=["near"], aggregation=interleave_distinct)
+    assert len(set(retriever.retrieve(["near 1", "near 2"], 40)["id"])) == 40
+    assert not caplog.text
+    assert len(retriever.retrieve(["near 1"], 41)) == 40
+    assert "Expected to retrieve 41 examples, found 40: there are no more among the 40 upstream" in caplog.text
+
+
+def test_more_than_there_is_warns_and_gives_what_there_is(index, examples, caplog):
+    for retriever in (DenseRetriever(index), RandomRetriever(examples)):
+        caplog.clear()
+        retrieved = retriever.retrieve(["x"], 100)
+        assert sorted(retrieved["id"]) == sorted(examples["id"])
+        assert "Expected to retrieve 100 examples, found 48" in caplog.text
+
+
+# ---- random --------------------------------------------------------------------------------------------------------
+
+
+def test_random_draws_depend_on_the_seed_alone_and_do_not_repeat(examples, queries):
+    first = RandomRetriever(examples, seed=1).retrieve(queries, 20)
+    assert len(set(first["id"])) == 20
+    assert RandomRetriever(examples, seed=1).retrieve(["other"], 20)["id"][:] == first["id"][:]
+    assert RandomRetriever(examples, seed=2).retrieve(queries, 20)["id"][:] != first["id"][:]
+    assert set(first["query"]) == {-1}
+    assert np.isnan(first["distance"]).all()
+
+
+def test_random_draws_are_uniform_over_what_is_allowed(examples, queries):
+    retrievers = [RandomRetriever(examples, seed=s, exclude_tasks=["sum"], exclude_ids=["colour/1"]) for s in range(200)]
+    counts = Counter(row for retriever in retrievers for row in retriever.rank(queries, 7).positions.tolist())
+    allowed = [row for row, example in enumerate(examples) if example["task"] != "sum" and example["id"] != "colour/1"]
+    assert sorted(counts) == allowed
+    # 1,400 draws over 35 examples: 40 each, give or take; five standard deviations.
+    assert all(40 - 5 * 6 < count < 40 + 5 * 6 for count in counts.values())
+
+
+# ---- your own, and errors --------------------------------------------------------------------------------------------
+
+
+def test_a_retriever_of_ones_own_needs_rank_alone(examples):
+    retriever = FirstRetriever(examples, exclude_tasks=["sentiment"], exclude_ids=["colour/0"])
+    assert retriever.retrieve(["x"], 3)["id"][:] == ["colour/1", "colour/2", "colour/3"]
+    with pytest.raises(TypeError, match="abstract"):
+        Retriever(examples)
+
+
+def test_a_rank_that_returns_what_is_excluded_is_stopped(examples):
+    class Careless(FirstRetriever):
+        def rank(self, inputs, num_retrieved):
+            return Ranking(np.arange(num_retrieved), np.zeros(num_retrieved), np.zeros(num_retrieved))
+
+    with pytest.raises(RuntimeError, match=r"Careless\.rank returned examples that are excluded"):
+        Careless(examples, exclude_ids=["sentiment/2"]).retrieve(["x"], 5)
+    assert len(Careless(examples).retrieve(["x"], 5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("inputs", "num_retrieved", "error", "match"),
+    [
+        ("one", 3, TypeError, r"found one string. Pass `\[text\]`"),
+        ([], 3, ValueError, "at least one query input, found none"),
+        (["x"], 0, ValueError, "found num_retrieved=0"),
+    ],
+)
+def test_wrong_queries_are_refused(inputs, num_retrieved, error, match, index, examples):
+    for retriever in (DenseRetriever(index), RandomRetriever(examples)):
+        with pytest.raises(error, match=match):
+            retriever.retrieve(inputs, num_retrieved)
+
+
+@pytest.mark.parametrize(
+    ("excluded", "error", "match"),
+    [
+        ({"exclude_tasks": ["sum", "sums"]}, ValueError, r"found sums, which are none. Upstream tasks: colour, opp.*sum"),
+        ({"exclude_tasks": list(tiny.TASKS)}, ValueError, "Nothing is left to retrieve: all 48 upstream examples"),
+        ({"exclude_tasks": "sum"}, TypeError, "`exclude_tasks` to be a collection of strings, found one string"),
+        ({"exclude_ids": "sum/1"}, TypeError, "`exclude_ids` to be a collection of strings"),
+    ],
+)
+def test_wrong_exclusions_are_refused(excluded, error, match, index, examples):
+    with pytest.raises(error, match=match):
+        DenseRetriever(index, **excluded)
+    with pytest.raises(error, match=match):
+        RandomRetriever(examples, **excluded)
+
+
+def test_rows_are_gathered_in_the_order_of_the_ranking_with_repetitions(examples):
+    ranking = Ranking(np.array([5, 2, 5]), np.array([0, 1, 1]), np.array([0.5, 1.0, np.nan]))
+    rows = gather_rows(examples.shuffle(seed=0), ranking)
+    assert rows["id"][:] == examples.shuffle(seed=0).select([5, 2, 5])["id"][:]
+    assert rows["distance"][:2] == [0.5, 1.0]

@@ -1,0 +1,135 @@
+import doctest
+import string
+from pathlib import Path
+
+import evaluate
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recross_hf import soft_em
+from recross_hf.soft_em import exact_match, normalize_answer, soft_match
+from recross_hf.trainer import score
+
+ROOT = Path(__file__).resolve().parents[1]
+words = st.lists(st.sampled_from(["the", "A", "an", "answer", "Yes", "no!", "B.", "", "42"]), max_size=5).map(" ".join)
+texts = st.one_of(words, st.text(max_size=12))
+
+
+@pytest.fixture(scope="module")
+def metric():
+    return evaluate.load(soft_em.__file__)
+
+
+@pytest.mark.parametrize(
+    ("text", "normalized"),
+    [
+        ("  The Answer, is:\tB. ", "answer is b"),
+        ("an apple a day", "apple day"),
+        ("don't", "dont"),
+        ("theatre", "theatre"),
+        ("A", ""),
+        ("?!", ""),
+    ],
+)
+def test_normalisation_is_squads(text, normalized):
+    assert normalize_answer(text) == normalized
+
+
+@given(texts)
+def test_normalisation_is_idempotent_up_to_articles_that_it_uncovers(text):
+    once = normalize_answer(text)
+    assert normalize_answer(once) == once
+    assert not set(once) & set(string.punctuation)
+    assert once == once.strip()
+
+
+@given(texts, texts)
+def test_soft_match_is_symmetric(one, other):
+    assert soft_match(one, [other]) == soft_match(other, [one])
+
+
+@given(texts, st.lists(texts, max_size=3))
+def test_exact_implies_soft_and_any_reference_counts(prediction, references):
+    exact, soft = exact_match(prediction, references), soft_match(prediction, references)
+    assert soft or not exact
+    assert exact == any(exact_match(prediction, [reference]) for reference in references)
+    assert soft == any(soft_match(prediction, [reference]) for reference in references)
+
+
+@given(texts, texts)
+def test_a_text_matches_itself_within_anything_unless_it_is_empty(text, around):
+    is_empty = not normalize_answer(text)
+    assert exact_match(text, [text]) != is_empty
+    assert soft_match(f"{around} {text}.", [text]) != is_empty
+
+
+@given(texts)
+def test_an_empty_text_never_matches(text):
+    for empty in ("", " ", "the", "..."):
+        assert not soft_match(empty, [text])
+        assert not soft_match(text, [empty])
+        assert not exact_match(empty, [text, empty])
+    assert not soft_match(text, [])
+
+
+@pytest.mark.parametrize(
+    ("prediction", "references", "soft", "exact"),
+    [
+        ("positive negative neutral", ["negative"], True, False),  # listing every label
+        ("e", ["entailment"], True, False),  # one letter that many answers contain
+        ("not entailment", ["entailment"], True, False),
+        ("The Paris!", ["paris", "London"], True, True),
+        ("Berlin", ["paris", "London"], False, False),
+        ("12", ["1, 2"], False, False),
+    ],
+)
+def test_what_soft_em_lets_pass_and_exact_match_does_not(prediction, references, soft, exact):
+    assert (soft_match(prediction, references), exact_match(prediction, references)) == (soft, exact)
+
+
+def test_the_metric_takes_one_or_many_references(metric):
+    predictions = ["It is Paris.", "rome", "Oslo"]
+    assert metric.compute(predictions=predictions, references=["paris", "Rome", "Bern"]) == pytest.approx(
+        {"soft_em": 200 / 3, "exact_match": 100 / 3}
+    )
+    many = [["Lyon", "Paris"], ["Rome", "Roma"], ["oslo", "Kristiania"]]
+    assert metric.compute(predictions=predictions, references=many) == pytest.approx(
+        {"soft_em": 100, "exact_match": 200 / 3}
+    )
+    one_of_one = metric.compute(predictions=["a cat"], references=[["Cat"]])
+    assert one_of_one == {"soft_em": 100, "exact_match": 100}
+
+
+def test_the_metric_takes_batches(metric):
+    metric.add_batch(predictions=["yes", "no"], references=[["Yes"], ["yes"]])
+    metric.add(prediction="maybe yes", reference=["yes"])
+    assert metric.compute() == pytest.approx({"soft_em": 200 / 3, "exact_match": 100 / 3})
+
+
+def test_no_predictions_have_no_score(metric):
+    with pytest.raises(ValueError, match="SoftEM of no predictions is undefined: expected at least one"):
+        metric.compute(predictions=[], references=[])
+
+
+@given(pairs=st.lists(st.tuples(texts, st.lists(texts, min_size=1, max_size=3)), min_size=1, max_size=8))
+def test_the_trainers_scores_are_the_metrics(metric, pairs):
+    predictions, references = [prediction for prediction, _ in pairs], [accepted for _, accepted in pairs]
+    scores = score(predictions, references)
+    assert scores == metric._compute(predictions, references)
+    assert 0 <= scores["exact_match"] <= scores["soft_em"] <= 100
+    softly_right = sum(any(soft_match(prediction, [text]) for text in accepted) for prediction, accepted in pairs)
+    assert scores["soft_em"] == pytest.approx(100 * softly_right / len(pairs))
+
+
+def test_the_trainers_scores_are_those_of_evaluate(metric):
+    predictions, references = ["The answer is B.", "positive", ""], [["B", "option B"], ["Positive!"], ["no"]]
+    assert score(predictions, references) == metric.compute(predictions=predictions, references=references)
+
+
+def test_the_example_in_the_documentation_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    module = doctest.DocTestParser().get_doctest(soft_em._KWARGS_DESCRIPTION, {}, "soft_em", soft_em.__file__, 0)
+    results = doctest.DocTestRunner().run(module)
+    assert results.attempted == 4
+    assert results.failed == 0

@@ -1,0 +1,83 @@
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForSeq2SeqLM, BertModel, PreTrainedTokenizerFast
+
+from recross_hf import ExampleTrainer, ExampleTrainingArguments, warm_start_seq2seq
+from recross_hf.generation import generate_texts
+
+
+@pytest.fixture(scope="module")
+def bert_folder(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(0)
+    BertModel(tiny.bert_config(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_both_halves_start_from_the_first_layers_of_the_encoder(bert_folder):
+    bert = BertModel.from_pretrained(bert_folder).state_dict()
+    model, _ = warm_start_seq2seq(bert_folder, encoder_layers=1, decoder_layers=2)
+    assert (len(model.encoder.encoder.layer), len(model.decoder.bert.encoder.layer)) == (1, 2)
+    encoder = model.encoder.state_dict()
+    assert encoder
+    assert all(torch.equal(bert[name], value) for name, value in encoder.items())
+    decoder = model.decoder.bert.state_dict()
+    copied = [name for name in decoder if "crossattention" not in name]
+    assert any("layer.1" in name for name in copied)
+    assert all(torch.equal(bert[name], decoder[name]) for name in copied)
+    assert any("crossattention" in name for name in decoder)
+    everything, _ = warm_start_seq2seq(bert_folder)
+    assert len(everything.encoder.encoder.layer) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, set()),
+        ({"freeze_embeddings": True}, {"encoder.embeddings.word", "decoder.bert.embeddings.word"}),
+        ({"freeze_encoder_layers": 1}, {"encoder.encoder.layer.0."}),
+    ],
+)
+def test_only_what_was_asked_for_is_frozen(settings, expected, bert_folder):
+    model, _ = warm_start_seq2seq(bert_folder, **settings)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert all(name.startswith(tuple(expected)) for name in frozen)
+    assert all(any(name.startswith(prefix) for name in frozen) for prefix in expected)
+
+
+def test_it_trains_answers_and_is_saved_as_any_model(bert_folder, examples, tmp_path):
+    model, tokenizer = warm_start_seq2seq(bert_folder, max_new_tokens=7, freeze_embeddings=True)
+    assert model.dtype == torch.float32
+    frozen = model.encoder.get_input_embeddings().weight.clone()
+    args = ExampleTrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, max_steps=12, learning_rate=1e-2, logging_steps=3, save_strategy="no"
+    )
+    trainer = ExampleTrainer(model, args, train_dataset=examples, processing_class=tokenizer)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0] - 0.1
+    assert torch.equal(model.encoder.get_input_embeddings().weight, frozen)
+    trainer.save_model(str(tmp_path / "saved"))
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "saved")
+    inputs = examples["input"][:6]
+    assert generate_texts(loaded, tokenizer, inputs) == generate_texts(model.eval(), tokenizer, inputs)
+
+
+def test_the_longest_answer_is_in_the_generation_configuration(bert_folder):
+    model, tokenizer = warm_start_seq2seq(bert_folder, max_new_tokens=7)
+    model.generation_config.eos_token_id = None  # it never stops by itself
+    ids = tokenizer(["What?"], return_tensors="pt")["input_ids"]
+    output = model.generate(input_ids=ids)
+    assert output.shape == (1, 8)
+    assert output[0, 0] == tokenizer.cls_token_id
+
+
+def test_a_tokenizer_that_is_not_berts_is_refused(bert_folder, tokenizer, tmp_path):
+    BertModel.from_pretrained(bert_folder).save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, eos_token="</s>", pad_token="<pad>"
+    ).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="to have cls, sep and pad tokens, found .*Choose a BERT-like encoder"):
+        warm_start_seq2seq(str(tmp_path))

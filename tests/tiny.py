@@ -1,0 +1,162 @@
+"""Tiny random models and made-up examples for the tests."""
+
+import hashlib
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertLMHeadModel,
+    BertModel,
+    EncoderDecoderModel,
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from recross_hf import load_examples
+from recross_hf.data import EXAMPLE_FEATURES
+
+TASKS = {
+    "sentiment": (("Is the review good? It was a {} film.", ("lovely", "dull", "grand", "weak")), ("yes", "no")),
+    "colour": (("Which colour has the {}?", ("sky", "grass", "coal", "snow")), ("blue", "green", "black", "white")),
+    "sum": (("Add {} and three.", ("one", "two", "four", "five")), ("four", "five", "seven", "eight")),
+    "opposite": (("What is the opposite of {}?", ("hot", "up", "big", "old")), ("cold", "down", "small", "young")),
+}
+SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]
+
+
+def examples(per_task: int = 12) -> Dataset:
+    """Examples of four tasks, sorted by task; all inputs differ."""
+    rows = []
+    for task, ((pattern, words), answers) in TASKS.items():
+        for number in range(per_task):
+            rows.append(
+                {
+                    "id": f"{task}/{number}",
+                    "task": task,
+                    "template": "plain",
+                    "input": f"{pattern.format(words[number % len(words)])} (No. {number})",
+                    "references": [answers[number % len(answers)], f"it is {answers[number % len(answers)]}"],
+                    "choices": list(answers),
+                }
+            )
+    return load_examples(Dataset.from_list(rows, features=EXAMPLE_FEATURES))
+
+
+def queries() -> list[str]:
+    return [f"Is this review good? The film is {word}." for word in ("fine", "long", "sad", "new")]
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE with 300 tokens: any text can be encoded."""
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([pattern for (pattern, _), _ in TASKS.values()], trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=128,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+    )
+
+
+def bart(tokenizer: PreTrainedTokenizerFast, *, dropout: float = 0.1, seed: int = 0) -> BartForConditionalGeneration:
+    torch.manual_seed(seed)
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=128,
+        dropout=dropout,
+        init_std=0.2,
+        **_special_ids(tokenizer),
+        decoder_start_token_id=tokenizer.eos_token_id,
+        forced_eos_token_id=None,
+    )
+    return BartForConditionalGeneration(config).eval()
+
+
+def t5(tokenizer: PreTrainedTokenizerFast, *, dropout: float = 0.1) -> T5ForConditionalGeneration:
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        dropout_rate=dropout,
+        **_special_ids(tokenizer),
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    return T5ForConditionalGeneration(config).eval()
+
+
+def encoder_decoder(tokenizer: PreTrainedTokenizerFast, *, dropout: float = 0.1) -> EncoderDecoderModel:
+    torch.manual_seed(0)
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    decoder = bert_config(tokenizer, is_decoder=True, add_cross_attention=True, **rates)
+    model = EncoderDecoderModel(encoder=BertModel(bert_config(tokenizer, **rates)), decoder=BertLMHeadModel(decoder))
+    start_and_end = {"decoder_start_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    model.config.decoder_start_token_id = tokenizer.bos_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config = GenerationConfig(pad_token_id=tokenizer.pad_token_id, **start_and_end)
+    return model.eval()
+
+
+def bert_config(tokenizer: PreTrainedTokenizerFast, **kwargs) -> BertConfig:
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=96,
+        pad_token_id=tokenizer.pad_token_id,
+        **kwargs,
+    )
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "pad_token_id", "eos_token_id")}
+
+
+class HashEncoder:
+    """Knows nothing of `recross_hf`: a random vector that a text and a seed determine. It counts what it encodes."""
+
+    def __init__(self, dimension: int = 16, seed: int = 0) -> None:
+        self.dimension, self.seed = dimension, seed
+        self.encoded: list[str] = []
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        self.encoded.extend(texts)
+        vectors = [
+            np.random.default_rng([self.seed, *hashlib.sha256(text.encode()).digest()]).normal(size=self.dimension)
+            for text in texts
+        ]
+        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
