@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tiny
 from accelerate import PartialState
+from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from recross_hf import (
@@ -21,8 +22,14 @@ from recross_hf import (
 NUM_EVALUATED = 13  # odd, and no multiple of the batch: the last batch of two processes is padded
 
 
+def evaluation_set(examples: Dataset) -> Dataset:
+    """Every third answer is beyond any model, so that rows counted twice change the scores."""
+    rows = examples.shuffle(seed=1).select(range(NUM_EVALUATED)).to_list()
+    return Dataset.from_list([row | ({"references": ["qqq"]} if n % 3 == 0 else {}) for n, row in enumerate(rows)])
+
+
 def main(model_folder: str, output_dir: str, num_processes: int) -> None:
-    state = PartialState()
+    state = PartialState(cpu=True)
     assert state.num_processes == num_processes, state
     examples, folder = tiny.examples(), Path(output_dir)
     model = AutoModelForSeq2SeqLM.from_pretrained(model_folder)
@@ -43,7 +50,7 @@ def main(model_folder: str, output_dir: str, num_processes: int) -> None:
         ),
         retriever=DenseRetriever(index, exclude_tasks=["sum"]),
         query_dataset=tiny.queries(),
-        eval_dataset=examples.shuffle(seed=1).select(range(NUM_EVALUATED)),
+        eval_dataset=evaluation_set(examples),
         processing_class=encoder.processing_class,
     )
     base = adapter.evaluate(metric_key_prefix="base")

@@ -25,7 +25,9 @@ def lora() -> LoraConfig:
 
 @pytest.fixture
 def make_adapter(bart, tokenizer, index, queries, tmp_path):
-    def make(model=bart, *, method="full", folder="adapted", retriever=None, eval_dataset=None, callbacks=None, **settings):
+    def make(
+        model=bart, *, method="full", folder="adapted", retriever=None, eval_dataset=None, callbacks=None, **settings
+    ):
         settings = {"max_steps": 4, "learning_rate": 1e-2, "num_retrieved": 12, "max_target_length": 10} | settings
         return RetrievalAugmentedAdapter(
             model,
@@ -168,7 +170,9 @@ def test_a_resumed_run_is_the_unbroken_run(method, make_adapter, examples, tmp_p
 
 def test_there_must_be_a_checkpoint_to_resume_from(make_adapter, tmp_path):
     (tmp_path / "adapted").mkdir()
-    with pytest.raises(ValueError, match=r"No checkpoint to resume from in .*adapted: expected a checkpoint-\* folder"):
+    with pytest.raises(
+        ValueError, match=r"No checkpoint to resume from in .*adapted: expected a checkpoint-\* folder"
+    ):
         make_adapter().train(resume_from_checkpoint=True)
     with pytest.raises(FileNotFoundError, match=r"Expected retrieved\.parquet in .*this is no checkpoint"):
         make_adapter().train(resume_from_checkpoint=str(tmp_path))
@@ -204,7 +208,9 @@ def test_scores_are_kept_by_prefix(make_adapter, answering_bart, examples, token
 
 
 def test_scores_of_named_evaluation_sets_count_their_own_examples(make_adapter, examples):
-    adapter = make_adapter(eval_dataset={"sum": examples.select(range(24, 30)), "colour": examples.select(range(12, 20))})
+    adapter = make_adapter(
+        eval_dataset={"sum": examples.select(range(24, 30)), "colour": examples.select(range(12, 20))}
+    )
     adapter.evaluate()
     assert {prefix: scores["n"] for prefix, scores in adapter.scores.items()} == {"eval_sum": 6, "eval_colour": 8}
 
@@ -259,9 +265,13 @@ def test_wrong_types_are_refused(bart, tokenizer, index, examples, queries, tmp_
     plain = Seq2SeqTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     with pytest.raises(TypeError, match="`args` to be an AdaptationArguments, found Seq2SeqTrainingArguments"):
         RetrievalAugmentedAdapter(bart, plain, **good)
-    with pytest.raises(TypeError, match=r"Retriever, found UpstreamIndex. For an index, pass `DenseRetriever\(index\)`"):
+    with pytest.raises(
+        TypeError, match=r"Retriever, found UpstreamIndex. For an index, pass `DenseRetriever\(index\)`"
+    ):
         RetrievalAugmentedAdapter(bart, args, **good | {"retriever": index})
-    with pytest.raises(TypeError, match="no `train_dataset` to pass: the examples to train on come from the retriever"):
+    with pytest.raises(
+        TypeError, match="no `train_dataset` to pass: the examples to train on come from the retriever"
+    ):
         RetrievalAugmentedAdapter(bart, args, **good, train_dataset=examples)
     with pytest.raises(TypeError, match="Expected a model without adapters, found a PEFT model"):
         RetrievalAugmentedAdapter(get_peft_model(copy.deepcopy(bart), lora()), args, **good)

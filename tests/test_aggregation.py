@@ -42,9 +42,7 @@ def test_interleave_takes_rank_by_rank_from_every_query_alike(distances, wanted)
     ranking = interleave(search_in(distances), num_queries, wanted)
     depth = -(-wanted // num_queries)
     rank_query = [
-        (rank, query)
-        for query in range(num_queries)
-        for rank in range(min(depth, len(neighbours(distances, query))))
+        (rank, query) for query in range(num_queries) for rank in range(min(depth, len(neighbours(distances, query))))
     ]
     expected = sorted(rank_query)[:wanted]
     assert ranking.queries.tolist() == [query for _, query in expected]
@@ -74,9 +72,7 @@ def test_interleave_distinct_is_the_undisturbed_interleaving_without_repetitions
     num_queries = len(distances)
     ranking = interleave_distinct(search_in(distances), num_queries, wanted)
     everything = sorted(
-        (rank, query, row)
-        for query in range(num_queries)
-        for rank, row in enumerate(neighbours(distances, query))
+        (rank, query, row) for query in range(num_queries) for rank, row in enumerate(neighbours(distances, query))
     )
     seen, expected = set(), []
     for _, query, row in everything:

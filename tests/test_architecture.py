@@ -47,7 +47,9 @@ def test_every_module_has_a_rank():
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_modules_import_downwards_only(path):
     upwards = {name for name in imported_by(path) if RANK_OF[name] >= RANK_OF[path.stem]}
-    assert not upwards, f"{path.name} (rank {RANK_OF[path.stem]}) imports {upwards}: move what it needs to a lower rank"
+    assert not upwards, (
+        f"{path.name} (rank {RANK_OF[path.stem]}) imports {upwards}: move what it needs to a lower rank"
+    )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

@@ -134,7 +134,9 @@ def test_several_files_are_read_as_one(source_of, two_files):
 def test_files_with_other_columns_cannot_be_read_as_one(two_files):
     folder, first, _ = two_files
     other = write_lines(folder / "3.jsonl", [{"input": "x", "references": ["y"], "task": "t"}])
-    with pytest.raises(ExampleError, match=r"same columns in every file, found \['input', 'references'\] in .*1\.jsonl"):
+    with pytest.raises(
+        ExampleError, match=r"same columns in every file, found \['input', 'references'\] in .*1\.jsonl"
+    ):
         load_examples([first, other])
 
 

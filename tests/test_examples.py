@@ -16,7 +16,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertModel
 from recross_hf import ReCrossPipeline, load_examples
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-FAST = ["--use_cpu", "--disable_tqdm", "--report_to", "none", "--save_strategy", "no"]
+FAST = ["--use_cpu", "--disable_tqdm", "true", "--report_to", "none", "--save_strategy", "no"]
 
 
 def run(folder: Path, script: str, *arguments: object) -> str:
@@ -24,7 +24,7 @@ def run(folder: Path, script: str, *arguments: object) -> str:
     command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-1000:]}\n{done.stderr[-2500:]}"
     return done.stdout
 
 
@@ -52,7 +52,14 @@ def upstream_model(folder):
     run(
         folder,
         "train_upstream.py",
-        *("--train_files", "upstream/*/train.parquet", "--eval_files", "upstream/sum", "--columns", "references=outputs"),
+        *(
+            "--train_files",
+            "upstream/*/train.parquet",
+            "--eval_files",
+            "upstream/sum",
+            "--columns",
+            "references=outputs",
+        ),
         *("--model_name_or_path", "bart", "--output_dir", "bart0", "--max_steps", 20, "--learning_rate", 1e-2),
         *("--max_examples_per_task", 10, "--per_device_train_batch_size", 16, "--max_target_length", 8, *FAST),
     )

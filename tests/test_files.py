@@ -10,10 +10,21 @@ def test_a_file_is_replaced_when_it_is_whole(tmp_path):
     path = tmp_path / "new" / "x.txt"
     write_atomically(path, lambda partial: partial.write_text("one"))
     seen = []
-    write_atomically(path, lambda partial: (partial.write_text("two"), seen.append((partial.parent, path.read_text()))))
+    write_atomically(
+        path, lambda partial: (partial.write_text("two"), seen.append((partial.parent, path.read_text())))
+    )
     assert seen == [(path.parent, "one")]
     assert path.read_text() == "two"
     assert [child.name for child in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_who_has_the_old_file_open_keeps_reading_it(tmp_path):
+    path = tmp_path / "x.txt"  # as an index does that is memory-mapped
+    path.write_text("one")
+    with path.open() as file:
+        write_atomically(path, lambda partial: partial.write_text("two"))
+        assert file.read() == "one"
+    assert path.read_text() == "two"
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):

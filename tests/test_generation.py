@@ -7,7 +7,7 @@ from recross_hf.generation import generate_texts
 
 
 def test_answers_come_in_the_order_of_the_inputs_whatever_the_batches(answering_bart, tokenizer, examples):
-    inputs = examples.shuffle(seed=1)["input"][:20] + ["", "x" * 200]
+    inputs = [*examples.shuffle(seed=1)["input"][:20], "", "x" * 200]
     expected = []
     for text in inputs:
         ids = tokenizer(text, truncation=True, max_length=50, return_tensors="pt")["input_ids"]

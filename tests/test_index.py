@@ -47,9 +47,7 @@ def many():
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("shard_size", [7, 4096])
 def test_flat_search_is_brute_force(metric, shard_size, examples, random_encoder, tmp_path):
-    index = UpstreamIndex.build(
-        examples, random_encoder, tmp_path, metric_type=METRICS[metric], shard_size=shard_size
-    )
+    index = UpstreamIndex.build(examples, random_encoder, tmp_path, metric_type=METRICS[metric], shard_size=shard_size)
     queries = random_encoder.encode(QUERIES)
     expected = exact_distances(queries, tiny.HashEncoder().encode(examples["input"][:]), metric)
     hits = index.search(queries, k=10)
@@ -171,8 +169,6 @@ def interrupted(examples, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         UpstreamIndex.build(examples, StoppingEncoder(3), tmp_path / "i", shard_size=10)
     return tmp_path / "i"
-
-
 
 
 def resume(examples: Dataset, folder, **kwargs) -> tuple[UpstreamIndex, list[str]]:

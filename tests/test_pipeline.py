@@ -196,7 +196,7 @@ def test_a_loaded_pipeline_can_be_saved_over_its_own_folder(folder):
 
 def test_a_folder_that_holds_something_else_is_not_overwritten(pipeline, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="holds something that is no pipeline. Save to another folder"):
+    with pytest.raises(FileExistsError, match=r"holds something that is no pipeline. Save to another folder"):
         pipeline.save_pretrained(tmp_path)
     assert content_of(tmp_path) == {"thesis.txt": b"years of work"}
 
@@ -250,7 +250,7 @@ def test_what_is_no_pipeline_is_refused(folder, built_folder, tmp_path):
     with pytest.raises(PipelineFolderError, match="a model alone is no pipeline"):
         ReCrossPipeline.from_pretrained(built_folder / "upstream_model")
     edit_manifest(folder, format_version=2)
-    with pytest.raises(PipelineFolderError, match="pipeline of format 1, found 2 .*pip install -U recross_hf"):
+    with pytest.raises(PipelineFolderError, match=r"pipeline of format 1, found 2 .*pip install -U recross_hf"):
         ReCrossPipeline.from_pretrained(folder)
     (folder / "recross.json").write_text("{")
     with pytest.raises(ValueError, match=r"Expected JSON in .*recross\.json"):

@@ -113,7 +113,9 @@ def test_random_draws_depend_on_the_seed_alone_and_do_not_repeat(examples, queri
 
 
 def test_random_draws_are_uniform_over_what_is_allowed(examples, queries):
-    retrievers = [RandomRetriever(examples, seed=s, exclude_tasks=["sum"], exclude_ids=["colour/1"]) for s in range(200)]
+    retrievers = [
+        RandomRetriever(examples, seed=s, exclude_tasks=["sum"], exclude_ids=["colour/1"]) for s in range(200)
+    ]
     counts = Counter(row for retriever in retrievers for row in retriever.rank(queries, 7).positions.tolist())
     allowed = [row for row, example in enumerate(examples) if example["task"] != "sum" and example["id"] != "colour/1"]
     assert sorted(counts) == allowed
@@ -158,7 +160,11 @@ def test_wrong_queries_are_refused(inputs, num_retrieved, error, match, index, e
 @pytest.mark.parametrize(
     ("excluded", "error", "match"),
     [
-        ({"exclude_tasks": ["sum", "sums"]}, ValueError, r"found sums, which are none. Upstream tasks: colour, opp.*sum"),
+        (
+            {"exclude_tasks": ["sum", "sums"]},
+            ValueError,
+            r"found sums, which are none. Upstream tasks: colour, opp.*sum",
+        ),
         ({"exclude_tasks": list(tiny.TASKS)}, ValueError, "Nothing is left to retrieve: all 48 upstream examples"),
         ({"exclude_tasks": "sum"}, TypeError, "`exclude_tasks` to be a collection of strings, found one string"),
         ({"exclude_ids": "sum/1"}, TypeError, "`exclude_ids` to be a collection of strings"),

@@ -120,7 +120,8 @@ def test_predictions_keep_the_order_of_the_data_although_batches_are_sorted(answ
     assert lengths == sorted(lengths, reverse=True)
     output = trainer.predict(some)
     alone = [
-        generate_texts(answering_bart, trainer.processing_class, [text], max_new_tokens=12)[0] for text in some["input"]
+        generate_texts(answering_bart, trainer.processing_class, [text], max_new_tokens=12)[0]
+        for text in some["input"]
     ]
     assert trainer.decode(output.predictions) == alone
     assert len(set(alone)) > 3
@@ -139,7 +140,7 @@ def test_unlabelled_data_are_predicted_and_not_scored(answering_bart, make_train
     assert trainer.decode(unlabelled.predictions) == trainer.decode(labelled.predictions)
 
 
-def test_every_batch_may_be_as_long_as_max_target_length(make_trainer, tokenizer, examples):
+def test_every_batch_may_be_as_long_as_max_target_length(make_trainer, tokenizer, examples, caplog):
     model = tiny.bart(tokenizer)
     model.final_logits_bias[0, tokenizer.eos_token_id] = -1e4  # it never stops by itself
     for longest in (5, 33):
@@ -147,6 +148,7 @@ def test_every_batch_may_be_as_long_as_max_target_length(make_trainer, tokenizer
         predictions = trainer.predict(examples.select(range(10))).predictions
         lengths = (predictions[:, 1:] >= 0) & (predictions[:, 1:] != tokenizer.pad_token_id)
         assert lengths.sum(axis=1).tolist() == [longest] * 10
+    assert "max_length" not in caplog.text  # no warning, batch after batch, of two limits
 
 
 def test_beams_of_the_arguments_are_used(answering_bart, make_trainer, examples, tokenizer):

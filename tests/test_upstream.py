@@ -79,5 +79,5 @@ def test_a_tokenizer_that_is_not_berts_is_refused(bert_folder, tokenizer, tmp_pa
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer.backend_tokenizer, eos_token="</s>", pad_token="<pad>"
     ).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="to have cls, sep and pad tokens, found .*Choose a BERT-like encoder"):
+    with pytest.raises(ValueError, match=r"to have cls, sep and pad tokens, found .*Choose a BERT-like encoder"):
         warm_start_seq2seq(str(tmp_path))

@@ -1,0 +1,105 @@
+"""Does adaptation pay on the starter? Base, random and dense retrieval on all unseen tasks and query sets.
+
+    python benchmarks/starter_gain.py
+
+All three models are scored on the same test sets; differences are paired, with bootstrap intervals over query sets and
+examples. What every model got right is kept in benchmarks/results/starter_gain.json. `--pipeline` measures another starter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import transformers
+from tqdm.auto import tqdm
+
+from recross_hf import RandomRetriever, ReCrossPipeline, load_starter_task, starter_tasks
+from recross_hf.evaluation import paired_interval
+from recross_hf.files import write_json
+from recross_hf.report import format_table, task_shares
+from recross_hf.soft_em import exact_match, soft_match
+from recross_hf.starter import NUM_QUERY_SETS
+
+METRICS = {"exact_match": exact_match, "soft_em": soft_match}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="*", default=starter_tasks())
+    parser.add_argument("--query_sets", type=int, default=NUM_QUERY_SETS)
+    parser.add_argument("--learning_rate", type=float, help="another one than the pipeline's")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/starter_gain.json"))
+    args = parser.parse_args()
+    transformers.utils.logging.disable_progress_bar()
+
+    pipeline = ReCrossPipeline.from_pretrained()
+    overrides = {"learning_rate": args.learning_rate} if args.learning_rate else {}
+    correct: dict[str, dict[str, dict[str, list[list[int]]]]] = {}
+    retrieved: dict[str, dict[str, float]] = {}
+    seconds = []
+    for task in args.tasks:
+        test = load_starter_task(task)[1]
+        base = _correct(pipeline, test)
+        correct[task] = {metric: {"base": [base[metric]] * args.query_sets} for metric in METRICS}
+        for query_set in tqdm(range(args.query_sets), desc=task):
+            queries = load_starter_task(task, query_set)[0]
+            retrievers = {"dense": None, "random": RandomRetriever(pipeline.index.dataset, seed=query_set)}
+            for name, retriever in retrievers.items():
+                start = time.perf_counter()
+                adapted = pipeline.adapt(queries, retriever=retriever, seed=query_set, disable_tqdm=True, **overrides)
+                seconds.append(time.perf_counter() - start)
+                for metric, right in _correct(adapted, test).items():
+                    correct[task][metric].setdefault(name, []).append(right)
+                if name == "dense" and query_set == 0:
+                    retrieved[task] = dict(list(task_shares(adapted.retrieved).items())[:3])
+
+    summary = {}
+    for metric in METRICS:
+        arrays = {
+            task: {name: 100 * np.array(rows) for name, rows in correct[task][metric].items()} for task in correct
+        }
+        rows = []
+        for task, by_name in arrays.items():
+            top = ", ".join(f"{name} {100 * share:.0f} %" for name, share in retrieved[task].items())
+            means = [f"{by_name[name].mean():.1f}" for name in ("base", "random", "dense")]
+            rows.append([task, *means, f"{by_name['dense'].mean(axis=1).std():.1f}", top])
+        means = [
+            f"{np.mean([by_name[name].mean() for by_name in arrays.values()]):.1f}"
+            for name in ("base", "random", "dense")
+        ]
+        rows.append(["mean", *means, "", ""])
+        print(
+            f"\n{metric}\n"
+            + format_table(["task", "base", "random", "dense", "sd over sets", "retrieved (first set)"], rows)
+        )
+        for other in ("base", "random"):
+            interval = paired_interval([by_name["dense"] - by_name[other] for by_name in arrays.values()])
+            summary[f"{metric}: dense - {other}"] = interval._asdict()
+            print(
+                f"dense - {other}: {interval.mean:+.1f} points, 95 % interval [{interval.low:+.1f}, {interval.high:+.1f}]"
+            )
+    print(f"\nAn adaptation took {np.median(seconds):.1f} s (median of {len(seconds)}).")
+    # Bits as text keep the file small: one string of 0 and 1 a model and query set.
+    bits = {
+        task: {
+            metric: {name: ["".join(map(str, row)) for row in rows] for name, rows in by_name.items()}
+            for metric, by_name in metrics.items()
+        }
+        for task, metrics in correct.items()
+    }
+    write_json(args.output, {"differences": summary, "retrieved": retrieved, "seconds": seconds, "correct": bits})
+
+
+def _correct(pipeline: ReCrossPipeline, test) -> dict[str, list[int]]:
+    predictions = pipeline(test["input"][:])
+    return {
+        name: [int(matches(*pair)) for pair in zip(predictions, test["references"], strict=True)]
+        for name, matches in METRICS.items()
+    }
+
+
+if __name__ == "__main__":
+    main()
