@@ -89,8 +89,9 @@ def main() -> None:
     else:
         task = script.task or Path(script.query_file).stem
         columns = dict(pair.split("=", 1) for pair in script.columns)
-        labels = {name: column for name, column in columns.items() if name != "references"}
-        queries = load_queries(script.query_file, columns=labels, task=task)
+        has_columns = not script.query_file.endswith(".txt")
+        unlabelled = {name: column for name, column in columns.items() if name != "references" and has_columns}
+        queries = load_queries(script.query_file, columns=unlabelled, task=task)
         evaluation = load_examples(script.eval_file, columns=columns, task=task) if script.eval_file else None
     if script.num_queries is not None:
         queries = queries.select(range(min(script.num_queries, len(queries))))

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import faiss
 import torch
-from accelerate import PartialState
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, HfArgumentParser
 
 from recross_hf import ReCrossPipeline, load_examples
+from recross_hf.processes import process_state
 
 
 @dataclass
@@ -39,7 +39,7 @@ class IndexArguments:
 
 def main() -> None:
     args = HfArgumentParser(IndexArguments).parse_args_into_dataclasses()[0]
-    state = PartialState()
+    state = process_state()
     model = AutoModelForSeq2SeqLM.from_pretrained(args.model_name_or_path, dtype=torch.float32).to(state.device)
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     with state.main_process_first():

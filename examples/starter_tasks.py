@@ -110,10 +110,10 @@ MEMBERS = {kind: _words(words) for kind, words in KINDS.items()}
 GOOD = _words(
     "wonderful superb delightful excellent charming lovely brilliant splendid marvellous impressive perfect pleasant "
     "fantastic beautiful graceful reliable comfortable generous elegant thrilling admirable amazing attractive "
-    "awesome cheerful clever cosy dazzling divine enchanting enjoyable exquisite fabulous fine flawless friendly gorgeous "
-    "great handy heavenly helpful ideal inspiring inviting joyful magical magnificent memorable neat outstanding "
-    "polished precious refreshing remarkable satisfying sensational smart smooth solid spotless stunning sturdy "
-    "stylish terrific tasteful tidy warm welcoming worthy glorious"
+    "awesome cheerful clever cosy dazzling divine enchanting enjoyable exquisite fabulous fine flawless friendly "
+    "gorgeous great handy heavenly helpful ideal inspiring inviting joyful magical magnificent memorable neat "
+    "outstanding polished precious refreshing remarkable satisfying sensational smart smooth solid spotless stunning "
+    "sturdy stylish terrific tasteful tidy warm welcoming worthy glorious"
 )
 BAD = _words(
     "dreadful awful horrible boring terrible ugly clumsy disappointing useless miserable shabby painful filthy "

@@ -11,7 +11,8 @@ import recross_hf
 PACKAGE = Path(recross_hf.__file__).parent
 ROOT = PACKAGE.parents[1]
 RANKS = [
-    {"aggregation", "arguments", "batching", "data", "files", "report", "soft_em", "starter", "upstream"},
+    {"aggregation", "arguments", "batching", "data", "evaluation", "files", "processes", "report", "soft_em"}
+    | {"starter", "upstream"},
     {"card", "encoder", "generation", "trainer"},
     {"index"},
     {"retriever"},

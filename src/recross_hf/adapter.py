@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
 from .arguments import AdaptationArguments
@@ -92,7 +92,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         if "train_dataset" in kwargs:
             raise TypeError("There is no `train_dataset` to pass: the examples to train on come from the retriever.")
         super().__init__(
-            _adaptable_copy(model, peft_config),
+            _adaptable_copy(model, peft_config, args.seed),
             args,
             processing_class=processing_class,
             eval_dataset=eval_dataset,
@@ -107,11 +107,13 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         """Retrieves |R| upstream examples for the query set and keeps them in `self.retrieved`."""
         found: list[Any] = [None]
         if self.accelerator.is_main_process:
-            found = [self.retriever.retrieve(self.query_dataset["input"][:], self.args.num_retrieved).to_dict()]
+            retrieved = self.retriever.retrieve(self.query_dataset["input"][:], self.args.num_retrieved)
+            found = [(retrieved.to_dict(), retrieved.features)]
         # One process decides, so that rounding cannot make two of them train on different examples.
         if self.accelerator.num_processes > 1:
             broadcast_object_list(found)
-        self.retrieved = Dataset.from_dict(found[0])
+        columns, features = found[0]
+        self.retrieved = Dataset.from_dict(columns, features=features)
         return self.retrieved
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
@@ -136,6 +138,8 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         """Generates answers to the evaluation set and scores them: `{prefix}_soft_em`, `{prefix}_exact_match`, ..."""
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
         if f"{metric_key_prefix}_soft_em" in metrics:
+            if isinstance(eval_dataset, str):
+                eval_dataset = self.eval_dataset[eval_dataset]
             self.scores[metric_key_prefix] = {
                 "soft_em": metrics[f"{metric_key_prefix}_soft_em"],
                 "exact_match": metrics[f"{metric_key_prefix}_exact_match"],
@@ -178,7 +182,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         ).save(path)
 
 
-def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None) -> PreTrainedModel:
+def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed: int) -> PreTrainedModel:
     if hasattr(model, "peft_config"):
         raise TypeError(
             "Expected a model without adapters, found a PEFT model. Merge it (`model.merge_and_unload()`), or pass its "
@@ -190,4 +194,5 @@ def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None) -> P
         return adaptable
     from peft import get_peft_model
 
+    set_seed(seed)  # of the adapter's first weights
     return get_peft_model(adaptable, peft_config)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, List, Value, concatenate_datasets, load_dataset
+from datasets import Dataset, Features, List, Value, load_dataset
 from datasets.table import InMemoryTable
 
 logger = logging.getLogger(__name__)
@@ -67,8 +69,8 @@ def load_examples(
             repeat.
         FileNotFoundError: a path leads nowhere.
     """
-    dataset = _read(source, split, load_dataset_kwargs)
-    return _conform(dataset, columns or {}, task, labelled=True, drop_invalid=drop_invalid)
+    datasets = _read(source, split, load_dataset_kwargs)
+    return _conform(datasets, columns or {}, task or "unknown", labelled=True, drop_invalid=drop_invalid)
 
 
 def load_queries(
@@ -88,8 +90,8 @@ def load_queries(
     """
     if isinstance(source, list | tuple) and not _are_paths(source):
         source = _from_inputs(source)
-    dataset = _read(source, split, load_dataset_kwargs)
-    return _conform(dataset, columns or {}, task or "unseen", labelled=False, drop_invalid=drop_invalid)
+    datasets = _read(source, split, load_dataset_kwargs)
+    return _conform(datasets, columns or {}, task or "unseen", labelled=False, drop_invalid=drop_invalid)
 
 
 def _are_paths(source: Sequence[Any]) -> bool:
@@ -112,9 +114,9 @@ def _from_inputs(inputs: Sequence[Any]) -> Dataset:
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
-def _read(source: Any, split: str, load_dataset_kwargs: dict[str, Any]) -> Dataset:
+def _read(source: Any, split: str, load_dataset_kwargs: dict[str, Any]) -> list[Dataset]:
     if isinstance(source, Dataset):
-        return source
+        return [source]
     if isinstance(source, Mapping):
         raise ExampleError(
             f"Expected one `Dataset`, found a mapping with the splits {', '.join(source)}. Pass one of them, "
@@ -124,19 +126,13 @@ def _read(source: Any, split: str, load_dataset_kwargs: dict[str, Any]) -> Datas
         files = [path for pattern in source for path in _files_of(pattern)]
     elif isinstance(source, str | Path):
         if isinstance(source, str) and not _expand(source) and not source.endswith(READERS):
-            return _read_hub(source, split, load_dataset_kwargs)
+            return [_read_hub(source, split, load_dataset_kwargs)]
         files = _files_of(source)
     else:
         raise ExampleError(
             f"Expected a `Dataset`, a path, a list of paths or a name on the Hub, found {type(source).__name__}."
         )
     datasets = [_READER_OF[path.suffix](path) for path in files]
-    if len(datasets) == 1:
-        return datasets[0]
-    return concatenate_datasets(_same_features(datasets, files))
-
-
-def _same_features(datasets: list[Dataset], files: list[Path]) -> list[Dataset]:
     names = set(datasets[0].column_names)
     for dataset, path in zip(datasets, files, strict=True):
         if set(dataset.column_names) != names:
@@ -180,50 +176,45 @@ def _read_parquet(path: Path) -> Dataset:
 
 def _read_csv(path: Path) -> Dataset:
     # Everything is text: pandas would turn the answer "None" into a missing value and "1" into a number.
-    dataset = Dataset.from_csv(str(path), keep_default_na=False, dtype=str)
-    columns = {}
-    for name in dataset.column_names:
-        cells = dataset[name][:]
-        parsed = [_json_list(cell) for cell in cells]
-        is_list = any(item is not None for item in parsed)
-        columns[name] = (
-            [[cell] if item is None else item for cell, item in zip(cells, parsed, strict=True)] if is_list else cells
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    ragged = next((number for number, row in enumerate(rows) if None in row or None in row.values()), None)
+    if ragged is not None:
+        raise ExampleError(
+            f"Expected {len(reader.fieldnames or [])} cells in every row of {path}, found another number in row {ragged}. "
+            "Quote cells that hold commas."
         )
-    return Dataset.from_dict(columns)
-
-
-def _json_list(cell: str | None) -> list[str] | None:
-    """A list, if the cell is one written as JSON, e.g. `["yes", "no"]`."""
-    if not cell or not cell.startswith('["'):
-        return None
-    try:
-        parsed = json.loads(cell)
-    except json.JSONDecodeError:
-        return None
-    return parsed if all(isinstance(item, str) for item in parsed) else None
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in reader.fieldnames or []})
 
 
 def _read_txt(path: Path) -> Dataset:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    # Not `splitlines`, which also splits at characters that can stand within a text, such as U+2028.
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n")]
     return _from_inputs([line for line in lines if line])
 
 
 def _read_json(path: Path) -> Dataset:
-    """Objects or the authors' triples, one a line or all in one array."""
-    records = _json_records(path)
-    first = next(records, None)
-    if first is None:
+    """Objects or the authors' triples, one a line or all in one array.
+
+    Values keep the types that JSON gives them; the reader of `datasets` would make a date of a text that looks like one.
+    """
+    records = list(_json_records(path))
+    if not records:
         raise ExampleError(f"Expected examples, found no record in {path}.")
-    if isinstance(first, list):
-        rows = [_from_triple(record, path, number) for number, record in enumerate(_chain(first, records))]
-        return Dataset.from_list(rows)
-    records.close()
-    return Dataset.from_json(str(path))
-
-
-def _chain(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
+    if isinstance(records[0], list):
+        records = [_from_triple(record, path, number) for number, record in enumerate(records)]
+    wrong = next((number for number, record in enumerate(records) if not isinstance(record, dict)), None)
+    if wrong is not None:
+        raise ExampleError(
+            f"Expected objects, found {type(records[wrong]).__name__} as record {wrong + 1} of {path}. Write one object "
+            'a line, e.g. {"input": "...", "references": ["..."]}.'
+        )
+    columns = dict.fromkeys(name for record in records for name in record)
+    try:
+        return Dataset.from_dict({name: [record.get(name) for record in records] for name in columns})
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ExampleError(f"Expected values of one type in each field of {path}, found: {error}.") from error
 
 
 def _json_records(path: Path) -> Iterator[Any]:
@@ -271,9 +262,22 @@ _READER_OF = {
 
 
 def _conform(
-    dataset: Dataset, columns: Mapping[str, str], task: str | None, *, labelled: bool, drop_invalid: bool
+    datasets: list[Dataset], columns: Mapping[str, str], task: str, *, labelled: bool, drop_invalid: bool
 ) -> Dataset:
     """Works on whole Arrow columns: millions of examples are checked without a Python loop over them."""
+    table = pa.concat_tables([_to_schema(dataset, columns, task, labelled) for dataset in datasets])
+    if "id" not in table.column_names:
+        numbers = pa.chunked_array([pa.array(range(len(table))).cast(pa.string())])
+        table = table.append_column("id", pc.binary_join_element_wise(table["task"], numbers, "/"))
+    table = _check_rows(table, labelled, drop_invalid)
+    _check_ids(table["id"])
+    features = Features({name: EXAMPLE_FEATURES[name] for name in EXAMPLE_FEATURES if name in table.column_names})
+    table = table.select(list(features)).cast(features.arrow_schema)
+    return Dataset(InMemoryTable(table.replace_schema_metadata(features.arrow_schema.metadata)))
+
+
+def _to_schema(dataset: Dataset, columns: Mapping[str, str], task: str, labelled: bool) -> pa.Table:
+    """The columns of the schema that `dataset` has, with the schema's names and types."""
     for name, column in columns.items():
         if name not in EXAMPLE_FEATURES:
             raise ExampleError(f"Expected `columns` to map {', '.join(EXAMPLE_FEATURES)}, found {name!r}.")
@@ -291,38 +295,31 @@ def _conform(
     if not len(dataset):
         raise ExampleError("Expected at least one example, found none.")
     table = dataset.with_format("arrow")[:]
-    source = {
-        name: table[columns.get(name, name)]
-        for name in EXAMPLE_FEATURES
-        if columns.get(name, name) in table.column_names
+    fields: dict[str, pa.ChunkedArray] = {
+        "task": pa.chunked_array([pa.repeat(pa.scalar(task), len(table))]),
+        "template": pa.chunked_array([pa.repeat(pa.scalar(""), len(table))]),
     }
-    fields: dict[str, pa.ChunkedArray] = {"input": _strings(source["input"], "input")}
-    fields["task"] = _strings(source["task"], "task") if "task" in source else _constant(task or "unknown", len(table))
-    fields["template"] = (
-        _strings(source["template"], "template") if "template" in source else _constant("", len(table))
-    )
-    fields["id"] = _strings(source["id"], "id") if "id" in source else _numbered(fields["task"])
-    references = _string_lists(source["references"], "references") if "references" in source else None
-    if labelled:
-        fields["references"] = references
-    elif references is not None and pc.sum(pc.list_value_length(references)).as_py():
-        logger.warning("The query set has references. They are dropped: the method learns from inputs alone.")
-    if "choices" in source:
-        fields["choices"] = _string_lists(source["choices"], "choices")
-    features = Features({name: EXAMPLE_FEATURES[name] for name in EXAMPLE_FEATURES if name in fields})
-    conformed = pa.table({name: fields[name] for name in features}).cast(features.arrow_schema)
-    conformed = _check_rows(conformed, labelled, drop_invalid)
-    _check_ids(conformed["id"])
-    return Dataset(InMemoryTable(conformed.replace_schema_metadata(features.arrow_schema.metadata)))
+    for name, feature in EXAMPLE_FEATURES.items():
+        column = columns.get(name, name)
+        if name == "references" and not labelled and column in table.column_names:
+            if _holds_labels(table[column]):
+                logger.warning("The query set has references. They are dropped: the method learns from inputs alone.")
+        elif column in table.column_names:
+            as_type = _string_lists if isinstance(feature, List) else _strings
+            fields[name] = as_type(table[column], name)
+    fields["template"] = pc.fill_null(fields["template"], "")
+    if fields["task"].null_count:
+        raise ExampleError(
+            f"Expected a task in every row, found {fields['task'].null_count} rows without one. Fill them in, or drop the "
+            "column and pass `task`."
+        )
+    return pa.table(fields)
 
 
-def _constant(value: str, length: int) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.repeat(pa.scalar(value), length)])
-
-
-def _numbered(task: pa.ChunkedArray) -> pa.ChunkedArray:
-    numbers = pa.array(range(len(task))).cast(pa.string())
-    return pc.binary_join_element_wise(task, pa.chunked_array([numbers]), "/")
+def _holds_labels(column: pa.ChunkedArray) -> bool:
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return bool(pc.sum(pc.list_value_length(column)).as_py())
+    return column.null_count < len(column)
 
 
 def _strings(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -334,23 +331,35 @@ def _strings(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def _string_lists(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """A plain string stands for a list of one; a missing value for an empty list."""
+    """A plain string stands for a list of one, a list written as JSON for that list, a missing value for none."""
+    lists = pa.list_(pa.string())
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         if pa.types.is_null(column.type.value_type) or _is_text(column.type.value_type):
-            return pc.if_else(pc.is_null(column), pa.scalar([], type=column.type), column).cast(pa.list_(pa.string()))
-    elif _is_text(column.type):
-        chunks = []
-        for chunk in column.cast(pa.string()).chunks:
-            offsets = pa.array(range(len(chunk) + 1), type=pa.int32())
-            chunks.append(pa.ListArray.from_arrays(offsets, chunk))
-        lists = pa.chunked_array(chunks, type=pa.list_(pa.string()))
-        return pc.if_else(pc.is_null(column), pa.scalar([], type=lists.type), lists)
+            return pc.if_else(pc.is_null(column), pa.scalar([], type=column.type), column).cast(lists)
     elif pa.types.is_null(column.type):
-        return pa.chunked_array([pa.array([[]] * len(column), type=pa.list_(pa.string()))])
+        return pa.chunked_array([pa.array([[]] * len(column), type=lists)])
+    elif _is_text(column.type):
+        column = column.cast(pa.string())
+        if pc.any(pc.starts_with(column, '["')).as_py():
+            return pa.chunked_array([pa.array([_parse_list(cell) for cell in column.to_pylist()], type=lists)])
+        chunks = [pa.ListArray.from_arrays(pa.array(range(len(c) + 1), type=pa.int32()), c) for c in column.chunks]
+        wrapped = pa.chunked_array(chunks, type=lists)
+        # An empty cell of a csv file is no answer either.
+        return pc.if_else(pc.fill_null(pc.equal(column, ""), True), pa.scalar([], type=lists), wrapped)
     raise ExampleError(
         f"Expected a string or a list of strings in {name!r}, found {column.type}. Write labels as the text that the "
         "model is to answer, e.g. 'positive' and not 1."
     )
+
+
+def _parse_list(cell: str | None) -> list[str]:
+    if not cell:
+        return []
+    try:
+        parsed = json.loads(cell)
+    except json.JSONDecodeError:
+        return [cell]
+    return parsed if isinstance(parsed, list) and all(isinstance(item, str) for item in parsed) else [cell]
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -358,10 +367,18 @@ def _is_text(type_: pa.DataType) -> bool:
 
 
 def _check_rows(table: pa.Table, labelled: bool, drop_invalid: bool) -> pa.Table:
-    empty = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(table["input"])), 0), True)
-    faults = {"an empty input": empty}
+    faults = {
+        "an empty input": pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(table["input"])), 0), True)
+    }
     if labelled:
-        faults["no references"] = pc.equal(pc.list_value_length(table["references"]), 0)
+        references = table["references"]
+        faults["no references"] = pc.equal(pc.list_value_length(references), 0)
+        rows = pc.list_parent_indices(references).filter(pc.is_null(pc.list_flatten(references)))
+        if len(rows):
+            is_faulty = np.zeros(len(table), dtype=bool)
+            is_faulty[rows.to_numpy()] = True
+            faults["missing values among the references"] = pa.chunked_array([pa.array(is_faulty)])
+    keep = pa.chunked_array([pa.repeat(pa.scalar(True), len(table))])
     for fault, is_faulty in faults.items():
         count = pc.sum(is_faulty).as_py()
         if not count:
@@ -371,11 +388,7 @@ def _check_rows(table: pa.Table, labelled: bool, drop_invalid: bool) -> pa.Table
         if not drop_invalid:
             raise ExampleError(f"{message}. Mend them, or leave them out with `drop_invalid=True`.")
         logger.warning("%s: left out.", message)
-    if not drop_invalid:
-        return table
-    keep = pc.invert(empty)
-    if labelled:
-        keep = pc.and_(keep, pc.invert(faults["no references"]))
+        keep = pc.and_(keep, pc.invert(is_faulty))
     table = table.filter(keep)
     if not len(table):
         raise ExampleError("Expected at least one valid example, found none: every row was left out.")

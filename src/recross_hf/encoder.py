@@ -9,11 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .batching import token_budget_batches
+from .processes import process_state
 
 
 class Encoder(Protocol):
@@ -70,7 +70,7 @@ class MeanPooledEncoder:
             )
         self.model = model.get_encoder()
         self.processing_class = processing_class
-        self.max_length = max_length or _longest_input(model, processing_class)
+        self.max_length = max_length or _longest_input(self.model, processing_class)
         self.token_budget = token_budget or (16_384 if self.model.device.type == "cuda" else 1_024)
 
     @classmethod
@@ -92,7 +92,7 @@ class MeanPooledEncoder:
         """
         model = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, dtype=dtype, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
-        model = model.to(device or PartialState().device)
+        model = model.to(device or process_state().device)
         return cls(model, tokenizer, max_length=max_length, token_budget=token_budget)
 
     @property
@@ -173,7 +173,7 @@ def encode_in_processes(encoder: Encoder, texts: Sequence[str], *, shard_size: i
     Every process must call it with the same texts. The shards are the same whatever the number of processes, so that
     the vectors are, too.
     """
-    state = PartialState()
+    state = process_state()
     starts = range(state.process_index * shard_size, len(texts), state.num_processes * shard_size)
     mine = [(start, encoder.encode(texts[start : start + shard_size])) for start in starts]
     shards = mine if state.num_processes == 1 else gather_object(mine)
@@ -182,8 +182,7 @@ def encode_in_processes(encoder: Encoder, texts: Sequence[str], *, shard_size: i
     return np.concatenate([vectors for _, vectors in sorted(shards, key=lambda shard: shard[0])])
 
 
-def _longest_input(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:
-    """512, or less where the model has fewer positions; tokenizers report 1e30 for "no limit"."""
-    config = model.config.get_text_config(encoder=True) if hasattr(model.config, "get_text_config") else model.config
-    positions = getattr(config, "max_position_embeddings", None) or 512
+def _longest_input(encoder: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:
+    """512, or less where the encoder has fewer positions; tokenizers report 1e30 for "no limit"."""
+    positions = getattr(encoder.config, "max_position_embeddings", None) or 512
     return min(512, positions, processing_class.model_max_length)

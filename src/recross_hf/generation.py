@@ -29,6 +29,8 @@ def generate_texts(
         token_budget: input tokens a batch, padding included; batches are made of inputs of like length.
         generate_kwargs: passed to `model.generate` (`num_beams`, `max_new_tokens`, ...).
     """
+    if not len(inputs):
+        return []
     token_ids = processing_class(list(inputs), truncation=True, max_length=max_input_length)["input_ids"]
     training = model.training
     model.eval()

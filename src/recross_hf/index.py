@@ -21,6 +21,7 @@ from .aggregation import Hits
 from .data import EXAMPLE_FEATURES, ExampleError
 from .encoder import Encoder, IdentifiedEncoder
 from .files import read_json, write_atomically, write_json, write_parquet
+from .processes import process_state
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class UpstreamIndex:
             raise ValueError(f"Expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, found {metric_type}.")
         if not len(dataset):
             raise ExampleError("Expected at least one example to index, found none.")
-        folder, state = Path(output_dir), PartialState()
+        folder, state = Path(output_dir), process_state()
         config = _describe(encoder) | {
             "format_version": FORMAT_VERSION,
             "metric": METRIC_NAMES[metric_type],
@@ -146,10 +147,8 @@ class UpstreamIndex:
             probes = np.load(shards / "probes.npy")
             vectors = _Shards(shards, len(dataset), shard_size)
             faiss_index = _assemble(vectors, factory, metric_type, train_size, nprobe, seed)
-            write_atomically(folder / INDEX_FILE, lambda path: faiss.write_index(faiss_index, str(path)))
-            _write_examples(dataset, folder / EXAMPLES_FILE)
             config |= {"dimension": faiss_index.d, "probes": probes.tolist()}
-            write_json(folder / CONFIG_FILE, config)
+            _write(folder, faiss_index, dataset, config)
             del faiss_index, vectors
             shutil.rmtree(shards)
         state.wait_for_everyone()
@@ -159,11 +158,7 @@ class UpstreamIndex:
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Writes the examples (parquet), the vectors (faiss) and what they depend on (JSON)."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / INDEX_FILE, lambda path: faiss.write_index(self.faiss_index, str(path)))
-        _write_examples(self.dataset, folder / EXAMPLES_FILE)
-        write_json(folder / CONFIG_FILE, self.config)
+        _write(Path(save_directory), self.faiss_index, self.dataset, self.config)
 
     @classmethod
     def from_pretrained(
@@ -216,6 +211,11 @@ class UpstreamIndex:
                 f"The ids in {folder / EXAMPLES_FILE} are not those that were indexed: the examples were changed, "
                 "reordered or replaced. Restore the file or build the index again."
             )
+        if _column_hash(dataset, "input") != config["texts_sha256"]:
+            raise IndexMismatchError(
+                f"The inputs in {folder / EXAMPLES_FILE} are not those that were indexed. Restore the file or build the "
+                "index again."
+            )
         return cls(dataset, _read_faiss(folder / INDEX_FILE, memory_map), encoder, config)
 
     # ---- searching -------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ class UpstreamIndex:
             raise ValueError(f"Expected vectors [n, {self.faiss_index.d}], found {list(vectors.shape)}.")
         if k < 1:
             raise ValueError(f"Expected to search for at least 1 example, found k={k}.")
-        distances, positions = self.faiss_index.search(vectors, min(k, len(self)), **search_kwargs)
+        distances, positions = self.faiss_index.search(vectors, k, **search_kwargs)
         if self.metric_type == faiss.METRIC_INNER_PRODUCT:
             distances = -distances
         return Hits(positions, np.where(positions < 0, np.inf, distances))
@@ -422,6 +422,10 @@ def _write_array(path: Path, array: np.ndarray) -> None:
     write_atomically(path, write)
 
 
-def _write_examples(dataset: Dataset, path: Path) -> None:
+def _write(folder: Path, faiss_index: faiss.Index, dataset: Dataset, config: dict[str, Any]) -> None:
+    # The configuration goes first and comes last: without it, a folder that was half overwritten is no index.
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    write_atomically(folder / INDEX_FILE, lambda path: faiss.write_index(faiss_index, str(path)))
     columns = [name for name in EXAMPLE_FEATURES if name in dataset.column_names]
-    write_parquet(dataset.select_columns(columns), path)
+    write_parquet(dataset.select_columns(columns), folder / EXAMPLES_FILE)
+    write_json(folder / CONFIG_FILE, config)

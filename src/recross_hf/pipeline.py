@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,6 +20,7 @@ from .encoder import MeanPooledEncoder
 from .files import read_json, sha256_of, write_json, write_parquet
 from .generation import generate_texts
 from .index import UpstreamIndex
+from .processes import process_state
 from .retriever import DenseRetriever, Retriever
 from .starter import STARTER_DIRECTORY
 
@@ -95,7 +95,7 @@ class ReCrossPipeline:
             adaptation: settings that suit this model, the defaults of `adapt`.
             index_kwargs: passed to [`UpstreamIndex.build`]: `factory`, `metric_type`, ...
         """
-        folder, state = Path(output_dir), PartialState()
+        folder, state = Path(output_dir), process_state()
         if state.is_main_process:
             upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
             processing_class.save_pretrained(folder / UPSTREAM_MODEL)
@@ -269,7 +269,7 @@ class ReCrossPipeline:
         folder = _resolve(pretrained_pipeline_path)
         manifest = read_manifest(folder, verify_checksums=verify_checksums)
         parts = {name: folder / path for name, path in manifest["parts"].items()}
-        device = torch.device(device) if device is not None else PartialState().device
+        device = torch.device(device) if device is not None else process_state().device
         model = AutoModelForSeq2SeqLM.from_pretrained(parts[UPSTREAM_MODEL], dtype=dtype).to(device).eval()
         tokenizer = AutoTokenizer.from_pretrained(parts[UPSTREAM_MODEL])
         index = UpstreamIndex.from_pretrained(parts[INDEX], encoder=MeanPooledEncoder(model, tokenizer))

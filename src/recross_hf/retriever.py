@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 
 from .aggregation import Aggregation, Hits, Ranking, interleave
 from .index import UpstreamIndex
@@ -77,8 +77,10 @@ class Retriever(ABC):
         if num_retrieved < 1:
             raise ValueError(f"Expected to retrieve at least one example, found num_retrieved={num_retrieved}.")
         ranking = self.rank(inputs, num_retrieved)
-        if not self.allowed[ranking.positions].all():
-            raise RuntimeError(f"{type(self).__name__}.rank returned examples that are excluded.")
+        if (ranking.positions < 0).any() or not self.allowed[ranking.positions].all():
+            raise RuntimeError(
+                f"{type(self).__name__}.rank returned examples that are excluded, or positions below 0."
+            )
         if len(ranking.positions) < num_retrieved:
             logger.warning(
                 "Expected to retrieve %d examples, found %d: there are no more among the %d upstream examples.",
@@ -175,7 +177,9 @@ def gather_rows(upstream: Dataset, ranking: Ranking) -> Dataset:
     }
     for name, values in columns.items():
         rows = rows.append_column(name, pa.array(values))
-    return Dataset.from_dict({name: rows[name].to_pylist() for name in rows.column_names})
+    provenance = {"rank": Value("int64"), "query": Value("int64"), "distance": Value("float64")}
+    features = Features({**upstream.features, **provenance})
+    return Dataset.from_dict({name: rows[name].to_pylist() for name in rows.column_names}, features=features)
 
 
 def _allowed(upstream: Dataset, tasks: Collection[str], ids: Collection[str]) -> np.ndarray:

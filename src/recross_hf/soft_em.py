@@ -90,9 +90,14 @@ class SoftEM(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2204.07937"],
         )
 
-    def _compute(self, predictions: list[str], references: list) -> dict[str, float]:
-        if not len(predictions):
+    def add_batch(self, *, predictions: list[str] | None = None, references: list | None = None, **kwargs) -> None:
+        """Adds predictions and their references to what `compute` will score."""
+        # With two forms of references, the base class infers the form from the first and fails where there is none.
+        if predictions is not None and not len(predictions):
             raise ValueError("SoftEM of no predictions is undefined: expected at least one, found none.")
+        super().add_batch(predictions=predictions, references=references, **kwargs)
+
+    def _compute(self, predictions: list[str], references: list) -> dict[str, float]:
         accepted = [[reference] if isinstance(reference, str) else reference for reference in references]
         pairs = list(zip(predictions, accepted, strict=True))
         return {

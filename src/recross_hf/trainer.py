@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, enable_full_determinism, set_seed
 
 from .arguments import ExampleTrainingArguments
 from .files import write_json
@@ -135,6 +135,11 @@ class ExampleTrainer(Seq2SeqTrainer):
         generation_config.max_new_tokens = self.args.max_target_length
         if self.args.generation_num_beams is not None:
             generation_config.num_beams = self.args.generation_num_beams
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Trains; the result depends on the seed and not on what was generated or evaluated before."""
+        enable_full_determinism(self.args.seed) if self.args.full_determinism else set_seed(self.args.seed)
+        return super().train(*args, **kwargs)
 
     def compute_loss(
         self,
