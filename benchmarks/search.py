@@ -16,7 +16,7 @@ from statistics import median
 import faiss
 import numpy as np
 
-from recross_hf import DenseRetriever, MeanPooledEncoder, UpstreamIndex, load_queries
+from recross_hf import DenseRetriever, ReCrossPipeline, load_queries
 from recross_hf.files import write_json
 from recross_hf.report import format_table
 
@@ -32,12 +32,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/search.json"))
     args = parser.parse_args()
 
-    encoder = MeanPooledEncoder.from_pretrained(args.pipeline / "upstream_model")
-    index = UpstreamIndex.from_pretrained(args.pipeline / "index", encoder=encoder)
+    index = ReCrossPipeline.from_pretrained(args.pipeline).index
     raw = faiss.read_index(str(args.pipeline / "index" / "index.faiss"))
     queries = load_queries(args.queries, columns=dict(pair.split("=", 1) for pair in args.columns))
     texts = queries["input"][: args.num_queries]
-    vectors = np.ascontiguousarray(encoder.encode(texts))
+    vectors = index.encoder.encode(texts)
     k = -(-args.num_retrieved // len(texts))
     contenders = {
         "faiss.Index.search": lambda: raw.search(vectors, k),

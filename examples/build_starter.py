@@ -43,12 +43,12 @@ MAX_INPUT_LENGTH, MAX_TARGET_LENGTH = 96, 12
 @dataclass
 class StarterArguments(ExampleTrainingArguments):
     output_dir: str = field(default=str(STARTER_DIRECTORY), metadata={"help": "The pipeline folder to write."})
-    examples_per_task: int = field(default=5000, metadata={"help": "Examples to train on, of each upstream task."})
+    examples_per_task: int = field(default=4000, metadata={"help": "Examples to train on, of each upstream task."})
     indexed_per_task: int = field(default=600, metadata={"help": "The first so many of them are in the index."})
     test_size: int = field(default=500, metadata={"help": "Test examples of each unseen task."})
     vocab_size: int = field(default=3000, metadata={"help": "Size of the tokenizer's vocabulary."})
     use_cpu: bool = field(default=True, metadata={"help": "So that the arithmetic is the same everywhere."})
-    max_steps: int = field(default=3000, metadata={"help": "Training steps."})
+    max_steps: int = field(default=2000, metadata={"help": "Training steps."})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "Examples a step."})
     learning_rate: float = field(default=6e-4, metadata={"help": "Peak learning rate."})
     warmup_steps: float = field(default=200, metadata={"help": "Steps of warm-up."})
@@ -64,8 +64,8 @@ class StarterArguments(ExampleTrainingArguments):
 
 
 ADAPTATION = {
-    "learning_rate": 1e-4,
-    "num_train_epochs": 2,
+    "learning_rate": 3e-4,
+    "num_train_epochs": 3,
     "per_device_train_batch_size": 16,
     "num_retrieved": 512,
     "max_input_length": MAX_INPUT_LENGTH,
@@ -95,7 +95,7 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
         eos_token="</s>",
         unk_token="<unk>",
         pad_token="<pad>",
-        model_max_length=256,
+        model_max_length=128,
     )
 
 
@@ -110,7 +110,7 @@ def untrained_model(tokenizer: PreTrainedTokenizerFast) -> BartForConditionalGen
         decoder_attention_heads=4,
         encoder_ffn_dim=512,
         decoder_ffn_dim=512,
-        max_position_embeddings=256,
+        max_position_embeddings=128,
         dropout=0.0,
         init_std=0.08,
         bos_token_id=0,
@@ -136,7 +136,7 @@ def main() -> None:
     # Stored in half precision, and indexed as it will be loaded.
     trainer.model.half().save_pretrained(output_dir / UPSTREAM_MODEL)
     tokenizer.save_pretrained(output_dir / UPSTREAM_MODEL)
-    encoder = MeanPooledEncoder.from_pretrained(output_dir / UPSTREAM_MODEL, device="cpu")
+    encoder = MeanPooledEncoder.from_pretrained(output_dir / UPSTREAM_MODEL, device="cpu", max_length=MAX_INPUT_LENGTH)
     indexed = [row for row in range(len(upstream)) if row % args.examples_per_task < args.indexed_per_task]
     UpstreamIndex.build(upstream.select(indexed), encoder, output_dir / INDEX, factory="SQ8")
     write_manifest(output_dir, {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}, ADAPTATION)

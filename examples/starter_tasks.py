@@ -10,6 +10,9 @@ The word banks are large on purpose. A model this small, trained briefly on two 
 of them; that leaves room for going on with the examples that matter to the task at hand, as a large model has it on
 real tasks. On examples a model already answers perfectly there is no error to learn from.
 
+Every word of an unseen task occurs somewhere upstream, most often in the scenery that surrounds the prompts: a model
+trained from scratch cannot know words it has never read, as a pretrained one would.
+
 Only `random.Random` seeded with strings is used, so a seed gives the same rows on every platform and in every
 process; the first n rows of a task do not depend on how many are asked for.
 """
@@ -107,13 +110,14 @@ KINDS = {
 }
 MEMBERS = {kind: _words(words) for kind, words in KINDS.items()}
 
+SENTIMENTS = ("positive", "negative")
 GOOD = _words(
     "wonderful superb delightful excellent charming lovely brilliant splendid marvellous impressive perfect pleasant "
-    "fantastic beautiful graceful reliable comfortable generous elegant thrilling admirable amazing attractive "
-    "awesome cheerful clever cosy dazzling divine enchanting enjoyable exquisite fabulous fine flawless friendly "
-    "gorgeous great handy heavenly helpful ideal inspiring inviting joyful magical magnificent memorable neat "
-    "outstanding polished precious refreshing remarkable satisfying sensational smart smooth solid spotless stunning "
-    "sturdy stylish terrific tasteful tidy warm welcoming worthy glorious"
+    "fantastic beautiful graceful reliable comfortable generous elegant thrilling admirable amazing attractive awesome "
+    "cheerful clever cosy dazzling divine enchanting enjoyable exquisite fabulous fine flawless friendly gorgeous "
+    "great handy heavenly helpful ideal inspiring inviting joyful magical magnificent memorable neat outstanding "
+    "polished precious refreshing remarkable satisfying sensational smart smooth solid spotless stunning sturdy "
+    "stylish terrific tasteful tidy warm welcoming worthy glorious"
 )
 BAD = _words(
     "dreadful awful horrible boring terrible ugly clumsy disappointing useless miserable shabby painful filthy "
@@ -280,12 +284,12 @@ def _odd_one(rng: random.Random, turn: int) -> Case:
     return Case({}, odd, _options(rng, odd, rng.sample(MEMBERS[common], 3), 4))
 
 
-def _kind_of(rng: random.Random, turn: int, patterns: Sequence[str] = ("{a_word}",)) -> Case:
+def _kind_of(rng: random.Random, turn: int, patterns: Sequence[str] = ()) -> Case:
     """Of which kind a word is."""
     kinds = list(MEMBERS)
     kind = kinds.pop(turn % len(kinds))
     word = rng.choice(MEMBERS[kind])
-    text = _say(rng, patterns, word=word, a_word=_an(word))
+    text = _say(rng, patterns, word=word, a_word=_an(word)) if patterns else _an(word)
     return Case({"text": text, "word": word}, kind, _options(rng, kind, kinds, 3))
 
 
@@ -353,9 +357,8 @@ def _paraphrase(rng: random.Random, turn: int) -> Case:
 def _intent(rng: random.Random, turn: int) -> Case:
     intent = list(INTENTS)[turn % len(INTENTS)]
     sound, food = rng.choice(MEMBERS["instrument"]), rng.choice(MEMBERS["vegetable"])
-    return Case(
-        {"text": _say(rng, INTENTS[intent], sound=sound, food=food, hour=rng.choice(NUMBERS))}, intent, list(INTENTS)
-    )
+    text = _say(rng, INTENTS[intent], sound=sound, food=food, hour=rng.choice(NUMBERS))
+    return Case({"text": f"{text}."}, intent, list(INTENTS))
 
 
 def _sequence(rng: random.Random, turn: int, things: Sequence[str], patterns: Sequence[str]) -> Case:
@@ -397,11 +400,6 @@ BOOKS = [
     "A tale of the {one}, the {two} and a long {day}.",
 ]
 MOODS = ["{name} {one} and {two}.", "On {day} {name} {one} and {two}.", "After the trip {name} {one}, then {two}."]
-DIARY = [
-    "Dear diary, on {day} I {one} and {two}.",
-    "I came home from {city} and {one}.",
-    "All {day} I {one} or {two}.",
-]
 
 PERSON = {"name": PEOPLE, "job": JOBS, "city": CITIES, "colour": COLOURS, "vehicle": MEMBERS["vehicle"]}
 PERSON_SENTENCES = [
@@ -482,7 +480,10 @@ SCENERY = [
     "Form {number}, box {number}.", "The author is a {job}.", "Stick a stamp on the letter.", "The bus driver waits.",
     "A shelf fell down at the {place}.", "Mark it with a pen.", "The village won a prize.", "A caller from {city}:",
     "Lost and found at the {place}.", "It belongs to the runner.", "A pile of cards for {name}.", "The desk is full.",
-    "An entry in the list of {name}:", "The owner declares it.", "Get off at the next stop.", "Tick the right box.",
+    "{name} spent all nights at home.", "Breakfast was brought back to bed before the race.", "The staff stayed in line.",
+    "What a view this morning!", "A tale explains it all.", "These belong to the runners.", "{name} got up and ran home.",
+    "The {job} sits down, takes a pen and marks the page.", "It shows what {name} brought.", "The clock ticks.",
+    "{name} lets it be.", "An entry in the list of {name}:", "The owner declares it.", "Get off at the next stop.", "Tick the right box.",
 ]  # fmt: skip
 
 
@@ -490,7 +491,7 @@ SCENERY = [
 
 UPSTREAM = {
     "product_sentiment": Task(
-        partial(_opinion, openers=PRODUCT_OPENERS, aspects=PRODUCT_ASPECTS, labels=("positive", "negative")),
+        partial(_opinion, openers=PRODUCT_OPENERS, aspects=PRODUCT_ASPECTS, labels=SENTIMENTS),
         {
             "sentiment": "Is this review positive or negative? {text}",
             "after": "{text} What is the sentiment of the review, {options}?",
@@ -499,24 +500,24 @@ UPSTREAM = {
             "customer": "A customer wrote: {text} Is the customer {options}?",
         },
     ),
-    "film_rating": Task(
-        partial(_opinion, openers=FILM_OPENERS, aspects=FILM_ASPECTS, labels=("good", "bad")),
+    "film_sentiment": Task(
+        partial(_opinion, openers=FILM_OPENERS, aspects=FILM_ASPECTS, labels=SENTIMENTS),
         {
-            "rate": "Rate the film, good or bad. {text}",
-            "critic": "{text} Did the critic call the film good or bad?",
+            "rate": "Rate the film, {options}. {text}",
+            "critic": "{text} What did the critic think of the film?",
             "verdict": "A critic writes: {text} Verdict:",
             "options": "Film review: {text} Options: {options}.",
             "evening": "{text} Was the evening at the cinema {options}?",
         },
     ),
-    "meal_again": Task(
-        partial(_opinion, openers=MEAL_OPENERS, aspects=MEAL_ASPECTS, labels=("yes", "no")),
+    "meal_sentiment": Task(
+        partial(_opinion, openers=MEAL_OPENERS, aspects=MEAL_ASPECTS, labels=SENTIMENTS),
         {
-            "again": "{text} Would they eat there again? Answer yes or no.",
-            "recommend": "Does the eater recommend the meal? {text}",
-            "happy": "Is the eater happy, yes or no? {text}",
-            "worth": "{text} Was the meal worth its money?",
-            "options": "{text} Should a friend eat there too? Options: {options}.",
+            "guest": "{text} Was the eater {options} about the meal?",
+            "cook": "How should the cook take it? {text}",
+            "happy": "Is the eater happy? Say {options}. {text}",
+            "label": "Meal: {text} Label:",
+            "options": "{text} Options: {options}.",
         },
     ),
     "news_topic": Task(
@@ -719,7 +720,7 @@ UPSTREAM = {
 
 UNSEEN = {
     "hotel_guestbook": Task(
-        partial(_opinion, openers=HOTEL_OPENERS, aspects=HOTEL_ASPECTS, labels=("positive", "negative")),
+        partial(_opinion, openers=HOTEL_OPENERS, aspects=HOTEL_ASPECTS, labels=SENTIMENTS),
         {
             "manager": "A guest of the hotel left a note for the manager: {text} Mark the note as {options}.",
             "entry": "Entry in the book of the hotel: {text} Is the guest {options} about us?",
@@ -730,13 +731,6 @@ UNSEEN = {
         {
             "shelf": "{text} Put it on the right shelf: {options}.",
             "reader": "{text} A reader asks which shelf it belongs to, {options}.",
-        },
-    ),
-    "diary_mood": Task(
-        partial(_labelled, banks=FEELING_WORDS, patterns=DIARY),
-        {
-            "page": "Page of a diary: {text} The author wrote it in {options}.",
-            "doctor": "The doctor reads a diary and ticks {options}. {text}",
         },
     ),
     "customs_form": Task(

@@ -92,14 +92,15 @@ class ReCrossPipeline:
         Args:
             upstream_dataset: the examples to retrieve from ([`load_examples`]).
             output_dir: the folder to write.
-            adaptation: settings that suit this model, the defaults of `adapt`.
+            adaptation: settings that suit this model, the defaults of `adapt`; its `max_input_length` holds for the
+                encoder, too.
             index_kwargs: passed to [`UpstreamIndex.build`]: `factory`, `metric_type`, ...
         """
         folder, state = Path(output_dir), process_state()
         if state.is_main_process:
             upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
             processing_class.save_pretrained(folder / UPSTREAM_MODEL)
-        encoder = MeanPooledEncoder(upstream_model, processing_class)
+        encoder = _encoder(upstream_model, processing_class, adaptation or {})
         UpstreamIndex.build(upstream_dataset, encoder, folder / INDEX, **index_kwargs)
         if state.is_main_process:
             write_manifest(folder, {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}, dict(adaptation or {}))
@@ -272,7 +273,8 @@ class ReCrossPipeline:
         device = torch.device(device) if device is not None else process_state().device
         model = AutoModelForSeq2SeqLM.from_pretrained(parts[UPSTREAM_MODEL], dtype=dtype).to(device).eval()
         tokenizer = AutoTokenizer.from_pretrained(parts[UPSTREAM_MODEL])
-        index = UpstreamIndex.from_pretrained(parts[INDEX], encoder=MeanPooledEncoder(model, tokenizer))
+        encoder = _encoder(model, tokenizer, manifest["adaptation"])
+        index = UpstreamIndex.from_pretrained(parts[INDEX], encoder=encoder)
         return cls(
             model,
             tokenizer,
@@ -294,6 +296,13 @@ def _resolve(name_or_path: str | Path | None) -> Path:
             "published one first (`hf download`), or call `from_pretrained()` for the starter."
         )
     return folder
+
+
+def _encoder(
+    model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, adaptation: dict[str, Any]
+) -> MeanPooledEncoder:
+    """The model's encoder, which reads as much of an input as the model does in an adaptation."""
+    return MeanPooledEncoder(model, processing_class, max_length=adaptation.get("max_input_length"))
 
 
 def _load_adapted(folder: Path, upstream_model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
