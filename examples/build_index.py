@@ -14,7 +14,7 @@ import faiss
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, HfArgumentParser
 
-from recross_hf import ReCrossPipeline, load_examples
+from recross_hf import MeanPooledEncoder, ReCrossPipeline, load_examples
 from recross_hf.processes import process_state
 
 
@@ -31,7 +31,13 @@ class IndexArguments:
     )
     inner_product: bool = field(default=False, metadata={"help": "Search by inner product in place of L2 distance."})
     train_size: int = field(default=100_000, metadata={"help": "Vectors to train the index on, drawn at random."})
-    max_input_length: int = field(default=512, metadata={"help": "Inputs are cut to this many tokens in adaptations."})
+    max_input_length: int = field(
+        default=512, metadata={"help": "Inputs are cut to this many tokens, here and in adaptations."}
+    )
+    max_target_length: int = field(
+        default=64, metadata={"help": "Answers are cut to this many tokens in adaptations."}
+    )
+    bf16: bool = field(default=False, metadata={"help": "Encode in bfloat16, here and in retrieval."})
     learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate that adaptations of this model use unless told otherwise."}
     )
@@ -44,7 +50,10 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     with state.main_process_first():
         upstream = load_examples(args.train_files, columns=dict(pair.split("=", 1) for pair in args.columns))
-    adaptation = {"max_input_length": args.max_input_length}
+    encoder = MeanPooledEncoder(
+        model, tokenizer, max_length=args.max_input_length, autocast_dtype=torch.bfloat16 if args.bf16 else None
+    )
+    adaptation = {"max_input_length": args.max_input_length, "max_target_length": args.max_target_length}
     if args.learning_rate is not None:
         adaptation["learning_rate"] = args.learning_rate
     pipeline = ReCrossPipeline.build(
@@ -52,6 +61,7 @@ def main() -> None:
         tokenizer,
         upstream,
         args.output_dir,
+        encoder=encoder,
         adaptation=adaptation,
         factory=args.factory,
         metric_type=faiss.METRIC_INNER_PRODUCT if args.inner_product else faiss.METRIC_L2,

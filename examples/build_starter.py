@@ -64,7 +64,7 @@ class StarterArguments(ExampleTrainingArguments):
 
 
 ADAPTATION = {
-    "learning_rate": 3e-4,
+    "learning_rate": 2e-4,
     "num_train_epochs": 3,
     "per_device_train_batch_size": 16,
     "num_retrieved": 512,
@@ -139,7 +139,7 @@ def main() -> None:
     encoder = MeanPooledEncoder.from_pretrained(output_dir / UPSTREAM_MODEL, device="cpu", max_length=MAX_INPUT_LENGTH)
     indexed = [row for row in range(len(upstream)) if row % args.examples_per_task < args.indexed_per_task]
     UpstreamIndex.build(upstream.select(indexed), encoder, output_dir / INDEX, factory="SQ8")
-    write_manifest(output_dir, {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}, ADAPTATION)
+    write_manifest(output_dir, {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}, encoder, ADAPTATION)
 
     for task in unseen_tasks():
         rows = Dataset.from_list(list(generate_unseen(task, args.seed, "test", args.test_size)))

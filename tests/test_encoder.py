@@ -144,3 +144,15 @@ def test_one_process_encodes_as_encode_does(shard_size, encoder):
     vectors = encode_in_processes(encoder, TEXTS, shard_size=shard_size)
     np.testing.assert_allclose(vectors, encoder.encode(TEXTS), atol=1e-5)
     assert encode_in_processes(encoder, []).shape == (0, 32)
+
+
+def test_autocast_is_close_and_is_part_of_the_identity(bart, tokenizer):
+    texts = ["one text", "another text that is longer", "a third"]
+    exact = MeanPooledEncoder(bart, tokenizer)
+    half = MeanPooledEncoder(bart, tokenizer, autocast_dtype=torch.bfloat16)
+    difference = np.abs(half.encode(texts) - exact.encode(texts)).max()
+    assert 0 < difference < 0.05
+    assert half.encode(texts).dtype == np.float32
+    assert half.identity != exact.identity
+    again = MeanPooledEncoder.from_settings(bart, tokenizer, half.settings)
+    assert again.identity == half.identity

@@ -271,3 +271,17 @@ def test_a_model_in_bfloat16_keeps_its_type(tokenizer, examples, tmp_path):
     with pytest.raises(IndexMismatchError, match=r"dtype: bfloat16 != float32"):
         ReCrossPipeline.from_pretrained(tmp_path)
     assert isinstance(ReCrossPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16).index, UpstreamIndex)
+
+
+def test_a_saved_pipeline_keeps_the_settings_of_its_encoder(bart, tokenizer, examples, tmp_path):
+    encoder = MeanPooledEncoder(bart, tokenizer, max_length=9, autocast_dtype=torch.bfloat16)
+    ReCrossPipeline.build(bart, tokenizer, examples, tmp_path / "built", encoder=encoder)
+    loaded = ReCrossPipeline.from_pretrained(tmp_path / "built")
+    assert loaded.index.encoder.identity == encoder.identity
+
+
+def test_a_pipeline_with_a_foreign_encoder_is_not_saved(bart, tokenizer, examples, tmp_path):
+    index = UpstreamIndex.build(examples, tiny.HashEncoder(), tmp_path / "index")
+    with pytest.raises(TypeError, match="upstream model's own encoder, found one of HashEncoder"):
+        ReCrossPipeline(bart, tokenizer, index).save_pretrained(tmp_path / "pipeline")
+    assert not (tmp_path / "pipeline").exists()

@@ -29,6 +29,25 @@ class IdentifiedEncoder(Protocol):
     """An encoder that can say what its vectors depend on; an index built with it stores and compares that."""
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What makes this encoder of its model, as JSON values."""
+        name = None if self.autocast_dtype is None else str(self.autocast_dtype).removeprefix("torch.")
+        return {"max_length": self.max_length, "autocast_dtype": name}
+
+    @classmethod
+    def from_settings(
+        cls, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, settings: dict[str, Any]
+    ) -> MeanPooledEncoder:
+        """The encoder of `model` that had these [`settings`]."""
+        dtypes = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+        return cls(
+            model,
+            processing_class,
+            max_length=settings["max_length"],
+            autocast_dtype=dtypes[settings["autocast_dtype"]],
+        )
+
+    @property
     def identity(self) -> dict[str, Any]:
         """JSON values by name, e.g. `{"weights": "sha256...", "pooling": "mean", "max_length": 512}`."""
         ...
@@ -51,6 +70,8 @@ class MeanPooledEncoder:
         max_length: texts are cut to this many tokens; by default what the model can take, at most 512.
         token_budget: tokens a batch, padding included. More is faster on a GPU; on a CPU, batches that stay in the
             cache win.
+        autocast_dtype: `torch.bfloat16` computes in half precision, whatever the dtype of the weights; twice as fast
+            where the hardware has it, and good to about three digits.
     """
 
     pooling = "mean"
@@ -62,6 +83,7 @@ class MeanPooledEncoder:
         *,
         max_length: int | None = None,
         token_budget: int | None = None,
+        autocast_dtype: torch.dtype | None = None,
     ) -> None:
         if not model.config.is_encoder_decoder:
             raise TypeError(
@@ -71,6 +93,7 @@ class MeanPooledEncoder:
         self.model = model.get_encoder()
         self.processing_class = processing_class
         self.max_length = max_length or _longest_input(self.model, processing_class)
+        self.autocast_dtype = autocast_dtype
         self.token_budget = token_budget or (16_384 if self.model.device.type == "cuda" else 1_024)
 
     @classmethod
@@ -96,6 +119,25 @@ class MeanPooledEncoder:
         return cls(model, tokenizer, max_length=max_length, token_budget=token_budget)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What makes this encoder of its model, as JSON values."""
+        name = None if self.autocast_dtype is None else str(self.autocast_dtype).removeprefix("torch.")
+        return {"max_length": self.max_length, "autocast_dtype": name}
+
+    @classmethod
+    def from_settings(
+        cls, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, settings: dict[str, Any]
+    ) -> MeanPooledEncoder:
+        """The encoder of `model` that had these [`settings`]."""
+        dtypes = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+        return cls(
+            model,
+            processing_class,
+            max_length=settings["max_length"],
+            autocast_dtype=dtypes[settings["autocast_dtype"]],
+        )
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What the vectors depend on: the weights (SHA-256), the pooling, the length and the dtype."""
         digest = hashlib.sha256()
@@ -106,7 +148,7 @@ class MeanPooledEncoder:
             "class": type(self).__name__,
             "weights": digest.hexdigest(),
             "pooling": self.pooling,
-            "max_length": self.max_length,
+            **self.settings,
             "dtype": str(self.model.dtype).removeprefix("torch."),
         }
 
@@ -134,9 +176,13 @@ class MeanPooledEncoder:
         self.model.eval()
         order: list[int] = []
         pooled = []
-        for rows in token_budget_batches([len(ids) for ids in token_ids], self.token_budget):
-            order.extend(rows)
-            pooled.append(self._pool([token_ids[row] for row in rows]))
+        autocast = torch.autocast(
+            self.model.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
+        )
+        with autocast:
+            for rows in token_budget_batches([len(ids) for ids in token_ids], self.token_budget):
+                order.extend(rows)
+                pooled.append(self._pool([token_ids[row] for row in rows]))
         self.model.train(training)
         # One copy off the device at the end: a copy a batch would make the host wait for each.
         vectors = torch.cat(pooled).cpu().numpy()

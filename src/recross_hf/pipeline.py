@@ -82,6 +82,7 @@ class ReCrossPipeline:
         upstream_dataset: Dataset,
         output_dir: str | Path,
         *,
+        encoder: MeanPooledEncoder | None = None,
         adaptation: dict[str, Any] | None = None,
         **index_kwargs: Any,
     ) -> ReCrossPipeline:
@@ -92,18 +93,20 @@ class ReCrossPipeline:
         Args:
             upstream_dataset: the examples to retrieve from ([`load_examples`]).
             output_dir: the folder to write.
-            adaptation: settings that suit this model, the defaults of `adapt`; its `max_input_length` holds for the
-                encoder, too.
+            encoder: the model's encoder, where its length or precision matter; `MeanPooledEncoder(model, tokenizer)` by
+                default.
+            adaptation: settings that suit this model, the defaults of `adapt`.
             index_kwargs: passed to [`UpstreamIndex.build`]: `factory`, `metric_type`, ...
         """
         folder, state = Path(output_dir), process_state()
         if state.is_main_process:
             upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
             processing_class.save_pretrained(folder / UPSTREAM_MODEL)
-        encoder = _encoder(upstream_model, processing_class, adaptation or {})
+        encoder = encoder or MeanPooledEncoder(upstream_model, processing_class)
         UpstreamIndex.build(upstream_dataset, encoder, folder / INDEX, **index_kwargs)
         if state.is_main_process:
-            write_manifest(folder, {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}, dict(adaptation or {}))
+            parts = {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}
+            write_manifest(folder, parts, encoder, dict(adaptation or {}))
         state.wait_for_everyone()
         return cls.from_pretrained(folder, dtype=upstream_model.dtype, device=upstream_model.device)
 
@@ -233,6 +236,11 @@ class ReCrossPipeline:
             shutil.rmtree(partial, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
+        if not isinstance(self.index.encoder, MeanPooledEncoder):
+            raise TypeError(
+                "Expected an index made with the upstream model's own encoder, found one of "
+                f"{type(self.index.encoder).__name__}: a pipeline folder cannot hold it. Save the index on its own."
+            )
         parts = {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}
         self.upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
         self.processing_class.save_pretrained(folder / UPSTREAM_MODEL)
@@ -244,7 +252,7 @@ class ReCrossPipeline:
         if self.retrieved is not None:
             parts["retrieved"] = RETRIEVED_FILE
             write_parquet(self.retrieved, folder / RETRIEVED_FILE)
-        write_manifest(folder, parts, self.adaptation)
+        write_manifest(folder, parts, self.index.encoder, self.adaptation)
 
     @classmethod
     def from_pretrained(
@@ -273,7 +281,7 @@ class ReCrossPipeline:
         device = torch.device(device) if device is not None else process_state().device
         model = AutoModelForSeq2SeqLM.from_pretrained(parts[UPSTREAM_MODEL], dtype=dtype).to(device).eval()
         tokenizer = AutoTokenizer.from_pretrained(parts[UPSTREAM_MODEL])
-        encoder = _encoder(model, tokenizer, manifest["adaptation"])
+        encoder = MeanPooledEncoder.from_settings(model, tokenizer, manifest["encoder"])
         index = UpstreamIndex.from_pretrained(parts[INDEX], encoder=encoder)
         return cls(
             model,
@@ -298,13 +306,6 @@ def _resolve(name_or_path: str | Path | None) -> Path:
     return folder
 
 
-def _encoder(
-    model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, adaptation: dict[str, Any]
-) -> MeanPooledEncoder:
-    """The model's encoder, which reads as much of an input as the model does in an adaptation."""
-    return MeanPooledEncoder(model, processing_class, max_length=adaptation.get("max_input_length"))
-
-
 def _load_adapted(folder: Path, upstream_model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     if not (folder / "adapter_config.json").is_file():
         return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype).to(upstream_model.device).eval()
@@ -318,7 +319,9 @@ def _load_adapted(folder: Path, upstream_model: PreTrainedModel, dtype: torch.dt
 # ---- the manifest ------------------------------------------------------------------------------------------------------
 
 
-def write_manifest(folder: Path, parts: dict[str, str], adaptation: dict[str, Any]) -> None:
+def write_manifest(
+    folder: Path, parts: dict[str, str], encoder: MeanPooledEncoder, adaptation: dict[str, Any]
+) -> None:
     """Writes `recross.json`: the format, the parts, the settings, and a checksum of every file of a part."""
     files = [
         path
@@ -330,6 +333,7 @@ def write_manifest(folder: Path, parts: dict[str, str], adaptation: dict[str, An
         "format_version": FORMAT_VERSION,
         "recross_hf_version": __version__,
         "parts": parts,
+        "encoder": encoder.settings,
         "adaptation": adaptation,
         "sha256": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
     }

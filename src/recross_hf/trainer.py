@@ -104,6 +104,8 @@ class ExampleTrainer(Seq2SeqTrainer):
             )
         if processing_class is None:
             raise ValueError("Expected `processing_class`, the model's tokenizer, found None.")
+        if args.device.type == "cpu":
+            args.dataloader_pin_memory = False  # there is nothing to pin for; torch would warn at each loader
         # The forward of BART, T5 and EncoderDecoder takes **kwargs but does not divide by `num_items_in_batch`, which
         # the base class infers from it: with gradient accumulation the loss would be multiplied.
         _unwrapped(model).accepts_loss_kwargs = False
