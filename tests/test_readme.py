@@ -1,0 +1,33 @@
+"""The README's Python runs and prints what the README says."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_ten_lines_print_what_the_readme_shows():
+    code, printed = re.search(r"## Ten lines.*?```python\n(.*?)```.*?```text\n(.*?)```", README, re.DOTALL).groups()
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, "README.md", "exec"), {})  # our own file
+    lines = [line for line in output.getvalue().splitlines() if not line.startswith("{'train_runtime'")]
+
+    def counts(line: str) -> list[int]:
+        return [int(number) for number in re.findall(r"\d+", line)]
+
+    shown = printed.splitlines()
+    assert len(lines) == len(shown)
+    for found, expected in zip(lines, shown, strict=True):
+        # Another machine's arithmetic may change a few answers of five hundred, not the words.
+        assert re.sub(r"\d+", "#", found) == re.sub(r"\d+", "#", expected)
+        assert all(abs(a - b) <= 25 for a, b in zip(counts(found), counts(expected), strict=True))
+
+
+def test_the_files_it_names_exist():
+    root = Path(__file__).parents[1]
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (root / target).exists(), target
