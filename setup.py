@@ -17,7 +17,9 @@ EXTRAS = {
 EXTRAS["examples"] = EXTRAS["peft"] + EXTRAS["plot"]
 EXTRAS["benchmarks"] = ["sentence-transformers>=5.0", "psutil>=5.9"]
 EXTRAS["test"] = (
-    EXTRAS["examples"] + EXTRAS["quality"] + ["pytest>=8.0", "hypothesis>=6.100", "sentence-transformers>=5.0"]
+    EXTRAS["examples"]
+    + EXTRAS["quality"]
+    + ["pytest>=8.0", "hypothesis>=6.100", "setuptools>=68", "sentence-transformers>=5.0"]
 )
 
 setup(
@@ -32,7 +34,7 @@ setup(
     package_dir={"": "src"},
     packages=find_packages("src"),
     include_package_data=True,
-    package_data={"recross_hf": ["py.typed", "*.md", "starter/**/*"]},
+    package_data={"recross_hf": ["py.typed", "*.md", "starter_data/**/*"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.4",
@@ -41,10 +43,12 @@ setup(
         "datasets>=4.0",
         "evaluate>=0.4.5",
         "huggingface_hub>=1.0",
-        "faiss-cpu>=1.9",
+        "faiss-cpu>=1.11",
         "safetensors>=0.4",
         "pyarrow>=16",
         "numpy>=1.26",
+        "jinja2>=3.1",
+        "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
     classifiers=[

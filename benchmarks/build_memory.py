@@ -3,7 +3,7 @@
     python benchmarks/build_memory.py --model minilm0 --train_files 'upstream/*/train.parquet' \
         --columns references=outputs id=example_id
 
-The process's peak is compared with its memory before the build (libraries and model loaded) plus the size of the index on
+The process's peak is compared with its memory before the build (libraries, model and examples loaded) plus the size of the index on
 disk; the excess is to be at most 500 MB. Kept in benchmarks/results/build_memory.json.
 """
 

@@ -3,7 +3,7 @@
     python benchmarks/starter_gain.py
 
 All three models are scored on the same test sets; differences are paired, with bootstrap intervals over query sets and
-examples. What every model got right is kept in benchmarks/results/starter_gain.json. `--pipeline` measures another starter.
+examples. What every model got right is kept in benchmarks/results/starter_gain.json.
 """
 
 from __future__ import annotations

@@ -31,8 +31,11 @@ class IndexArguments:
     )
     inner_product: bool = field(default=False, metadata={"help": "Search by inner product in place of L2 distance."})
     train_size: int = field(default=100_000, metadata={"help": "Vectors to train the index on, drawn at random."})
-    max_input_length: int = field(
-        default=512, metadata={"help": "Inputs are cut to this many tokens, here and in adaptations."}
+    max_input_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Inputs are cut to this many tokens, here and in adaptations; what the model takes by default."
+        },
     )
     max_target_length: int = field(
         default=64, metadata={"help": "Answers are cut to this many tokens in adaptations."}
@@ -53,7 +56,7 @@ def main() -> None:
     encoder = MeanPooledEncoder(
         model, tokenizer, max_length=args.max_input_length, autocast_dtype=torch.bfloat16 if args.bf16 else None
     )
-    adaptation = {"max_input_length": args.max_input_length, "max_target_length": args.max_target_length}
+    adaptation = {"max_input_length": encoder.max_length, "max_target_length": args.max_target_length}
     if args.learning_rate is not None:
         adaptation["learning_rate"] = args.learning_rate
     pipeline = ReCrossPipeline.build(

@@ -32,7 +32,7 @@ from recross_hf import (
     load_queries,
 )
 from recross_hf.files import write_json, write_parquet
-from recross_hf.pipeline import INDEX, UPSTREAM_MODEL, write_manifest
+from recross_hf.pipeline import INDEX, MANIFEST_FILE, UPSTREAM_MODEL, write_manifest
 from recross_hf.starter import NUM_QUERY_SETS, STARTER_DIRECTORY
 
 QUERIES_A_SET = 16
@@ -132,6 +132,8 @@ def main() -> None:
     trainer = ExampleTrainer(untrained_model(tokenizer), args, train_dataset=upstream, processing_class=tokenizer)
     trainer.train()
 
+    if output_dir.exists() and any(output_dir.iterdir()) and not (output_dir / MANIFEST_FILE).is_file():
+        raise SystemExit(f"{output_dir} holds something that is no pipeline: choose another folder.")
     shutil.rmtree(output_dir, ignore_errors=True)
     # Stored in half precision, and indexed as it will be loaded.
     trainer.model.half().save_pretrained(output_dir / UPSTREAM_MODEL)

@@ -75,7 +75,7 @@ def main() -> None:
         train = load_examples(upstream.train_files, columns=columns)
         evaluation = load_examples(upstream.eval_files, columns=columns) if upstream.eval_files else None
     if upstream.drop_long_targets:
-        lengths = [len(ids) for ids in tokenizer([refs[0] for refs in train["references"]])["input_ids"]]
+        lengths = [len(ids) for ids in tokenizer(text_target=[refs[0] for refs in train["references"]])["input_ids"]]
         train = train.select([row for row, length in enumerate(lengths) if length <= args.max_target_length])
     if upstream.max_examples_per_task:
         train = concatenate_datasets(
@@ -95,6 +95,8 @@ def main() -> None:
         trainer.save_metrics("eval", metrics)
     if args.push_to_hub:
         trainer.push_to_hub()
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -285,3 +286,15 @@ def test_an_adapter_of_the_defaults_follows_the_paper(bart, tokenizer, index, qu
         bart, retriever=DenseRetriever(index), query_dataset=queries, processing_class=tokenizer
     )
     assert (adapter.args.num_retrieved, adapter.args.learning_rate) == (512, 1e-6)
+
+
+def test_weights_in_half_precision_are_trained_in_single(make_adapter, bart):
+    """Steps of 1e-6 would round to nothing."""
+    half = copy.deepcopy(bart).bfloat16()
+    adapter = make_adapter(model=half, learning_rate=1e-6)
+    before = copy.deepcopy(adapter.model.state_dict())
+    adapter.train()
+    changed = [not torch.equal(value, before[name]) for name, value in adapter.model.state_dict().items()]
+    assert all(parameter.dtype == torch.float32 for parameter in adapter.model.parameters())
+    assert np.mean(changed) > 0.9
+    assert half.dtype == torch.bfloat16

@@ -50,3 +50,15 @@ def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line(
     line = "--output_dir x --num_retrieved 7 --sum_token_loss --max_target_length 9 --learning_rate 1e-3"
     (args,) = HfArgumentParser(AdaptationArguments).parse_args_into_dataclasses(line.split())
     assert (args.num_retrieved, args.sum_token_loss, args.max_target_length, args.learning_rate) == (7, True, 9, 1e-3)
+
+
+@pytest.mark.parametrize(
+    "arguments, match",
+    [
+        ({"bf16_full_eval": True}, "`bf16_full_eval` would leave the model in half precision.*Use `bf16`"),
+        ({"generation_max_length": 9}, "`generation_max_length` is not used, found 9: `max_target_length`"),
+    ],
+)
+def test_arguments_that_would_be_ignored_or_do_harm_are_refused(arguments, match, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        AdaptationArguments(output_dir=tmp_path, use_cpu=True, **arguments)

@@ -382,3 +382,9 @@ def test_texts_survive_parquet(rows):
         Dataset.from_dict(columns, features=features).to_parquet(f"{folder}/x.parquet")
         loaded = load_examples(f"{folder}/x.parquet")
     assert list(zip(loaded["input"], loaded["references"], strict=True)) == rows
+
+
+@pytest.mark.parametrize("text", ["I want a refund", "word" * 100])
+def test_one_text_is_no_query_set(text):
+    with pytest.raises(ExampleError, match=r"found one text \(.*Pass `\[text\]`"):
+        load_queries(text)

@@ -103,7 +103,7 @@ def test_bfloat16_gives_float32_arrays_near_the_float32_vectors(bart, tokenizer,
     assert vectors.dtype == np.float32
     exact = encoder.encode(TEXTS)
     assert 0 < np.abs(vectors - exact).max() < 0.1 * np.abs(exact).max()
-    assert half.identity["dtype"] == "bfloat16"
+    assert half.identity()["dtype"] == "bfloat16"
 
 
 def test_the_mode_of_the_model_is_restored_and_dropout_is_off(bart, tokenizer, encoder):
@@ -118,14 +118,14 @@ def test_the_mode_of_the_model_is_restored_and_dropout_is_off(bart, tokenizer, e
 
 
 def test_the_identity_changes_with_whatever_changes_vectors(bart, tokenizer, encoder):
-    assert MeanPooledEncoder(copy.deepcopy(bart), tokenizer).identity == encoder.identity
+    assert MeanPooledEncoder(copy.deepcopy(bart), tokenizer).identity() == encoder.identity()
     changed = copy.deepcopy(bart)
     with torch.no_grad():
         changed.get_encoder().layers[1].fc1.bias[3] += 1e-6
-    identity = MeanPooledEncoder(changed, tokenizer).identity
-    assert {name for name in identity if identity[name] != encoder.identity[name]} == {"weights"}
-    shorter = MeanPooledEncoder(bart, tokenizer, max_length=16).identity
-    assert {name for name in shorter if shorter[name] != encoder.identity[name]} == {"max_length"}
+    identity = MeanPooledEncoder(changed, tokenizer).identity()
+    assert {name for name in identity if identity[name] != encoder.identity()[name]} == {"weights"}
+    shorter = MeanPooledEncoder(bart, tokenizer, max_length=16).identity()
+    assert {name for name in shorter if shorter[name] != encoder.identity()[name]} == {"max_length"}
 
 
 def test_a_saved_model_encodes_as_before(any_model, tokenizer, tmp_path):
@@ -133,10 +133,10 @@ def test_a_saved_model_encodes_as_before(any_model, tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded = MeanPooledEncoder.from_pretrained(tmp_path, device="cpu", token_budget=64)
     original = MeanPooledEncoder(any_model, tokenizer)
-    assert loaded.identity == original.identity
+    assert loaded.identity() == original.identity()
     np.testing.assert_allclose(loaded.encode(TEXTS), original.encode(TEXTS), atol=1e-5)
     short = MeanPooledEncoder.from_pretrained(tmp_path, device="cpu", dtype=torch.bfloat16, max_length=5)
-    assert (short.identity["dtype"], short.max_length) == ("bfloat16", 5)
+    assert (short.identity()["dtype"], short.max_length) == ("bfloat16", 5)
 
 
 @pytest.mark.parametrize("shard_size", [1, 3, 100])
@@ -153,6 +153,11 @@ def test_autocast_is_close_and_is_part_of_the_identity(bart, tokenizer):
     difference = np.abs(half.encode(texts) - exact.encode(texts)).max()
     assert 0 < difference < 0.05
     assert half.encode(texts).dtype == np.float32
-    assert half.identity != exact.identity
+    assert half.identity() != exact.identity()
     again = MeanPooledEncoder.from_settings(bart, tokenizer, half.settings)
-    assert again.identity == half.identity
+    assert again.identity() == half.identity()
+
+
+def test_a_length_beyond_the_models_positions_is_refused(bart, tokenizer):
+    with pytest.raises(ValueError, match="at most 128, the positions that this model has, found 129"):
+        MeanPooledEncoder(bart, tokenizer, max_length=129)

@@ -373,3 +373,45 @@ class OddEncoder:
 def test_odd_vectors_are_refused(spoil, match, examples, tmp_path):
     with pytest.raises(ValueError, match=match):
         UpstreamIndex.build(examples, OddEncoder(spoil), tmp_path, shard_size=10)
+
+
+# ---- unfinished builds -----------------------------------------------------------------------------------------------
+
+
+def test_an_unfinished_build_is_not_continued_with_another_encoder(examples, tmp_path):
+    """Encoders without an identity differ in nothing but what they do."""
+    with pytest.raises(KeyboardInterrupt):
+        UpstreamIndex.build(examples, InterruptedEncoder(seed=0, calls=3), tmp_path, shard_size=10)
+    with pytest.raises(IndexMismatchError, match="unfinished build with another encoder"):
+        UpstreamIndex.build(examples, InterruptedEncoder(seed=1, calls=100), tmp_path, shard_size=10)
+    index = UpstreamIndex.build(examples, InterruptedEncoder(seed=0, calls=100), tmp_path, shard_size=10)
+    assert np.array_equal(vectors_of(index), tiny.HashEncoder(seed=0).encode(examples["input"][:]))
+
+
+class InterruptedEncoder(tiny.HashEncoder):
+    """Raises at the given call."""
+
+    def __init__(self, seed, calls):
+        super().__init__(seed=seed)
+        self.calls = calls
+
+    def encode(self, texts):
+        self.calls -= 1
+        if not self.calls:
+            raise KeyboardInterrupt
+        return super().encode(texts)
+
+
+def test_shards_without_the_settings_of_their_build_are_not_taken_over(examples, tmp_path):
+    folder = tmp_path / "vectors.partial"
+    folder.mkdir()
+    np.save(folder / "000000.npy", np.zeros((len(examples), tiny.HashEncoder().encode(["x"]).shape[1]), np.float32))
+    index = UpstreamIndex.build(examples, tiny.HashEncoder(), tmp_path)
+    assert np.array_equal(vectors_of(index), tiny.HashEncoder().encode(examples["input"][:]))
+    assert not folder.exists()
+
+
+def test_inverted_lists_stay_on_disk_when_mapped(examples, tmp_path):
+    index = UpstreamIndex.build(examples, tiny.HashEncoder(), tmp_path, factory="IVF4,Flat")
+    lists = faiss.downcast_InvertedLists(faiss.extract_index_ivf(index.faiss_index).invlists)
+    assert isinstance(lists, faiss.OnDiskInvertedLists)

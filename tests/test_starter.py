@@ -1,6 +1,7 @@
 """The starter that ships with the package: the files are those that the recipe makes, and adapting it pays."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -112,3 +113,26 @@ def test_adapting_pays(pipeline):
 def test_any_text_has_tokens(pipeline):
     assert isinstance(pipeline("Ünïcode — 漢字 🙂"), str)
     assert pipeline([]) == []
+
+
+def test_a_wheel_carries_it(tmp_path):
+    """What an editable install would hide."""
+    root = Path(__file__).parents[1]
+    build = [
+        sys.executable,
+        "setup.py",
+        "-q",
+        "egg_info",
+        "-e",
+        tmp_path,
+        "build",
+        "-b",
+        tmp_path,
+        "--build-lib",
+        tmp_path,
+    ]
+    subprocess.run([str(part) for part in build], cwd=root, check=True, capture_output=True)
+    built = {path.relative_to(tmp_path / "recross_hf") for path in (tmp_path / "recross_hf").rglob("*")}
+    package = STARTER_DIRECTORY.parent
+    expected = [*STARTER_DIRECTORY.rglob("*"), package / "py.typed", package / "card_template.md"]
+    assert {path.relative_to(package) for path in expected if path.is_file()} <= built

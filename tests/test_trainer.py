@@ -272,3 +272,18 @@ def test_decode_takes_padding_of_both_kinds(make_trainer, bart, tokenizer):
     longest = max(map(len, ids)) + 3
     padded = np.array([row + [-100] * (longest - len(row) - 1) + [tokenizer.pad_token_id] for row in ids])
     assert make_trainer(copy.deepcopy(bart)).decode(padded) == ["yes", "black"]
+
+
+def test_compute_metrics_sees_the_order_of_the_data_set(bart, tokenizer, examples, tmp_path):
+    seen = []
+
+    def compute_metrics(prediction):
+        labels = np.where(prediction.label_ids < 0, tokenizer.pad_token_id, prediction.label_ids)
+        seen.extend(tokenizer.batch_decode(labels, skip_special_tokens=True))
+        return {"rows": len(labels)}
+
+    args = ExampleTrainingArguments(output_dir=tmp_path, report_to="none", use_cpu=True, max_target_length=32)
+    trainer = ExampleTrainer(bart, args, processing_class=tokenizer, compute_metrics=compute_metrics)
+    metrics = trainer.evaluate(examples)
+    assert metrics["eval_rows"] == len(examples)
+    assert [text.strip() for text in seen] == [references[0] for references in examples["references"]]

@@ -191,7 +191,8 @@ def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed
     # A whole copy, also for PEFT: sharing frozen weights with it would let a later merge change the caller's model.
     adaptable = copy.deepcopy(model)
     if peft_config is None:
-        return adaptable
+        # Steps of 1e-6 round to nothing in half precision; `bf16=True` computes in it and keeps these weights.
+        return adaptable.float()
     from peft import get_peft_model
 
     set_seed(seed)  # of the adapter's first weights

@@ -36,6 +36,17 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
         for name in ("max_input_length", "max_target_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1 token, found {getattr(self, name)}.")
+        for name in ("bf16_full_eval", "fp16_full_eval"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"`{name}` would leave the model in half precision, and a training after an evaluation in it. Use "
+                    f"`{name[:4]}`, which computes in half precision and keeps the weights."
+                )
+        if self.generation_max_length is not None:
+            raise ValueError(
+                f"`generation_max_length` is not used, found {self.generation_max_length}: `max_target_length` says how many "
+                "tokens an answer may have, in training and in generation."
+            )
         if not self.predict_with_generate:
             raise ValueError(
                 "`predict_with_generate` must be True: SoftEM and exact match are computed from generated text. "

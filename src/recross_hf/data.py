@@ -90,6 +90,8 @@ def load_queries(
     """
     if isinstance(source, list | tuple) and not _are_paths(source):
         source = _from_inputs(source)
+    elif isinstance(source, str) and not source.endswith(READERS) and (len(source) > 255 or len(source.split()) > 1):
+        raise ExampleError(f"Expected a list of inputs or a file, found one text ({source[:40]!r}...). Pass `[text]`.")
     datasets = _read(source, split, load_dataset_kwargs)
     return _conform(datasets, columns or {}, task or "unseen", labelled=False, drop_invalid=drop_invalid)
 

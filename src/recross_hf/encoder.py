@@ -28,26 +28,6 @@ class Encoder(Protocol):
 class IdentifiedEncoder(Protocol):
     """An encoder that can say what its vectors depend on; an index built with it stores and compares that."""
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What makes this encoder of its model, as JSON values."""
-        name = None if self.autocast_dtype is None else str(self.autocast_dtype).removeprefix("torch.")
-        return {"max_length": self.max_length, "autocast_dtype": name}
-
-    @classmethod
-    def from_settings(
-        cls, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, settings: dict[str, Any]
-    ) -> MeanPooledEncoder:
-        """The encoder of `model` that had these [`settings`]."""
-        dtypes = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-        return cls(
-            model,
-            processing_class,
-            max_length=settings["max_length"],
-            autocast_dtype=dtypes[settings["autocast_dtype"]],
-        )
-
-    @property
     def identity(self) -> dict[str, Any]:
         """JSON values by name, e.g. `{"weights": "sha256...", "pooling": "mean", "max_length": 512}`."""
         ...
@@ -92,7 +72,12 @@ class MeanPooledEncoder:
             )
         self.model = model.get_encoder()
         self.processing_class = processing_class
-        self.max_length = max_length or _longest_input(self.model, processing_class)
+        longest = _longest_input(self.model, processing_class)
+        if max_length is not None and max_length > longest:
+            raise ValueError(
+                f"Expected `max_length` to be at most {longest}, the positions that this model has, found {max_length}."
+            )
+        self.max_length = max_length or min(512, longest)
         self.autocast_dtype = autocast_dtype
         self.token_budget = token_budget or (16_384 if self.model.device.type == "cuda" else 1_024)
 
@@ -105,18 +90,19 @@ class MeanPooledEncoder:
         device: str | torch.device | None = None,
         max_length: int | None = None,
         token_budget: int | None = None,
+        autocast_dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> MeanPooledEncoder:
         """Loads a sequence-to-sequence model and keeps its encoder; `device` is Accelerate's choice by default.
 
         Args:
             dtype: `torch.float32`, or `torch.bfloat16` for speed; an index notices the difference.
-            kwargs: passed to `AutoModelForSeq2SeqLM.from_pretrained` (`revision`, `token`, ...).
+            kwargs: passed to the `from_pretrained` of model and tokenizer (`revision`, `token`, ...).
         """
         model = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, dtype=dtype, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
         model = model.to(device or process_state().device)
-        return cls(model, tokenizer, max_length=max_length, token_budget=token_budget)
+        return cls(model, tokenizer, max_length=max_length, token_budget=token_budget, autocast_dtype=autocast_dtype)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -137,7 +123,6 @@ class MeanPooledEncoder:
             autocast_dtype=dtypes[settings["autocast_dtype"]],
         )
 
-    @property
     def identity(self) -> dict[str, Any]:
         """What the vectors depend on: the weights (SHA-256), the pooling, the length and the dtype."""
         digest = hashlib.sha256()
@@ -179,11 +164,13 @@ class MeanPooledEncoder:
         autocast = torch.autocast(
             self.model.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
         )
-        with autocast:
-            for rows in token_budget_batches([len(ids) for ids in token_ids], self.token_budget):
-                order.extend(rows)
-                pooled.append(self._pool([token_ids[row] for row in rows]))
-        self.model.train(training)
+        try:
+            with autocast:
+                for rows in token_budget_batches([len(ids) for ids in token_ids], self.token_budget):
+                    order.extend(rows)
+                    pooled.append(self._pool([token_ids[row] for row in rows]))
+        finally:
+            self.model.train(training)
         # One copy off the device at the end: a copy a batch would make the host wait for each.
         vectors = torch.cat(pooled).cpu().numpy()
         position = np.empty(len(order), dtype=np.int64)
@@ -216,8 +203,9 @@ class MeanPooledEncoder:
 def encode_in_processes(encoder: Encoder, texts: Sequence[str], *, shard_size: int = 1024) -> np.ndarray:
     """Encodes texts on all processes of `accelerate launch`; each gets the whole array `[n, d]`.
 
-    Every process must call it with the same texts. The shards are the same whatever the number of processes, so that
-    the vectors are, too.
+    Every process must call it, with the same texts; it waits for the others, so that it has no place in
+    `Retriever.rank`, which the main process alone calls. The shards are the same whatever the number of processes, so
+    that the vectors are, too.
     """
     state = process_state()
     starts = range(state.process_index * shard_size, len(texts), state.num_processes * shard_size)
@@ -229,6 +217,6 @@ def encode_in_processes(encoder: Encoder, texts: Sequence[str], *, shard_size: i
 
 
 def _longest_input(encoder: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:
-    """512, or less where the encoder has fewer positions; tokenizers report 1e30 for "no limit"."""
-    positions = getattr(encoder.config, "max_position_embeddings", None) or 512
-    return min(512, positions, processing_class.model_max_length)
+    """How many tokens the model can take; models with relative positions, such as T5, have no limit."""
+    positions = getattr(encoder.config, "max_position_embeddings", None) or processing_class.model_max_length
+    return min(positions, processing_class.model_max_length)

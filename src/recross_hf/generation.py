@@ -32,20 +32,22 @@ def generate_texts(
     if not len(inputs):
         return []
     token_ids = processing_class(list(inputs), truncation=True, max_length=max_input_length)["input_ids"]
+    texts = [""] * len(token_ids)
     training = model.training
     model.eval()
-    texts = [""] * len(token_ids)
-    progress = tqdm(total=len(texts), desc="Predicting", unit="ex", disable=not show_progress)
-    for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
-        batch = processing_class.pad({"input_ids": [token_ids[row] for row in rows]}, return_tensors="pt")
-        outputs = model.generate(
-            input_ids=batch["input_ids"].to(model.device),
-            attention_mask=batch["attention_mask"].to(model.device),
-            **generate_kwargs,
-        )
-        for row, text in zip(rows, processing_class.batch_decode(outputs, skip_special_tokens=True), strict=True):
-            texts[row] = text.strip()
-        progress.update(len(rows))
-    progress.close()
-    model.train(training)
+    try:
+        with tqdm(total=len(texts), desc="Predicting", unit="ex", disable=not show_progress) as progress:
+            for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
+                batch = processing_class.pad({"input_ids": [token_ids[row] for row in rows]}, return_tensors="pt")
+                outputs = model.generate(
+                    input_ids=batch["input_ids"].to(model.device),
+                    attention_mask=batch["attention_mask"].to(model.device),
+                    **generate_kwargs,
+                )
+                answers = processing_class.batch_decode(outputs, skip_special_tokens=True)
+                for row, text in zip(rows, answers, strict=True):
+                    texts[row] = text.strip()
+                progress.update(len(rows))
+    finally:
+        model.train(training)
     return texts

@@ -140,6 +140,7 @@ class UpstreamIndex:
         shards = folder / SHARDS_FOLDER
         if state.is_main_process:
             _open_shards(shards, config | {"shard_size": shard_size})
+            _check_probes(encoder, shards)
         state.wait_for_everyone()
         _encode_shards(dataset, encoder, shards, shard_size, state)
         state.wait_for_everyone()
@@ -150,7 +151,8 @@ class UpstreamIndex:
             config |= {"dimension": faiss_index.d, "probes": probes.tolist()}
             _write(folder, faiss_index, dataset, config)
             del faiss_index, vectors
-            shutil.rmtree(shards)
+            # Renamed first: shards that a kill left without their settings would be taken for another build's.
+            shutil.rmtree(shards.rename(shards.with_suffix(".done")))
         state.wait_for_everyone()
         return cls.from_pretrained(folder, encoder=encoder)
 
@@ -216,7 +218,7 @@ class UpstreamIndex:
                 f"The inputs in {folder / EXAMPLES_FILE} are not those that were indexed. Restore the file or build the "
                 "index again."
             )
-        return cls(dataset, _read_faiss(folder / INDEX_FILE, memory_map), encoder, config)
+        return cls(dataset, _read_faiss(folder / INDEX_FILE, config["factory"], memory_map), encoder, config)
 
     # ---- searching -------------------------------------------------------------------------------------------------
 
@@ -269,7 +271,7 @@ def _column_hash(dataset: Dataset, column: str) -> str:
 
 def _describe(encoder: Encoder) -> dict[str, Any]:
     if isinstance(encoder, IdentifiedEncoder):
-        return {"encoder": encoder.identity}
+        return {"encoder": encoder.identity()}
     return {"encoder": {"class": type(encoder).__name__}}
 
 
@@ -285,7 +287,7 @@ def _check_encoder(encoder: Encoder, config: dict[str, Any], folder: Path) -> No
     # Weights of an encoder that cannot name them are known by what they do.
     probes = np.asarray(config["probes"], dtype=np.float32)
     vectors = np.asarray(encoder.encode(list(PROBES)), dtype=np.float32)
-    if vectors.shape != probes.shape or np.abs(vectors - probes).max() > 1e-2 * np.abs(probes).max():
+    if not _same_vectors(probes, vectors):
         raise IndexMismatchError(
             f"The index in {folder} was built with another encoder: for the same texts it gave other vectors. Pass the "
             "encoder it was built with, or build the index again with this one."
@@ -341,15 +343,31 @@ def _open_shards(folder: Path, build: dict[str, Any]) -> None:
             )
         logger.warning("Continuing the unfinished build in %s.", folder)
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # what a build of unknown settings left
+    folder.mkdir(parents=True)
     write_json(path, build)
+
+
+def _check_probes(encoder: Encoder, folder: Path) -> None:
+    """Keeps what the encoder makes of the probes, or compares it with what the unfinished build kept."""
+    probes, path = np.asarray(encoder.encode(list(PROBES)), dtype=np.float32), folder / "probes.npy"
+    if not path.is_file():
+        _write_array(path, probes)
+    elif not _same_vectors(np.load(path), probes):
+        raise IndexMismatchError(
+            f"{folder} holds the vectors of an unfinished build with another encoder. Finish it with that one, choose another "
+            f"folder, or delete {folder}."
+        )
+
+
+def _same_vectors(expected: np.ndarray, found: np.ndarray) -> bool:
+    """Whether two encoders agree, up to what another machine or precision of the same weights may change."""
+    return expected.shape == found.shape and np.abs(found - expected).max() <= 1e-2 * np.abs(expected).max()
 
 
 def _encode_shards(dataset: Dataset, encoder: Encoder, folder: Path, shard_size: int, state: PartialState) -> None:
     numbers = range(-(-len(dataset) // shard_size))
     mine = [number for number in numbers if number % state.num_processes == state.process_index]
-    if state.is_main_process:
-        _write_array(folder / "probes.npy", encoder.encode(list(PROBES)))
     progress = tqdm(total=len(mine) * shard_size, desc="Encoding", unit="ex", disable=not state.is_main_process)
     for number in mine:
         path = _shard_path(folder, number)
@@ -392,6 +410,10 @@ def _assemble(
                 f"The index {factory!r} could not be trained on {min(train_size, vectors.num_vectors)} vectors: "
                 f"{_reason(error)}. Choose fewer lists or bits, or a larger `train_size`."
             ) from error
+    if isinstance(index, faiss.IndexFlatCodes):
+        # Room for all vectors at once: growing by doubling would hold the old and the new matrix together.
+        index.codes.resize(vectors.num_vectors * index.code_size)
+        index.codes.resize(0)
     for shard in tqdm(vectors, desc="Indexing", unit="shard", total=-(-vectors.num_vectors // vectors.shard_size)):
         index.add(np.ascontiguousarray(shard))
     inverted = faiss.try_extract_index_ivf(index)
@@ -410,8 +432,11 @@ def _reason(error: RuntimeError) -> str:
 # ---- files: written whole or not at all ------------------------------------------------------------------------------
 
 
-def _read_faiss(path: Path, memory_map: bool) -> faiss.Index:
-    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if memory_map else 0)
+def _read_faiss(path: Path, factory: str, memory_map: bool) -> faiss.Index:
+    if not memory_map:
+        return faiss.read_index(str(path))
+    # FAISS has one way to map inverted lists and another for the rest; each leaves the other's kind in memory.
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP if "IVF" in factory else faiss.IO_FLAG_MMAP_IFC)
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:

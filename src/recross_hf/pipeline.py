@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,12 +104,12 @@ class ReCrossPipeline:
             upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
             processing_class.save_pretrained(folder / UPSTREAM_MODEL)
         encoder = encoder or MeanPooledEncoder(upstream_model, processing_class)
-        UpstreamIndex.build(upstream_dataset, encoder, folder / INDEX, **index_kwargs)
+        index = UpstreamIndex.build(upstream_dataset, encoder, folder / INDEX, **index_kwargs)
         if state.is_main_process:
             parts = {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}
             write_manifest(folder, parts, encoder, dict(adaptation or {}))
         state.wait_for_everyone()
-        return cls.from_pretrained(folder, dtype=upstream_model.dtype, device=upstream_model.device)
+        return cls(upstream_model, processing_class, index, adaptation=adaptation)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -126,13 +127,15 @@ class ReCrossPipeline:
         wrong = next((text for text in texts if not isinstance(text, str)), None)
         if wrong is not None:
             raise TypeError(f"Expected an input or a list of inputs that are strings, found {type(wrong).__name__}.")
+        args = self.arguments()
+        beams = {} if args.generation_num_beams is None else {"num_beams": args.generation_num_beams}
         answers = generate_texts(
             self.model,
             self.processing_class,
             texts,
-            max_input_length=self._arguments().max_input_length,
+            max_input_length=args.max_input_length,
             show_progress=len(texts) > 256,
-            **{**self._decoding(), **generate_kwargs},
+            **{"max_new_tokens": args.max_target_length, **beams, **generate_kwargs},
         )
         return answers[0] if is_single else answers
 
@@ -153,7 +156,7 @@ class ReCrossPipeline:
         """
         return RetrievalAugmentedAdapter(
             self.upstream_model,
-            args or self._arguments(),
+            args or self.arguments(),
             retriever=retriever or DenseRetriever(self.index),
             query_dataset=inputs,
             processing_class=self.processing_class,
@@ -187,7 +190,7 @@ class ReCrossPipeline:
                 f"Expected `args` or single settings, found both ({', '.join(overrides)}). Set them in `args`."
             )
         adapter = self.adapter(
-            inputs, args or self._arguments(**overrides), retriever=retriever, peft_config=peft_config
+            inputs, args or self.arguments(**overrides), retriever=retriever, peft_config=peft_config
         )
         adapter.train()
         return self.adapted(adapter)
@@ -205,13 +208,11 @@ class ReCrossPipeline:
             retrieved=adapter.retrieved,
         )
 
-    def _arguments(self, **overrides: Any) -> AdaptationArguments:
-        return AdaptationArguments(**{"report_to": "none", **self.adaptation, **overrides})
-
-    def _decoding(self) -> dict[str, Any]:
-        args = self._arguments()
-        beams = {} if args.generation_num_beams is None else {"num_beams": args.generation_num_beams}
-        return {"max_new_tokens": args.max_target_length, **beams}
+    def arguments(self, **overrides: Any) -> AdaptationArguments:
+        """The arguments that suit this pipeline, with some of them replaced."""
+        # An adaptation writes nothing unless it is told where to; the base class makes its output folder all the same.
+        defaults = {"report_to": "none", "output_dir": tempfile.gettempdir()}
+        return AdaptationArguments(**{**defaults, **self.adaptation, **overrides})
 
     # ---- saving and loading ----------------------------------------------------------------------------------------
 
@@ -220,20 +221,25 @@ class ReCrossPipeline:
 
         A folder beside it is filled first and takes its place when it is whole.
         """
-        folder = Path(save_directory)
+        if not process_state().is_main_process:
+            return
+        folder = Path(save_directory).resolve()
         if folder.exists() and not (folder / MANIFEST_FILE).is_file() and any(folder.iterdir()):
             raise FileExistsError(
                 f"{folder} holds something that is no pipeline. Save to another folder, or empty this one first."
             )
-        partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        partial, replaced = (
+            folder.with_name(f".{folder.name}.{os.getpid()}.{name}") for name in ("partial", "replaced")
+        )
         shutil.rmtree(partial, ignore_errors=True)
         try:
             self._write(partial)
             if folder.exists():
-                shutil.rmtree(folder)
+                folder.rename(replaced)
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
         if not isinstance(self.index.encoder, MeanPooledEncoder):

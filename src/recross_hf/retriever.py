@@ -51,6 +51,8 @@ class Retriever(ABC):
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
         """Ranks upstream examples for the inputs of an unseen task.
 
+        Under `accelerate launch` the main process alone calls it: nothing in it may wait for the other processes.
+
         Args:
             inputs: the query inputs, at least one.
             num_retrieved: how many to return; fewer where there are no more.
@@ -83,7 +85,7 @@ class Retriever(ABC):
             )
         if len(ranking.positions) < num_retrieved:
             logger.warning(
-                "Expected to retrieve %d examples, found %d: there are no more among the %d upstream examples.",
+                "Expected to retrieve %d examples, found %d among the %d upstream examples that may be retrieved.",
                 num_retrieved,
                 len(ranking.positions),
                 self.num_allowed,
@@ -145,7 +147,7 @@ class DenseRetriever(Retriever):
 class RandomRetriever(Retriever):
     """Examples drawn at random, whatever the inputs: the baseline that retrieval must beat (paper, section 4).
 
-    Drawn without replacement while there are enough. The same seed gives the same examples.
+    Drawn without replacement. The same seed gives the same examples.
     """
 
     def __init__(

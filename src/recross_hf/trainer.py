@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, enable_full_determinism, set_seed
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput, enable_full_determinism, set_seed
 
 from .arguments import ExampleTrainingArguments
 from .files import write_json
@@ -184,10 +184,15 @@ class ExampleTrainer(Seq2SeqTrainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Generates, scores the texts against all references, and returns them in the order of the data set."""
-        # `evaluate` asks for the loss alone where there is no `compute_metrics`; the scores below need texts.
-        output = super().evaluation_loop(
-            dataloader, description, self.args.prediction_loss_only, ignore_keys, metric_key_prefix
-        )
+        # The batches come longest first, so that `compute_metrics` has to wait until the order is restored. Without it
+        # the base class would ask for the loss alone; the scores below need texts.
+        compute_metrics, self.compute_metrics = self.compute_metrics, None
+        try:
+            output = super().evaluation_loop(
+                dataloader, description, self.args.prediction_loss_only, ignore_keys, metric_key_prefix
+            )
+        finally:
+            self.compute_metrics = compute_metrics
         examples: TokenizedExamples = dataloader.dataset
         if output.predictions is None:
             return output
@@ -197,10 +202,14 @@ class ExampleTrainer(Seq2SeqTrainer):
                 {f"{metric_key_prefix}_{name}": value for name, value in score(texts, examples.references).items()}
             )
         restored = np.argsort(examples.order)
-        return output._replace(
+        output = output._replace(
             predictions=output.predictions[restored],
             label_ids=None if output.label_ids is None else output.label_ids[restored],
         )
+        if compute_metrics is not None and output.label_ids is not None:
+            found = compute_metrics(EvalPrediction(predictions=output.predictions, label_ids=output.label_ids))
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+        return output
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
