@@ -11,7 +11,18 @@ import recross_hf
 PACKAGE = Path(recross_hf.__file__).parent
 ROOT = PACKAGE.parents[1]
 RANKS = [
-    {"aggregation", "arguments", "batching", "data", "evaluation", "files", "processes", "report", "soft_em"}
+    {
+        "aggregation",
+        "arguments",
+        "batching",
+        "data",
+        "evaluation",
+        "files",
+        "processes",
+        "report",
+        "reranker",
+        "soft_em",
+    }
     | {"starter", "upstream"},
     {"card", "encoder", "generation", "trainer"},
     {"index"},

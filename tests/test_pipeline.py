@@ -285,3 +285,11 @@ def test_a_pipeline_with_a_foreign_encoder_is_not_saved(bart, tokenizer, example
     with pytest.raises(TypeError, match="upstream model's own encoder, found one of HashEncoder"):
         ReCrossPipeline(bart, tokenizer, index).save_pretrained(tmp_path / "pipeline")
     assert not (tmp_path / "pipeline").exists()
+
+
+def test_inputs_longer_than_the_model_are_cut_whatever_the_arguments_say(pipeline):
+    """The tiny model has 128 positions, the paper's settings say 512 tokens."""
+    text = "a long input " * 200
+    assert isinstance(pipeline(text), str)
+    adapter = pipeline.adapter([text], AdaptationArguments(max_input_length=512, num_retrieved=4, use_cpu=True))
+    assert len(adapter.tokenize(adapter.query_dataset)[0]["input_ids"]) == 128

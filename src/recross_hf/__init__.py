@@ -19,6 +19,7 @@ _MODULE_OF = {
     "MeanPooledEncoder": "encoder",
     "encode_in_processes": "encoder",
     "UpstreamIndex": "index",
+    "Reranker": "reranker",
     "Retriever": "retriever",
     "DenseRetriever": "retriever",
     "RandomRetriever": "retriever",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .index import UpstreamIndex
     from .pipeline import ReCrossPipeline
+    from .reranker import Reranker
     from .retriever import DenseRetriever, RandomRetriever, Retriever
     from .starter import load_starter_task, starter_tasks
     from .trainer import ExampleTrainer

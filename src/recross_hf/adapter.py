@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from .arguments import AdaptationArguments
 from .card import adapted_model_card
 from .data import load_queries
 from .files import write_parquet
+from .reranker import Reranker, rerank
 from .retriever import Retriever
 from .trainer import ExampleTrainer
 
@@ -50,6 +52,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         model: any `AutoModelForSeq2SeqLM`. It is copied and not changed.
         args: an [`AdaptationArguments`]; the paper's by default.
         retriever: where the examples to learn from come from.
+        reranker: chooses among more examples than are trained on (`upsampling_ratio`); none by default.
         query_dataset: the unlabelled inputs: a list of strings, or whatever [`load_queries`] takes.
         eval_dataset: labelled examples to `evaluate` on ([`load_examples`]); the method does not see them.
         processing_class: the model's tokenizer.
@@ -72,6 +75,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         args: AdaptationArguments | None = None,
         *,
         retriever: Retriever,
+        reranker: Reranker | None = None,
         query_dataset: Dataset | Sequence[str],
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase,
@@ -99,6 +103,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             **kwargs,
         )
         self.retriever = retriever
+        self.reranker = reranker
         self.query_dataset = load_queries(query_dataset)
         self.retrieved: Dataset | None = None
         self.scores: dict[str, dict[str, float]] = {}
@@ -107,7 +112,12 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         """Retrieves |R| upstream examples for the query set and keeps them in `self.retrieved`."""
         found: list[Any] = [None]
         if self.accelerator.is_main_process:
-            retrieved = self.retriever.retrieve(self.query_dataset["input"][:], self.args.num_retrieved)
+            inputs, num_retrieved = self.query_dataset["input"][:], self.args.num_retrieved
+            if self.reranker is None:
+                retrieved = self.retriever.retrieve(inputs, num_retrieved)
+            else:
+                candidates = self.retriever.retrieve(inputs, math.ceil(self.args.upsampling_ratio * num_retrieved))
+                retrieved = rerank(self.reranker, inputs, candidates, num_retrieved)
             found = [(retrieved.to_dict(), retrieved.features)]
         # One process decides, so that rounding cannot make two of them train on different examples.
         if self.accelerator.num_processes > 1:

@@ -19,7 +19,9 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
     predict_with_generate: bool = field(
         default=True, metadata={"help": "Generate answers in `evaluate` and `predict`; SoftEM is computed from them."}
     )
-    max_input_length: int = field(default=512, metadata={"help": "Inputs are cut to this many tokens."})
+    max_input_length: int = field(
+        default=512, metadata={"help": "Inputs are cut to this many tokens, or to what the model takes."}
+    )
     max_target_length: int = field(
         default=64, metadata={"help": "Answers are cut to this many tokens, in training and in generation."}
     )
@@ -69,7 +71,7 @@ class AdaptationArguments(ExampleTrainingArguments):
     ```
 
     Raises:
-        ValueError: `num_retrieved` is not positive.
+        ValueError: `num_retrieved` or `upsampling_ratio` is below 1.
     """
 
     learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of the adaptation."})
@@ -81,11 +83,16 @@ class AdaptationArguments(ExampleTrainingArguments):
         default="no", metadata={"help": "Checkpoints during an adaptation, which is short: none unless asked for."}
     )
     num_retrieved: int = field(default=512, metadata={"help": "|R|: how many upstream examples to learn from."})
+    upsampling_ratio: float = field(
+        default=2.0, metadata={"help": "mu: with a reranker, mu x |R| examples are retrieved for it to choose from."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_retrieved < 1:
             raise ValueError(f"`num_retrieved` must be at least 1, found {self.num_retrieved}.")
+        if self.upsampling_ratio < 1:
+            raise ValueError(f"`upsampling_ratio` must be at least 1, found {self.upsampling_ratio}.")
 
     @classmethod
     def paper(cls, **overrides: Any) -> AdaptationArguments:
@@ -109,6 +116,7 @@ AS_RUN: dict[str, Any] = {
     "sum_token_loss": True,
     "generation_num_beams": 4,
     "num_retrieved": 512,
+    "upsampling_ratio": 2.0,
     "max_input_length": 512,
     "max_target_length": 64,
 }

@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .batching import token_budget_batches
+from .batching import longest_input, token_budget_batches
 from .processes import process_state
 
 
@@ -72,7 +72,7 @@ class MeanPooledEncoder:
             )
         self.model = model.get_encoder()
         self.processing_class = processing_class
-        longest = _longest_input(self.model, processing_class)
+        longest = longest_input(self.model, processing_class)
         if max_length is not None and max_length > longest:
             raise ValueError(
                 f"Expected `max_length` to be at most {longest}, the positions that this model has, found {max_length}."
@@ -214,9 +214,3 @@ def encode_in_processes(encoder: Encoder, texts: Sequence[str], *, shard_size: i
     if not shards:
         return encoder.encode([])
     return np.concatenate([vectors for _, vectors in sorted(shards, key=lambda shard: shard[0])])
-
-
-def _longest_input(encoder: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:
-    """How many tokens the model can take; models with relative positions, such as T5, have no limit."""
-    positions = getattr(encoder.config, "max_position_embeddings", None) or processing_class.model_max_length
-    return min(positions, processing_class.model_max_length)

@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .batching import token_budget_batches
+from .batching import longest_input, token_budget_batches
 
 
 @torch.inference_mode()
@@ -31,7 +31,8 @@ def generate_texts(
     """
     if not len(inputs):
         return []
-    token_ids = processing_class(list(inputs), truncation=True, max_length=max_input_length)["input_ids"]
+    max_length = min(max_input_length, longest_input(model.get_encoder(), processing_class))
+    token_ids = processing_class(list(inputs), truncation=True, max_length=max_length)["input_ids"]
     texts = [""] * len(token_ids)
     training = model.training
     model.eval()

@@ -14,6 +14,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput, enable_full_determinism, set_seed
 
 from .arguments import ExampleTrainingArguments
+from .batching import longest_input
 from .files import write_json
 from .soft_em import exact_match, soft_match
 
@@ -121,11 +122,12 @@ class ExampleTrainer(Seq2SeqTrainer):
         self.train_dataset = self.tokenize(train_dataset) if train_dataset is not None else None
 
     def tokenize(self, examples: Dataset, *, longest_first: bool = False) -> TokenizedExamples:
-        """Turns examples into token ids, cut to `max_input_length` and `max_target_length`."""
+        """Turns examples into token ids, cut to `max_input_length` (or what the model takes) and `max_target_length`."""
+        longest = longest_input(_unwrapped(self.model).get_encoder(), self.processing_class)
         return TokenizedExamples(
             examples,
             self.processing_class,
-            self.args.max_input_length,
+            min(self.args.max_input_length, longest),
             self.args.max_target_length,
             longest_first=longest_first,
         )
