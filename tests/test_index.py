@@ -365,8 +365,8 @@ class OddEncoder:
             lambda vectors, texts: np.where([["lovely film. (No. 4)" in text] for text in texts], np.nan, vectors),
             "found NaN or infinity for the example 'sentiment/4'",
         ),
-        (lambda vectors, texts: vectors[:, 0], r"vectors \[10, d\], found \[10\] from OddEncoder"),
-        (lambda vectors, texts: vectors[:2], r"vectors \[10, d\], found \[2, 16\] from OddEncoder"),
+        (lambda vectors, texts: vectors[:, 0], r"vectors \[3, d\], found \[3\] from OddEncoder"),
+        (lambda vectors, texts: vectors[:2], r"vectors \[3, d\], found \[2, 16\] from OddEncoder"),
     ],
     ids=["NaN", "one dimension", "too few"],
 )
@@ -415,3 +415,10 @@ def test_inverted_lists_stay_on_disk_when_mapped(examples, tmp_path):
     index = UpstreamIndex.build(examples, tiny.HashEncoder(), tmp_path, factory="IVF4,Flat")
     lists = faiss.downcast_InvertedLists(faiss.extract_index_ivf(index.faiss_index).invlists)
     assert isinstance(lists, faiss.OnDiskInvertedLists)
+
+
+@pytest.mark.parametrize("settings", [{"factory": "Nonsense"}, {"nprobe": 4}])
+def test_what_faiss_does_not_take_is_said_before_anything_is_encoded(settings, examples, tmp_path):
+    encoder = InterruptedEncoder(seed=0, calls=2)  # the probes are the first call
+    with pytest.raises(ValueError, match=r"FAISS takes no index 'Nonsense'|`nprobe` is for IVF indexes"):
+        UpstreamIndex.build(examples, encoder, tmp_path, **settings)

@@ -140,19 +140,22 @@ class UpstreamIndex:
         shards = folder / SHARDS_FOLDER
         if state.is_main_process:
             _open_shards(shards, config | {"shard_size": shard_size})
-            _check_probes(encoder, shards)
+            probes = _check_probes(encoder, shards)
+            # What FAISS does not take is said now and not after hours of encoding.
+            _empty_index(probes.shape[1], factory, metric_type, nprobe)
         state.wait_for_everyone()
         _encode_shards(dataset, encoder, shards, shard_size, state)
         state.wait_for_everyone()
         if state.is_main_process:
-            probes = np.load(shards / "probes.npy")
             vectors = _Shards(shards, len(dataset), shard_size)
             faiss_index = _assemble(vectors, factory, metric_type, train_size, nprobe, seed)
             config |= {"dimension": faiss_index.d, "probes": probes.tolist()}
             _write(folder, faiss_index, dataset, config)
             del faiss_index, vectors
-            # Renamed first: shards that a kill left without their settings would be taken for another build's.
-            shutil.rmtree(shards.rename(shards.with_suffix(".done")))
+            # Renamed first: half deleted, they would look like those of an unfinished build.
+            done = shards.with_suffix(".done")
+            shutil.rmtree(done, ignore_errors=True)
+            shutil.rmtree(shards.rename(done))
         state.wait_for_everyone()
         return cls.from_pretrained(folder, encoder=encoder)
 
@@ -348,9 +351,9 @@ def _open_shards(folder: Path, build: dict[str, Any]) -> None:
     write_json(path, build)
 
 
-def _check_probes(encoder: Encoder, folder: Path) -> None:
+def _check_probes(encoder: Encoder, folder: Path) -> np.ndarray:
     """Keeps what the encoder makes of the probes, or compares it with what the unfinished build kept."""
-    probes, path = np.asarray(encoder.encode(list(PROBES)), dtype=np.float32), folder / "probes.npy"
+    probes, path = _encode(encoder, list(PROBES)), folder / "probes.npy"
     if not path.is_file():
         _write_array(path, probes)
     elif not _same_vectors(np.load(path), probes):
@@ -358,6 +361,7 @@ def _check_probes(encoder: Encoder, folder: Path) -> None:
             f"{folder} holds the vectors of an unfinished build with another encoder. Finish it with that one, choose another "
             f"folder, or delete {folder}."
         )
+    return probes
 
 
 def _same_vectors(expected: np.ndarray, found: np.ndarray) -> bool:
@@ -365,21 +369,27 @@ def _same_vectors(expected: np.ndarray, found: np.ndarray) -> bool:
     return expected.shape == found.shape and np.abs(found - expected).max() <= 1e-2 * np.abs(expected).max()
 
 
+def _encode(encoder: Encoder, texts: list[str]) -> np.ndarray:
+    vectors = np.ascontiguousarray(encoder.encode(texts), dtype=np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(texts):
+        raise ValueError(
+            f"Expected the encoder to give vectors [{len(texts)}, d], found {list(vectors.shape)} from "
+            f"{type(encoder).__name__}."
+        )
+    return vectors
+
+
 def _encode_shards(dataset: Dataset, encoder: Encoder, folder: Path, shard_size: int, state: PartialState) -> None:
     numbers = range(-(-len(dataset) // shard_size))
     mine = [number for number in numbers if number % state.num_processes == state.process_index]
-    progress = tqdm(total=len(mine) * shard_size, desc="Encoding", unit="ex", disable=not state.is_main_process)
+    sizes = {number: min(shard_size, len(dataset) - number * shard_size) for number in mine}
+    progress = tqdm(total=sum(sizes.values()), desc="Encoding", unit="ex", disable=not state.is_main_process)
     for number in mine:
         path = _shard_path(folder, number)
         if not path.is_file():
             start = number * shard_size
             texts = dataset[start : start + shard_size]["input"]
-            vectors = np.ascontiguousarray(encoder.encode(texts), dtype=np.float32)
-            if vectors.ndim != 2 or len(vectors) != len(texts):
-                raise ValueError(
-                    f"Expected the encoder to give vectors [{len(texts)}, d], found {list(vectors.shape)} from "
-                    f"{type(encoder).__name__}."
-                )
+            vectors = _encode(encoder, texts)
             if not np.isfinite(vectors).all():
                 row = start + int(np.nonzero(~np.isfinite(vectors).all(axis=1))[0][0])
                 raise ValueError(
@@ -387,21 +397,14 @@ def _encode_shards(dataset: Dataset, encoder: Encoder, folder: Path, shard_size:
                     "float32 or bfloat16; float16 overflows in some models."
                 )
             _write_array(path, vectors)
-        progress.update(shard_size)
+        progress.update(sizes[number])
     progress.close()
 
 
 def _assemble(
     vectors: _Shards, factory: str, metric_type: int, train_size: int, nprobe: int | None, seed: int
 ) -> faiss.Index:
-    dimension = next(iter(vectors)).shape[1]
-    try:
-        index = faiss.index_factory(dimension, factory, metric_type)
-    except RuntimeError as error:
-        raise ValueError(
-            f"FAISS takes no index {factory!r} for vectors of {dimension} dimensions: {_reason(error)}. Examples of "
-            "factory strings: Flat, SQ8, IVF1024,Flat, HNSW32."
-        ) from error
+    index = _empty_index(next(iter(vectors)).shape[1], factory, metric_type, nprobe)
     if not index.is_trained:
         try:
             index.train(vectors.sample(min(train_size, vectors.num_vectors), seed))
@@ -416,6 +419,17 @@ def _assemble(
         index.codes.resize(0)
     for shard in tqdm(vectors, desc="Indexing", unit="shard", total=-(-vectors.num_vectors // vectors.shard_size)):
         index.add(np.ascontiguousarray(shard))
+    return index
+
+
+def _empty_index(dimension: int, factory: str, metric_type: int, nprobe: int | None) -> faiss.Index:
+    try:
+        index = faiss.index_factory(dimension, factory, metric_type)
+    except RuntimeError as error:
+        raise ValueError(
+            f"FAISS takes no index {factory!r} for vectors of {dimension} dimensions: {_reason(error)}. Examples of "
+            "factory strings: Flat, SQ8, IVF1024,Flat, HNSW32."
+        ) from error
     inverted = faiss.try_extract_index_ivf(index)
     if inverted is not None:
         # FAISS visits one list by default, which finds a third of the neighbours; the choice is saved with the index.
