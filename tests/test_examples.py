@@ -109,7 +109,7 @@ def test_a_pipeline_is_built(pipeline_folder, examples):
     pipeline = ReCrossPipeline.from_pretrained(pipeline_folder)
     assert sorted(pipeline.index.dataset["id"]) == sorted(examples["id"])
     assert pipeline.index.config["factory"] == "SQ8"
-    assert pipeline.adaptation == {"max_input_length": 60, "learning_rate": 1e-3}
+    assert pipeline.adaptation == {"max_input_length": 60, "max_target_length": 64, "learning_rate": 1e-3}
 
 
 def test_a_model_is_adapted_and_evaluated(folder, pipeline_folder):
