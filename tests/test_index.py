@@ -7,6 +7,9 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from transformers import BertModel
 
 from recross_hf import MeanPooledEncoder, UpstreamIndex
 from recross_hf.data import ExampleError
@@ -422,3 +425,17 @@ def test_what_faiss_does_not_take_is_said_before_anything_is_encoded(settings, e
     encoder = InterruptedEncoder(seed=0, calls=2)  # the probes are the first call
     with pytest.raises(ValueError, match=r"FAISS takes no index 'Nonsense'|`nprobe` is for IVF indexes"):
         UpstreamIndex.build(examples, encoder, tmp_path, **settings)
+
+
+def test_a_sentence_transformer_is_an_encoder_as_it_is(examples, tokenizer, tmp_path):
+    BertModel(tiny.bert_config(tokenizer)).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    transformer = Transformer(str(tmp_path / "bert"), max_seq_length=64)
+    encoder = SentenceTransformer(
+        modules=[transformer, Pooling(transformer.get_embedding_dimension(), "mean")], device="cpu"
+    )
+    index = UpstreamIndex.build(examples, encoder, tmp_path / "index", shard_size=10)
+    expected = encoder.encode(examples["input"][:])
+    assert np.allclose(vectors_of(index), expected, atol=1e-5)
+    hits = index.search(encoder.encode(examples["input"][:3]), k=1)
+    assert hits.positions[:, 0].tolist() == [0, 1, 2]
