@@ -152,18 +152,24 @@ class MeanPooledEncoder:
         wrong = next((text for text in texts if not isinstance(text, str)), None)
         if wrong is not None:
             raise TypeError(f"Expected texts that are strings, found {type(wrong).__name__}.")
-        # The whole list is tokenised in one call, which uses all cores; each text once, however often it occurs.
+        # Each text is tokenised once, however often it occurs, and some hundred in a call: enough to use all cores, while
+        # what the tokenizer keeps beside the ids (offsets, masks) stays small.
         distinct = {text: position for position, text in enumerate(dict.fromkeys(texts))}
-        token_ids = self.processing_class(
-            list(distinct), truncation=True, max_length=self.max_length, return_attention_mask=False
-        )["input_ids"]
-        training = self.model.training
-        self.model.eval()
+        unique = list(distinct)
+        token_ids = [
+            ids
+            for start in range(0, len(unique), 512)
+            for ids in self.processing_class(
+                unique[start : start + 512], truncation=True, max_length=self.max_length, return_attention_mask=False
+            )["input_ids"]
+        ]
         order: list[int] = []
         pooled = []
         autocast = torch.autocast(
             self.model.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
         )
+        training = self.model.training
+        self.model.eval()
         try:
             with autocast:
                 for rows in token_budget_batches([len(ids) for ids in token_ids], self.token_budget):
