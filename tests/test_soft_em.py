@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recross_hf import soft_em
-from recross_hf.soft_em import exact_match, normalize_answer, soft_match
-from recross_hf.trainer import score
+from recross_hf.soft_em import exact_match, normalize_answer, score, soft_match
 
 ROOT = Path(__file__).resolve().parents[1]
 words = st.lists(st.sampled_from(["the", "A", "an", "answer", "Yes", "no!", "B.", "", "42"]), max_size=5).map(" ".join)

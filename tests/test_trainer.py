@@ -10,7 +10,8 @@ from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, load_examples
 from recross_hf.generation import generate_texts
-from recross_hf.trainer import ExampleCollator, TokenizedExamples, score
+from recross_hf.soft_em import score
+from recross_hf.trainer import ExampleCollator, TokenizedExamples
 
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +23,6 @@ from .trainer import ExampleTrainer
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-
-logger = logging.getLogger(__name__)
 
 RETRIEVED_FILE = "retrieved.parquet"
 

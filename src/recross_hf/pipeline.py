@@ -238,6 +238,8 @@ class ReCrossPipeline:
                 folder.rename(replaced)
             partial.rename(folder)
         finally:
+            if replaced.is_dir() and not folder.exists():
+                replaced.rename(folder)  # the new one did not take its place
             shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
 

@@ -69,6 +69,15 @@ def soft_match(prediction: str, references: list[str]) -> bool:
     return any(reference and (prediction in reference or reference in prediction) for reference in normalized)
 
 
+def score(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+    """SoftEM and exact match in percent, each prediction against its best reference."""
+    pairs = list(zip(predictions, references, strict=True))
+    return {
+        "soft_em": 100 * sum(soft_match(*pair) for pair in pairs) / len(pairs),
+        "exact_match": 100 * sum(exact_match(*pair) for pair in pairs) / len(pairs),
+    }
+
+
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class SoftEM(evaluate.Metric):
     """See the module's description; the docstring of the class is made of it."""
@@ -99,8 +108,4 @@ class SoftEM(evaluate.Metric):
 
     def _compute(self, predictions: list[str], references: list) -> dict[str, float]:
         accepted = [[reference] if isinstance(reference, str) else reference for reference in references]
-        pairs = list(zip(predictions, accepted, strict=True))
-        return {
-            "soft_em": 100 * sum(soft_match(*pair) for pair in pairs) / len(pairs),
-            "exact_match": 100 * sum(exact_match(*pair) for pair in pairs) / len(pairs),
-        }
+        return score(predictions, accepted)

@@ -16,7 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutp
 from .arguments import ExampleTrainingArguments
 from .batching import longest_input
 from .files import write_json
-from .soft_em import exact_match, soft_match
+from .soft_em import score
 
 
 class TokenizedExamples(torch.utils.data.Dataset):
@@ -224,15 +224,6 @@ class ExampleTrainer(Seq2SeqTrainer):
         """Token ids `[n, length]`, padded with -100, to texts."""
         token_ids = np.where(predictions < 0, self.processing_class.pad_token_id, predictions)
         return [text.strip() for text in self.processing_class.batch_decode(token_ids, skip_special_tokens=True)]
-
-
-def score(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
-    """SoftEM and exact match in percent, each prediction against its best reference (see [`SoftEM`])."""
-    pairs = list(zip(predictions, references, strict=True))
-    return {
-        "soft_em": 100 * sum(soft_match(*pair) for pair in pairs) / len(pairs),
-        "exact_match": 100 * sum(exact_match(*pair) for pair in pairs) / len(pairs),
-    }
 
 
 def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
