@@ -52,6 +52,13 @@ class ScriptArguments:
         default_factory=list, metadata={"help": "Column mapping, e.g. --columns references=outputs id=example_id"}
     )
     retriever: str = field(default="dense", metadata={"help": "What to learn from.", "choices": ["dense", "random"]})
+    rerank: bool = field(
+        default=True,
+        metadata={
+            "help": "Let the pipeline's reranker, if it has one, choose among what dense retrieval finds. --no_rerank: dense "
+            "retrieval alone."
+        },
+    )
     exclude_tasks: list[str] = field(default_factory=list, metadata={"help": "Upstream tasks not to retrieve from."})
     preset: str | None = field(
         default=None,
@@ -110,7 +117,14 @@ def main() -> None:
             lora_dropout=script.lora_dropout,
             target_modules=script.lora_target_modules,
         )
-    adapter = pipeline.adapter(queries, args, retriever=retriever, peft_config=peft_config, eval_dataset=evaluation)
+    adapter = pipeline.adapter(
+        queries,
+        args,
+        retriever=retriever,
+        rerank=script.rerank and script.retriever == "dense",  # random examples are the baseline as they are
+        peft_config=peft_config,
+        eval_dataset=evaluation,
+    )
     lap("load")
 
     if evaluation is not None:
@@ -118,7 +132,8 @@ def main() -> None:
         lap("evaluate base")
     if args.resume_from_checkpoint is None:
         adapter.retrieve()
-        lap("retrieve")
+        seconds.update(adapter.seconds)
+        start = time.perf_counter()
     adapter.train(resume_from_checkpoint=args.resume_from_checkpoint)
     lap("train")
     if evaluation is not None:

@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "AdaptationArguments": "arguments",
     "ExampleTrainingArguments": "arguments",
+    "RerankerTrainingArguments": "arguments",
+    "SupervisionArguments": "arguments",
     "load_examples": "data",
     "load_queries": "data",
     "Encoder": "encoder",
@@ -20,12 +22,19 @@ _MODULE_OF = {
     "encode_in_processes": "encoder",
     "UpstreamIndex": "index",
     "Reranker": "reranker",
+    "CrossEncoderReranker": "cross_encoder",
     "Retriever": "retriever",
     "DenseRetriever": "retriever",
     "RandomRetriever": "retriever",
     "ExampleTrainer": "trainer",
     "RetrievalAugmentedAdapter": "adapter",
     "ReCrossPipeline": "pipeline",
+    "mine_supervision": "supervision",
+    "load_query_sets": "supervision",
+    "label_pairs": "supervision",
+    "summarize_supervision": "supervision",
+    "train_reranker": "reranker_trainer",
+    "split_by_task": "reranker_trainer",
     "starter_tasks": "starter",
     "load_starter_task": "starter",
     "warm_start_seq2seq": "upstream",
@@ -35,14 +44,22 @@ __all__ = ["__version__", *_MODULE_OF]
 
 if TYPE_CHECKING:
     from .adapter import RetrievalAugmentedAdapter
-    from .arguments import AdaptationArguments, ExampleTrainingArguments
+    from .arguments import (
+        AdaptationArguments,
+        ExampleTrainingArguments,
+        RerankerTrainingArguments,
+        SupervisionArguments,
+    )
+    from .cross_encoder import CrossEncoderReranker
     from .data import load_examples, load_queries
     from .encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .index import UpstreamIndex
     from .pipeline import ReCrossPipeline
     from .reranker import Reranker
+    from .reranker_trainer import split_by_task, train_reranker
     from .retriever import DenseRetriever, RandomRetriever, Retriever
     from .starter import load_starter_task, starter_tasks
+    from .supervision import label_pairs, load_query_sets, mine_supervision, summarize_supervision
     from .trainer import ExampleTrainer
     from .upstream import warm_start_seq2seq
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from .arguments import AdaptationArguments
 from .card import adapted_model_card
 from .data import load_queries
 from .files import write_parquet
-from .reranker import Reranker, rerank
+from .reranker import Reranker
 from .retriever import Retriever
 from .trainer import ExampleTrainer
 
@@ -57,7 +59,8 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         kwargs: what [`Seq2SeqTrainer`] takes: `callbacks`, `optimizers`, ...
 
     Attributes:
-        retrieved: the retrieved examples with `rank`, `query` and `distance`; None before `retrieve` or `train`.
+        retrieved: the retrieved examples with `rank`, `query`, `distance` and, reranked, `score`; None before `retrieve` or `train`.
+        seconds: wall time of `retrieve`, and of `rerank` if there is a reranker.
         scores: what `evaluate` found, by its `metric_key_prefix`: `soft_em`, `exact_match` in percent and `n`.
 
     Raises:
@@ -90,6 +93,11 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
                 f"Expected `retriever` to be a Retriever, found {type(retriever).__name__}. For an index, pass "
                 "`DenseRetriever(index)`."
             )
+        if reranker is not None and not isinstance(reranker, Reranker):
+            raise TypeError(
+                f"Expected `reranker` to be a Reranker, found {type(reranker).__name__}. Subclass `Reranker` and write "
+                "`rank`, or load one with `CrossEncoderReranker.from_pretrained`."
+            )
         if "train_dataset" in kwargs:
             raise TypeError("There is no `train_dataset` to pass: the examples to train on come from the retriever.")
         super().__init__(
@@ -104,24 +112,40 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         self.query_dataset = load_queries(query_dataset)
         self.retrieved: Dataset | None = None
         self.scores: dict[str, dict[str, float]] = {}
+        self.seconds: dict[str, float] = {}
 
     def retrieve(self) -> Dataset:
         """Retrieves |R| upstream examples for the query set and keeps them in `self.retrieved`."""
+        inputs, num_retrieved = self.query_dataset["input"][:], self.args.num_retrieved
+        if self.reranker is None:
+            num_candidates = num_retrieved
+        else:
+            num_candidates = math.ceil(self.args.upsampling_ratio * num_retrieved)
+        with self._timed("retrieve"):
+            retrieved = self._agreed(lambda: self.retriever.retrieve(inputs, num_candidates))
+        if self.reranker is not None:
+            with self._timed("rerank"):
+                reranked = self.reranker.rerank_in_processes(inputs, retrieved, num_retrieved)
+                retrieved = self._agreed(lambda: reranked)
+        self.retrieved = retrieved
+        return retrieved
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+    def _agreed(self, examples: Callable[[], Dataset]) -> Dataset:
+        """What the main process finds: rounding must not make two processes train on different examples."""
         found: list[Any] = [None]
         if self.accelerator.is_main_process:
-            inputs, num_retrieved = self.query_dataset["input"][:], self.args.num_retrieved
-            if self.reranker is None:
-                retrieved = self.retriever.retrieve(inputs, num_retrieved)
-            else:
-                candidates = self.retriever.retrieve(inputs, math.ceil(self.args.upsampling_ratio * num_retrieved))
-                retrieved = rerank(self.reranker, inputs, candidates, num_retrieved)
-            found = [(retrieved.to_dict(), retrieved.features)]
-        # One process decides, so that rounding cannot make two of them train on different examples.
+            dataset = examples()
+            found = [(dataset.to_dict(), dataset.features)]
         if self.accelerator.num_processes > 1:
             broadcast_object_list(found)
         columns, features = found[0]
-        self.retrieved = Dataset.from_dict(columns, features=features)
-        return self.retrieved
+        return Dataset.from_dict(columns, features=features)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """Retrieves (unless [`retrieve`] was called), then trains on what was found.

@@ -1,17 +1,20 @@
-"""Model cards of adapted models."""
+"""Cards: of adapted models, and of mined supervision."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
 from . import __version__
-from .arguments import AdaptationArguments
+from .arguments import AdaptationArguments, SupervisionArguments
 from .report import task_shares
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
+SUPERVISION_TEMPLATE = Path(__file__).with_name("supervision_card_template.md")
 
 _SETTINGS = (
     "num_retrieved",
@@ -64,6 +67,30 @@ def adapted_model_card(
         shares="\n".join(f"| {task} | {100 * share:.1f} % |" for task, share in task_shares(retrieved).items()),
         usage=_USAGE_PEFT if is_peft else _USAGE,
         settings="\n".join(f"| `{name}` | {getattr(args, name)} |" for name in _SETTINGS),
+        version=__version__,
+    )
+
+
+def supervision_card(*, args: SupervisionArguments, summary: dict[str, Any]) -> DatasetCard:
+    """The card of mined pairs.
+
+    Args:
+        summary: of [`summarize_supervision`], with `num_pairs`.
+    """
+    figures = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+    return DatasetCard.from_template(
+        DatasetCardData(tags=["recross", "distant-supervision", "reranking"], task_categories=["text-ranking"]),
+        template_path=str(SUPERVISION_TEMPLATE),
+        figures="\n".join(
+            f"| {name.replace('_', ' ')} | {value:.4f} |" if isinstance(value, float) else f"| {name.replace('_', ' ')} | {value} |"
+            for name, value in figures.items()
+        ),
+        skipped="\n".join(f"| skipped: {reason} | {count} |" for reason, count in summary["skipped"].items()),
+        task_pairs="\n".join(
+            f"| {pair['query_task']} | {pair['candidate_task']} | {pair['num_candidates']} | {pair['utility']:+.4f} |"
+            for pair in summary["task_pairs"]
+        ),
+        settings="\n".join(f"| `{name}` | {value} |" for name, value in dataclasses.asdict(args).items()),
         version=__version__,
     )
 

@@ -113,6 +113,12 @@ def _from_inputs(inputs: Sequence[Any]) -> Dataset:
     return Dataset.from_dict({"input": list(inputs)}, features=Features({"input": Value("string")}))
 
 
+def take_rows(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> Dataset:
+    """Some rows as a `Dataset` in memory; `Dataset.select` refuses a data set that has an index."""
+    table = dataset.with_format("arrow")[np.asarray(rows, dtype=np.int64)]
+    return Dataset(InMemoryTable(table.replace_schema_metadata(dataset.features.arrow_schema.metadata)))
+
+
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +12,7 @@ from accelerate.utils import gather_object
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .batching import longest_input, token_budget_batches
+from .files import weights_hash
 from .processes import process_state
 
 
@@ -125,13 +125,9 @@ class MeanPooledEncoder:
 
     def identity(self) -> dict[str, Any]:
         """What the vectors depend on: the weights (SHA-256), the pooling, the length and the dtype."""
-        digest = hashlib.sha256()
-        for name, weight in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
         return {
             "class": type(self).__name__,
-            "weights": digest.hexdigest(),
+            "weights": weights_hash(self.model),
             "pooling": self.pooling,
             **self.settings,
             "dtype": str(self.model.dtype).removeprefix("torch."),

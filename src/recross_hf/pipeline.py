@@ -1,4 +1,4 @@
-"""`ReCrossPipeline`: an upstream model and its index in one folder; adapt, predict, save."""
+"""`ReCrossPipeline`: an upstream model, its index and its reranker in one folder; adapt, predict, save."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 from . import __version__
 from .adapter import RETRIEVED_FILE, RetrievalAugmentedAdapter
 from .arguments import AdaptationArguments
+from .cross_encoder import CrossEncoderReranker
 from .encoder import MeanPooledEncoder
 from .files import read_json, sha256_of, write_json, write_parquet
 from .generation import generate_texts
 from .index import UpstreamIndex
 from .processes import process_state
+from .reranker import Reranker
 from .retriever import DenseRetriever, Retriever
 from .starter import STARTER_DIRECTORY
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "recross.json"
-UPSTREAM_MODEL, INDEX, ADAPTED_MODEL = "upstream_model", "index", "adapted_model"
+UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL = "upstream_model", "index", "reranker", "adapted_model"
 _LENGTHS_AND_BEAMS = ("max_input_length", "max_target_length", "generation_num_beams")
 
 
@@ -53,6 +55,7 @@ class ReCrossPipeline:
         upstream_model: the multi-task model; its encoder embeds inputs. It is never changed.
         processing_class: its tokenizer.
         index: the upstream examples.
+        reranker: chooses among what the index finds, if there is one.
         adaptation: defaults of [`AdaptationArguments`] that suit this model.
         adapted_model: what predicts, if the pipeline has been adapted.
         retrieved: what it learned from, with `rank`, `query` and `distance`.
@@ -64,6 +67,7 @@ class ReCrossPipeline:
         processing_class: PreTrainedTokenizerBase,
         index: UpstreamIndex,
         *,
+        reranker: Reranker | None = None,
         adaptation: dict[str, Any] | None = None,
         adapted_model: PreTrainedModel | None = None,
         retrieved: Dataset | None = None,
@@ -71,6 +75,7 @@ class ReCrossPipeline:
         self.upstream_model = upstream_model
         self.processing_class = processing_class
         self.index = index
+        self.reranker = reranker
         self.adaptation = dict(adaptation or {})
         self.adapted_model = adapted_model
         self.retrieved = retrieved
@@ -147,6 +152,8 @@ class ReCrossPipeline:
         args: AdaptationArguments | None = None,
         *,
         retriever: Retriever | None = None,
+        reranker: Reranker | None = None,
+        rerank: bool = True,
         peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> RetrievalAugmentedAdapter:
@@ -154,10 +161,13 @@ class ReCrossPipeline:
 
         `kwargs` go to [`RetrievalAugmentedAdapter`] (`eval_dataset`, `callbacks`, ...).
         """
+        if reranker is not None and not rerank:
+            raise TypeError("Expected a `reranker` or `rerank=False`, found both.")
         return RetrievalAugmentedAdapter(
             self.upstream_model,
             args or self.arguments(),
             retriever=retriever or DenseRetriever(self.index),
+            reranker=(reranker or self.reranker) if rerank else None,
             query_dataset=inputs,
             processing_class=self.processing_class,
             peft_config=peft_config,
@@ -170,6 +180,8 @@ class ReCrossPipeline:
         args: AdaptationArguments | None = None,
         *,
         retriever: Retriever | None = None,
+        reranker: Reranker | None = None,
+        rerank: bool = True,
         peft_config: PeftConfig | None = None,
         **overrides: Any,
     ) -> ReCrossPipeline:
@@ -179,6 +191,8 @@ class ReCrossPipeline:
             inputs: unlabelled inputs, about sixteen: a list of strings, or whatever [`load_queries`] takes.
             args: all settings; by default those that the pipeline was saved with.
             retriever: another one than `DenseRetriever(pipeline.index)`.
+            reranker: another one than the pipeline's own.
+            rerank: whether a reranker chooses among what is retrieved; without any, dense retrieval decides.
             peft_config: train a small adapter, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`.
             overrides: single settings, e.g. `num_retrieved=256, seed=1`.
 
@@ -190,7 +204,12 @@ class ReCrossPipeline:
                 f"Expected `args` or single settings, found both ({', '.join(overrides)}). Set them in `args`."
             )
         adapter = self.adapter(
-            inputs, args or self.arguments(**overrides), retriever=retriever, peft_config=peft_config
+            inputs,
+            args or self.arguments(**overrides),
+            retriever=retriever,
+            reranker=reranker,
+            rerank=rerank,
+            peft_config=peft_config,
         )
         adapter.train()
         return self.adapted(adapter)
@@ -203,6 +222,7 @@ class ReCrossPipeline:
             self.upstream_model,
             self.processing_class,
             self.index,
+            reranker=self.reranker,
             adaptation=self.adaptation | {name: getattr(adapter.args, name) for name in _LENGTHS_AND_BEAMS},
             adapted_model=model,
             retrieved=adapter.retrieved,
@@ -217,7 +237,7 @@ class ReCrossPipeline:
     # ---- saving and loading ----------------------------------------------------------------------------------------
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Writes the pipeline: `recross.json`, `upstream_model/`, `index/`, and what an adaptation added.
+        """Writes the pipeline: `recross.json`, `upstream_model/`, `index/`, `reranker/`, and what an adaptation added.
 
         A folder beside it is filled first and takes its place when it is whole.
         """
@@ -249,10 +269,18 @@ class ReCrossPipeline:
                 "Expected an index made with the upstream model's own encoder, found one of "
                 f"{type(self.index.encoder).__name__}: a pipeline folder cannot hold it. Save the index on its own."
             )
+        if self.reranker is not None and not isinstance(self.reranker, CrossEncoderReranker):
+            raise TypeError(
+                f"Expected a CrossEncoderReranker, found {type(self.reranker).__name__}: a pipeline folder cannot hold it. Set "
+                "`pipeline.reranker = None` and save, then pass it to `adapt`."
+            )
         parts = {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}
         self.upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
         self.processing_class.save_pretrained(folder / UPSTREAM_MODEL)
         self.index.save_pretrained(folder / INDEX)
+        if self.reranker is not None:
+            parts[RERANKER] = RERANKER
+            self.reranker.save_pretrained(folder / RERANKER)
         if self.adapted_model is not None:
             parts[ADAPTED_MODEL] = ADAPTED_MODEL
             self.adapted_model.save_pretrained(folder / ADAPTED_MODEL)
@@ -295,6 +323,9 @@ class ReCrossPipeline:
             model,
             tokenizer,
             index,
+            reranker=CrossEncoderReranker.from_pretrained(parts[RERANKER], dtype=dtype, device=device)
+            if RERANKER in parts
+            else None,
             adaptation=manifest["adaptation"],
             adapted_model=_load_adapted(parts[ADAPTED_MODEL], model, dtype) if ADAPTED_MODEL in parts else None,
             retrieved=Dataset.from_parquet(str(parts["retrieved"])) if "retrieved" in parts else None,

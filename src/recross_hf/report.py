@@ -1,4 +1,4 @@
-"""What an adaptation did, for people to read: shares by task, tables, a picture."""
+"""What was adapted, mined or trained, for people to read: shares by task, tables, pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from datasets import Dataset
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def adaptation_results(adapter: RetrievalAugmentedAdapter, *, task: str, seconds
         "adapted": adapter.scores.get("adapted"),
         "retrieved_tasks": task_shares(adapter.retrieved),
         "retriever": type(adapter.retriever).__name__,
+        "reranker": type(adapter.reranker).__name__ if adapter.reranker is not None else None,
+        "upsampling_ratio": adapter.args.upsampling_ratio if adapter.reranker is not None else None,
         "seed": adapter.args.seed,
         "seconds": {stage: round(duration, 3) for stage, duration in seconds.items()},
     }
@@ -43,9 +46,10 @@ def adaptation_results(adapter: RetrievalAugmentedAdapter, *, task: str, seconds
 
 def format_results(results: dict[str, Any], *, top: int = 5) -> str:
     """[`adaptation_results`] as a few lines of text."""
+    reranked = f", best of {results['upsampling_ratio']:g} x by {results['reranker']}" if results["reranker"] else ""
     blocks = [
         f"{results['task']}: {results['num_queries']} unlabelled inputs, {results['num_retrieved']} upstream examples "
-        f"({results['retriever']})"
+        f"({results['retriever']}{reranked})"
     ]
     if results["base"] and results["adapted"]:
         rows = [
@@ -84,18 +88,13 @@ def plot_task_shares(retrieved: Dataset, path: str | Path, *, title: str, top: i
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Pictures need matplotlib, which is not installed: pip install 'recross_hf[plot]'."
-        ) from error
+    figure_class = _figure_class()
     shares = task_shares(retrieved)
     shown = list(shares.items())[:top]
     if len(shares) > top:
         shown.append((f"{len(shares) - top} others", sum(list(shares.values())[top:])))
     names, values = zip(*reversed(shown), strict=True)
-    figure = Figure(figsize=(8, 1.6 + 0.3 * len(shown)), layout="constrained")
+    figure = figure_class(figsize=(8, 1.6 + 0.3 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
     bars = axes.barh(names, [100 * value for value in values], color="#4c72b0")
     axes.bar_label(bars, fmt="%.1f", padding=3)
@@ -104,3 +103,83 @@ def plot_task_shares(retrieved: Dataset, path: str | Path, *, title: str, top: i
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.1)
     figure.savefig(path, dpi=150)
+
+
+def format_supervision(summary: dict[str, Any], *, top: int = 5) -> str:
+    """[`summarize_supervision`] as a few lines of text, with the most and the least helpful pairs of tasks."""
+    skipped = ", ".join(f"{count} {reason}" for reason, count in summary["skipped"].items())
+    lines = [
+        f"{summary['num_mined']} query sets of {summary['num_query_tasks']} tasks mined, "
+        f"{summary['num_sets'] - summary['num_mined']} skipped{f' ({skipped})' if skipped else ''}, "
+        f"{summary['diverged_groups']} groups diverged."
+    ]
+    if not summary["num_mined"]:
+        return lines[0]
+    reliability = summary["reliability"]
+    lines.append(
+        f"{summary['num_candidates']} candidates: utility {summary['utility_mean']:+.4f} on average (sd "
+        f"{summary['utility_std']:.4f}), {100 * summary['share_helpful']:.0f} % lower the held-out loss of "
+        f"{summary['base_loss']:.3f}; reliability {'unknown' if reliability is None else f'{reliability:.2f}'} (0: noise, "
+        "1: certain)."
+    )
+    pairs = [pair for pair in summary["task_pairs"] if pair["num_candidates"] >= 5] or summary["task_pairs"]
+    shown = pairs if len(pairs) <= 2 * top else pairs[:top] + pairs[-top:]
+    rows = [
+        [f"{pair['candidate_task']} -> {pair['query_task']}", f"{pair['utility']:+.4f}", str(pair["num_candidates"])]
+        for pair in shown
+    ]
+    lines.append("\n" + format_table(["who helps whom, most and least", "utility", "candidates"], rows))
+    return "\n".join(lines)
+
+
+def format_reranker_metrics(metrics: dict[str, Any]) -> str:
+    """The figures of [`evaluate_reranker`] beside those of the retriever's order and of chance."""
+    rows = [
+        [name, f"{metrics[key]:.3f}", f"{metrics[f'dense_{key}']:.3f}", chance]
+        for name, key, chance in (
+            ("accuracy", "accuracy", "0.500"),
+            ("AUC", "auc", "0.500"),
+            ("rank correlation with utility", "spearman", "0.000"),
+        )
+    ]
+    held_out = f" of {', '.join(metrics['dev_tasks'])}" if "dev_tasks" in metrics else ""
+    table = format_table(["on held-out tasks", "reranker", "dense order", "chance"], rows)
+    return f"{metrics['num_sets']} query sets{held_out}\n\n{table}"
+
+
+def plot_task_utilities(task_pairs: Sequence[dict[str, Any]], path: str | Path) -> None:
+    """Draws which upstream task (columns) helps which (rows): mean utility, one colour bar, empty where nothing was tried.
+
+    Args:
+        task_pairs: of [`summarize_supervision`].
+        path: of the picture (PNG, SVG or PDF by its ending).
+    """
+    figure_class = _figure_class()
+    queries = sorted({pair["query_task"] for pair in task_pairs})
+    candidates = sorted({pair["candidate_task"] for pair in task_pairs})
+    utilities = np.full((len(queries), len(candidates)), np.nan)
+    for pair in task_pairs:
+        place = queries.index(pair["query_task"]), candidates.index(pair["candidate_task"])
+        utilities[place] = pair["utility"]
+    # Each row in units of its own largest value: the losses of two tasks have different scales.
+    largest = np.nanmax(np.abs(utilities), axis=1, keepdims=True)
+    figure = figure_class(figsize=(4 + 0.3 * len(candidates), 3 + 0.28 * len(queries)), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(utilities / np.where(largest > 0, largest, 1), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(candidates)), candidates, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(queries)), queries)
+    axes.set_xlabel("learning from")
+    axes.set_ylabel("queries of")
+    axes.set_title("Which task helps which", loc="left")
+    figure.colorbar(image, label="mean utility, relative to the row's largest (blue: helps)", shrink=0.8)
+    figure.savefig(path, dpi=150)
+
+
+def _figure_class() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Pictures need matplotlib, which is not installed: pip install 'recross_hf[plot]'."
+        ) from error
+    return Figure

@@ -1,43 +1,94 @@
-"""Rerankers: of many retrieved candidates, those to learn from."""
+"""Rerankers: of many retrieved candidates, those to learn from.
+
+To add one, subclass [`Reranker`] and write `rank`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
+from accelerate.utils import gather_object
 from datasets import Dataset
 
-
-class Reranker(Protocol):
-    """Whatever scores candidates for a query set; the paper's is a cross-encoder (section 3.3)."""
-
-    def rank(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
-        """Scores each candidate for all queries together: an array `[num_candidates]` that rises with relevance.
-
-        Under `accelerate launch` the main process alone calls it: nothing in it may wait for the other processes.
-        """
-        ...
+from .processes import process_state
 
 
-def rerank(reranker: Reranker, queries: Sequence[str], retrieved: Dataset, num_kept: int) -> Dataset:
-    """The best `num_kept` of the retrieved examples, best first.
+class Reranker(ABC):
+    """Scores candidates for a query set; the paper's is a cross-encoder (section 3.3).
 
-    Args:
-        retrieved: what [`Retriever.retrieve`] returned.
+    The base class chooses texts and keeps the best with their provenance; a subclass writes [`Reranker.rank`].
 
-    Returns:
-        The examples with a new `rank` and their `score`; among equals, what was retrieved first comes first.
-
-    Raises:
-        ValueError: the reranker did not give one finite score a candidate.
+    Attributes:
+        include_answers: whether candidates are shown with their answers, or their inputs alone.
     """
-    scores = np.asarray(reranker.rank(list(queries), retrieved["input"][:]), dtype=np.float64)
-    if scores.shape != (len(retrieved),) or not np.isfinite(scores).all():
-        raise ValueError(
-            f"Expected {type(reranker).__name__}.rank to give {len(retrieved)} finite scores, one a candidate, found an array "
-            f"{list(scores.shape)}{'' if np.isfinite(scores).all() else ' with NaN or infinity'}."
-        )
+
+    include_answers = False
+
+    @abstractmethod
+    def rank(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
+        """Scores each candidate for all queries together.
+
+        A score may not depend on the other candidates: under `accelerate launch` each process gets some of them. Nothing
+        in it may wait for the other processes.
+
+        Args:
+            queries: the query inputs, at least one.
+            candidates: texts of upstream examples, see [`candidate_texts`].
+
+        Returns:
+            An array `[num_candidates]` that rises with relevance.
+        """
+
+    def rerank(self, queries: Sequence[str], retrieved: Dataset, num_kept: int) -> Dataset:
+        """The best `num_kept` of the retrieved examples, best first.
+
+        Args:
+            retrieved: what [`Retriever.retrieve`] returned.
+
+        Returns:
+            The examples with a new `rank` and their `score`; among equals, what was retrieved first comes first.
+
+        Raises:
+            ValueError: `rank` did not give one finite score a candidate.
+        """
+        return keep_best(retrieved, self._scores(queries, candidate_texts(retrieved, self.include_answers)), num_kept)
+
+    def rerank_in_processes(self, queries: Sequence[str], retrieved: Dataset, num_kept: int) -> Dataset:
+        """As [`Reranker.rerank`], on all processes of `accelerate launch`; each must call it with the same arguments."""
+        state, size = process_state(), 256
+        texts = candidate_texts(retrieved, self.include_answers)
+        starts = range(state.process_index * size, len(texts), state.num_processes * size)
+        mine = [(start, self._scores(queries, texts[start : start + size])) for start in starts]
+        scores = sorted(mine if state.num_processes == 1 else gather_object(mine), key=lambda part: part[0])
+        return keep_best(retrieved, np.concatenate([part for _, part in scores]), num_kept)
+
+    def _scores(self, queries: Sequence[str], texts: list[str]) -> np.ndarray:
+        scores = np.asarray(self.rank(list(queries), texts), dtype=np.float64)
+        if scores.shape != (len(texts),) or not np.isfinite(scores).all():
+            raise ValueError(
+                f"Expected {type(self).__name__}.rank to give {len(texts)} finite scores, one a candidate, found an array "
+                f"{list(scores.shape)}{'' if np.isfinite(scores).all() else ' with NaN or infinity'}."
+            )
+        return scores
+
+
+def keep_best(retrieved: Dataset, scores: np.ndarray, num_kept: int) -> Dataset:
+    """The `num_kept` examples with the highest scores, with their `score` and a new `rank`."""
     best = np.argsort(-scores, kind="stable")[:num_kept]
     kept = retrieved.select(best).remove_columns("rank")
     return kept.add_column("rank", list(range(len(best)))).add_column("score", scores[best].tolist())
+
+
+def candidate_texts(examples: Dataset, include_answers: bool) -> list[str]:
+    """What a reranker reads of each example: its input, or its input and its first reference."""
+    inputs = examples["input"][:]
+    if not include_answers:
+        return inputs
+    return [with_answer(text, accepted[0]) for text, accepted in zip(inputs, examples["references"][:], strict=True)]
+
+
+def with_answer(text: str, answer: str) -> str:
+    """An input and its answer as one text."""
+    return f"{text} {answer}"

@@ -5,9 +5,11 @@ To add one, subclass [`Retriever`] and write `rank`.
 
 from __future__ import annotations
 
+import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +48,24 @@ class Retriever(ABC):
         self.num_allowed = int(self.allowed.sum())
         if not self.num_allowed:
             raise ValueError(f"Nothing is left to retrieve: all {len(upstream)} upstream examples are excluded.")
+
+    @property
+    def tasks(self) -> set[str]:
+        """The tasks that may be retrieved from."""
+        return set(pc.unique(_column(self.upstream, "task").filter(pa.array(self.allowed))).to_pylist())
+
+    def excluding(self, tasks: Collection[str]) -> Self:
+        """The same retriever with more tasks excluded; those that are not upstream have nothing to exclude.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        narrowed = copy.copy(self)
+        narrowed.allowed = self.allowed & ~_is_any_of(self.upstream, "task", tasks)
+        narrowed.num_allowed = int(narrowed.allowed.sum())
+        if not narrowed.num_allowed:
+            raise ValueError(f"Nothing is left to retrieve without {', '.join(sorted(tasks))}.")
+        return narrowed
 
     @abstractmethod
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
@@ -185,19 +205,23 @@ def gather_rows(upstream: Dataset, ranking: Ranking) -> Dataset:
 
 
 def _allowed(upstream: Dataset, tasks: Collection[str], ids: Collection[str]) -> np.ndarray:
-    allowed = np.ones(len(upstream), dtype=bool)
-    for column, excluded in (("task", tasks), ("id", ids)):
-        if not excluded:
-            continue
-        values = upstream.select_columns(column).with_format("arrow")[:][column]
-        is_excluded = pc.is_in(values, value_set=pa.array(sorted(set(excluded)), type=values.type))
-        allowed &= ~is_excluded.to_numpy()
-        if column == "task":
-            known = set(pc.unique(values).to_pylist())
-            unknown = sorted(set(excluded) - known)
-            if unknown:
-                raise ValueError(
-                    f"Expected to exclude upstream tasks, found {', '.join(unknown)}, which are none. Upstream tasks: "
-                    f"{', '.join(sorted(known))}."
-                )
-    return allowed
+    if tasks:
+        known = set(pc.unique(_column(upstream, "task")).to_pylist())
+        unknown = sorted(set(tasks) - known)
+        if unknown:
+            raise ValueError(
+                f"Expected to exclude upstream tasks, found {', '.join(unknown)}, which are none. Upstream tasks: "
+                f"{', '.join(sorted(known))}."
+            )
+    return ~(_is_any_of(upstream, "task", tasks) | _is_any_of(upstream, "id", ids))
+
+
+def _is_any_of(upstream: Dataset, column: str, values: Collection[str]) -> np.ndarray:
+    if not values:
+        return np.zeros(len(upstream), dtype=bool)
+    found = _column(upstream, column)
+    return pc.is_in(found, value_set=pa.array(sorted(set(values)), type=found.type)).to_numpy()
+
+
+def _column(upstream: Dataset, name: str) -> pa.ChunkedArray:
+    return upstream.select_columns(name).with_format("arrow")[:][name]

@@ -1,0 +1,93 @@
+"""Mine supervision for a reranker: which upstream examples help on which queries (Algorithm 1 of the paper).
+
+    accelerate launch examples/mine_supervision.py --pipeline bart0-pipeline --output_dir supervision
+
+Queries come from the pipeline's own upstream examples, or from --example_files of the same tasks. Tasks in --exclude_tasks
+are neither queried nor retrieved: name the tasks that the reranker is to be judged on. A killed run continues when it is
+started again; several processes share the query sets. Written: query_sets/ (what was measured), pairs.parquet (what a
+reranker is trained on), README.md (a data card), summary.json and task_utilities.png (which task helps which).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+from recross_hf import (
+    CrossEncoderReranker,
+    DenseRetriever,
+    ReCrossPipeline,
+    SupervisionArguments,
+    load_examples,
+    load_query_sets,
+    mine_supervision,
+    summarize_supervision,
+)
+from recross_hf.card import supervision_card
+from recross_hf.files import write_json, write_parquet
+from recross_hf.processes import process_state
+from recross_hf.report import format_supervision, plot_task_utilities
+
+
+@dataclass
+class ScriptArguments:
+    output_dir: str = field(metadata={"help": "The folder to write."})
+    pipeline: str | None = field(default=None, metadata={"help": "A pipeline folder; the starter by default."})
+    example_files: list[str] | None = field(
+        default=None, metadata={"help": "Labelled examples to draw queries from; the indexed ones by default."}
+    )
+    columns: list[str] = field(
+        default_factory=list, metadata={"help": "Column mapping, e.g. --columns references=outputs id=example_id"}
+    )
+    exclude_tasks: list[str] = field(default_factory=list, metadata={"help": "Tasks neither queried nor retrieved."})
+    reranker: str | None = field(
+        default=None, metadata={"help": "A reranker of an earlier iteration, to choose the candidates."}
+    )
+    preset: str | None = field(
+        default=None,
+        metadata={"help": "Algorithm 1 to the letter, or as the authors' code.", "choices": ["paper", "as_run"]},
+    )
+
+
+def main() -> None:
+    parser = HfArgumentParser((ScriptArguments, SupervisionArguments))
+    script, _ = parser.parse_args_into_dataclasses()
+    presets = {"paper": {"retrieve_own_task": True}, "as_run": {"retrieve_own_task": True, "sum_token_loss": True}}
+    parser.set_defaults(**presets.get(script.preset, {}))
+    script, args = parser.parse_args_into_dataclasses()
+    pipeline = ReCrossPipeline.from_pretrained(script.pipeline)
+    examples = pipeline.index.dataset
+    if script.example_files is not None:
+        columns = dict(pair.split("=", 1) for pair in script.columns)
+        examples = load_examples(script.example_files, columns=columns)
+    output_dir, start = Path(script.output_dir), time.perf_counter()
+    pairs = mine_supervision(
+        pipeline.upstream_model,
+        pipeline.processing_class,
+        DenseRetriever(pipeline.index),
+        examples,
+        output_dir,
+        args,
+        reranker=CrossEncoderReranker.from_pretrained(script.reranker) if script.reranker else None,
+        exclude_tasks=script.exclude_tasks,
+    )
+    if process_state().is_main_process:
+        summary = summarize_supervision(load_query_sets(output_dir).select(range(args.num_query_sets)))
+        summary["seconds"] = round(time.perf_counter() - start, 1)
+        summary["num_pairs"] = len(pairs)
+        write_parquet(pairs, output_dir / "pairs.parquet")
+        write_json(output_dir / "summary.json", summary)
+        supervision_card(args=args, summary=summary).save(output_dir / "README.md")
+        plot_task_utilities(summary["task_pairs"], output_dir / "task_utilities.png")
+        print(
+            f"\n{format_supervision(summary)}\n\nWritten to {output_dir}/: query_sets/, pairs.parquet, README.md, "
+            "summary.json, task_utilities.png"
+        )
+    process_state().wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main()

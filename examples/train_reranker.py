@@ -1,0 +1,83 @@
+"""Train a reranker on mined pairs, and put it into a pipeline.
+
+    accelerate launch examples/train_reranker.py --pairs supervision/pairs.parquet --output_dir reranker \
+        --model_name_or_path FacebookAI/roberta-base --num_dev_tasks 4
+
+    accelerate launch examples/train_reranker.py --pairs supervision/pairs.parquet --output_dir reranker \
+        --objective pairwise --group_by_query --add_to_pipeline bart0-pipeline
+
+The dev split holds out whole tasks. What is printed and written to dev_metrics.json: how well the reranker tells what helps
+there, beside the dense retriever's own order and chance. Every argument of `TrainingArguments` works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser, set_seed
+
+from recross_hf import ReCrossPipeline, RerankerTrainingArguments, split_by_task
+from recross_hf.files import write_json
+from recross_hf.objectives import binary, pairwise, regression
+from recross_hf.report import format_reranker_metrics
+from recross_hf.reranker_trainer import RerankerTrainer
+
+OBJECTIVES = {"binary": binary, "regression": regression, "pairwise": pairwise}
+
+
+@dataclass
+class ScriptArguments:
+    pairs: str = field(metadata={"help": "pairs.parquet of mine_supervision.py."})
+    model_name_or_path: str = field(
+        default="FacebookAI/roberta-base", metadata={"help": "An encoder, or a cross-encoder with one label."}
+    )
+    objective: str = field(
+        default="binary", metadata={"help": "What to learn; binary as in the paper.", "choices": list(OBJECTIVES)}
+    )
+    dev_tasks: list[str] | None = field(default=None, metadata={"help": "Query tasks to hold out."})
+    num_dev_tasks: int = field(default=4, metadata={"help": "Or how many, drawn at random; 0 trains on all."})
+    add_to_pipeline: str | None = field(default=None, metadata={"help": "A pipeline folder to put the reranker into."})
+
+
+def main() -> None:
+    parser = HfArgumentParser((ScriptArguments, RerankerTrainingArguments))
+    parser.set_defaults(report_to="none")
+    script, args = parser.parse_args_into_dataclasses()
+    set_seed(args.seed)
+    pairs = Dataset.from_parquet(script.pairs)
+    train, dev = pairs, None
+    if script.dev_tasks or script.num_dev_tasks:
+        number = None if script.dev_tasks else script.num_dev_tasks
+        train, dev = split_by_task(pairs, dev_tasks=script.dev_tasks, num_dev_tasks=number, seed=args.seed)
+    trainer = RerankerTrainer(
+        AutoModelForSequenceClassification.from_pretrained(script.model_name_or_path, num_labels=1, dtype="float32"),
+        args,
+        train_dataset=train,
+        eval_dataset=dev,
+        processing_class=AutoTokenizer.from_pretrained(script.model_name_or_path),
+        objective=OBJECTIVES[script.objective],
+    )
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.save_model()
+    metrics = trainer.evaluate(metric_key_prefix="dev") if dev is not None else None
+    if trainer.is_world_process_zero():
+        if metrics is not None:
+            metrics = {name.removeprefix("dev_"): value for name, value in metrics.items()}
+            metrics["dev_tasks"] = sorted(set(dev["query_task"][:]))
+            write_json(Path(args.output_dir) / "dev_metrics.json", metrics)
+            print(f"\n{format_reranker_metrics(metrics)}")
+        if script.add_to_pipeline:
+            pipeline = ReCrossPipeline.from_pretrained(script.add_to_pipeline)
+            pipeline.reranker = trainer.reranker()
+            pipeline.save_pretrained(script.add_to_pipeline)
+        print(f"\nWritten to {args.output_dir}/" + f" and {script.add_to_pipeline}/" * bool(script.add_to_pipeline))
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""What a few examples teach a model: fine-tune on a group, measure the loss on held-out examples, put the weights back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
+
+from .arguments import SupervisionArguments
+from .batching import longest_input, token_budget_batches
+from .trainer import ExampleCollator, TokenizedExamples
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+Batch = dict[str, Any]
+
+
+class GroupTrainer:
+    """Fine-tunes a model on one group of examples after another, each time from the same weights.
+
+    ```python
+    with GroupTrainer(model, tokenizer, SupervisionArguments()) as trainer:
+        held_out = trainer.held_out(examples)
+        base_loss = trainer.loss(held_out)
+        candidates = trainer.tokenize(retrieved)
+        group_loss = trainer.loss_after([candidates[3], candidates[14]], held_out)
+    ```
+
+    Nothing is copied or built anew for a group: weights go back in place, the optimizer's state to zero, texts are tokenised
+    and padded once. Beyond what training itself holds (weights, gradients, two moments) there is one copy of the trainable
+    weights. Dropout is off: a loss then differs between groups because of the groups. Where all of the encoder is frozen,
+    what it makes of a text is computed once.
+
+    On leaving the `with` block the model is as it was.
+
+    Args:
+        model: any `AutoModelForSeq2SeqLM`; fine-tuned where it is.
+        processing_class: its tokenizer.
+        args: settings; see [`SupervisionArguments`].
+        peft_config: fine-tune a small adapter in place of all weights.
+
+    Raises:
+        ValueError: `args.trainable_parameters` matches no parameter.
+        TypeError: `model` is a PEFT model already, or no sequence-to-sequence model.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processing_class: PreTrainedTokenizerBase,
+        args: SupervisionArguments,
+        *,
+        peft_config: PeftConfig | None = None,
+    ) -> None:
+        if hasattr(model, "peft_config"):
+            raise TypeError("Expected a model without adapters, found a PEFT model. Pass its base model and `peft_config`.")
+        if not model.config.is_encoder_decoder:
+            raise TypeError(f"Expected a sequence-to-sequence model, found {type(model).__name__}.")
+        self.model = model
+        self.args = args
+        self.peft_config = peft_config
+        self.processing_class = processing_class
+        self.collator = ExampleCollator(processing_class, model=model)
+        self.device = model.device
+        self.token_budget = 16_384 if self.device.type == "cuda" else 2_048
+        if args.trainable_parameters is not None and not any(
+            re.search(args.trainable_parameters, name) for name, _ in model.named_parameters()
+        ):
+            names = ", ".join(dict.fromkeys(name.split(".layer")[0] for name, _ in model.named_parameters()))
+            raise ValueError(
+                f"Expected `trainable_parameters` to match names of parameters, found {args.trainable_parameters!r}, which "
+                f"matches none. Names begin with: {names[:400]}."
+            )
+
+    # ---- the model: as it was, before and after ----------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._required_grad = [parameter.requires_grad for parameter in self.model.parameters()]
+        self._parameters_before = list(self.model.parameters())
+        self._was_training = self.model.training
+        self._peft_model = None
+        if self.peft_config is not None:
+            from peft import get_peft_model
+
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                torch.manual_seed(self.args.seed)  # of the adapter's first weights
+                self._peft_model = get_peft_model(self.model, self.peft_config)
+        elif self.args.trainable_parameters is not None:
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(re.search(self.args.trainable_parameters, name) is not None)
+        self.model.eval()
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._initial = [parameter.detach().clone() for parameter in self.parameters]
+        self._optimizer = torch.optim.AdamW(
+            self.parameters, lr=self.args.learning_rate, weight_decay=0.0, fused=self.parameters[0].is_floating_point()
+        )
+        self._encoder = self.model.get_encoder()
+        self.encoder_is_frozen = not any(parameter.requires_grad for parameter in self._encoder.parameters())
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
+        if self._peft_model is not None:
+            self._peft_model.unload()
+        for parameter, required in zip(self._parameters_before, self._required_grad, strict=True):
+            parameter.requires_grad_(required)
+            parameter.grad = None
+        self.model.train(self._was_training)
+        del self._initial, self._optimizer, self._parameters_before, self._peft_model, self.parameters
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        torch._foreach_copy_(self.parameters, self._initial)
+        for state in self._optimizer.state.values():
+            for moment in state.values():
+                moment.zero_()
+
+    # ---- texts, prepared once ------------------------------------------------------------------------------------------
+
+    def tokenize(self, examples: Dataset) -> list[Batch]:
+        """Examples as token ids, to be chosen for groups; with a frozen encoder also its outputs `[length, d]`."""
+        tokenized = TokenizedExamples(
+            examples,
+            self.processing_class,
+            min(self.args.max_input_length, longest_input(self.model.get_encoder(), self.processing_class)),
+            self.args.max_target_length,
+        ).items
+        if self.encoder_is_frozen:
+            for rows in token_budget_batches([len(item["input_ids"]) for item in tokenized], self.token_budget):
+                hidden = self._encode(self._padded([tokenized[row] for row in rows]))
+                for row, states in zip(rows, hidden, strict=True):
+                    tokenized[row] = tokenized[row] | {"states": states[: len(tokenized[row]["input_ids"])]}
+        return tokenized
+
+    def held_out(self, examples: Dataset) -> list[Batch]:
+        """Examples as batches on the device, sorted by length, for [`loss`]."""
+        items = self.tokenize(examples)
+        lengths = [len(item["input_ids"]) + len(item["labels"]) for item in items]
+        return [self._batch([items[row] for row in rows]) for rows in token_budget_batches(lengths, self.token_budget)]
+
+    def _batch(self, items: Sequence[Batch]) -> Batch:
+        states = [item["states"] for item in items if "states" in item]
+        batch = self._padded([{name: item[name] for name in ("input_ids", "labels")} for item in items])
+        if states:
+            del batch["input_ids"]
+            padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
+            batch["encoder_outputs"] = BaseModelOutput(last_hidden_state=padded)
+        return batch
+
+    def _padded(self, items: Sequence[Batch]) -> Batch:
+        batch = self.collator(list(items))
+        if self.processing_class.padding_side != "right":
+            raise ValueError("Expected a tokenizer that pads on the right. Set `tokenizer.padding_side = 'right'`.")
+        return {name: values.to(self.device, non_blocking=True) for name, values in batch.items()}
+
+    @torch.no_grad()
+    def _encode(self, batch: Batch) -> torch.Tensor:
+        with self._autocast():
+            hidden = self._encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        return hidden.last_hidden_state
+
+    # ---- training and measuring ----------------------------------------------------------------------------------------
+
+    def loss_after(self, group: Sequence[Batch], held_out: Sequence[Batch]) -> float:
+        """Held-out loss of the model fine-tuned on a group; the weights are back when it returns.
+
+        Returns:
+            The loss, NaN or infinite where training diverged.
+        """
+        size = self.args.per_device_train_batch_size
+        batches = [self._batch(group[start : start + size]) for start in range(0, len(group), size)]
+        try:
+            for _ in range(self.args.num_train_epochs):
+                for batch in batches:
+                    self._step(batch)
+            return self.loss(held_out)
+        finally:
+            self._restore()
+
+    def _step(self, batch: Batch) -> None:
+        losses, mask = self._token_losses(batch)
+        ((losses * mask).sum() / mask.sum()).backward()
+        if self.args.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.args.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
+    @torch.no_grad()
+    def loss(self, held_out: Sequence[Batch]) -> float:
+        """Mean over the examples of each one's mean loss a token (of its sum, with `sum_token_loss`)."""
+        total, count = torch.zeros((), dtype=torch.float64), 0
+        sums = []
+        for batch in held_out:
+            losses, mask = self._token_losses(batch)
+            of_example = (losses * mask).sum(dim=1)
+            if not self.args.sum_token_loss:
+                of_example = of_example / mask.sum(dim=1)
+            sums.append(of_example.double().sum())
+            count += len(of_example)
+        # The one moment a group when the host waits for the device.
+        total = torch.stack(sums).sum()
+        return float(total) / count
+
+    def _token_losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses `[n, length]` and the mask of the tokens that count."""
+        labels = batch["labels"]
+        inputs = {name: values for name, values in batch.items() if name != "labels"}
+        with self._autocast():
+            logits = self.model(**inputs, use_cache=False).logits
+        losses = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
+        )
+        return losses.view_as(labels), (labels != -100).float()
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.args.bf16):
+            yield

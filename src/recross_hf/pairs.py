@@ -1,0 +1,108 @@
+"""Pairs of texts as token ids for a cross-encoder: each text tokenised once, however many pairs it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+TokenIds = list[int]
+
+
+class PairTokenizer:
+    """Joins two tokenised texts as the tokenizer itself would, e.g. `[CLS] first [SEP] second [SEP]`.
+
+    Args:
+        processing_class: the model's tokenizer, a fast one.
+        max_length: tokens a pair, special ones included.
+
+    Raises:
+        ValueError: the tokenizer puts nothing between two texts, or `max_length` leaves no room for them.
+    """
+
+    def __init__(self, processing_class: PreTrainedTokenizerBase, max_length: int) -> None:
+        self.processing_class = processing_class
+        probe = processing_class("a", "a", return_token_type_ids=True)
+        ids, types = probe["input_ids"], probe["token_type_ids"]
+        of = probe.sequence_ids(0)
+        if 1 not in of or None not in of[of.index(0) : of.index(1)]:
+            raise ValueError(
+                f"Expected a tokenizer that puts a separator between the two texts of a pair, found "
+                f"{processing_class.decode(ids)!r} for 'a' and 'a' ({type(processing_class).__name__}). Choose an encoder with "
+                "pair support (BERT, RoBERTa, DeBERTa, MiniLM), or give the tokenizer a pair template."
+            )
+        end_of_first = len(of) - 1 - of[::-1].index(0)
+        end_of_second = len(of) - 1 - of[::-1].index(1)
+        parts = (slice(0, of.index(0)), slice(end_of_first + 1, of.index(1)), slice(end_of_second + 1, None))
+        self.specials = tuple(ids[part] for part in parts)
+        self.special_types = tuple(types[part] for part in parts)
+        self.text_types = (types[of.index(0)], types[of.index(1)])
+        self.num_special = sum(map(len, self.specials))
+        self.has_types = "token_type_ids" in processing_class.model_input_names
+        if max_length < self.num_special + 2:
+            raise ValueError(f"Expected `max_length` to be at least {self.num_special + 2}, found {max_length}.")
+        self.room = max_length - self.num_special
+
+    def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Token ids of each text alone, whole and without special tokens: how long it is decides how a pair is cut."""
+        return [
+            ids
+            for start in range(0, len(texts), 512)
+            for ids in self.processing_class(
+                list(texts[start : start + 512]),
+                add_special_tokens=False,
+                return_attention_mask=False,
+                verbose=False,
+            )["input_ids"]
+        ]
+
+    def cut(self, first: int, second: int) -> tuple[int, int]:
+        """How many tokens of each side are kept: the longer is cut first, and of two long ones each keeps half.
+
+        As `truncation="longest_first"`, so that others who open the model see the same pairs.
+        """
+        if first + second <= self.room:
+            return first, second
+        half = self.room // 2
+        if min(first, second) > half:
+            # The odd token goes to the longer side.
+            return (self.room - half, half) if first > second else (half, self.room - half)
+        return (self.room - second, second) if first > second else (first, self.room - first)
+
+    def length(self, first: int, second: int) -> int:
+        """Tokens of a pair of texts with so many tokens."""
+        return min(first + second, self.room) + self.num_special
+
+    def join(self, first: TokenIds, second: TokenIds) -> dict[str, TokenIds]:
+        """The pair as `input_ids` and, where the model takes them, `token_type_ids`."""
+        first_kept, second_kept = self.cut(len(first), len(second))
+        start, middle, end = self.specials
+        joined = {"input_ids": [*start, *first[:first_kept], *middle, *second[:second_kept], *end]}
+        if self.has_types:
+            start, middle, end = self.special_types
+            first_type, second_type = self.text_types
+            joined["token_type_ids"] = [
+                *start,
+                *[first_type] * first_kept,
+                *middle,
+                *[second_type] * second_kept,
+                *end,
+            ]
+        return joined
+
+    def pad(self, pairs: Sequence[dict[str, TokenIds]]) -> dict[str, torch.Tensor]:
+        """Joined pairs as tensors `[n, longest]`, with an `attention_mask` where there is padding."""
+        longest = max(len(pair["input_ids"]) for pair in pairs)
+        fill = {
+            "input_ids": self.processing_class.pad_token_id,
+            "token_type_ids": self.processing_class.pad_token_type_id,
+        }
+        batch = {
+            name: torch.tensor([pair[name] + [fill[name]] * (longest - len(pair[name])) for pair in pairs])
+            for name in pairs[0]
+        }
+        lengths = torch.tensor([len(pair["input_ids"]) for pair in pairs])
+        if lengths.min() < longest:  # without a mask, attention takes its faster path
+            batch["attention_mask"] = (torch.arange(longest)[None, :] < lengths[:, None]).long()
+        return batch
