@@ -1,4 +1,4 @@
-"""Make the starter that comes with the package, from a seed: tasks, tokenizer, model, index.
+"""Make the starter that comes with the package, from a seed: tasks, tokenizer, model, index, reranker.
 
     python examples/build_starter.py
 
@@ -18,6 +18,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    BertConfig,
+    BertForSequenceClassification,
     HfArgumentParser,
     PreTrainedTokenizerFast,
     set_seed,
@@ -120,6 +122,42 @@ def untrained_model(tokenizer: PreTrainedTokenizerFast) -> BartForConditionalGen
         forced_eos_token_id=None,
     )
     return BartForConditionalGeneration(config)
+
+
+def untrained_reranker(model: BartForConditionalGeneration) -> BertForSequenceClassification:
+    """A cross-encoder that begins with the upstream model's encoder: BART's layers are BERT's under other names."""
+    encoder, config = model.get_encoder(), model.config
+    reranker = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.d_model,
+            num_hidden_layers=config.encoder_layers,
+            num_attention_heads=config.encoder_attention_heads,
+            intermediate_size=config.encoder_ffn_dim,
+            max_position_embeddings=config.max_position_embeddings,
+            hidden_dropout_prob=0.1,
+            pad_token_id=config.pad_token_id,
+            num_labels=1,
+        )
+    )
+    embeddings = reranker.bert.embeddings
+    embeddings.word_embeddings.load_state_dict(encoder.embed_tokens.state_dict())
+    positions = encoder.embed_positions
+    embeddings.position_embeddings.weight.data.copy_(positions.weight[positions.offset :])
+    embeddings.LayerNorm.load_state_dict(encoder.layernorm_embedding.state_dict())
+    for ours, theirs in zip(reranker.bert.encoder.layer, encoder.layers, strict=True):
+        for name, source in (
+            ("attention.self.query", "self_attn.q_proj"),
+            ("attention.self.key", "self_attn.k_proj"),
+            ("attention.self.value", "self_attn.v_proj"),
+            ("attention.output.dense", "self_attn.out_proj"),
+            ("attention.output.LayerNorm", "self_attn_layer_norm"),
+            ("intermediate.dense", "fc1"),
+            ("output.dense", "fc2"),
+            ("output.LayerNorm", "final_layer_norm"),
+        ):
+            ours.get_submodule(name).load_state_dict(theirs.get_submodule(source).state_dict())
+    return reranker
 
 
 def main() -> None:

@@ -56,6 +56,16 @@ def encoder(bart, tokenizer):
 
 
 @pytest.fixture(scope="session")
+def pair_tokenizer():
+    return tiny.pair_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def cross_encoder(pair_tokenizer):
+    return tiny.cross_encoder(pair_tokenizer)
+
+
+@pytest.fixture(scope="session")
 def examples():
     return tiny.examples()
 

@@ -1,4 +1,4 @@
-"""Builds an index, retrieves and evaluates; run by `test_distributed.py` in one process and in two."""
+"""Builds an index, retrieves, reranks, evaluates and mines; run by `test_distributed.py` in one process and in two."""
 
 import json
 import sys
@@ -12,20 +12,58 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from recross_hf import (
     AdaptationArguments,
+    CrossEncoderReranker,
     DenseRetriever,
     MeanPooledEncoder,
     RetrievalAugmentedAdapter,
+    SupervisionArguments,
     UpstreamIndex,
     encode_in_processes,
+    load_query_sets,
+    mine_supervision,
 )
 
 NUM_EVALUATED = 13  # odd, and no multiple of the batch: the last batch of two processes is padded
+NUM_RERANKED = [10, 150]  # of 20 and 300: all of them in one shard, and in two
 
 
 def evaluation_set(examples: Dataset) -> Dataset:
     """Every third answer is beyond any model, so that rows counted twice change the scores."""
     rows = examples.shuffle(seed=1).select(range(NUM_EVALUATED)).to_list()
     return Dataset.from_list([row | ({"references": ["qqq"]} if n % 3 == 0 else {}) for n, row in enumerate(rows)])
+
+
+def reranker() -> CrossEncoderReranker:
+    tokenizer = tiny.pair_tokenizer()
+    return CrossEncoderReranker(tiny.cross_encoder(tokenizer), tokenizer)
+
+
+def reranked_by(reranker, model, encoder, index, examples, folder: Path, num_retrieved: int) -> list[dict]:
+    """What an adapter would train on, where the reranker's choice is spread over the processes."""
+    args = AdaptationArguments(output_dir=str(folder / "reranked"), use_cpu=True, num_retrieved=num_retrieved)
+    adapter = RetrievalAugmentedAdapter(
+        model,
+        args,
+        retriever=DenseRetriever(index),
+        reranker=reranker,
+        query_dataset=examples["input"][::4],
+        processing_class=encoder.processing_class,
+    )
+    return adapter.retrieve().to_list()
+
+
+def mined(model, encoder, index, examples, folder: Path) -> list[dict]:
+    args = SupervisionArguments(
+        num_query_sets=3,
+        num_queries=2,
+        num_held_out=6,
+        num_candidates=9,
+        group_size=4,
+        num_rounds=2,
+        num_labelled=4,
+        learning_rate=1e-3,
+    )
+    return mine_supervision(model, encoder.processing_class, DenseRetriever(index), examples, folder, args).to_list()
 
 
 def main(model_folder: str, output_dir: str, num_processes: int) -> None:
@@ -59,6 +97,8 @@ def main(model_folder: str, output_dir: str, num_processes: int) -> None:
     adapter.train()
     adapter.save_model()
     everywhere = encode_in_processes(encoder, examples["input"][:], shard_size=5)
+    reranked = [reranked_by(reranker(), model, encoder, index, examples, folder, number) for number in NUM_RERANKED]
+    pairs = mined(AutoModelForSeq2SeqLM.from_pretrained(model_folder), encoder, index, examples, folder / "mined")
     if state.is_main_process:
         np.savez(
             folder / "vectors.npz",
@@ -70,6 +110,9 @@ def main(model_folder: str, output_dir: str, num_processes: int) -> None:
             "scores": adapter.scores,
             "predictions": predictions,
             "retrieved": adapter.retrieved.to_list(),
+            "reranked": reranked,
+            "pairs": pairs,
+            "sets": [[row["set"], row["task"], row["base_loss"]] for row in load_query_sets(folder / "mined")],
             "losses": [entry["train_loss"] for entry in adapter.state.log_history if "train_loss" in entry],
             "files": sorted(path.name for path in (folder / "index").iterdir()),
         }

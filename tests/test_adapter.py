@@ -13,6 +13,7 @@ from recross_hf import (
     DenseRetriever,
     ExampleTrainer,
     RandomRetriever,
+    Reranker,
     RetrievalAugmentedAdapter,
     Retriever,
 )
@@ -27,13 +28,22 @@ def lora() -> LoraConfig:
 @pytest.fixture
 def make_adapter(bart, tokenizer, index, queries, tmp_path):
     def make(
-        model=bart, *, method="full", folder="adapted", retriever=None, eval_dataset=None, callbacks=None, **settings
+        model=bart,
+        *,
+        method="full",
+        folder="adapted",
+        retriever=None,
+        reranker=None,
+        eval_dataset=None,
+        callbacks=None,
+        **settings,
     ):
         settings = {"max_steps": 4, "learning_rate": 1e-2, "num_retrieved": 12, "max_target_length": 10} | settings
         return RetrievalAugmentedAdapter(
             model,
             AdaptationArguments(output_dir=str(tmp_path / folder), use_cpu=True, disable_tqdm=True, **settings),
             retriever=retriever or DenseRetriever(index),
+            reranker=reranker,
             query_dataset=queries,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
@@ -83,6 +93,33 @@ def test_what_was_retrieved_before_training_is_kept(make_adapter, examples):
     adapter.retriever = NoRetriever(examples)
     adapter.train()
     assert adapter.retrieved is found
+
+
+class LongestFirst(Reranker):
+    def rank(self, queries, candidates):
+        return np.array([len(candidate) for candidate in candidates])
+
+
+def test_a_reranker_chooses_among_more_than_are_trained_on(make_adapter, index, queries, tmp_path):
+    adapter = make_adapter(reranker=LongestFirst(), num_retrieved=9, upsampling_ratio=1.5, max_steps=1)
+    adapter.train()
+    found = DenseRetriever(index).retrieve(queries, 14)
+    assert adapter.retrieved.to_list() == LongestFirst().rerank(queries, found, 9).to_list()
+    assert len(adapter.train_dataset) == 9
+    adapter.save_model()
+    adapter.create_model_card()
+    saved = Dataset.from_parquet(str(tmp_path / "adapted" / "retrieved.parquet"))
+    assert {"rank", "query", "distance", "score"} <= set(saved.column_names)
+
+
+def test_it_says_how_long_retrieving_and_reranking_took(make_adapter):
+    dense, reranking = make_adapter(), make_adapter(reranker=LongestFirst())
+    assert dense.seconds == reranking.seconds == {}
+    dense.retrieve()
+    reranking.retrieve()
+    assert list(dense.seconds) == ["retrieve"]
+    assert list(reranking.seconds) == ["retrieve", "rerank"]
+    assert all(duration > 0 for duration in reranking.seconds.values())
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -270,6 +307,8 @@ def test_wrong_types_are_refused(bart, tokenizer, index, examples, queries, tmp_
         TypeError, match=r"Retriever, found UpstreamIndex. For an index, pass `DenseRetriever\(index\)`"
     ):
         RetrievalAugmentedAdapter(bart, args, **good | {"retriever": index})
+    with pytest.raises(TypeError, match=r"`reranker` to be a Reranker, found HashEncoder\. Subclass `Reranker`"):
+        RetrievalAugmentedAdapter(bart, args, **good, reranker=tiny.HashEncoder())
     with pytest.raises(
         TypeError, match="no `train_dataset` to pass: the examples to train on come from the retriever"
     ):

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
-from recross_hf import AdaptationArguments, ExampleTrainingArguments
+from recross_hf import AdaptationArguments, ExampleTrainingArguments, SupervisionArguments
 
 
 def test_the_defaults_are_the_papers(tmp_path):
@@ -29,6 +29,7 @@ def test_as_run_differs_from_the_paper_and_takes_overrides():
         ({"max_input_length": 0}, "`max_input_length` must be at least 1 token, found 0"),
         ({"max_target_length": -1}, "`max_target_length` must be at least 1 token, found -1"),
         ({"num_retrieved": 0}, "`num_retrieved` must be at least 1, found 0"),
+        ({"upsampling_ratio": 0.5}, "`upsampling_ratio` must be at least 1, found 0.5"),
         ({"predict_with_generate": False}, "`predict_with_generate` must be True.*leave `eval_strategy` at 'no'"),
     ],
 )
@@ -63,3 +64,57 @@ def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line(
 def test_arguments_that_would_be_ignored_or_do_harm_are_refused(arguments, match, tmp_path):
     with pytest.raises(ValueError, match=match):
         AdaptationArguments(output_dir=tmp_path, use_cpu=True, **arguments)
+
+
+# ---- mining ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_the_mining_are_those_of_the_authors_code():
+    args = SupervisionArguments()
+    assert (args.num_queries, args.num_held_out, args.num_candidates, args.group_size) == (8, 100, 100, 20)
+    assert (args.num_rounds, args.num_labelled, args.learning_rate, args.upsampling_ratio) == (3, 8, 3e-5, 2.0)
+    assert (args.num_train_epochs, args.per_device_train_batch_size) == (1, 2)
+    faults = {"retrieve_own_task": True, "sum_token_loss": True}
+    assert {name: getattr(args, name) for name in faults} == dict.fromkeys(faults, False)
+    assert SupervisionArguments.paper() == dataclasses.replace(args, retrieve_own_task=True)
+    assert SupervisionArguments.as_run(seed=3) == dataclasses.replace(args, **faults, seed=3)
+    assert SupervisionArguments.as_run(sum_token_loss=False) == SupervisionArguments.paper()
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        *(
+            ({name: 0}, f"`{name}` must be at least 1, found 0")
+            for name in ("num_query_sets", "num_queries", "num_held_out", "group_size", "num_rounds", "num_labelled")
+        ),
+        *(
+            ({name: 0}, f"`{name}` must be at least 1, found 0")
+            for name in ("num_train_epochs", "per_device_train_batch_size", "max_input_length", "max_target_length")
+        ),
+        ({"upsampling_ratio": 0.9}, "`upsampling_ratio` must be at least 1, found 0.9"),
+        (
+            {"num_labelled": 51},
+            "`num_candidates` to be at least 2 x `num_labelled` = 102, so that no candidate is both .*, found 100",
+        ),
+        (
+            {"group_size": 100},
+            "`group_size` to be less than `num_candidates`, found 100 and 100: with one group, all candidates",
+        ),
+        ({"trainable_parameters": "(decoder"}, r"to be a regular expression, found '\(decoder': missing \)"),
+    ],
+)
+def test_a_mining_that_could_find_nothing_is_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        SupervisionArguments(**settings)
+
+
+def test_every_setting_of_the_mining_is_documented_and_can_be_given_on_the_command_line():
+    assert all(len(field.metadata["help"]) > 15 for field in dataclasses.fields(SupervisionArguments))
+    line = (
+        "--num_labelled 50 --retrieve_own_task --trainable_parameters ^decoder --num_rounds 1 --upsampling_ratio 1.5"
+    )
+    (args,) = HfArgumentParser(SupervisionArguments).parse_args_into_dataclasses(line.split())
+    assert args == SupervisionArguments(
+        num_labelled=50, retrieve_own_task=True, trainable_parameters="^decoder", num_rounds=1, upsampling_ratio=1.5
+    )

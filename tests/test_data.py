@@ -3,13 +3,14 @@ import json
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recross_hf import load_examples, load_queries
-from recross_hf.data import EXAMPLE_FEATURES, ExampleError
+from recross_hf.data import EXAMPLE_FEATURES, ExampleError, take_rows
 
 ROWS = [
     {"id": "a", "task": "t1", "template": "p", "input": "first", "references": ["yes", "yeah"]},
@@ -388,3 +389,14 @@ def test_texts_survive_parquet(rows):
 def test_one_text_is_no_query_set(text):
     with pytest.raises(ExampleError, match=r"found one text \(.*Pass `\[text\]`"):
         load_queries(text)
+
+
+def test_rows_are_taken_in_any_order_and_with_any_index(examples):
+    shuffled = examples.shuffle(seed=0)
+    indexed = shuffled.add_column("vector", [[float(number)] for number in range(48)])
+    indexed.add_faiss_index("vector")  # `select` refuses it
+    for rows in ([5, 2, 5], np.array([47, 0]), []):
+        taken = take_rows(shuffled, rows)
+        assert taken.features == examples.features
+        assert taken.to_list() == [shuffled[int(row)] for row in rows]
+        assert take_rows(indexed, rows)["id"][:] == taken["id"][:]

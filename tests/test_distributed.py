@@ -62,6 +62,31 @@ def test_the_same_examples_are_retrieved(one_and_two):
     np.testing.assert_allclose(*distances, atol=1e-4)
 
 
+def test_the_same_examples_are_reranked(one_and_two):
+    (one, _), (two, _) = one_and_two
+    for reranked_by_one, reranked_by_two, number in zip(
+        one["reranked"], two["reranked"], distributed_script.NUM_RERANKED, strict=True
+    ):
+        for column in ("id", "rank", "query"):
+            assert [row[column] for row in reranked_by_two] == [row[column] for row in reranked_by_one]
+        scores = [[row["score"] for row in rows] for rows in (reranked_by_one, reranked_by_two)]
+        np.testing.assert_allclose(*scores, atol=1e-5)
+        assert scores[0] == sorted(scores[0], reverse=True)
+        assert len(scores[0]) == number
+
+
+def test_the_same_pairs_are_mined(one_and_two):
+    (one, _), (two, _) = one_and_two
+    assert [row[:2] for row in two["sets"]] == [row[:2] for row in one["sets"]]
+    assert [row[0] for row in two["sets"]] == [0, 1, 2]
+    assert len(two["pairs"]) == 3 * 2 * 8
+    for pairs in (one["pairs"], two["pairs"]):
+        pairs.sort(key=lambda pair: (pair["set"], pair["query_id"], pair["candidate_id"]))
+    utilities = [[pair.pop("utility") for pair in pairs] for pairs in (one["pairs"], two["pairs"])]
+    np.testing.assert_allclose(*utilities, atol=1e-5)
+    assert two["pairs"] == one["pairs"]
+
+
 def test_the_scores_are_over_the_examples_and_not_over_padding(one_and_two):
     (one, _), (two, _) = one_and_two
     assert len(two["predictions"]) == distributed_script.NUM_EVALUATED

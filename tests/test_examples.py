@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
+from huggingface_hub import DatasetCard
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertModel
 
-from recross_hf import ReCrossPipeline, load_examples
+from recross_hf import CrossEncoderReranker, ReCrossPipeline, load_examples, load_query_sets
+from recross_hf.supervision import PAIR_FEATURES
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 FAST = ["--use_cpu", "--disable_tqdm", "true", "--report_to", "none", "--save_strategy", "no"]
@@ -159,6 +162,97 @@ def test_lora_on_random_examples_without_an_evaluation(folder, pipeline_folder):
     base = AutoModelForSeq2SeqLM.from_pretrained(pipeline_folder / "upstream_model")
     model = PeftModel.from_pretrained(base, folder / "lora")
     assert model.peft_config["default"].r == 2
+
+
+@pytest.fixture(scope="module")
+def mined(folder, pipeline_folder):
+    """The folder of mined supervision, and what was printed."""
+    output = run(
+        folder,
+        "mine_supervision.py",
+        *("--pipeline", "pipeline", "--output_dir", "supervision", "--preset", "as_run", "--num_query_sets", 5),
+        *("--num_queries", 2, "--num_held_out", 6, "--num_candidates", 40, "--group_size", 10, "--num_rounds", 2),
+        *("--num_labelled", 3, "--learning_rate", 1e-2, "--max_target_length", 8),
+    )
+    return folder / "supervision", output
+
+
+def test_supervision_is_mined(mined):
+    folder, output = mined
+    assert "Written to supervision/: query_sets/, pairs.parquet" in output
+    sets = load_query_sets(folder)
+    assert len(sets) == 5
+    settings = json.loads((folder / "supervision.json").read_text())
+    preset = {"retrieve_own_task": True, "sum_token_loss": True}
+    assert {name: settings[name] for name in preset} == preset
+    pairs = Dataset.from_parquet(str(folder / "pairs.parquet"))
+    assert pairs.features == PAIR_FEATURES
+    assert set(pairs["label"]) == {0, 1}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["num_sets"], summary["num_pairs"]) == (5, len(pairs))
+    assert summary["seconds"] > 0
+    assert sum(pair["num_candidates"] for pair in summary["task_pairs"]) == summary["num_candidates"]
+    assert f"{summary['num_mined']} query sets of" in output
+    card = DatasetCard.load(folder / "README.md")
+    assert card.data.to_dict()["configs"] == [{"config_name": "default", "data_files": "pairs.parquet"}]
+    assert f"| num pairs | {len(pairs)} |" in card.text
+    assert "| `retrieve_own_task` | True |" in card.text
+    assert (folder / "task_utilities.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "task_utilities.png").stat().st_size > 5000
+
+
+@pytest.fixture(scope="module")
+def reranking_folder(folder, pipeline_folder, mined):
+    """A copy of the pipeline with a reranker trained on what was mined."""
+    tokenizer = tiny.pair_tokenizer()
+    tiny.cross_encoder(tokenizer).save_pretrained(folder / "cross")
+    tokenizer.save_pretrained(folder / "cross")
+    shutil.copytree(pipeline_folder, folder / "reranking")
+    output = run(
+        folder,
+        "train_reranker.py",
+        *("--pairs", "supervision/pairs.parquet", "--output_dir", "reranker", "--model_name_or_path", "cross"),
+        *("--num_dev_tasks", 1, "--max_steps", 4, "--learning_rate", 1e-3, "--max_length", 48),
+        *("--objective", "pairwise", "--group_by_query", "--add_to_pipeline", "reranking", *FAST),
+    )
+    assert "on held-out tasks" in output
+    assert "Written to reranker/ and reranking/" in output
+    return folder / "reranking"
+
+
+def test_a_reranker_is_trained_and_added_to_the_pipeline(folder, reranking_folder):
+    metrics = json.loads((folder / "reranker" / "dev_metrics.json").read_text())
+    assert {"auc", "accuracy", "spearman", "dense_auc", "num_sets"} <= set(metrics)
+    assert len(metrics["dev_tasks"]) == 1
+    reranker = CrossEncoderReranker.from_pretrained(folder / "reranker")
+    before = CrossEncoderReranker.from_pretrained(folder / "cross")
+    assert reranker.identity() == ReCrossPipeline.from_pretrained(reranking_folder).reranker.identity()
+    assert reranker.identity()["weights"] != before.identity()["weights"]
+    assert reranker.max_length == 48
+
+
+@pytest.mark.parametrize(
+    ("options", "reranker"),
+    [([], "CrossEncoderReranker"), (["--no_rerank"], None)],
+    ids=["reranked", "dense"],
+)
+def test_a_model_is_adapted_with_the_pipelines_reranker_or_without(options, reranker, folder, reranking_folder):
+    output = run(
+        folder,
+        "adapt.py",
+        *("--pipeline", "reranking", "--query_file", "tickets.txt", "--output_dir", "reranked", *options),
+        *("--num_retrieved", 8, "--max_steps", 1, "--max_target_length", 8, *FAST),
+    )
+    results = json.loads((folder / "reranked" / "results.json").read_text())
+    assert results["reranker"] == reranker
+    assert ("rerank" in results["seconds"]) == (reranker is not None)
+    assert results["upsampling_ratio"] == (2.0 if reranker else None)
+    assert ("best of 2 x by CrossEncoderReranker" in output) == (reranker is not None)
+    retrieved = Dataset.from_parquet(str(folder / "reranked" / "retrieved.parquet"))
+    assert ("score" in retrieved.column_names) == (reranker is not None)
+    if reranker:
+        assert results["seconds"]["rerank"] > 0
+        assert list(results["seconds"]) == ["load", "retrieve", "rerank", "train", "save"]
 
 
 def check_folder(folder: Path, num_retrieved: int) -> None:

@@ -1,9 +1,11 @@
+import copy
 import hashlib
 
 import pytest
+import torch
 from datasets import Dataset
 
-from recross_hf.files import read_json, sha256_of, write_atomically, write_json, write_parquet
+from recross_hf.files import read_json, sha256_of, weights_hash, write_atomically, write_json, write_parquet
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path):
@@ -62,3 +64,26 @@ def test_parquet_keeps_rows_and_types_also_of_a_selection_of_many(examples, tmp_
 def test_the_checksum_is_sha256(tmp_path):
     (tmp_path / "x").write_bytes(b"abc" * 100_000)
     assert sha256_of(tmp_path / "x") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_weights_are_known_by_their_names_and_every_bit(bart):
+    model = copy.deepcopy(bart)
+    assert weights_hash(model) == weights_hash(bart)
+    assert weights_hash(model.train().requires_grad_(False)) == weights_hash(bart)
+    with torch.no_grad():
+        weight = model.model.decoder.layers[1].fc2.bias
+        weight[-1] = torch.nextafter(weight[-1], torch.tensor(9.0))
+    assert weights_hash(model) != weights_hash(bart)
+    assert weights_hash(copy.deepcopy(bart).bfloat16()) != weights_hash(bart)
+
+
+def test_any_module_has_a_hash():
+    module = torch.nn.Module()
+    module.register_buffer("count", torch.tensor(3))
+    module.register_buffer("none", torch.zeros(0, 4))
+    module.weight = torch.nn.Parameter(torch.arange(6.0).view(2, 3).t().bfloat16())
+    hashes = [weights_hash(module)]
+    module.count += 1
+    hashes.append(weights_hash(module))
+    module.weight = torch.nn.Parameter(module.weight.detach().contiguous())
+    assert weights_hash(module) == hashes[1] != hashes[0]

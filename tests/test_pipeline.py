@@ -1,12 +1,22 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from peft import LoraConfig
 
-from recross_hf import AdaptationArguments, MeanPooledEncoder, RandomRetriever, ReCrossPipeline, UpstreamIndex
+from recross_hf import (
+    AdaptationArguments,
+    CrossEncoderReranker,
+    DenseRetriever,
+    MeanPooledEncoder,
+    RandomRetriever,
+    ReCrossPipeline,
+    Reranker,
+    UpstreamIndex,
+)
 from recross_hf.generation import generate_texts
 from recross_hf.index import IndexMismatchError
 from recross_hf.pipeline import PipelineFolderError
@@ -171,6 +181,100 @@ def test_what_the_adapter_evaluates_is_what_the_pipeline_answers(pipeline, examp
     adapter.train()
     predicted = adapter.decode(adapter.predict(test).predictions)
     assert pipeline.adapted(adapter)(test["input"][:]) == predicted
+
+
+# ---- reranking -------------------------------------------------------------------------------------------------------
+
+
+class LongestFirst(Reranker):
+    def rank(self, queries, candidates):
+        return np.array([len(candidate) for candidate in candidates])
+
+
+@pytest.fixture(scope="module")
+def reranking(pipeline):
+    """The pipeline with a random cross-encoder."""
+    tokenizer = tiny.pair_tokenizer()
+    reranker = CrossEncoderReranker(tiny.cross_encoder(tokenizer), tokenizer, max_length=50, include_answers=True)
+    return ReCrossPipeline(
+        pipeline.upstream_model,
+        pipeline.processing_class,
+        pipeline.index,
+        reranker=reranker,
+        adaptation=pipeline.adaptation,
+    )
+
+
+def test_a_pipeline_is_the_same_after_saving_and_loading_with_its_reranker(reranking, examples, queries, tmp_path):
+    reranking.save_pretrained(tmp_path / "saved")
+    loaded = ReCrossPipeline.from_pretrained(tmp_path / "saved")
+    scores = [one.reranker.rank(queries, examples["input"][:]) for one in (loaded, reranking)]
+    np.testing.assert_allclose(*scores, atol=1e-6)
+    assert scores[0].std() > 0.01
+    assert loaded.reranker.identity() == reranking.reranker.identity()
+    assert (loaded.reranker.max_length, loaded.reranker.include_answers) == (50, True)
+    adapted = loaded.adapt(queries, output_dir=str(tmp_path / "out"), **FAST)
+    adapted.save_pretrained(tmp_path / "adapted")
+    again = ReCrossPipeline.from_pretrained(tmp_path / "adapted")
+    assert again.reranker.identity() == reranking.reranker.identity()
+    assert again.retrieved.to_list() == adapted.retrieved.to_list()
+    assert "score" in again.retrieved.column_names
+    loaded.reranker = None
+    loaded.save_pretrained(tmp_path / "saved")
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == {"recross.json", "upstream_model", "index"}
+    assert ReCrossPipeline.from_pretrained(tmp_path / "saved").reranker is None
+
+
+def test_the_reranker_chooses_unless_it_is_left_out_or_replaced(reranking, queries, tmp_path):
+    def retrieved(**kwargs):
+        found = reranking.adapt(queries, output_dir=str(tmp_path), **FAST | {"max_steps": 1}, **kwargs)
+        assert found.reranker is reranking.reranker
+        return found.retrieved.to_list()
+
+    dense = DenseRetriever(reranking.index)
+    found = dense.retrieve(queries, 24)
+    assert retrieved() == reranking.reranker.rerank(queries, found, 12).to_list()
+    assert retrieved(rerank=False) == dense.retrieve(queries, 12).to_list()
+    assert retrieved(reranker=LongestFirst()) == LongestFirst().rerank(queries, found, 12).to_list()
+    more = dense.retrieve(queries, 36)
+    assert retrieved(upsampling_ratio=3.0) == reranking.reranker.rerank(queries, more, 12).to_list()
+    for call in (reranking.adapt, reranking.adapter):
+        with pytest.raises(TypeError, match="Expected a `reranker` or `rerank=False`, found both"):
+            call(queries, reranker=LongestFirst(), rerank=False)
+
+
+def test_a_pipeline_without_a_reranker_takes_one_for_an_adaptation(pipeline, queries, tmp_path):
+    adapter = pipeline.adapter(
+        queries, AdaptationArguments(output_dir=str(tmp_path), num_retrieved=7, use_cpu=True), reranker=LongestFirst()
+    )
+    lengths = [len(text) for text in adapter.retrieve()["input"]]
+    assert lengths == sorted(lengths, reverse=True)
+    assert pipeline.reranker is None
+
+
+def test_a_reranker_that_is_no_cross_encoder_cannot_be_saved(pipeline, folder):
+    before = content_of(folder)
+    loaded = ReCrossPipeline.from_pretrained(folder)
+    loaded.reranker = LongestFirst()
+    with pytest.raises(
+        TypeError,
+        match=r"Expected a CrossEncoderReranker, found LongestFirst: .*Set `pipeline\.reranker = None` and save",
+    ):
+        loaded.save_pretrained(folder)
+    assert content_of(folder) == before
+
+
+def test_a_changed_byte_of_the_reranker_is_noticed(reranking, tmp_path):
+    reranking.save_pretrained(tmp_path)
+    manifest = json.loads((tmp_path / "recross.json").read_text())
+    assert manifest["parts"]["reranker"] == "reranker"
+    assert set(manifest["sha256"]) == set(content_of(tmp_path)) - {"recross.json"}
+    path = tmp_path / "reranker" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PipelineFolderError, match=r"reranker/model\.safetensors is not the file that was saved"):
+        ReCrossPipeline.from_pretrained(tmp_path)
 
 
 # ---- saving ----------------------------------------------------------------------------------------------------------

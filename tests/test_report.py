@@ -1,10 +1,28 @@
 import json
 
+import numpy as np
 import pytest
 from datasets import Dataset
+from huggingface_hub import DatasetCard
 
-from recross_hf import AdaptationArguments, RandomRetriever, RetrievalAugmentedAdapter
-from recross_hf.report import adaptation_results, format_results, format_table, plot_task_shares, task_shares
+from recross_hf import (
+    AdaptationArguments,
+    RandomRetriever,
+    Reranker,
+    RetrievalAugmentedAdapter,
+    SupervisionArguments,
+)
+from recross_hf.card import supervision_card
+from recross_hf.report import (
+    adaptation_results,
+    format_reranker_metrics,
+    format_results,
+    format_supervision,
+    format_table,
+    plot_task_shares,
+    plot_task_utilities,
+    task_shares,
+)
 
 
 def rows_of(counts: dict[str, int]) -> Dataset:
@@ -19,6 +37,8 @@ RESULTS = {
     "adapted": {"soft_em": 55.25, "exact_match": 20.0, "n": 10},
     "retrieved_tasks": {"a": 0.5, "b": 0.3, "c": 0.2},
     "retriever": "DenseRetriever",
+    "reranker": None,
+    "upsampling_ratio": None,
     "seed": 42,
     "seconds": {"load": 1.234, "train": 20.0},
 }
@@ -57,6 +77,11 @@ def test_results_without_scores_say_so():
     assert "SoftEM" not in text
 
 
+def test_results_name_the_reranker():
+    text = format_results(RESULTS | {"reranker": "CrossEncoderReranker", "upsampling_ratio": 2.0})
+    assert text.startswith("mine: 16 unlabelled inputs, 4 upstream examples (DenseRetriever, best of 2 x by Cross")
+
+
 def test_a_table_is_as_wide_as_its_widest_cells():
     assert format_table(["a", "b"], [["long", "1"], ["x", "1000"]]) == (
         "a        b\n----------\nlong     1\nx     1000"
@@ -83,11 +108,33 @@ def test_results_of_an_adapter_are_json(bart, tokenizer, examples, queries, tmp_
         "adapted": None,
         "retrieved_tasks": task_shares(adapter.retrieved),
         "retriever": "RandomRetriever",
+        "reranker": None,
+        "upsampling_ratio": None,
         "seed": 3,
         "seconds": {"load": 1.235},
     }
     assert results["base"]["n"] == 5
     assert "Not evaluated" in format_results(results)
+
+
+def test_results_of_an_adapter_with_a_reranker_name_it(bart, tokenizer, examples, queries, tmp_path):
+    class LongestFirst(Reranker):
+        def rank(self, queries, candidates):
+            return np.array([len(candidate) for candidate in candidates])
+
+    adapter = RetrievalAugmentedAdapter(
+        bart,
+        AdaptationArguments(output_dir=str(tmp_path), use_cpu=True, num_retrieved=8, upsampling_ratio=1.5),
+        retriever=RandomRetriever(examples),
+        reranker=LongestFirst(),
+        query_dataset=queries,
+        processing_class=tokenizer,
+    )
+    adapter.retrieve()
+    results = adaptation_results(adapter, task="mine", seconds=adapter.seconds)
+    assert (results["reranker"], results["upsampling_ratio"]) == ("LongestFirst", 1.5)
+    assert list(results["seconds"]) == ["retrieve", "rerank"]
+    assert "(RandomRetriever, best of 1.5 x by LongestFirst)" in format_results(results)
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
@@ -101,3 +148,113 @@ def test_the_picture_shows_the_largest_tasks_and_the_rest_together(ending, tmp_p
         text = content.decode()
         assert all(f"<!-- {word} -->" in text for word in ("task00", "task14", "5 others", "What it learned"))
         assert "<!-- task15 -->" not in text
+
+
+# ---- mined supervision and rerankers -----------------------------------------------------------------------------------
+
+TASK_PAIRS = [
+    {"query_task": query, "candidate_task": other, "num_candidates": number, "utility": utility}
+    for query, other, number, utility in (
+        ("sum", "colour", 9, 0.5),
+        ("colour", "sum", 4, 0.25),  # too few to show
+        ("opposite", "sum", 5, 0.125),
+        ("sum", "opposite", 8, 0.0),
+        ("colour", "opposite", 7, -1.5),
+    )
+]
+SUMMARY = {
+    "num_sets": 6,
+    "num_mined": 3,
+    "skipped": {"no candidates of other tasks": 2, "every group diverged": 1},
+    "diverged_groups": 4,
+    "num_query_tasks": 3,
+    "num_candidates": 33,
+    "base_loss": 2.3456,
+    "utility_mean": -0.01234,
+    "utility_std": 0.5,
+    "share_helpful": 0.404,
+    "reliability": 0.987,
+    "task_pairs": TASK_PAIRS,
+}
+
+
+def test_mined_supervision_as_text():
+    assert format_supervision(SUMMARY, top=1).split("\n") == [
+        "3 query sets of 3 tasks mined, 3 skipped (2 no candidates of other tasks, 1 every group diverged), 4 groups diverged.",
+        "33 candidates: utility -0.0123 on average (sd 0.5000), 40 % lower the held-out loss of 2.346; reliability 0.99 (0: "
+        "noise, 1: certain).",
+        "",
+        "who helps whom, most and least  utility  candidates",
+        "---------------------------------------------------",
+        "colour -> sum                   +0.5000           9",
+        "opposite -> colour              -1.5000           7",
+    ]
+    everything = format_supervision(SUMMARY, top=2)
+    assert [line.split("  ")[0] for line in everything.split("\n")[5:]] == [
+        *("colour -> sum", "sum -> opposite", "opposite -> sum", "opposite -> colour"),
+    ]
+    assert "sum -> colour" in format_supervision(SUMMARY | {"task_pairs": TASK_PAIRS[1:2], "reliability": None})
+    assert "reliability unknown" in format_supervision(SUMMARY | {"reliability": None})
+
+
+def test_a_mining_that_found_nothing_as_text():
+    nothing = dict.fromkeys(("base_loss", "utility_mean", "utility_std", "share_helpful", "reliability"))
+    summary = SUMMARY | nothing | {"num_sets": 2, "num_mined": 0, "num_query_tasks": 0, "task_pairs": []}
+    assert format_supervision(summary | {"skipped": {"too few": 2}}) == (
+        "0 query sets of 0 tasks mined, 2 skipped (2 too few), 4 groups diverged."
+    )
+
+
+def test_a_rerankers_figures_stand_beside_those_of_the_dense_order_and_of_chance():
+    names = ("accuracy", "auc", "spearman")
+    metrics = {name: 0.61 + place / 100 for place, name in enumerate(names)}
+    metrics |= {f"dense_{name}": 0.51 + place / 100 for place, name in enumerate(names)} | {"num_sets": 7}
+    text = format_reranker_metrics(metrics | {"dev_tasks": ["a", "b"]})
+    assert text.split("\n") == [
+        "7 query sets of a, b",
+        "",
+        "on held-out tasks              reranker  dense order  chance",
+        "------------------------------------------------------------",
+        "accuracy                          0.610        0.510   0.500",
+        "AUC                               0.620        0.520   0.500",
+        "rank correlation with utility     0.630        0.530   0.000",
+    ]
+    assert format_reranker_metrics(metrics).startswith("7 query sets\n\non held-out")
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+@pytest.mark.parametrize("task_pairs", [TASK_PAIRS, TASK_PAIRS[3:4]])  # of utility 0 alone: nothing to divide by
+def test_the_picture_shows_which_task_helps_which(ending, task_pairs, tmp_path):
+    path = tmp_path / f"utilities.{ending}"
+    plot_task_utilities(task_pairs, path)
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG" if ending == "png" else b"<?xml")
+    assert len(content) > 5000
+    if ending == "svg":
+        words = {pair[name] for pair in task_pairs for name in ("query_task", "candidate_task")}
+        text = content.decode()
+        assert all(f"<!-- {word} -->" in text for word in (*words, "learning from", "queries of"))
+
+
+def test_the_card_of_mined_pairs_says_how_they_were_made_and_loads_on_the_hub(tmp_path):
+    args = SupervisionArguments(num_rounds=7, trainable_parameters="^decoder")
+    card = supervision_card(args=args, summary=SUMMARY | {"num_pairs": 99, "seconds": 12.5})
+    card.save(tmp_path / "README.md")
+    loaded = DatasetCard.load(tmp_path / "README.md")
+    assert loaded.data.tags == ["recross", "distant-supervision", "reranking"]
+    assert loaded.data.task_categories == ["text-ranking"]
+    assert loaded.data.to_dict()["configs"] == [{"config_name": "default", "data_files": "pairs.parquet"}]
+    for line in (
+        "| num pairs | 99 |",
+        "| seconds | 12.5000 |",
+        "| reliability | 0.9870 |",
+        "| skipped: every group diverged | 1 |",
+        "| sum | colour | 9 | +0.5000 |",
+        "| `num_rounds` | 7 |",
+        "| `trainable_parameters` | ^decoder |",
+    ):
+        assert f"{line}\n" in loaded.text
+    assert "{{" not in loaded.text
+    assert "None" not in loaded.text
+    without = supervision_card(args=args, summary=SUMMARY | {"skipped": {}}).text
+    assert "skipped" not in without

@@ -126,6 +126,36 @@ def test_random_draws_are_uniform_over_what_is_allowed(examples, queries):
     assert all(40 - 5 * 6 < count < 40 + 5 * 6 for count in counts.values())
 
 
+# ---- narrowing -------------------------------------------------------------------------------------------------------
+
+
+def test_a_retriever_can_be_narrowed_and_stays_as_it_was(index, examples, queries):
+    for retriever in (DenseRetriever(index, exclude_tasks=["sum"]), RandomRetriever(examples, exclude_tasks=["sum"])):
+        assert retriever.tasks == {"sentiment", "colour", "opposite"}
+        narrowed = retriever.excluding(["colour", "not upstream"])
+        assert type(narrowed) is type(retriever)
+        assert narrowed.tasks == {"sentiment", "opposite"}
+        assert (narrowed.num_allowed, retriever.num_allowed) == (24, 36)
+        assert set(narrowed.retrieve(queries, 96)["task"]) == {"sentiment", "opposite"}
+        assert set(retriever.retrieve(queries, 144)["task"]) == {"sentiment", "colour", "opposite"}
+        twice = narrowed.excluding(["opposite"])
+        assert twice.tasks == {"sentiment"}
+        assert narrowed.excluding([]).tasks == narrowed.tasks
+        with pytest.raises(ValueError, match=r"Nothing is left to retrieve without opposite, sentiment\."):
+            narrowed.excluding(["sentiment", "opposite"])
+
+
+def test_a_narrowed_retriever_ranks_as_one_made_with_the_exclusion(index, queries):
+    narrowed = DenseRetriever(index).excluding(["colour"]).retrieve(queries, 12)
+    assert narrowed.to_list() == DenseRetriever(index, exclude_tasks=["colour"]).retrieve(queries, 12).to_list()
+
+
+def test_a_task_all_of_whose_examples_are_excluded_is_none(examples):
+    ids = [f"sum/{number}" for number in range(12)]
+    assert FirstRetriever(examples, exclude_ids=ids[:-1]).tasks == set(tiny.TASKS)
+    assert FirstRetriever(examples, exclude_ids=ids).tasks == tiny.TASKS.keys() - {"sum"}
+
+
 # ---- your own, and errors --------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Tiny random models and made-up examples for the tests."""
 
 import hashlib
+import itertools
 
 import numpy as np
 import torch
@@ -10,17 +11,24 @@ from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
+    BertForSequenceClassification,
     BertLMHeadModel,
     BertModel,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     EncoderDecoderModel,
     GenerationConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
     T5Config,
     T5ForConditionalGeneration,
 )
 
 from recross_hf import load_examples
 from recross_hf.data import EXAMPLE_FEATURES
+from recross_hf.supervision import PAIR_FEATURES
 
 TASKS = {
     "sentiment": (("Is the review good? It was a {} film.", ("lovely", "dull", "grand", "weak")), ("yes", "no")),
@@ -160,3 +168,87 @@ class HashEncoder:
             for text in texts
         ]
         return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
+
+
+PAIR_TEMPLATES = {"roberta": "<s> $A </s> </s> $B </s>", "bert": "<s> $A </s> $B:1 </s>:1"}
+
+
+def pair_tokenizer(kind: str = "roberta") -> PreTrainedTokenizerFast:
+    """The tokenizer with a pair template: RoBERTa's, or BERT's with token types; 64 tokens a pair."""
+    plain = tokenizer()
+    backend = Tokenizer.from_str(plain.backend_tokenizer.to_str())
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair=PAIR_TEMPLATES[kind], special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    types = ["token_type_ids"] if kind == "bert" else []
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=64,
+        model_input_names=["input_ids", *types, "attention_mask"],
+        **plain.special_tokens_map,
+    )
+
+
+def cross_encoder(
+    tokenizer: PreTrainedTokenizerFast,
+    kind: str = "roberta",
+    *,
+    dropout: float = 0.0,
+    positions: int = 64,
+    num_labels: int = 1,
+) -> PreTrainedModel:
+    """A random cross-encoder that takes pairs of 64 tokens; weights are large, so that its scores differ."""
+    torch.manual_seed(0)
+    config_class, model_class, own = {
+        "bert": (BertConfig, BertForSequenceClassification, {}),
+        "roberta": (RobertaConfig, RobertaForSequenceClassification, {"type_vocab_size": 1}),
+        "deberta": (
+            DebertaV2Config,
+            DebertaV2ForSequenceClassification,
+            {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0, "position_buckets": 16},
+        ),
+    }[kind]
+    config = config_class(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=positions + (tokenizer.pad_token_id + 1 if kind == "roberta" else 0),
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        initializer_range=0.2,
+        **_special_ids(tokenizer),
+        num_labels=num_labels,
+        **own,
+    )
+    return model_class(config).eval()
+
+
+def pairs(num_sets: int = 8, num_queries: int = 2, num_candidates: int = 6) -> Dataset:
+    """Mined pairs, the tasks taking turns: the first half of a set's candidates says "good" and helps."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(num_sets):
+        task = list(TASKS)[number % len(TASKS)]
+        others = [other for other in TASKS if other != task]
+        ranks = generator.permutation(num_candidates)
+        for query, place in itertools.product(range(num_queries), range(num_candidates)):
+            helps = place < num_candidates // 2
+            other = others[place % len(others)]
+            rows.append(
+                {
+                    "set": number,
+                    "query": f"{task} query {number}.{query}",
+                    "candidate": f"{other} {'good' if helps else 'bad'} {number}.{place}",
+                    "label": int(helps),
+                    "utility": (10.0 * helps - place) * 10.0 ** -(number % 3),
+                    "query_task": task,
+                    "candidate_task": other,
+                    "query_id": f"{task}/{number}.{query}",
+                    "candidate_id": f"{other}/{number}.{place}",
+                    "answer": f"answer {place}",
+                    "rank": int(ranks[place]),
+                }
+            )
+    return Dataset.from_list(rows, features=PAIR_FEATURES)

@@ -33,6 +33,8 @@ _MODULE_OF = {
     "load_query_sets": "supervision",
     "label_pairs": "supervision",
     "summarize_supervision": "supervision",
+    "RerankerTrainer": "reranker_trainer",
+    "evaluate_reranker": "reranker_trainer",
     "train_reranker": "reranker_trainer",
     "split_by_task": "reranker_trainer",
     "starter_tasks": "starter",
@@ -56,7 +58,7 @@ if TYPE_CHECKING:
     from .index import UpstreamIndex
     from .pipeline import ReCrossPipeline
     from .reranker import Reranker
-    from .reranker_trainer import split_by_task, train_reranker
+    from .reranker_trainer import RerankerTrainer, evaluate_reranker, split_by_task, train_reranker
     from .retriever import DenseRetriever, RandomRetriever, Retriever
     from .starter import load_starter_task, starter_tasks
     from .supervision import label_pairs, load_query_sets, mine_supervision, summarize_supervision

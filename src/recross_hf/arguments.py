@@ -234,10 +234,12 @@ class RerankerTrainingArguments(TrainingArguments):
     )
     group_by_query: bool = field(
         default=False,
-        metadata={"help": "Batches of whole queries with all their candidates, as comparisons need them."},
+        metadata={"help": "All candidates of a query one after another, so that a batch can compare them."},
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_length < 8:
-            raise ValueError(f"`max_length` must leave room for two texts, at least 8 tokens, found {self.max_length}.")
+            raise ValueError(
+                f"`max_length` must leave room for two texts, at least 8 tokens, found {self.max_length}."
+            )

@@ -82,7 +82,9 @@ def supervision_card(*, args: SupervisionArguments, summary: dict[str, Any]) -> 
         DatasetCardData(tags=["recross", "distant-supervision", "reranking"], task_categories=["text-ranking"]),
         template_path=str(SUPERVISION_TEMPLATE),
         figures="\n".join(
-            f"| {name.replace('_', ' ')} | {value:.4f} |" if isinstance(value, float) else f"| {name.replace('_', ' ')} | {value} |"
+            f"| {name.replace('_', ' ')} | {value:.4f} |"
+            if isinstance(value, float)
+            else f"| {name.replace('_', ' ')} | {value} |"
             for name, value in figures.items()
         ),
         skipped="\n".join(f"| skipped: {reason} | {count} |" for reason, count in summary["skipped"].items()),

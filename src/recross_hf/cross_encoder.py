@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -35,7 +36,7 @@ class CrossEncoderReranker(Reranker):
     kept = reranker.rerank(queries, retriever.retrieve(queries, 1024), num_kept=512)
     ```
 
-    Each distinct text is tokenised once and each distinct pair scored once; pairs are sorted by length and batched by a
+    Each distinct query and candidate is tokenised once and each distinct pair scored once; pairs are sorted by length and batched by a
     budget of tokens. Scores are logits. The saved folder opens with `sentence_transformers.CrossEncoder`, too.
 
     Args:
@@ -113,8 +114,14 @@ class CrossEncoderReranker(Reranker):
                 f"{', '.join(sorted(loading['missing_keys']))}: its scores would be random. Train one with `train_reranker`."
             )
         device = torch.device(device) if device is not None else process_state().device
-        settings = {"include_answers": getattr(model.config, "include_answers", False)} | kwargs
-        return cls(model.to(device).eval(), AutoTokenizer.from_pretrained(name_or_path), **settings)
+        processing_class = AutoTokenizer.from_pretrained(name_or_path)
+        settings: dict[str, Any] = {}
+        if hasattr(model.config, "include_answers"):  # saved below: its length is the tokenizer's, also beyond 512
+            settings = {
+                "include_answers": model.config.include_answers,
+                "max_length": processing_class.model_max_length,
+            }
+        return cls(model.to(device).eval(), processing_class, **settings | kwargs)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Writes model (safetensors), tokenizer and settings; `aggregation` is code and not saved."""
@@ -122,9 +129,10 @@ class CrossEncoderReranker(Reranker):
         config.include_answers = self.include_answers
         # Read by sentence_transformers: logits as they are, so that means over queries rank alike there.
         config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
-        self.processing_class.model_max_length = self.max_length
         self.model.save_pretrained(save_directory)
-        self.processing_class.save_pretrained(save_directory)
+        tokenizer = copy.deepcopy(self.processing_class)
+        tokenizer.model_max_length = self.max_length
+        tokenizer.save_pretrained(save_directory)
 
     def identity(self) -> dict[str, Any]:
         """What the scores depend on, as JSON values."""
@@ -202,4 +210,12 @@ def longest_pair(model: PreTrainedModel, processing_class: PreTrainedTokenizerBa
     return min(longest, model.config.max_position_embeddings - offset) if offset else longest
 
 
-_POSITIONS_AFTER_PADDING = {"roberta", "xlm-roberta", "camembert", "longformer", "mpnet", "data2vec-text", "xlm-roberta-xl"}
+_POSITIONS_AFTER_PADDING = {
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "longformer",
+    "mpnet",
+    "data2vec-text",
+    "xlm-roberta-xl",
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,7 +61,9 @@ class GroupTrainer:
         peft_config: PeftConfig | None = None,
     ) -> None:
         if hasattr(model, "peft_config"):
-            raise TypeError("Expected a model without adapters, found a PEFT model. Pass its base model and `peft_config`.")
+            raise TypeError(
+                "Expected a model without adapters, found a PEFT model. Pass its base model and `peft_config`."
+            )
         if not model.config.is_encoder_decoder:
             raise TypeError(f"Expected a sequence-to-sequence model, found {type(model).__name__}.")
         self.model = model
@@ -91,7 +94,8 @@ class GroupTrainer:
 
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 torch.manual_seed(self.args.seed)  # of the adapter's first weights
-                self._peft_model = get_peft_model(self.model, self.peft_config)
+                # PEFT writes into the configuration it is given.
+                self._peft_model = get_peft_model(self.model, copy.deepcopy(self.peft_config))
         elif self.args.trainable_parameters is not None:
             for name, parameter in self.model.named_parameters():
                 parameter.requires_grad_(re.search(self.args.trainable_parameters, name) is not None)
@@ -118,6 +122,7 @@ class GroupTrainer:
     @torch.no_grad()
     def _restore(self) -> None:
         torch._foreach_copy_(self.parameters, self._initial)
+        self._optimizer.zero_grad()  # of a step that was interrupted
         for state in self._optimizer.state.values():
             for moment in state.values():
                 moment.zero_()

@@ -77,7 +77,8 @@ class Reranker(ABC):
 def keep_best(retrieved: Dataset, scores: np.ndarray, num_kept: int) -> Dataset:
     """The `num_kept` examples with the highest scores, with their `score` and a new `rank`."""
     best = np.argsort(-scores, kind="stable")[:num_kept]
-    kept = retrieved.select(best).remove_columns("rank")
+    replaced = [name for name in ("rank", "score") if name in retrieved.column_names]
+    kept = retrieved.select(best).remove_columns(replaced)
     return kept.add_column("rank", list(range(len(best)))).add_column("score", scores[best].tolist())
 
 

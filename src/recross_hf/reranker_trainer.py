@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from .arguments import RerankerTrainingArguments
 from .cross_encoder import CrossEncoderReranker, longest_pair
 from .files import write_json
-from .objectives import Objective, binary
+from .objectives import Objective, binary, pairwise
 from .pairs import PairTokenizer
 from .processes import process_state
 from .ranking_metrics import roc_auc, spearman
@@ -140,8 +140,12 @@ def _metrics_of_set(reranker: CrossEncoderReranker, pairs: Dataset) -> dict[str,
     queries = list(dict.fromkeys(columns["query"]))
     first = {id_: row for row, id_ in reversed(list(enumerate(columns["candidate_id"])))}
     rows = list(first.values())
-    labels, utilities, ranks = (np.array([columns[name][row] for row in rows]) for name in ("label", "utility", "rank"))
-    texts = [_candidate_text(columns["candidate"][row], columns["answer"][row], reranker.include_answers) for row in rows]
+    labels, utilities, ranks = (
+        np.array([columns[name][row] for row in rows]) for name in ("label", "utility", "rank")
+    )
+    texts = [
+        _candidate_text(columns["candidate"][row], columns["answer"][row], reranker.include_answers) for row in rows
+    ]
     scores = reranker.score(queries, texts)
     joined = reranker.aggregation(scores)
     nearer = ranks < np.median(ranks)
@@ -185,12 +189,18 @@ class RerankerTrainer(Trainer):
     ) -> None:
         if not isinstance(args, RerankerTrainingArguments):
             raise TypeError(f"Expected `args` to be a RerankerTrainingArguments, found {type(args).__name__}.")
+        if objective is pairwise and not args.group_by_query:
+            raise ValueError(
+                "Expected `group_by_query=True` with the pairwise objective: at random, hardly two candidates of one query meet in a "
+                "batch. Set it, or choose another objective."
+            )
         if args.device.type == "cpu":
             args.dataloader_pin_memory = False
         args.remove_unused_columns = False
         max_length = min(args.max_length, longest_pair(model, processing_class))
         self._settings = {"max_length": max_length, "include_answers": args.include_answers}
-        self.pair_tokenizer = PairTokenizer(processing_class, max_length)
+        # Made once before, so that a model of which none can be made is refused now and not after the training.
+        self.pair_tokenizer = CrossEncoderReranker(model, processing_class, **self._settings).pair_tokenizer
         self.objective = objective
         # The loss below is a mean over the batch and does not divide by what the base class infers from **kwargs.
         model.accepts_loss_kwargs = False
@@ -220,7 +230,9 @@ class RerankerTrainer(Trainer):
         """The figures of [`evaluate_reranker`], with a prefix."""
         pairs = self.eval_dataset if eval_dataset is None else eval_dataset
         if pairs is None:
-            raise ValueError("Expected pairs to evaluate on, found none. Pass `eval_dataset` here or to the constructor.")
+            raise ValueError(
+                "Expected pairs to evaluate on, found none. Pass `eval_dataset` here or to the constructor."
+            )
         found = evaluate_reranker(self.reranker(), pairs)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(metrics)
@@ -251,7 +263,8 @@ class RerankerTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if self.args.group_by_query:
-            return _QuerySampler(dataset.query_of, self.args.data_seed or self.args.seed)
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return _QuerySampler(dataset.query_of, seed)
         return super()._get_train_sampler(dataset)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -298,8 +311,8 @@ def _standardized(utilities: np.ndarray, sets: list[int]) -> np.ndarray:
     numbers = np.array(sets)
     for number in np.unique(numbers):
         of_set = numbers == number
-        spread = utilities[of_set].std()
-        result[of_set] = (utilities[of_set] - utilities[of_set].mean()) / (spread if spread > 0 else 1.0)
+        if np.ptp(utilities[of_set]) > 0:  # the standard deviation of equal numbers may be rounded to more than zero
+            result[of_set] = (utilities[of_set] - utilities[of_set].mean()) / utilities[of_set].std()
     return result
 
 

@@ -213,7 +213,10 @@ def label_pairs(sets: Dataset, num_labelled: int) -> Dataset:
                     columns[name].append(value)
     if num_short:
         logger.warning(
-            "%d of %d query sets have fewer than 2 x %d candidates and are left out.", num_short, len(sets), num_labelled
+            "%d of %d query sets have fewer than 2 x %d candidates and are left out.",
+            num_short,
+            len(sets),
+            num_labelled,
         )
     if not columns["set"]:
         raise ValueError(
@@ -352,8 +355,11 @@ class _Miner:
     ) -> dict[str, Any]:
         """Losses of every candidate's groups."""
         args, num_candidates = self.args, len(retrieved)
-        if num_candidates < max(2 * args.num_labelled, args.group_size + 1):
-            return {"skipped": "too few candidates of other tasks" if num_candidates else "no candidates of other tasks"}
+        # Whatever `num_labelled` is: the sets may be labelled with another later.
+        if num_candidates <= args.group_size:
+            return {
+                "skipped": "too few candidates of other tasks" if num_candidates else "no candidates of other tasks"
+            }
         batches = trainer.held_out(held_out)
         base_loss = trainer.loss(batches)
         if not math.isfinite(base_loss):
@@ -457,7 +463,9 @@ def _settings(
         "exclude_tasks": sorted(exclude_tasks),
         "peft_config": peft_config.to_dict() if peft_config is not None else None,
     }
-    return json.loads(json.dumps(settings, default=lambda value: sorted(value) if isinstance(value, set) else str(value)))
+    return json.loads(
+        json.dumps(settings, default=lambda value: sorted(value) if isinstance(value, set) else str(value))
+    )
 
 
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
