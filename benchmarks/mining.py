@@ -115,7 +115,7 @@ def mine_plainly(options: argparse.Namespace, loaded: tuple) -> list[float]:
 def mine(options: argparse.Namespace, loaded: tuple) -> list[float]:
     model, tokenizer, held_out, candidates, groups, args = loaded
     with GroupTrainer(model, tokenizer, args) as trainer:
-        batches, rows = trainer.held_out(held_out), trainer.tokenize(candidates)
+        batches, rows = trainer.batches(trainer.tokenize(held_out)), trainer.tokenize(candidates)
         return [trainer.loss_after([rows[row] for row in group], batches) for group in groups]
 
 
@@ -133,7 +133,7 @@ def peak_memory(way: str, options: argparse.Namespace, queue: multiprocessing.Qu
     )
     # Forward passes of the held-out set alone: what activations and the library itself take.
     with torch.no_grad(), GroupTrainer(model, loaded[1], args) as trainer:
-        trainer.loss(trainer.held_out(loaded[2]))
+        trainer.losses(trainer.batches(trainer.tokenize(loaded[2])))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     WAYS[way](options, loaded)
     queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before, trainable / 2**20))

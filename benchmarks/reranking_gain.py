@@ -132,9 +132,17 @@ def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str
         print(f"{path.name}: EM {100 * share:.1f}, {cell['seconds']['all']:.0f} s", flush=True)
 
 
-_SETTINGS = (
-    ["num_queries", "num_test", "num_retrieved", "upsampling_ratio", "learning_rate", "epochs", "batch_size", "freeze", "query_sets"]
-)
+_SETTINGS = [
+    "num_queries",
+    "num_test",
+    "num_retrieved",
+    "upsampling_ratio",
+    "learning_rate",
+    "epochs",
+    "batch_size",
+    "freeze",
+    "query_sets",
+]
 
 
 def read_task(folder: Path, number: int, args: argparse.Namespace) -> tuple[Dataset, Dataset]:

@@ -28,8 +28,11 @@ from recross_hf import (
 )
 from recross_hf.card import supervision_card
 from recross_hf.files import write_json, write_parquet
+from recross_hf.judges import by_groups, by_reversal
 from recross_hf.processes import process_state
 from recross_hf.report import format_supervision, plot_task_utilities
+
+JUDGES = {"groups": by_groups, "reversal": by_reversal}
 
 
 @dataclass
@@ -43,6 +46,14 @@ class ScriptArguments:
         default_factory=list, metadata={"help": "Column mapping, e.g. --columns references=outputs id=example_id"}
     )
     exclude_tasks: list[str] = field(default_factory=list, metadata={"help": "Tasks neither queried nor retrieved."})
+    judge: str = field(
+        default="groups",
+        metadata={
+            "help": "groups: learn from groups of candidates, see the held-out loss (Algorithm 1). reversal: learn from held-out "
+            "examples, see each candidate's loss.",
+            "choices": list(JUDGES),
+        },
+    )
     reranker: str | None = field(
         default=None, metadata={"help": "A reranker of an earlier iteration, to choose the candidates."}
     )
@@ -71,6 +82,7 @@ def main() -> None:
         examples,
         output_dir,
         args,
+        judge=JUDGES[script.judge],
         reranker=CrossEncoderReranker.from_pretrained(script.reranker) if script.reranker else None,
         exclude_tasks=script.exclude_tasks,
     )

@@ -28,7 +28,7 @@ RANKS = [
     | {"starter", "upstream"},
     {"card", "encoder", "generation", "reranker", "trainer"},
     {"cross_encoder", "group_training", "index"},
-    {"reranker_trainer", "retriever"},
+    {"judges", "reranker_trainer", "retriever"},
     {"adapter", "supervision"},
     {"pipeline"},
 ]

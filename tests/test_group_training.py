@@ -97,7 +97,7 @@ def check_same(one: dict, other: dict) -> None:
 def test_the_loss_after_a_group_is_that_of_a_copy_fine_tuned_plainly(trainable, any_model, tokenizer, group, held_out):
     args = arguments(trainable_parameters=trainable or None, num_train_epochs=2)
     with GroupTrainer(any_model, tokenizer, args) as trainer:
-        found = trainer.loss_after(trainer.tokenize(group), trainer.held_out(held_out))
+        found = trainer.loss_after(trainer.tokenize(group), trainer.batches(trainer.tokenize(held_out)))
     plain = fine_tuned(any_model, tokenizer, group, args, trainable)
     assert found == pytest.approx(mean_loss(plain, tokenizer, held_out), abs=1e-5)
     assert abs(found - mean_loss(any_model, tokenizer, held_out)) > 1e-2
@@ -106,8 +106,8 @@ def test_the_loss_after_a_group_is_that_of_a_copy_fine_tuned_plainly(trainable, 
 def test_lora_is_trained_as_peft_would(bart, tokenizer, group, held_out):
     args = arguments(learning_rate=1e-2, seed=5)
     with GroupTrainer(bart, tokenizer, args, peft_config=lora()) as trainer:
-        batches = trainer.held_out(held_out)
-        before, found = trainer.loss(batches), trainer.loss_after(trainer.tokenize(group), batches)
+        batches = trainer.batches(trainer.tokenize(held_out))
+        before, found = float(trainer.losses(batches).mean()), trainer.loss_after(trainer.tokenize(group), batches)
         assert all(".lora_" in name for name, weight in bart.named_parameters() if weight.requires_grad)
     torch.manual_seed(5)
     plain = fine_tuned(get_peft_model(copy.deepcopy(bart), lora()), tokenizer, group, args)
@@ -122,7 +122,9 @@ def test_examples_count_alike_or_by_their_tokens(sum_token_loss, any_model, toke
     assert len({len(values) for values in losses}) > 1
     expected = sum(float(values.sum() if sum_token_loss else values.mean()) for values in losses) / len(losses)
     with group_trainer(any_model, tokenizer, sum_token_loss=sum_token_loss) as trainer:
-        assert trainer.loss(trainer.held_out(held_out)) == pytest.approx(expected, rel=1e-5)
+        assert float(trainer.losses(trainer.batches(trainer.tokenize(held_out))).mean()) == pytest.approx(
+            expected, rel=1e-5
+        )
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -131,8 +133,14 @@ def test_how_texts_are_batched_does_not_change_the_loss(way, bart, tokenizer, gr
     for token_budget in (1, 60, 10_000):
         with group_trainer(bart, tokenizer, way) as trainer:
             trainer.token_budget = token_budget
-            batches = trainer.held_out(held_out)
-            found.append((len(batches), trainer.loss(batches), trainer.loss_after(trainer.tokenize(group), batches)))
+            batches = trainer.batches(trainer.tokenize(held_out))
+            found.append(
+                (
+                    len(batches),
+                    float(trainer.losses(batches).mean()),
+                    trainer.loss_after(trainer.tokenize(group), batches),
+                )
+            )
     assert len({number for number, _, _ in found}) == 3
     for _, *losses in found[1:]:
         assert losses == pytest.approx(found[0][1:], abs=1e-5)
@@ -142,15 +150,15 @@ def test_how_texts_are_batched_does_not_change_the_loss(way, bart, tokenizer, gr
 def test_no_group_leaves_a_trace_for_the_next(way, bart, tokenizer, group, held_out):
     model = copy.deepcopy(bart).train()  # dropout would show, too
     with group_trainer(model, tokenizer, way, learning_rate=1e-2) as trainer:
-        batches, items = trainer.held_out(held_out), trainer.tokenize(group)
+        batches, items = trainer.batches(trainer.tokenize(held_out)), trainer.tokenize(group)
         groups = (items[:3], items[3:], items[2:5])
         first = [trainer.loss_after(members, batches) for members in groups]
         again = [trainer.loss_after(members, batches) for members in reversed(groups)]
-        base = trainer.loss(batches)
+        base = float(trainer.losses(batches).mean())
     assert again[::-1] == first
     assert len({*first, base}) == 4
     with group_trainer(model, tokenizer, way, learning_rate=1e-2) as trainer:
-        assert trainer.loss_after(trainer.tokenize(group)[:3], trainer.held_out(held_out)) == first[0]
+        assert trainer.loss_after(trainer.tokenize(group)[:3], trainer.batches(trainer.tokenize(held_out))) == first[0]
 
 
 def test_a_frozen_encoder_reads_each_text_once(any_model, tokenizer, group, held_out):
@@ -159,14 +167,14 @@ def test_a_frozen_encoder_reads_each_text_once(any_model, tokenizer, group, held
     try:
         with group_trainer(any_model, tokenizer, "decoder") as trainer:
             assert trainer.encoder_is_frozen
-            items, batches = trainer.tokenize(group), trainer.held_out(held_out)
+            items, batches = trainer.tokenize(group), trainer.batches(trainer.tokenize(held_out))
             assert read
             read.clear()
             trainer.loss_after(items[:4], batches)
             assert not read
         with group_trainer(any_model, tokenizer) as trainer:
             assert not trainer.encoder_is_frozen
-            trainer.loss_after(trainer.tokenize(group)[:2], trainer.held_out(held_out)[:1])
+            trainer.loss_after(trainer.tokenize(group)[:2], trainer.batches(trainer.tokenize(held_out))[:1])
             assert len(read) == 2
     finally:
         hook.remove()
@@ -175,12 +183,12 @@ def test_a_frozen_encoder_reads_each_text_once(any_model, tokenizer, group, held
 @pytest.mark.parametrize("way", WAYS)
 def test_a_group_that_diverges_says_so_and_harms_no_other(way, bart, tokenizer, group, held_out):
     with group_trainer(bart, tokenizer, way, learning_rate=1e38) as trainer:
-        batches = trainer.held_out(held_out)
-        before = trainer.loss(batches)
+        batches = trainer.batches(trainer.tokenize(held_out))
+        before = float(trainer.losses(batches).mean())
         assert not math.isfinite(trainer.loss_after(trainer.tokenize(group), batches))
-        assert trainer.loss(batches) == before
+        assert float(trainer.losses(batches).mean()) == before
     with group_trainer(bart, tokenizer, way) as trainer:
-        batches, items = trainer.held_out(held_out), trainer.tokenize(group)
+        batches, items = trainer.batches(trainer.tokenize(held_out)), trainer.tokenize(group)
         expected = trainer.loss_after(items, batches)
         hook = bart.lm_head.register_forward_hook(lambda module, inputs, logits: logits * math.nan)
         assert math.isnan(trainer.loss_after(items, batches))  # weights and moments are NaN in between
@@ -210,7 +218,7 @@ def test_the_model_is_as_before(way, mode, interrupted, tokenizer, group, held_o
         calls.clear()
         try:
             with group_trainer(model, tokenizer, way) as trainer:
-                trainer.loss_after(trainer.tokenize(group), trainer.held_out(held_out))
+                trainer.loss_after(trainer.tokenize(group), trainer.batches(trainer.tokenize(held_out)))
         except KeyboardInterrupt:
             assert interrupted
         assert (len(calls) == 3) == interrupted
@@ -222,7 +230,7 @@ def test_the_model_is_as_before(way, mode, interrupted, tokenizer, group, held_o
 def test_a_step_that_was_interrupted_leaves_no_gradient_for_the_next_group(tokenizer, group, held_out):
     model = tiny.bart(tokenizer)
     with group_trainer(model, tokenizer) as trainer:
-        batches, items = trainer.held_out(held_out), trainer.tokenize(group)
+        batches, items = trainer.batches(trainer.tokenize(held_out)), trainer.tokenize(group)
         expected = trainer.loss_after(items, batches)
 
         def interrupt(weight):
@@ -262,4 +270,4 @@ def test_what_cannot_be_fine_tuned_is_refused(bart, tokenizer, held_out):
         group_trainer(bart, left) as trainer,
         pytest.raises(ValueError, match=r"tokenizer that pads on the right\. Set `tokenizer\.padding_side = 'right'`"),
     ):
-        trainer.held_out(held_out)
+        trainer.batches(trainer.tokenize(held_out))

@@ -185,9 +185,9 @@ def test_a_utility_is_the_mean_over_rounds_of_what_its_groups_lowered_the_loss_b
     row_of = {id_: row for row, id_ in enumerate(many["id"])}
     with GroupTrainer(bart, tokenizer, args) as trainer:
         for row in load_query_sets(tmp_path / "mined"):
-            batches = trainer.held_out(take_rows(many, [row_of[id_] for id_ in row["held_out_ids"]]))
-            assert row["base_loss"] == trainer.loss(batches)
-            losses = np.array([candidate["losses"] for candidate in row["candidates"]])
+            batches = trainer.batches(trainer.tokenize(take_rows(many, [row_of[id_] for id_ in row["held_out_ids"]])))
+            assert row["base_loss"] == float(trainer.losses(batches).mean())
+            losses = row["base_loss"] - np.array([candidate["utilities"] for candidate in row["candidates"]])
             utilities = [candidate["utility"] for candidate in row["candidates"]]
             np.testing.assert_allclose(utilities, row["base_loss"] - losses.mean(axis=1))
             assert losses.shape == (12, 2)
@@ -436,7 +436,7 @@ def test_candidates_of_a_group_that_diverges_are_judged_by_the_other_rounds(mine
     model.lm_head.register_forward_hook(spoil)
     mine(model=model, num_query_sets=1)
     (row,) = load_query_sets(tmp_path / "mined")
-    losses = np.array([candidate["losses"] for candidate in row["candidates"]])
+    losses = row["base_loss"] - np.array([candidate["utilities"] for candidate in row["candidates"]])
     assert (row["diverged_groups"], row["skipped"], len(losses)) == (1, "", 12)
     assert np.isnan(losses).sum() == 4
     utilities = [candidate["utility"] for candidate in row["candidates"]]
@@ -459,7 +459,7 @@ def test_a_folder_without_query_sets_is_none(tmp_path):
 def query_set(number: int, task: str, losses: np.ndarray, tasks: list[str], base_loss: float = 2.0) -> dict:
     candidates = [
         {"id": f"{other}/{rank}", "task": other, "input": "x", "answer": "y", "rank": rank}
-        | {"utility": base_loss - float(np.nanmean(of_rounds)), "losses": of_rounds.tolist()}
+        | {"utility": base_loss - float(np.nanmean(of_rounds)), "utilities": (base_loss - of_rounds).tolist()}
         for rank, (other, of_rounds) in enumerate(zip(tasks, losses, strict=True))
     ]
     return {

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,8 +29,8 @@ class GroupTrainer:
 
     ```python
     with GroupTrainer(model, tokenizer, SupervisionArguments()) as trainer:
-        held_out = trainer.held_out(examples)
-        base_loss = trainer.loss(held_out)
+        held_out = trainer.batches(trainer.tokenize(examples))
+        base_loss = trainer.losses(held_out).mean()
         candidates = trainer.tokenize(retrieved)
         group_loss = trainer.loss_after([candidates[3], candidates[14]], held_out)
     ```
@@ -48,7 +49,7 @@ class GroupTrainer:
         peft_config: fine-tune a small adapter in place of all weights.
 
     Raises:
-        ValueError: `args.trainable_parameters` matches no parameter.
+        ValueError: `args.trainable_parameters` matches no parameter, or there is none in float32 to train.
         TypeError: `model` is a PEFT model already, or no sequence-to-sequence model.
     """
 
@@ -66,6 +67,8 @@ class GroupTrainer:
             )
         if not model.config.is_encoder_decoder:
             raise TypeError(f"Expected a sequence-to-sequence model, found {type(model).__name__}.")
+        if peft_config is not None and args.trainable_parameters is not None:
+            raise ValueError("Expected `peft_config` or `trainable_parameters`, found both.")
         self.model = model
         self.args = args
         self.peft_config = peft_config
@@ -85,10 +88,28 @@ class GroupTrainer:
     # ---- the model: as it was, before and after ----------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self._required_grad = [parameter.requires_grad for parameter in self.model.parameters()]
-        self._parameters_before = list(self.model.parameters())
-        self._was_training = self.model.training
+        self._before = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
+        self._modes = [(module, module.training) for module in self.model.modules()]
         self._peft_model = None
+        self._initial = []
+        try:
+            self._choose_parameters()
+        except BaseException:
+            self._put_back()
+            raise
+        self.model.eval()
+        self._initial = [parameter.detach().clone() for parameter in self.parameters]
+        self._optimizer = torch.optim.AdamW(self.parameters, lr=self.args.learning_rate, weight_decay=0.0, fused=True)
+        self._encoder = self.model.get_encoder()
+        self.encoder_is_frozen = not any(parameter.requires_grad for parameter in self._encoder.parameters())
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._restore()
+        self._put_back()
+        del self._initial, self._optimizer, self.parameters
+
+    def _choose_parameters(self) -> None:
         if self.peft_config is not None:
             from peft import get_peft_model
 
@@ -99,25 +120,28 @@ class GroupTrainer:
         elif self.args.trainable_parameters is not None:
             for name, parameter in self.model.named_parameters():
                 parameter.requires_grad_(re.search(self.args.trainable_parameters, name) is not None)
-        self.model.eval()
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self._initial = [parameter.detach().clone() for parameter in self.parameters]
-        self._optimizer = torch.optim.AdamW(
-            self.parameters, lr=self.args.learning_rate, weight_decay=0.0, fused=self.parameters[0].is_floating_point()
-        )
-        self._encoder = self.model.get_encoder()
-        self.encoder_is_frozen = not any(parameter.requires_grad for parameter in self._encoder.parameters())
-        return self
+        if not self.parameters:
+            raise ValueError(
+                "Expected a model with parameters to fine-tune, found all frozen. Set `trainable_parameters` or "
+                "`parameter.requires_grad_(True)`."
+            )
+        # Steps of 3e-5 round to nothing in half precision, and utilities to noise.
+        if any(parameter.dtype in (torch.float16, torch.bfloat16) for parameter in self.parameters):
+            raise ValueError(
+                f"Expected weights in float32, found {self.model.dtype}. Load the model with `dtype=torch.float32`; "
+                "`bf16=True` computes in half precision and keeps the weights."
+            )
 
-    def __exit__(self, *exception: object) -> None:
-        self._restore()
+    def _put_back(self) -> None:
         if self._peft_model is not None:
             self._peft_model.unload()
-        for parameter, required in zip(self._parameters_before, self._required_grad, strict=True):
+        for parameter, required in self._before:
             parameter.requires_grad_(required)
             parameter.grad = None
-        self.model.train(self._was_training)
-        del self._initial, self._optimizer, self._parameters_before, self._peft_model, self.parameters
+        for module, training in self._modes:
+            module.training = training
+        del self._before, self._modes, self._peft_model
 
     @torch.no_grad()
     def _restore(self) -> None:
@@ -144,11 +168,13 @@ class GroupTrainer:
                     tokenized[row] = tokenized[row] | {"states": states[: len(tokenized[row]["input_ids"])]}
         return tokenized
 
-    def held_out(self, examples: Dataset) -> list[Batch]:
-        """Examples as batches on the device, sorted by length, for [`loss`]."""
-        items = self.tokenize(examples)
+    def batches(self, items: Sequence[Batch]) -> list[Batch]:
+        """Tokenised examples as batches on the device, sorted by length, for [`losses`]."""
         lengths = [len(item["input_ids"]) + len(item["labels"]) for item in items]
-        return [self._batch([items[row] for row in rows]) for rows in token_budget_batches(lengths, self.token_budget)]
+        return [
+            self._batch([items[row] for row in rows]) | {"rows": rows}
+            for rows in token_budget_batches(lengths, self.token_budget)
+        ]
 
     def _batch(self, items: Sequence[Batch]) -> Batch:
         states = [item["states"] for item in items if "states" in item]
@@ -173,21 +199,23 @@ class GroupTrainer:
 
     # ---- training and measuring ----------------------------------------------------------------------------------------
 
-    def loss_after(self, group: Sequence[Batch], held_out: Sequence[Batch]) -> float:
-        """Held-out loss of the model fine-tuned on a group; the weights are back when it returns.
-
-        Returns:
-            The loss, NaN or infinite where training diverged.
-        """
+    @contextmanager
+    def learned(self, items: Sequence[Batch]) -> Iterator[None]:
+        """Within it, the model is fine-tuned on these examples; afterwards its weights are what they were."""
         size = self.args.per_device_train_batch_size
-        batches = [self._batch(group[start : start + size]) for start in range(0, len(group), size)]
+        batches = [self._batch(items[start : start + size]) for start in range(0, len(items), size)]
         try:
             for _ in range(self.args.num_train_epochs):
                 for batch in batches:
                     self._step(batch)
-            return self.loss(held_out)
+            yield
         finally:
             self._restore()
+
+    def loss_after(self, group: Sequence[Batch], held_out: Sequence[Batch]) -> float:
+        """Mean of the held-out [`losses`] of the model fine-tuned on a group; NaN or infinite where training diverged."""
+        with self.learned(group):
+            return float(self.losses(held_out).mean())
 
     def _step(self, batch: Batch) -> None:
         losses, mask = self._token_losses(batch)
@@ -198,25 +226,23 @@ class GroupTrainer:
         self._optimizer.zero_grad()
 
     @torch.no_grad()
-    def loss(self, held_out: Sequence[Batch]) -> float:
-        """Mean over the examples of each one's mean loss a token (of its sum, with `sum_token_loss`)."""
-        total, count = torch.zeros((), dtype=torch.float64), 0
-        sums = []
-        for batch in held_out:
+    def losses(self, batches: Sequence[Batch]) -> np.ndarray:
+        """Each example's mean loss a token (its sum, with `sum_token_loss`): float64 `[n]`, in the order of the examples."""
+        found = []
+        for batch in batches:
             losses, mask = self._token_losses(batch)
             of_example = (losses * mask).sum(dim=1)
-            if not self.args.sum_token_loss:
-                of_example = of_example / mask.sum(dim=1)
-            sums.append(of_example.double().sum())
-            count += len(of_example)
+            found.append(of_example if self.args.sum_token_loss else of_example / mask.sum(dim=1))
+        rows = [row for batch in batches for row in batch["rows"]]
+        result = np.empty(len(rows))
         # The one moment a group when the host waits for the device.
-        total = torch.stack(sums).sum()
-        return float(total) / count
+        result[rows] = torch.cat(found).double().cpu().numpy()
+        return result
 
     def _token_losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses `[n, length]` and the mask of the tokens that count."""
         labels = batch["labels"]
-        inputs = {name: values for name, values in batch.items() if name != "labels"}
+        inputs = {name: values for name, values in batch.items() if name not in ("labels", "rows")}
         with self._autocast():
             logits = self.model(**inputs, use_cache=False).logits
         losses = torch.nn.functional.cross_entropy(

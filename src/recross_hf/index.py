@@ -135,7 +135,7 @@ class UpstreamIndex:
             "factory": factory,
             "num_examples": len(dataset),
             "ids_sha256": ids_hash(dataset),
-            "texts_sha256": _column_hash(dataset, "input"),
+            "texts_sha256": column_hash(dataset, "input"),
         }
         shards = folder / SHARDS_FOLDER
         if state.is_main_process:
@@ -216,7 +216,7 @@ class UpstreamIndex:
                 f"The ids in {folder / EXAMPLES_FILE} are not those that were indexed: the examples were changed, "
                 "reordered or replaced. Restore the file or build the index again."
             )
-        if _column_hash(dataset, "input") != config["texts_sha256"]:
+        if column_hash(dataset, "input") != config["texts_sha256"]:
             raise IndexMismatchError(
                 f"The inputs in {folder / EXAMPLES_FILE} are not those that were indexed. Restore the file or build the "
                 "index again."
@@ -262,10 +262,11 @@ def _progress_bars_off() -> Iterator[None]:
 
 def ids_hash(dataset: Dataset) -> str:
     """SHA-256 of the ids in their order."""
-    return _column_hash(dataset, "id")
+    return column_hash(dataset, "id")
 
 
-def _column_hash(dataset: Dataset, column: str) -> str:
+def column_hash(dataset: Dataset, column: str) -> str:
+    """SHA-256 of a column of strings, in their order."""
     digest = hashlib.sha256()
     for batch in dataset.select_columns(column).with_format("arrow").iter(10_000):
         digest.update("".join(f"{len(text)}:{text}" for text in batch[column].to_pylist()).encode())

@@ -29,7 +29,8 @@ from .cross_encoder import CrossEncoderReranker
 from .data import ExampleError, take_rows
 from .files import read_json, weights_hash, write_json, write_parquet
 from .group_training import GroupTrainer
-from .index import ids_hash
+from .index import column_hash, ids_hash
+from .judges import Judge, by_groups
 from .processes import process_state
 from .reranker import Reranker
 from .retriever import Retriever
@@ -48,7 +49,7 @@ CANDIDATE_FEATURES = {
     "answer": Value("string"),
     "rank": Value("int64"),
     "utility": Value("float64"),
-    "losses": List(Value("float64")),
+    "utilities": List(Value("float64")),
 }
 SET_FEATURES = Features(
     {
@@ -63,8 +64,8 @@ SET_FEATURES = Features(
         "skipped": Value("string"),
     }
 )
-"""A mined query set. A candidate's `losses` are those of its group in each round (NaN: diverged), its `utility` is the mean
-of `base_loss` minus them; `skipped` says why a set has no candidates, else it is empty."""
+"""A mined query set. A candidate's `utilities` are those of each round (NaN: diverged), its `utility` is their mean; `rank` is its
+place in the order in which candidates were chosen, the retriever's or that of an earlier reranker; `skipped` says why a set has no candidates, else it is empty."""
 
 PAIR_FEATURES = Features(
     {
@@ -81,7 +82,7 @@ PAIR_FEATURES = Features(
         "rank": Value("int64"),
     }
 )
-"""A pair to train a reranker on: `label` 1 (helps) or 0, `rank` the candidate's place in the retriever's order."""
+"""A pair to train a reranker on: `label` 1 (helps) or 0, `rank` as in the set."""
 
 
 def mine_supervision(
@@ -92,6 +93,7 @@ def mine_supervision(
     output_dir: str | Path,
     args: SupervisionArguments | None = None,
     *,
+    judge: Judge = by_groups,
     reranker: Reranker | None = None,
     exclude_tasks: Collection[str] = (),
     peft_config: PeftConfig | None = None,
@@ -114,6 +116,7 @@ def mine_supervision(
         examples: upstream examples to draw queries and held-out examples from, e.g. what was indexed.
         output_dir: the folder of the sets.
         args: settings; Algorithm 1 without the faults of the authors' code by default.
+        judge: how candidates are judged: `judges.by_groups`, the paper's way, or `judges.by_reversal`.
         reranker: of an earlier iteration: it chooses the candidates among `upsampling_ratio` times as many.
         exclude_tasks: tasks neither queried nor retrieved: targets, or tasks that a reranker is to be judged on.
         peft_config: fine-tune an adapter on each group in place of all weights.
@@ -125,6 +128,8 @@ def mine_supervision(
         ExampleError: no task has enough examples.
         ValueError: an excluded task is unknown, or the folder holds sets of another model, data or settings.
     """
+    if isinstance(exclude_tasks, str):
+        raise TypeError("Expected `exclude_tasks` to be a collection of strings, found one string. Pass a list.")
     args = args or SupervisionArguments()
     folder, state = Path(output_dir), process_state()
     rows_of = _rows_by_task(examples, args, exclude_tasks)
@@ -133,12 +138,12 @@ def mine_supervision(
         raise ValueError(f"Expected to exclude tasks of the data, found {', '.join(sorted(unknown))}, which are none.")
     retriever = retriever.excluding(exclude_tasks)
     if state.is_main_process:
-        settings = _settings(model, retriever, examples, args, reranker, exclude_tasks, peft_config)
+        settings = _settings(model, retriever, examples, args, judge, reranker, exclude_tasks, peft_config)
         _check_settings(folder, settings)
     state.wait_for_everyone()
     mine = range(state.process_index, args.num_query_sets, state.num_processes)
     missing = [number for number in mine if _read_set(folder, number) is None]
-    miner = _Miner(processing_class, retriever, examples, rows_of, args, reranker)
+    miner = _Miner(processing_class, retriever, examples, rows_of, args, reranker, judge)
     if missing:
         progress = tqdm(
             total=len(mine) * miner.groups_a_set,
@@ -229,7 +234,7 @@ def label_pairs(sets: Dataset, num_labelled: int) -> Dataset:
 def summarize_supervision(sets: Dataset) -> dict[str, Any]:
     """What was mined, as JSON values.
 
-    `reliability` says how far utilities can be trusted: the correlation of a set's candidates' losses in one round with
+    `reliability` says how far utilities can be trusted: the correlation of a set's candidates' utilities in one round with
     those in another (mean over sets and pairs of rounds; 0: noise, 1: certain). `task_pairs` says which upstream task helps
     which: mean utility and number of candidates, most helpful first.
     """
@@ -261,11 +266,11 @@ def summarize_supervision(sets: Dataset) -> dict[str, Any]:
 
 
 def _reliability(row: dict[str, Any]) -> float | None:
-    losses = np.array([candidate["losses"] for candidate in row["candidates"]])
-    losses = losses[np.isfinite(losses).all(axis=1)]
-    if losses.ndim != 2 or losses.shape[1] < 2 or len(losses) < 3 or (losses.std(axis=0) == 0).any():
+    utilities = np.array([candidate["utilities"] for candidate in row["candidates"]])
+    utilities = utilities[np.isfinite(utilities).all(axis=1)]
+    if utilities.ndim != 2 or utilities.shape[1] < 2 or len(utilities) < 3 or (utilities.std(axis=0) == 0).any():
         return None
-    correlations = np.corrcoef(losses.T)
+    correlations = np.corrcoef(utilities.T)
     return float(correlations[np.triu_indices(len(correlations), 1)].mean())
 
 
@@ -283,6 +288,7 @@ class _Miner:
         rows_of: dict[str, np.ndarray],
         args: SupervisionArguments,
         reranker: Reranker | None,
+        judge: Judge,
     ) -> None:
         self.processing_class = processing_class
         self.retriever = retriever
@@ -290,6 +296,7 @@ class _Miner:
         self.rows_of = rows_of
         self.args = args
         self.reranker = reranker
+        self.judge = judge
         self.retrievable = retriever.tasks
 
     def task_of(self, number: int) -> str:
@@ -353,33 +360,24 @@ class _Miner:
         rng: np.random.Generator,
         progress: tqdm,
     ) -> dict[str, Any]:
-        """Losses of every candidate's groups."""
+        """What the judge says of each candidate."""
         args, num_candidates = self.args, len(retrieved)
         # Whatever `num_labelled` is: the sets may be labelled with another later.
         if num_candidates <= args.group_size:
             return {
                 "skipped": "too few candidates of other tasks" if num_candidates else "no candidates of other tasks"
             }
-        batches = trainer.held_out(held_out)
-        base_loss = trainer.loss(batches)
-        if not math.isfinite(base_loss):
+        judgement = self.judge(
+            trainer, trainer.tokenize(retrieved), trainer.tokenize(held_out), args, rng, progress.update
+        )
+        if not math.isfinite(judgement.base_loss):
             return {"skipped": "the upstream model's own loss is not finite"}
-        candidates = trainer.tokenize(retrieved)
-        losses = np.full((num_candidates, args.num_rounds), np.nan)
-        diverged = 0
-        for turn in range(args.num_rounds):
-            for group in np.array_split(rng.permutation(num_candidates), -(-num_candidates // args.group_size)):
-                loss = trainer.loss_after([candidates[row] for row in group], batches)
-                if math.isfinite(loss):
-                    losses[group, turn] = loss
-                else:
-                    diverged += 1
-                progress.update()
-        judged = np.flatnonzero(np.isfinite(losses).any(axis=1))
+        utilities = np.where(np.isfinite(judgement.utilities), judgement.utilities, np.nan)
+        judged = np.flatnonzero(np.isfinite(utilities).any(axis=1))
         rows = take_rows(retrieved, judged)
         return {
-            "base_loss": base_loss,
-            "diverged_groups": diverged,
+            "base_loss": judgement.base_loss,
+            "diverged_groups": judgement.num_diverged,
             "skipped": "" if len(judged) else "every group diverged",
             "candidates": [
                 {
@@ -388,8 +386,8 @@ class _Miner:
                     "input": example["input"],
                     "answer": example["references"][0],
                     "rank": int(rank),
-                    "utility": base_loss - float(np.nanmean(losses[rank])),
-                    "losses": losses[rank].tolist(),
+                    "utility": float(np.nanmean(utilities[rank])),
+                    "utilities": utilities[rank].tolist(),
                 }
                 for rank, example in zip(judged, rows, strict=True)
             ],
@@ -445,6 +443,7 @@ def _settings(
     retriever: Retriever,
     examples: Dataset,
     args: SupervisionArguments,
+    judge: Judge,
     reranker: Reranker | None,
     exclude_tasks: Collection[str],
     peft_config: PeftConfig | None,
@@ -456,9 +455,10 @@ def _settings(
     probe = retriever.retrieve(take_rows(examples, [0, len(examples) - 1])["input"][:], min(8, retriever.num_allowed))
     settings |= {
         "model": weights_hash(model),
-        "examples": ids_hash(examples),
-        "upstream": ids_hash(retriever.upstream),
+        "examples": [ids_hash(examples), column_hash(examples, "input")],
+        "upstream": [ids_hash(retriever.upstream), column_hash(retriever.upstream, "input")],
         "retriever": [type(retriever).__name__, *sorted(probe["id"][:])],  # known by what it finds
+        "judge": judge.__qualname__,
         "reranker": of_reranker if reranker is not None else None,
         "exclude_tasks": sorted(exclude_tasks),
         "peft_config": peft_config.to_dict() if peft_config is not None else None,

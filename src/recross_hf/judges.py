@@ -1,0 +1,93 @@
+"""Judges of candidates: how much does each upstream example help a model on held-out examples of another task?
+
+A judge is a function of a [`GroupTrainer`], tokenised candidates and held-out examples, the settings, a random generator and
+a function to call after each group. It gives a [`Judgement`]. To add one, write such a function and pass it to
+`mine_supervision`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from .arguments import SupervisionArguments
+from .group_training import Batch, GroupTrainer
+
+
+class Judgement(NamedTuple):
+    """What a judge found.
+
+    `base_loss` is the held-out loss of the model as it is, `utilities` `[num_candidates, num_rounds]` rise with the help that a
+    candidate is (NaN or infinite: training diverged), `num_diverged` counts groups.
+    """
+
+    base_loss: float
+    utilities: np.ndarray
+    num_diverged: int
+
+
+Judge = Callable[
+    [GroupTrainer, Sequence[Batch], Sequence[Batch], SupervisionArguments, np.random.Generator, Callable[[], object]],
+    Judgement,
+]
+
+
+def by_groups(
+    trainer: GroupTrainer,
+    candidates: Sequence[Batch],
+    held_out: Sequence[Batch],
+    args: SupervisionArguments,
+    rng: np.random.Generator,
+    progress: Callable[[], object],
+) -> Judgement:
+    """Learn from groups of candidates, see how the held-out loss falls (paper, Algorithm 1).
+
+    In each round the candidates are shuffled and split into groups; a candidate's utility is the base loss minus the loss
+    after its group.
+    """
+    batches = trainer.batches(held_out)
+    base_loss = float(trainer.losses(batches).mean())
+    utilities = np.full((len(candidates), args.num_rounds), np.nan)
+    num_diverged = 0
+    if not math.isfinite(base_loss):
+        return Judgement(base_loss, utilities, num_diverged)
+    for turn in range(args.num_rounds):
+        for group in np.array_split(rng.permutation(len(candidates)), -(-len(candidates) // args.group_size)):
+            loss = trainer.loss_after([candidates[row] for row in group], batches)
+            utilities[group, turn] = base_loss - loss
+            num_diverged += not math.isfinite(loss)
+            progress()
+    return Judgement(base_loss, utilities, num_diverged)
+
+
+def by_reversal(
+    trainer: GroupTrainer,
+    candidates: Sequence[Batch],
+    held_out: Sequence[Batch],
+    args: SupervisionArguments,
+    rng: np.random.Generator,
+    progress: Callable[[], object],
+) -> Judgement:
+    """Learn from held-out examples, see how each candidate's own loss falls.
+
+    To first order, how much a step on one example lowers the loss of another is the inner product of their gradients, the
+    same in both directions. So one training answers for all candidates at once, each on its own and not as one of twenty in a
+    group. Each two rounds train on the two halves of the held-out examples: their agreement says how far to trust them.
+    """
+    batches = trainer.batches(candidates)
+    before = trainer.losses(batches)
+    base_loss = float(trainer.losses(trainer.batches(held_out)).mean())
+    utilities = np.full((len(candidates), args.num_rounds), np.nan)
+    halves: list[np.ndarray] = []
+    for turn in range(args.num_rounds):
+        if not halves:
+            halves = np.array_split(rng.permutation(len(held_out)), 2)
+        half = halves.pop()
+        with trainer.learned([held_out[row] for row in half]):
+            utilities[:, turn] = before - trainer.losses(batches)
+        progress()
+    num_diverged = int((~np.isfinite(utilities)).all(axis=0).sum())
+    return Judgement(base_loss, utilities, num_diverged)
