@@ -8,6 +8,7 @@ same text and tokenizer everywhere; the weights also depend on the machine's ari
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,15 +27,23 @@ from transformers import (
 )
 
 from recross_hf import (
+    CrossEncoderReranker,
+    DenseRetriever,
     ExampleTrainer,
     ExampleTrainingArguments,
     MeanPooledEncoder,
+    ReCrossPipeline,
+    RerankerTrainingArguments,
+    SupervisionArguments,
     UpstreamIndex,
     load_examples,
     load_queries,
+    mine_supervision,
+    train_reranker,
 )
 from recross_hf.files import write_json, write_parquet
-from recross_hf.pipeline import INDEX, MANIFEST_FILE, UPSTREAM_MODEL, write_manifest
+from recross_hf.judges import by_reversal
+from recross_hf.pipeline import INDEX, MANIFEST_FILE, RERANKER, UPSTREAM_MODEL, write_manifest
 from recross_hf.starter import NUM_QUERY_SETS, STARTER_DIRECTORY
 
 QUERIES_A_SET = 16
@@ -74,6 +83,17 @@ ADAPTATION = {
     "max_target_length": MAX_TARGET_LENGTH,
 }
 """Settings that suit so small a model; the paper's learning rate of 1e-6 would not move it."""
+
+
+SUPERVISION = SupervisionArguments(
+    num_query_sets=115,
+    num_candidates=60,
+    num_rounds=2,
+    learning_rate=2e-4,
+    per_device_train_batch_size=4,
+    max_input_length=MAX_INPUT_LENGTH,
+    max_target_length=MAX_TARGET_LENGTH,
+)
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -160,6 +180,34 @@ def untrained_reranker(model: BartForConditionalGeneration) -> BertForSequenceCl
     return reranker
 
 
+def make_reranker(pipeline: ReCrossPipeline, set_aside: Path) -> CrossEncoderReranker:
+    """Mines the upstream tasks and trains a reranker on all of them."""
+    pairs = mine_supervision(
+        pipeline.upstream_model,
+        pipeline.processing_class,
+        DenseRetriever(pipeline.index),
+        pipeline.index.dataset,
+        set_aside / "supervision",
+        SUPERVISION,
+        judge=by_reversal,
+    )
+    tokenizer = copy.deepcopy(pipeline.processing_class)
+    # The second text has a type of its own, so that the model can tell query and candidate apart.
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    set_seed(SUPERVISION.seed)
+    args = RerankerTrainingArguments(
+        output_dir=str(set_aside / "reranker"),
+        learning_rate=2e-4,
+        num_train_epochs=3,
+        max_length=128,
+        use_cpu=True,
+        report_to="none",
+    )
+    return train_reranker(untrained_reranker(pipeline.upstream_model), tokenizer, pairs, args)
+
+
 def main() -> None:
     args = HfArgumentParser(StarterArguments).parse_args_into_dataclasses()[0]
     output_dir, set_aside = Path(args.output_dir), Path(f"{args.output_dir}.training")
@@ -179,7 +227,12 @@ def main() -> None:
     encoder = MeanPooledEncoder.from_pretrained(output_dir / UPSTREAM_MODEL, device="cpu", max_length=MAX_INPUT_LENGTH)
     indexed = [row for row in range(len(upstream)) if row % args.examples_per_task < args.indexed_per_task]
     UpstreamIndex.build(upstream.select(indexed), encoder, output_dir / INDEX, factory="SQ8")
-    write_manifest(output_dir, {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}, encoder, ADAPTATION)
+    parts = {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}
+    write_manifest(output_dir, parts, encoder, ADAPTATION)
+    reranker = make_reranker(ReCrossPipeline.from_pretrained(output_dir, device="cpu"), set_aside)
+    reranker.model.half()
+    reranker.save_pretrained(output_dir / RERANKER)
+    write_manifest(output_dir, parts | {RERANKER: RERANKER}, encoder, ADAPTATION)
 
     for task in unseen_tasks():
         rows = Dataset.from_list(list(generate_unseen(task, args.seed, "test", args.test_size)))

@@ -1,0 +1,99 @@
+import copy
+
+import numpy as np
+import pytest
+
+from recross_hf import SupervisionArguments, mine_supervision
+from recross_hf.data import take_rows
+from recross_hf.group_training import GroupTrainer
+from recross_hf.judges import by_groups, by_reversal
+from recross_hf.ranking_metrics import spearman
+from recross_hf.retriever import DenseRetriever
+from recross_hf.supervision import load_query_sets
+
+ARGS = SupervisionArguments(
+    num_query_sets=4,
+    num_queries=2,
+    num_held_out=6,
+    num_candidates=10,
+    group_size=1,
+    num_rounds=2,
+    num_labelled=3,
+    learning_rate=1e-4,
+    per_device_train_batch_size=3,
+)
+
+
+def judged(judge, model, tokenizer, candidates, held_out, args=ARGS, seed=0):
+    calls = []
+    with GroupTrainer(model, tokenizer, args) as trainer:
+        found = judge(
+            trainer,
+            trainer.tokenize(candidates),
+            trainer.tokenize(held_out),
+            args,
+            np.random.default_rng(seed),
+            lambda: calls.append(1),
+        )
+    return found, len(calls)
+
+
+@pytest.fixture
+def parts(examples):
+    """Candidates of all four tasks; held-out examples of the first."""
+    return take_rows(examples, range(0, 48, 3)), take_rows(examples, range(1, 12, 2))
+
+
+def test_learning_in_either_direction_says_the_same_of_small_steps(answering_bart, tokenizer, parts):
+    candidates, held_out = parts
+    groups, _ = judged(by_groups, answering_bart, tokenizer, candidates, held_out)
+    reversal, _ = judged(by_reversal, answering_bart, tokenizer, candidates, held_out)
+    assert groups.base_loss == reversal.base_loss
+    assert spearman(groups.utilities.mean(axis=1), reversal.utilities.mean(axis=1)) > 0.5
+
+
+def test_reversal_finds_the_examples_that_it_is_to_help(answering_bart, tokenizer, parts):
+    candidates, held_out = parts
+    found, num_calls = judged(by_reversal, answering_bart, tokenizer, candidates, held_out)
+    own = np.array(candidates["task"][:]) == held_out["task"][0]
+    utilities = found.utilities.mean(axis=1)
+    assert utilities[own].mean() > utilities[~own].mean()
+    assert (found.num_diverged, num_calls) == (0, 2)
+
+
+def test_two_rounds_of_reversal_learn_from_two_halves(bart, tokenizer, parts):
+    candidates, held_out = parts
+    learned = []
+    with GroupTrainer(bart, tokenizer, ARGS) as trainer:
+        original = trainer.learned
+        trainer.learned = lambda items: (learned.append([item["input_ids"] for item in items]), original(items))[1]
+        items = trainer.tokenize(held_out)
+        by_reversal(trainer, trainer.tokenize(candidates), items, ARGS, np.random.default_rng(0), lambda: None)
+    first, second = learned
+    everything = sorted(item["input_ids"] for item in items)
+    assert sorted(first + second) == everything
+    assert abs(len(first) - len(second)) <= 1
+
+
+def test_what_diverges_is_not_finite_and_counted(bart, tokenizer, parts):
+    args = copy.copy(ARGS)
+    args.learning_rate = 1e30
+    for judge in (by_groups, by_reversal):
+        found, _ = judged(judge, bart, tokenizer, *parts, args=args)
+        assert np.isfinite(found.base_loss)
+        assert not np.isfinite(found.utilities).any()
+        assert found.num_diverged == (32 if judge is by_groups else 2)
+
+
+def test_supervision_is_mined_with_the_judge_that_is_passed(bart, tokenizer, index, tmp_path):
+    args = copy.copy(ARGS)
+    args.group_size = 4
+    pairs = mine_supervision(bart, tokenizer, DenseRetriever(index), index.dataset, tmp_path, args, judge=by_reversal)
+    sets = load_query_sets(tmp_path)
+    for row in sets:
+        for candidate in row["candidates"]:
+            assert len(candidate["utilities"]) == 2
+            assert candidate["utility"] == pytest.approx(np.mean(candidate["utilities"]))
+    assert len(pairs) == 4 * 2 * 6
+    with pytest.raises(ValueError, match="mined with another judge"):
+        mine_supervision(bart, tokenizer, DenseRetriever(index), index.dataset, tmp_path, args)
