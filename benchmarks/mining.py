@@ -131,9 +131,10 @@ def peak_memory(way: str, options: argparse.Namespace, queue: multiprocessing.Qu
         for name, parameter in model.named_parameters()
         if args.trainable_parameters is None or re.search(args.trainable_parameters, name)
     )
-    # Forward passes of the held-out set alone: what activations and the library itself take.
-    with torch.no_grad(), GroupTrainer(model, loaded[1], args) as trainer:
-        trainer.losses(trainer.batches(trainer.tokenize(loaded[2])))
+    # A forward pass before anything is cloned: what the library itself takes when it runs first.
+    with torch.no_grad():
+        ids = torch.tensor([loaded[1](loaded[2][0]["input"]).input_ids])
+        model(input_ids=ids, labels=ids[:, :4])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     WAYS[way](options, loaded)
     queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before, trainable / 2**20))
@@ -177,7 +178,7 @@ def main() -> None:
         ]
         for way in WAYS
     ]
-    print(format_table(["way", "groups a minute", "mean loss", "peak MB above model", "of trainable weights"], rows))
+    print(format_table(["way", "groups a minute", "mean loss", "peak MB above model", "in trainable weights"], rows))
     print(
         f"\n{per_minute['ours'] / per_minute['plain']:.2f} times the groups a minute; losses differ by {difference:.1e} at most; "
         f"trainable weights: {trainable:.1f} MB."

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 import transformers
 from sentence_transformers import CrossEncoder
 
@@ -38,9 +39,14 @@ def main() -> None:
     if args.reranker:
         folder = Path(args.reranker)
     else:
+        if pipeline.reranker is None:
+            raise SystemExit("This pipeline has no reranker: name one with --reranker.")
         folder = args.output.with_suffix(".reranker")
         pipeline.reranker.save_pretrained(folder)
-    reranker, cross_encoder = CrossEncoderReranker.from_pretrained(folder), CrossEncoder(str(folder))
+    reranker, cross_encoder = (
+        CrossEncoderReranker.from_pretrained(folder, autocast_dtype=torch.float32),
+        CrossEncoder(str(folder)),
+    )
     if args.pipeline:
         dataset = pipeline.index.dataset
         rows = np.random.default_rng(0).choice(len(dataset), 1)

@@ -5,7 +5,7 @@
 A task is a folder with `test.parquet` (or `dev.parquet`) and `query-0.parquet` ... (or `train.parquet`, from which query sets are
 drawn: an upstream task that the model and the index have never seen). Each cell (task, query set, method) is a file: a killed
 run continues, and several processes share the cells (`--part 0/2` and `--part 1/2`). All methods are scored on the same test rows,
-one for each source example as far as they go; differences are paired, with bootstrap intervals over query sets and rows.
+one for each source example; differences are paired, with bootstrap intervals over query sets and rows.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import argparse
 import glob
 import re
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
 import transformers
 from datasets import Dataset
 
@@ -72,7 +74,10 @@ def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str
     pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
     for name, parameter in pipeline.upstream_model.named_parameters():
         parameter.requires_grad_(not re.search(args.freeze, name))
-    loaded = {name: CrossEncoderReranker.from_pretrained(folder) for name, folder in rerankers.items()}
+    loaded = {
+        name: CrossEncoderReranker.from_pretrained(folder, autocast_dtype=torch.bfloat16)
+        for name, folder in rerankers.items()
+    }
     part, parts = map(int, args.part.split("/"))
     # Query set by query set, so that a run that is cut short has all tasks.
     cells = [
@@ -84,6 +89,10 @@ def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str
     ]
     for place, (folder, number, method) in enumerate(cells):
         path = args.output / f"{folder.name}.{number}.{method}.json"
+        settings = {name: getattr(args, name) for name in _SETTINGS} | {"pipeline": Path(args.pipeline).name}
+        settings["reranker"] = loaded[method].identity() if method in loaded else None
+        if path.is_file() and read_json(path)["settings"] != settings:
+            raise SystemExit(f"{path} was made with other settings: choose another --output, or delete it.")
         if path.is_file() or place % parts != part:
             continue
         start = time.perf_counter()
@@ -93,10 +102,12 @@ def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str
         else:
             excluded = [folder.name] if folder.name in set(pipeline.index.dataset.unique("task")) else []
             if method == "random":
-                retriever = RandomRetriever(pipeline.index.dataset, seed=number, exclude_tasks=excluded)
+                # Another draw for each task: the intervals take tasks as independent.
+                seed = 1000 * number + zlib.crc32(folder.name.encode()) % 1000
+                retriever = RandomRetriever(pipeline.index.dataset, seed=seed, exclude_tasks=excluded)
             else:
                 retriever = DenseRetriever(pipeline.index, exclude_tasks=excluded)
-            settings = pipeline.arguments(
+            arguments = pipeline.arguments(
                 learning_rate=args.learning_rate,
                 num_train_epochs=args.epochs,
                 per_device_train_batch_size=args.batch_size,
@@ -109,7 +120,7 @@ def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str
             )
             reranker = loaded.get(method)
             adapter = pipeline.adapter(
-                queries, settings, retriever=retriever, reranker=reranker, rerank=reranker is not None
+                queries, arguments, retriever=retriever, reranker=reranker, rerank=reranker is not None
             )
             adapter.train()
             predictor, retrieved, seconds = pipeline.adapted(adapter), adapter.retrieved, adapter.seconds
@@ -125,7 +136,8 @@ def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str
             **right,
             "retrieved_tasks": task_shares(retrieved) if retrieved is not None else None,
             "seconds": {**seconds, "all": time.perf_counter() - start},
-            "settings": {name: value for name, value in vars(args).items() if name in _SETTINGS},
+            "num_test": len(test),
+            "settings": settings,
         }
         write_json(path, cell)
         share = right["exact_match"].count("1") / len(predictions)
@@ -160,12 +172,11 @@ def read_task(folder: Path, number: int, args: argparse.Namespace) -> tuple[Data
         train = load_examples(str(folder / "train.parquet"), columns=COLUMNS)
         rows = np.random.default_rng(0).permutation(len(train))[number * args.num_queries :][: args.num_queries]
         queries = load_queries(train.select(rows).remove_columns("references"))
-    # One row for each source example first: rows of one source are not independent.
+    # One row for each source example: rows of one source are not independent.
     order = np.random.default_rng(1).permutation(len(test))
     sources = [test[int(row)]["id"].rsplit("#", 1)[-1] for row in order]
     first = [order[place] for place, source in enumerate(sources) if source not in sources[:place]]
-    rest = [row for row in order if row not in set(first)]
-    return test.select([*first, *rest][: args.num_test]), queries
+    return test.select(first[: args.num_test]), queries
 
 
 def _ids(path: Path) -> list[str]:

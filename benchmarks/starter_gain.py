@@ -1,8 +1,8 @@
-"""Does adaptation pay on the starter? Base, random and dense retrieval on all unseen tasks and query sets.
+"""Does adaptation pay on the starter? Base, random, dense and reranked retrieval on all unseen tasks and query sets.
 
     python benchmarks/starter_gain.py
 
-All three models are scored on the same test sets; differences are paired, with bootstrap intervals over query sets and
+All models are scored on the same test sets; differences are paired, with bootstrap intervals over query sets and
 examples. What every model got right is kept in benchmarks/results/starter_gain.json.
 """
 
@@ -23,6 +23,7 @@ from recross_hf.report import format_table, task_shares
 from recross_hf.soft_em import exact_match, soft_match
 from recross_hf.starter import NUM_QUERY_SETS
 
+MODELS = ("base", "random", "dense", "reranked")
 METRICS = {"exact_match": exact_match, "soft_em": soft_match}
 
 
@@ -46,10 +47,11 @@ def main() -> None:
         correct[task] = {metric: {"base": [base[metric]] * args.query_sets} for metric in METRICS}
         for query_set in tqdm(range(args.query_sets), desc=task):
             queries = load_starter_task(task, query_set)[0]
-            retrievers = {"dense": None, "random": RandomRetriever(pipeline.index.dataset, seed=query_set)}
-            for name, retriever in retrievers.items():
+            seed = 100 * args.tasks.index(task) + query_set  # another draw for each task
+            random = RandomRetriever(pipeline.index.dataset, seed=seed)
+            for name, ways in (("random", {"retriever": random}), ("dense", {"rerank": False}), ("reranked", {})):
                 start = time.perf_counter()
-                adapted = pipeline.adapt(queries, retriever=retriever, seed=query_set, disable_tqdm=True, **overrides)
+                adapted = pipeline.adapt(queries, **ways, seed=query_set, disable_tqdm=True, **overrides)
                 seconds.append(time.perf_counter() - start)
                 for metric, right in _correct(adapted, test).items():
                     correct[task][metric].setdefault(name, []).append(right)
@@ -64,22 +66,18 @@ def main() -> None:
         rows = []
         for task, by_name in arrays.items():
             top = ", ".join(f"{name} {100 * share:.0f} %" for name, share in retrieved[task].items())
-            means = [f"{by_name[name].mean():.1f}" for name in ("base", "random", "dense")]
+            means = [f"{by_name[name].mean():.1f}" for name in MODELS]
             rows.append([task, *means, f"{by_name['dense'].mean(axis=1).std():.1f}", top])
-        means = [
-            f"{np.mean([by_name[name].mean() for by_name in arrays.values()]):.1f}"
-            for name in ("base", "random", "dense")
-        ]
+        means = [f"{np.mean([by_name[name].mean() for by_name in arrays.values()]):.1f}" for name in MODELS]
         rows.append(["mean", *means, "", ""])
         print(
-            f"\n{metric}\n"
-            + format_table(["task", "base", "random", "dense", "sd over sets", "retrieved (first set)"], rows)
+            f"\n{metric}\n" + format_table(["task", *MODELS, "sd of dense over sets", "retrieved (first set)"], rows)
         )
-        for other in ("base", "random"):
-            interval = paired_interval([by_name["dense"] - by_name[other] for by_name in arrays.values()])
-            summary[f"{metric}: dense - {other}"] = interval._asdict()
+        for one, other in (("dense", "base"), ("dense", "random"), ("reranked", "base"), ("reranked", "dense")):
+            interval = paired_interval([by_name[one] - by_name[other] for by_name in arrays.values()])
+            summary[f"{metric}: {one} - {other}"] = interval._asdict()
             print(
-                f"dense - {other}: {interval.mean:+.1f} points, 95 % interval [{interval.low:+.1f}, {interval.high:+.1f}]"
+                f"{one} - {other}: {interval.mean:+.1f} points, 95 % interval [{interval.low:+.1f}, {interval.high:+.1f}]"
             )
     print(f"\nAn adaptation took {np.median(seconds):.1f} s (median of {len(seconds)}).")
     # Bits as text keep the file small: one string of 0 and 1 a model and query set.

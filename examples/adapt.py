@@ -121,7 +121,7 @@ def main() -> None:
         queries,
         args,
         retriever=retriever,
-        rerank=script.rerank and script.retriever == "dense",  # random examples are the baseline as they are
+        rerank=script.rerank,
         peft_config=peft_config,
         eval_dataset=evaluation,
     )

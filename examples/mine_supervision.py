@@ -26,11 +26,13 @@ from recross_hf import (
     mine_supervision,
     summarize_supervision,
 )
+from recross_hf.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
 from recross_hf.card import supervision_card
-from recross_hf.files import write_json, write_parquet
+from recross_hf.files import read_json, write_json, write_parquet
 from recross_hf.judges import by_groups, by_reversal
 from recross_hf.processes import process_state
 from recross_hf.report import format_supervision, plot_task_utilities
+from recross_hf.supervision import SETTINGS_FILE
 
 JUDGES = {"groups": by_groups, "reversal": by_reversal}
 
@@ -66,8 +68,7 @@ class ScriptArguments:
 def main() -> None:
     parser = HfArgumentParser((ScriptArguments, SupervisionArguments))
     script, _ = parser.parse_args_into_dataclasses()
-    presets = {"paper": {"retrieve_own_task": True}, "as_run": {"retrieve_own_task": True, "sum_token_loss": True}}
-    parser.set_defaults(**presets.get(script.preset, {}))
+    parser.set_defaults(**{None: {}, "paper": ALGORITHM_1, "as_run": SUPERVISION_AS_RUN}[script.preset])
     script, args = parser.parse_args_into_dataclasses()
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline)
     examples = pipeline.index.dataset
@@ -92,7 +93,9 @@ def main() -> None:
         summary["num_pairs"] = len(pairs)
         write_parquet(pairs, output_dir / "pairs.parquet")
         write_json(output_dir / "summary.json", summary)
-        supervision_card(args=args, summary=summary).save(output_dir / "README.md")
+        supervision_card(
+            settings=read_json(output_dir / SETTINGS_FILE), judge=JUDGES[script.judge], summary=summary
+        ).save(output_dir / "README.md")
         plot_task_utilities(summary["task_pairs"], output_dir / "task_utilities.png")
         print(
             f"\n{format_supervision(summary)}\n\nWritten to {output_dir}/: query_sets/, pairs.parquet, README.md, "

@@ -18,11 +18,11 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser, set_seed
 
-from recross_hf import ReCrossPipeline, RerankerTrainingArguments, split_by_task
+from recross_hf import RerankerTrainer, RerankerTrainingArguments, split_by_task
 from recross_hf.files import write_json
 from recross_hf.objectives import binary, pairwise, regression
+from recross_hf.pipeline import save_reranker
 from recross_hf.report import format_reranker_metrics
-from recross_hf.reranker_trainer import RerankerTrainer
 
 OBJECTIVES = {"binary": binary, "regression": regression, "pairwise": pairwise}
 
@@ -69,9 +69,7 @@ def main() -> None:
             write_json(Path(args.output_dir) / "dev_metrics.json", metrics)
             print(f"\n{format_reranker_metrics(metrics)}")
         if script.add_to_pipeline:
-            pipeline = ReCrossPipeline.from_pretrained(script.add_to_pipeline)
-            pipeline.reranker = trainer.reranker()
-            pipeline.save_pretrained(script.add_to_pipeline)
+            save_reranker(script.add_to_pipeline, trainer.reranker())
         print(f"\nWritten to {args.output_dir}/" + f" and {script.add_to_pipeline}/" * bool(script.add_to_pipeline))
     if args.push_to_hub:
         trainer.push_to_hub()

@@ -10,9 +10,9 @@ from recross_hf import (
     RandomRetriever,
     Reranker,
     RetrievalAugmentedAdapter,
-    SupervisionArguments,
 )
 from recross_hf.card import supervision_card
+from recross_hf.judges import by_reversal
 from recross_hf.report import (
     adaptation_results,
     format_reranker_metrics,
@@ -181,8 +181,8 @@ SUMMARY = {
 def test_mined_supervision_as_text():
     assert format_supervision(SUMMARY, top=1).split("\n") == [
         "3 query sets of 3 tasks mined, 3 skipped (2 no candidates of other tasks, 1 every group diverged), 4 groups diverged.",
-        "33 candidates: utility -0.0123 on average (sd 0.5000), 40 % lower the held-out loss of 2.346; reliability 0.99 (0: "
-        "noise, 1: certain).",
+        "33 candidates: utility -0.0123 on average (sd 0.5000), 40 % lower the held-out loss of 2.346; reliability 0.99 (0: a "
+        "round says nothing of a candidate, 1: all).",
         "",
         "who helps whom, most and least  utility  candidates",
         "---------------------------------------------------",
@@ -237,8 +237,8 @@ def test_the_picture_shows_which_task_helps_which(ending, task_pairs, tmp_path):
 
 
 def test_the_card_of_mined_pairs_says_how_they_were_made_and_loads_on_the_hub(tmp_path):
-    args = SupervisionArguments(num_rounds=7, trainable_parameters="^decoder")
-    card = supervision_card(args=args, summary=SUMMARY | {"num_pairs": 99, "seconds": 12.5})
+    settings = {"num_rounds": 7, "trainable_parameters": "^decoder", "model": "ab" * 32, "exclude_tasks": []}
+    card = supervision_card(settings=settings, judge=by_reversal, summary=SUMMARY | {"num_pairs": 99, "seconds": 12.5})
     card.save(tmp_path / "README.md")
     loaded = DatasetCard.load(tmp_path / "README.md")
     assert loaded.data.tags == ["recross", "distant-supervision", "reranking"]
@@ -252,9 +252,12 @@ def test_the_card_of_mined_pairs_says_how_they_were_made_and_loads_on_the_hub(tm
         "| sum | colour | 9 | +0.5000 |",
         "| `num_rounds` | 7 |",
         "| `trainable_parameters` | ^decoder |",
+        "| `model` | abababababab... |",
+        "| `exclude_tasks` | none |",
     ):
         assert f"{line}\n" in loaded.text
     assert "{{" not in loaded.text
     assert "None" not in loaded.text
-    without = supervision_card(args=args, summary=SUMMARY | {"skipped": {}}).text
+    assert "Learn from held-out examples, see how each candidate's own loss falls." in loaded.text
+    without = supervision_card(settings=settings, judge=by_reversal, summary=SUMMARY | {"skipped": {}}).text
     assert "skipped" not in without

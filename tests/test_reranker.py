@@ -84,18 +84,15 @@ def test_a_reranker_writes_rank():
         Reranker()
 
 
-@pytest.mark.parametrize("number", [1, 256, 700])
-def test_shards_change_nothing(number):
+@pytest.mark.parametrize("number", [1, 700])
+def test_one_process_ranks_all_candidates_in_one_call(number):
     names = [f"text {place}" for place in range(number)]
     scores = np.random.default_rng(0).integers(0, 50, number).astype(float)
     reranker = ScoresByName(dict(zip(names, scores, strict=True)))
     whole = reranker.rerank(["q"], retrieved(*names), 300)
     assert whole["input"][:] == sorted(names, key=lambda name: -reranker.scores[name])[:300]
-    in_shards = reranker.rerank_in_processes(["q"], retrieved(*names), 300)
-    assert in_shards.to_dict() == whole.to_dict()
-    assert [len(candidates) for _, candidates in reranker.asked[1:]] == [256] * (number // 256) + [number % 256] * (
-        number % 256 > 0
-    )
+    assert reranker.rerank_in_processes(["q"], retrieved(*names), 300).to_dict() == whole.to_dict()
+    assert [len(candidates) for _, candidates in reranker.asked] == [number, number]
 
 
 @pytest.fixture

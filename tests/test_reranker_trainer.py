@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from datasets import concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TrainingArguments
@@ -250,6 +251,37 @@ def test_batches_by_query_hold_whole_queries_and_change_with_the_epoch(make_trai
     assert epochs[0] != epochs[1]
 
 
+def test_sets_of_two_runs_with_the_same_number_stay_apart(make_trainer):
+    other = PAIRS.map(lambda row: {"query_task": "other", "utility": -5 * row["utility"]}, features=PAIRS.features)
+    both = concatenate_datasets([PAIRS, other])
+    alone, joined = make_trainer(train=PAIRS).train_dataset, make_trainer(train=both).train_dataset
+    np.testing.assert_allclose(joined.utilities[: len(PAIRS)], alone.utilities)
+    np.testing.assert_allclose(joined.utilities[len(PAIRS) :], -alone.utilities)
+    perfect = evaluate_reranker(ByUtility(), PAIRS)
+    assert evaluate_reranker(ByUtility(), both)["num_sets"] == 2 * perfect["num_sets"]
+
+
+@pytest.mark.parametrize(
+    "settings, kwargs, match",
+    [
+        ({"label_smoothing_factor": 0.1}, {}, "`label_smoothing_factor` is not used"),
+        ({}, {"compute_metrics": len}, "There is no `compute_metrics` to pass"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(settings, kwargs, match):
+    tokenizer = tiny.pair_tokenizer()
+    args = RerankerTrainingArguments(use_cpu=True, report_to="none", **settings)
+    with pytest.raises((ValueError, TypeError), match=match):
+        RerankerTrainer(tiny.cross_encoder(tokenizer), args, train_dataset=PAIRS, processing_class=tokenizer, **kwargs)
+
+
+def test_a_model_in_half_precision_is_refused():
+    tokenizer = tiny.pair_tokenizer()
+    args = RerankerTrainingArguments(use_cpu=True, report_to="none")
+    with pytest.raises(ValueError, match=r"Expected weights in float32, found torch\.float16"):
+        RerankerTrainer(tiny.cross_encoder(tokenizer).half(), args, train_dataset=PAIRS, processing_class=tokenizer)
+
+
 def test_queries_of_two_sets_are_not_compared(make_trainer):
     columns = PAIRS.to_dict() | {"query": ["the same"] * len(PAIRS)}
     dataset = make_trainer(train=PAIRS.from_dict(columns, features=PAIRS.features)).train_dataset
@@ -262,7 +294,7 @@ def test_utilities_are_standardised_within_their_set(rows):
     tokenizer = tiny.pair_tokenizer()
     numbers, utilities = map(np.array, zip(*rows, strict=True))
     names = ("query", "candidate", "answer")
-    pairs = PAIRS.select(range(len(rows))).to_dict() | {name: ["x"] * len(rows) for name in names}
+    pairs = PAIRS.select(range(len(rows))).to_dict() | {name: ["x"] * len(rows) for name in (*names, "query_task")}
     pairs = PAIRS.from_dict(pairs | {"set": numbers, "utility": utilities}, features=PAIRS.features)
     trainer = RerankerTrainer(
         tiny.cross_encoder(tokenizer),

@@ -207,12 +207,16 @@ class SupervisionArguments:
     @classmethod
     def paper(cls, **overrides: Any) -> SupervisionArguments:
         """Algorithm 1 to the letter: retrieve, then drop the queries' own task."""
-        return cls(**{"retrieve_own_task": True, **overrides})
+        return cls(**{**ALGORITHM_1, **overrides})
 
     @classmethod
     def as_run(cls, **overrides: Any) -> SupervisionArguments:
         """As the authors' code: to the letter, and with losses summed over tokens."""
-        return cls(**{"retrieve_own_task": True, "sum_token_loss": True, **overrides})
+        return cls(**{**SUPERVISION_AS_RUN, **overrides})
+
+
+ALGORITHM_1: dict[str, Any] = {"retrieve_own_task": True}
+SUPERVISION_AS_RUN: dict[str, Any] = {**ALGORITHM_1, "sum_token_loss": True}
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
 from . import __version__
-from .arguments import AdaptationArguments, SupervisionArguments
+from .arguments import AdaptationArguments
 from .report import task_shares
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -71,10 +71,12 @@ def adapted_model_card(
     )
 
 
-def supervision_card(*, args: SupervisionArguments, summary: dict[str, Any]) -> DatasetCard:
+def supervision_card(*, settings: dict[str, Any], judge: Callable[..., Any], summary: dict[str, Any]) -> DatasetCard:
     """The card of mined pairs.
 
     Args:
+        settings: of `supervision.json`.
+        judge: how candidates were judged; the first line of its docstring is quoted.
         summary: of [`summarize_supervision`], with `num_pairs`.
     """
     figures = {name: value for name, value in summary.items() if isinstance(value, int | float)}
@@ -92,9 +94,17 @@ def supervision_card(*, args: SupervisionArguments, summary: dict[str, Any]) -> 
             f"| {pair['query_task']} | {pair['candidate_task']} | {pair['num_candidates']} | {pair['utility']:+.4f} |"
             for pair in summary["task_pairs"]
         ),
-        settings="\n".join(f"| `{name}` | {value} |" for name, value in dataclasses.asdict(args).items()),
+        settings="\n".join(f"| `{name}` | {_short(value)} |" for name, value in settings.items()),
+        judge=(judge.__doc__ or judge.__name__).splitlines()[0],
         version=__version__,
     )
+
+
+def _short(value: Any) -> str:
+    """Hashes are cut, lists joined."""
+    if isinstance(value, list):
+        return ", ".join(map(_short, value)) or "none"
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value)
 
 
 _USAGE = """\

@@ -35,8 +35,8 @@ class GroupTrainer:
         group_loss = trainer.loss_after([candidates[3], candidates[14]], held_out)
     ```
 
-    Nothing is copied or built anew for a group: weights go back in place, the optimizer's state to zero, texts are tokenised
-    and padded once. Beyond what training itself holds (weights, gradients, two moments) there is one copy of the trainable
+    No model, optimizer or trainer is built for a group: weights go back in place, the optimizer's state to zero; texts are
+    tokenised once, and the held-out batches padded once. Beyond what training itself holds (weights, gradients, two moments) there is one copy of the trainable
     weights. Dropout is off: a loss then differs between groups because of the groups. Where all of the encoder is frozen,
     what it makes of a text is computed once.
 

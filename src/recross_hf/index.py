@@ -266,7 +266,7 @@ def ids_hash(dataset: Dataset) -> str:
 
 
 def column_hash(dataset: Dataset, column: str) -> str:
-    """SHA-256 of a column of strings, in their order."""
+    """SHA-256 of a column of strings, or of lists of them, in their order."""
     digest = hashlib.sha256()
     for batch in dataset.select_columns(column).with_format("arrow").iter(10_000):
         digest.update("".join(f"{len(text)}:{text}" for text in batch[column].to_pylist()).encode())

@@ -73,10 +73,18 @@ def by_reversal(
 ) -> Judgement:
     """Learn from held-out examples, see how each candidate's own loss falls.
 
-    To first order, how much a step on one example lowers the loss of another is the inner product of their gradients, the
-    same in both directions. So one training answers for all candidates at once, each on its own and not as one of twenty in a
-    group. Each two rounds train on the two halves of the held-out examples: their agreement says how far to trust them.
+    How much a small gradient step on one example lowers the loss of another is the inner product of their gradients, the same
+    in both directions (of AdamW's steps that is an approximation). So one training answers for all candidates at once, each
+    on its own and not as one of twenty in a group. Each two rounds train on the two halves of the held-out examples: their agreement
+    says how far to trust them.
+
+    Raises:
+        ValueError: there are fewer than two held-out examples.
     """
+    if len(held_out) < 2:
+        raise ValueError(
+            f"Expected at least two held-out examples to halve, found {len(held_out)}. Raise `num_held_out`."
+        )
     batches = trainer.batches(candidates)
     before = trainer.losses(batches)
     base_loss = float(trainer.losses(trainer.batches(held_out)).mean())

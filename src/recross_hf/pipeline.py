@@ -112,7 +112,7 @@ class ReCrossPipeline:
         index = UpstreamIndex.build(upstream_dataset, encoder, folder / INDEX, **index_kwargs)
         if state.is_main_process:
             parts = {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}
-            write_manifest(folder, parts, encoder, dict(adaptation or {}))
+            write_manifest(folder, parts, encoder.settings, dict(adaptation or {}))
         state.wait_for_everyone()
         return cls(upstream_model, processing_class, index, adaptation=adaptation)
 
@@ -163,11 +163,14 @@ class ReCrossPipeline:
         """
         if reranker is not None and not rerank:
             raise TypeError("Expected a `reranker` or `rerank=False`, found both.")
+        # The pipeline's own was trained on what dense retrieval finds; random examples are a baseline as they are.
+        if rerank and reranker is None and (retriever is None or isinstance(retriever, DenseRetriever)):
+            reranker = self.reranker
         return RetrievalAugmentedAdapter(
             self.upstream_model,
             args or self.arguments(),
             retriever=retriever or DenseRetriever(self.index),
-            reranker=(reranker or self.reranker) if rerank else None,
+            reranker=reranker,
             query_dataset=inputs,
             processing_class=self.processing_class,
             peft_config=peft_config,
@@ -191,8 +194,8 @@ class ReCrossPipeline:
             inputs: unlabelled inputs, about sixteen: a list of strings, or whatever [`load_queries`] takes.
             args: all settings; by default those that the pipeline was saved with.
             retriever: another one than `DenseRetriever(pipeline.index)`.
-            reranker: another one than the pipeline's own.
-            rerank: whether a reranker chooses among what is retrieved; without any, dense retrieval decides.
+            reranker: another one than the pipeline's own, which goes with dense retrieval alone.
+            rerank: `False` leaves the choice to the retriever, whether or not the pipeline has a reranker.
             peft_config: train a small adapter, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`.
             overrides: single settings, e.g. `num_retrieved=256, seed=1`.
 
@@ -288,7 +291,7 @@ class ReCrossPipeline:
         if self.retrieved is not None:
             parts["retrieved"] = RETRIEVED_FILE
             write_parquet(self.retrieved, folder / RETRIEVED_FILE)
-        write_manifest(folder, parts, self.index.encoder, self.adaptation)
+        write_manifest(folder, parts, self.index.encoder.settings, self.adaptation)
 
     @classmethod
     def from_pretrained(
@@ -332,6 +335,24 @@ class ReCrossPipeline:
         )
 
 
+def save_reranker(pipeline_path: str | Path, reranker: CrossEncoderReranker) -> None:
+    """Puts a reranker into a pipeline folder, in place of the one that it has; nothing else in it is written anew.
+
+    Raises:
+        PipelineFolderError: the folder is no pipeline.
+    """
+    folder = Path(pipeline_path)
+    manifest = read_manifest(folder, verify_checksums=False)
+    partial, replaced = (folder / f".{RERANKER}.{os.getpid()}.{name}" for name in ("partial", "replaced"))
+    shutil.rmtree(partial, ignore_errors=True)
+    reranker.save_pretrained(partial)
+    if (folder / RERANKER).exists():
+        (folder / RERANKER).rename(replaced)
+    partial.rename(folder / RERANKER)
+    shutil.rmtree(replaced, ignore_errors=True)
+    write_manifest(folder, manifest["parts"] | {RERANKER: RERANKER}, manifest["encoder"], manifest["adaptation"])
+
+
 def _resolve(name_or_path: str | Path | None) -> Path:
     """The folder of a pipeline. (Names on the Hub will be resolved here.)"""
     if name_or_path is None:
@@ -359,7 +380,7 @@ def _load_adapted(folder: Path, upstream_model: PreTrainedModel, dtype: torch.dt
 
 
 def write_manifest(
-    folder: Path, parts: dict[str, str], encoder: MeanPooledEncoder, adaptation: dict[str, Any]
+    folder: Path, parts: dict[str, str], encoder_settings: dict[str, Any], adaptation: dict[str, Any]
 ) -> None:
     """Writes `recross.json`: the format, the parts, the settings, and a checksum of every file of a part."""
     files = [
@@ -372,7 +393,7 @@ def write_manifest(
         "format_version": FORMAT_VERSION,
         "recross_hf_version": __version__,
         "parts": parts,
-        "encoder": encoder.settings,
+        "encoder": encoder_settings,
         "adaptation": adaptation,
         "sha256": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
     }

@@ -119,8 +119,8 @@ def format_supervision(summary: dict[str, Any], *, top: int = 5) -> str:
     lines.append(
         f"{summary['num_candidates']} candidates: utility {summary['utility_mean']:+.4f} on average (sd "
         f"{summary['utility_std']:.4f}), {100 * summary['share_helpful']:.0f} % lower the held-out loss of "
-        f"{summary['base_loss']:.3f}; reliability {'unknown' if reliability is None else f'{reliability:.2f}'} (0: noise, "
-        "1: certain)."
+        f"{summary['base_loss']:.3f}; reliability {'unknown' if reliability is None else f'{reliability:.2f}'} (0: a round says "
+        "nothing of a candidate, 1: all)."
     )
     pairs = [pair for pair in summary["task_pairs"] if pair["num_candidates"] >= 5] or summary["task_pairs"]
     shown = pairs if len(pairs) <= 2 * top else pairs[:top] + pairs[-top:]

@@ -53,16 +53,21 @@ class Reranker(ABC):
         Raises:
             ValueError: `rank` did not give one finite score a candidate.
         """
-        return keep_best(retrieved, self._scores(queries, candidate_texts(retrieved, self.include_answers)), num_kept)
+        texts = candidate_texts(retrieved, self.include_answers)
+        return keep_best(retrieved, self._scores(queries, texts), num_kept)
 
     def rerank_in_processes(self, queries: Sequence[str], retrieved: Dataset, num_kept: int) -> Dataset:
         """As [`Reranker.rerank`], on all processes of `accelerate launch`; each must call it with the same arguments."""
-        state, size = process_state(), 256
+        state = process_state()
+        if state.num_processes == 1:
+            return self.rerank(queries, retrieved, num_kept)
         texts = candidate_texts(retrieved, self.include_answers)
-        starts = range(state.process_index * size, len(texts), state.num_processes * size)
-        mine = [(start, self._scores(queries, texts[start : start + size])) for start in starts]
-        scores = sorted(mine if state.num_processes == 1 else gather_object(mine), key=lambda part: part[0])
-        return keep_best(retrieved, np.concatenate([part for _, part in scores]), num_kept)
+        # Distinct ones are shared out, for several queries bring the same candidate.
+        distinct = list(dict.fromkeys(texts))
+        mine = distinct[state.process_index :: state.num_processes]
+        scored = [(text, score) for text, score in zip(mine, self._scores(queries, mine), strict=True)] if mine else []
+        score_of = dict(gather_object(scored))
+        return keep_best(retrieved, np.array([score_of[text] for text in texts]), num_kept)
 
     def _scores(self, queries: Sequence[str], texts: list[str]) -> np.ndarray:
         scores = np.asarray(self.rank(list(queries), texts), dtype=np.float64)

@@ -35,7 +35,7 @@ def train_reranker(
     """Trains a reranker on mined pairs (paper, section 3.3) and returns it.
 
     ```python
-    model = AutoModelForSequenceClassification.from_pretrained("FacebookAI/roberta-base", num_labels=1)
+    model = AutoModelForSequenceClassification.from_pretrained("FacebookAI/roberta-base", num_labels=1, dtype="float32")
     train, dev = split_by_task(pairs, num_dev_tasks=4)
     reranker = train_reranker(model, AutoTokenizer.from_pretrained("FacebookAI/roberta-base"), train, eval_pairs=dev)
     evaluate_reranker(reranker, dev)  # {"auc": 0.64, "dense_auc": 0.55, ...}
@@ -109,12 +109,13 @@ def evaluate_reranker(reranker: CrossEncoderReranker, pairs: Dataset) -> dict[st
     Under `accelerate launch` the sets are spread over the processes; each must call it.
 
     Returns:
-        `auc` (chance: 0.5), `spearman` with the utility (chance: 0) and, for the retriever's order, `dense_auc` and
-            `dense_spearman`, of each candidate's score for the whole set; `accuracy` of single pairs at a logit of 0 (chance:
-            0.5, for labels are balanced), `dense_accuracy` of calling the nearer half positive; `num_sets`.
+        `auc` (chance: 0.5), `accuracy` of calling a set's upper half positive (chance: 0.5) and `spearman` with the utility
+            (chance: 0), all of each candidate's score for the whole set and over the labelled candidates alone; `dense_auc`,
+            `dense_accuracy` and `dense_spearman` of the order in which candidates were chosen, the dense retriever's unless an
+            earlier reranker chose them; `num_sets`.
     """
     state = process_state()
-    sets = _rows_by_set(pairs)
+    sets = _rows_by_set(pairs)  # by number and task: two runs of mining both count from 0
     mine = [
         (number, _metrics_of_set(reranker, pairs.select(rows)))
         for place, (number, rows) in enumerate(sets.items())
@@ -126,10 +127,10 @@ def evaluate_reranker(reranker: CrossEncoderReranker, pairs: Dataset) -> dict[st
     return means | {"num_sets": len(metrics)}
 
 
-def _rows_by_set(pairs: Dataset) -> dict[int, list[int]]:
-    rows: dict[int, list[int]] = {}
-    for row, number in enumerate(pairs["set"][:]):
-        rows.setdefault(number, []).append(row)
+def _rows_by_set(pairs: Dataset) -> dict[tuple[int, str], list[int]]:
+    rows: dict[tuple[int, str], list[int]] = {}
+    for row, key in enumerate(zip(pairs["set"][:], pairs["query_task"][:], strict=True)):
+        rows.setdefault(key, []).append(row)
     if not rows:
         raise ValueError("Expected at least one pair, found none.")
     return rows
@@ -146,17 +147,19 @@ def _metrics_of_set(reranker: CrossEncoderReranker, pairs: Dataset) -> dict[str,
     texts = [
         _candidate_text(columns["candidate"][row], columns["answer"][row], reranker.include_answers) for row in rows
     ]
-    scores = reranker.score(queries, texts)
-    joined = reranker.aggregation(scores)
-    nearer = ranks < np.median(ranks)
+    joined = reranker.rank(queries, texts)
     return {
-        "accuracy": float(((scores > 0) == (labels == 1)).mean()),
+        "accuracy": _accuracy(joined, labels),
         "auc": roc_auc(joined, labels),
         "spearman": spearman(joined, utilities),
-        "dense_accuracy": float((nearer == (labels == 1)).mean()),
+        "dense_accuracy": _accuracy(-ranks, labels),
         "dense_auc": roc_auc(-ranks, labels),
         "dense_spearman": spearman(-ranks, utilities),
     }
+
+
+def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float(((scores > np.median(scores)) == (labels == 1)).mean())
 
 
 def _candidate_text(text: str, answer: str, include_answers: bool) -> str:
@@ -193,6 +196,19 @@ class RerankerTrainer(Trainer):
             raise ValueError(
                 "Expected `group_by_query=True` with the pairwise objective: at random, hardly two candidates of one query meet in a "
                 "batch. Set it, or choose another objective."
+            )
+        for name in ("compute_metrics", "data_collator", "compute_loss_func"):
+            if name in kwargs:
+                raise TypeError(
+                    f"There is no `{name}` to pass: pairs are scored by `evaluate_reranker`, losses by `objective`."
+                )
+        if args.label_smoothing_factor:
+            raise ValueError("`label_smoothing_factor` is not used: pass an `objective` that smooths.")
+        # transformers loads a checkpoint in the dtype that it was saved in; steps of 1e-5 round to nothing in half precision.
+        if model.dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"Expected weights in float32, found {model.dtype}. Load the model with `dtype=torch.float32`; `bf16=True` computes "
+                "in half precision and keeps the weights."
             )
         if args.device.type == "cpu":
             args.dataloader_pin_memory = False
@@ -288,7 +304,7 @@ class _TokenizedPairs(torch.utils.data.Dataset):
         self.first = [place_of[text] for text in columns["query"]]
         self.second = [place_of[text] for text in candidates]
         self.labels = columns["label"]
-        self.utilities = _standardized(np.array(columns["utility"]), columns["set"])
+        self.utilities = _standardized(np.array(columns["utility"]), _rows_by_set(pairs))
         queries = list(zip(columns["set"], columns["query"], strict=True))
         number_of = {query: number for number, query in enumerate(dict.fromkeys(queries))}
         self.query_of = [number_of[query] for query in queries]
@@ -305,14 +321,13 @@ class _TokenizedPairs(torch.utils.data.Dataset):
         }
 
 
-def _standardized(utilities: np.ndarray, sets: list[int]) -> np.ndarray:
+def _standardized(utilities: np.ndarray, rows_of: dict[Any, list[int]]) -> np.ndarray:
     """Utilities less their set's mean, in units of its standard deviation."""
     result = np.zeros(len(utilities))
-    numbers = np.array(sets)
-    for number in np.unique(numbers):
-        of_set = numbers == number
-        if np.ptp(utilities[of_set]) > 0:  # the standard deviation of equal numbers may be rounded to more than zero
-            result[of_set] = (utilities[of_set] - utilities[of_set].mean()) / utilities[of_set].std()
+    for rows in rows_of.values():
+        of_set = utilities[rows]
+        if np.ptp(of_set) > 0:  # the deviation of equal numbers need not be 0 in floating point
+            result[rows] = (of_set - of_set.mean()) / of_set.std()
     return result
 
 

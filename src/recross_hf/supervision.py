@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, Features, List, Value
 from datasets.table import InMemoryTable
 from tqdm.auto import tqdm
@@ -29,7 +30,7 @@ from .cross_encoder import CrossEncoderReranker
 from .data import ExampleError, take_rows
 from .files import read_json, weights_hash, write_json, write_parquet
 from .group_training import GroupTrainer
-from .index import column_hash, ids_hash
+from .index import column_hash
 from .judges import Judge, by_groups
 from .processes import process_state
 from .reranker import Reranker
@@ -141,19 +142,22 @@ def mine_supervision(
         settings = _settings(model, retriever, examples, args, judge, reranker, exclude_tasks, peft_config)
         _check_settings(folder, settings)
     state.wait_for_everyone()
-    mine = range(state.process_index, args.num_query_sets, state.num_processes)
-    missing = [number for number in mine if _read_set(folder, number) is None]
+    missing: list[Any] = [None]
+    if state.is_main_process:
+        missing = [[number for number in range(args.num_query_sets) if _read_set(folder, number) is None]]
+    if state.num_processes > 1:  # one of them looks, for the others may be writing already
+        broadcast_object_list(missing)
+    mine = missing[0][state.process_index :: state.num_processes]
     miner = _Miner(processing_class, retriever, examples, rows_of, args, reranker, judge)
-    if missing:
+    if mine:
         progress = tqdm(
             total=len(mine) * miner.groups_a_set,
-            initial=(len(mine) - len(missing)) * miner.groups_a_set,
-            desc=f"Mining {args.num_query_sets} query sets",
+            desc=f"Mining {len(missing[0])} of {args.num_query_sets} query sets",
             unit="group",
             disable=not state.is_main_process,
         )
         with GroupTrainer(model, processing_class, args, peft_config=peft_config) as trainer:
-            for number in missing:
+            for number in mine:
                 row = Dataset.from_list([miner.mine(number, trainer, progress)], features=SET_FEATURES)
                 write_parquet(row, _path_of(folder, number))
         progress.close()
@@ -234,8 +238,9 @@ def label_pairs(sets: Dataset, num_labelled: int) -> Dataset:
 def summarize_supervision(sets: Dataset) -> dict[str, Any]:
     """What was mined, as JSON values.
 
-    `reliability` says how far utilities can be trusted: the correlation of a set's candidates' utilities in one round with
-    those in another (mean over sets and pairs of rounds; 0: noise, 1: certain). `task_pairs` says which upstream task helps
+    `reliability` is the correlation of a set's candidates' utilities in one round with those in the next (mean over sets): 0 where
+    a round says nothing of a candidate, 1 where it says all. In groups a candidate shares its round with the others of its group,
+    so that twenty of a hundred leave little; the mean over rounds is somewhat better than one round. `task_pairs` says which upstream task helps
     which: mean utility and number of candidates, most helpful first.
     """
     rows = [row for row in sets if not row["skipped"]]
@@ -270,8 +275,9 @@ def _reliability(row: dict[str, Any]) -> float | None:
     utilities = utilities[np.isfinite(utilities).all(axis=1)]
     if utilities.ndim != 2 or utilities.shape[1] < 2 or len(utilities) < 3 or (utilities.std(axis=0) == 0).any():
         return None
-    correlations = np.corrcoef(utilities.T)
-    return float(correlations[np.triu_indices(len(correlations), 1)].mean())
+    # Rounds two by two: those of `by_reversal` then have no held-out example in common.
+    first, second = utilities[:, 0:-1:2], utilities[:, 1::2]
+    return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in zip(first.T, second.T, strict=True)]))
 
 
 # ---- one query set ---------------------------------------------------------------------------------------------------
@@ -413,10 +419,12 @@ def _rows_by_task(examples: Dataset, args: SupervisionArguments, excluded: Colle
             f"Expected the columns id, task, input and references, found {', '.join(examples.column_names)}. Read the data "
             "with `load_examples`."
         )
-    tasks = np.array(examples.select_columns("task").with_format("arrow")[:]["task"].to_pylist())
+    column = examples.select_columns("task").with_format("arrow")[:]["task"].combine_chunks().dictionary_encode()
+    names, codes = column.dictionary.to_pylist(), column.indices.to_numpy()
     needed = args.num_queries + args.num_held_out
-    names, counts = np.unique(tasks, return_counts=True)
-    allowed = {str(name): int(count) for name, count in zip(names, counts, strict=True) if name not in excluded}
+    code_of = {name: code for code, name in enumerate(names)}
+    counts = np.bincount(codes, minlength=len(names))
+    allowed = {name: int(counts[code]) for name, code in sorted(code_of.items()) if name not in excluded}
     short = {name: count for name, count in allowed.items() if count < needed}
     if short:
         logger.warning(
@@ -432,7 +440,7 @@ def _rows_by_task(examples: Dataset, args: SupervisionArguments, excluded: Colle
             f"num_held_out), found {', '.join(f'{name} ({count})' for name, count in short.items()) or 'no task'}. Lower "
             "`num_held_out`, or bring more examples."
         )
-    return {name: np.flatnonzero(tasks == name) for name in allowed if name not in short}
+    return {name: np.flatnonzero(codes == code_of[name]) for name in allowed if name not in short}
 
 
 # ---- the folder of a run -----------------------------------------------------------------------------------------------
@@ -455,10 +463,11 @@ def _settings(
     probe = retriever.retrieve(take_rows(examples, [0, len(examples) - 1])["input"][:], min(8, retriever.num_allowed))
     settings |= {
         "model": weights_hash(model),
-        "examples": [ids_hash(examples), column_hash(examples, "input")],
-        "upstream": [ids_hash(retriever.upstream), column_hash(retriever.upstream, "input")],
+        "examples": [column_hash(examples, name) for name in ("id", "input", "references")],
+        "upstream": [column_hash(retriever.upstream, name) for name in ("id", "input", "references")],
         "retriever": [type(retriever).__name__, *sorted(probe["id"][:])],  # known by what it finds
-        "judge": judge.__qualname__,
+        "judge": getattr(judge, "__qualname__", type(judge).__qualname__),
+        "num_trainable": sum(parameter.requires_grad for parameter in model.parameters()),
         "reranker": of_reranker if reranker is not None else None,
         "exclude_tasks": sorted(exclude_tasks),
         "peft_config": peft_config.to_dict() if peft_config is not None else None,
