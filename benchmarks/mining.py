@@ -58,6 +58,8 @@ def plain_loss(model: PreTrainedModel, tokenizer, group: list[dict], held_out: l
             lr_scheduler_type="constant",
             num_train_epochs=args.num_train_epochs,
             per_device_train_batch_size=args.per_device_train_batch_size,
+            # A divisor of the held-out set: `Trainer` would count a smaller last batch as a whole one.
+            per_device_eval_batch_size=10,
             max_grad_norm=args.max_grad_norm,
             train_sampling_strategy="sequential",
             prediction_loss_only=True,
@@ -101,7 +103,11 @@ def load(
     drawn = rng.choice(len(dataset), args.num_held_out + args.num_candidates, replace=False)
     held_out = take_rows(dataset, drawn[: args.num_held_out])
     candidates = take_rows(dataset, drawn[args.num_held_out :])
-    groups = np.array_split(rng.permutation(args.num_candidates), args.num_candidates // args.group_size)
+    groups = [
+        group
+        for _ in range(options.rounds)
+        for group in np.array_split(rng.permutation(args.num_candidates), args.num_candidates // args.group_size)
+    ]
     return model, pipeline.processing_class, held_out, candidates, groups, args
 
 
@@ -144,6 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipeline", help="a pipeline folder; the starter by default")
     parser.add_argument("--trainable_parameters", help="regular expression of the parameters to train")
+    parser.add_argument("--rounds", type=int, default=3, help="a query set has 3 rounds of 5 groups")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/mining.json"))
     options = parser.parse_args()
@@ -158,6 +165,9 @@ def main() -> None:
         process.join()
 
     loaded = load(options)
+    transformers.trainer.Trainer.log = lambda self, logs, start_time=None: (
+        None
+    )  # a line for each group says nothing here
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     losses: dict[str, list[float]] = {}
     for _ in range(options.repetitions):

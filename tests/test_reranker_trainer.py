@@ -251,6 +251,18 @@ def test_batches_by_query_hold_whole_queries_and_change_with_the_epoch(make_trai
     assert epochs[0] != epochs[1]
 
 
+def test_the_best_checkpoint_on_held_out_tasks_can_be_kept(make_trainer, tmp_path):
+    train, dev = split_by_task(PAIRS, num_dev_tasks=1)
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_auc", "greater_is_better": True}
+    trainer = make_trainer(
+        train=train, dev=dev, max_steps=6, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2, **best
+    )
+    trainer.train()
+    history = {entry["step"]: entry["eval_auc"] for entry in trainer.state.log_history if "eval_auc" in entry}
+    assert trainer.state.best_metric == max(history.values())
+    assert evaluate_reranker(trainer.reranker(), dev)["auc"] == pytest.approx(max(history.values()))
+
+
 def test_sets_of_two_runs_with_the_same_number_stay_apart(make_trainer):
     other = PAIRS.map(lambda row: {"query_task": "other", "utility": -5 * row["utility"]}, features=PAIRS.features)
     both = concatenate_datasets([PAIRS, other])

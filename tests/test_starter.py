@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from sentence_transformers import CrossEncoder
 
 from recross_hf import ReCrossPipeline, load_starter_task, starter_tasks
 from recross_hf.evaluation import paired_interval
@@ -110,6 +112,29 @@ def test_adapting_pays(pipeline):
     assert adapted.retrieved.to_pandas().task.value_counts().index[0] == "country_of"
 
 
+def test_its_reranker_has_the_shape_of_the_recipe_and_opens_as_a_cross_encoder(pipeline):
+    reranker, made = pipeline.reranker, build_starter.untrained_reranker(pipeline.upstream_model)
+    shapes = [{name: weight.shape for name, weight in model.state_dict().items()} for model in (reranker.model, made)]
+    assert shapes[0] == shapes[1]
+    assert not torch.equal(reranker.model.classifier.weight, made.classifier.weight)
+    queries, texts = load_starter_task("bus_stop")[0]["input"][:3], pipeline.index.dataset["input"][:500:50]
+    cross_encoder = CrossEncoder(
+        str(STARTER_DIRECTORY / "reranker"), device="cpu", model_kwargs={"dtype": torch.float32}
+    )
+    scores = cross_encoder.predict([(query, text) for query in queries for text in texts], show_progress_bar=False)
+    np.testing.assert_allclose(reranker.score(queries, texts).ravel(), scores, atol=1e-5)
+
+
+def test_an_untrained_reranker_reads_as_the_upstream_encoder_does(pipeline):
+    made = build_starter.untrained_reranker(pipeline.upstream_model).eval()
+    made.bert.embeddings.token_type_embeddings.weight.data.zero_()
+    ids = pipeline.processing_class(["The river is wide."], return_tensors="pt").input_ids
+    with torch.no_grad():
+        found = made.bert(input_ids=ids).last_hidden_state
+        expected = pipeline.upstream_model.get_encoder()(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(found, expected, atol=1e-2, rtol=0)  # their norms differ by an epsilon
+
+
 def test_any_text_has_tokens(pipeline):
     assert isinstance(pipeline("Ünïcode — 漢字 🙂"), str)
     assert pipeline([]) == []
@@ -134,5 +159,5 @@ def test_a_wheel_carries_it(tmp_path):
     subprocess.run([str(part) for part in build], cwd=root, check=True, capture_output=True)
     built = {path.relative_to(tmp_path / "recross_hf") for path in (tmp_path / "recross_hf").rglob("*")}
     package = STARTER_DIRECTORY.parent
-    expected = [*STARTER_DIRECTORY.rglob("*"), package / "py.typed", package / "card_template.md"]
+    expected = [*STARTER_DIRECTORY.rglob("*"), package / "py.typed", *package.glob("*_template.md")]
     assert {path.relative_to(package) for path in expected if path.is_file()} <= built

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from accelerate.utils import gather_object
-from datasets import Dataset
+from datasets import Dataset, Features, Value
 
+from .data import take_rows
 from .processes import process_state
 
 
@@ -82,9 +83,9 @@ class Reranker(ABC):
 def keep_best(retrieved: Dataset, scores: np.ndarray, num_kept: int) -> Dataset:
     """The `num_kept` examples with the highest scores, with their `score` and a new `rank`."""
     best = np.argsort(-scores, kind="stable")[:num_kept]
-    replaced = [name for name in ("rank", "score") if name in retrieved.column_names]
-    kept = retrieved.select(best).remove_columns(replaced)
-    return kept.add_column("rank", list(range(len(best)))).add_column("score", scores[best].tolist())
+    columns = take_rows(retrieved, best).to_dict() | {"rank": list(range(len(best))), "score": scores[best].tolist()}
+    features = Features({**retrieved.features, "rank": Value("int64"), "score": Value("float64")})
+    return Dataset.from_dict(columns, features=features)
 
 
 def candidate_texts(examples: Dataset, include_answers: bool) -> list[str]:
