@@ -148,7 +148,7 @@ def mine_supervision(
     if state.num_processes > 1:  # one of them looks, for the others may be writing already
         broadcast_object_list(missing)
     mine = missing[0][state.process_index :: state.num_processes]
-    miner = _Miner(processing_class, retriever, examples, rows_of, args, reranker, judge)
+    miner = _Miner(retriever, examples, rows_of, args, reranker, judge)
     if mine:
         progress = tqdm(
             total=len(mine) * miner.groups_a_set,
@@ -288,7 +288,6 @@ class _Miner:
 
     def __init__(
         self,
-        processing_class: PreTrainedTokenizerBase,
         retriever: Retriever,
         examples: Dataset,
         rows_of: dict[str, np.ndarray],
@@ -296,7 +295,6 @@ class _Miner:
         reranker: Reranker | None,
         judge: Judge,
     ) -> None:
-        self.processing_class = processing_class
         self.retriever = retriever
         self.examples = examples
         self.rows_of = rows_of
