@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from recross_hf import RandomRetriever, ReCrossPipeline, load_starter_task, starter_tasks
 from recross_hf.evaluation import paired_interval
-from recross_hf.files import write_json
+from recross_hf.files import read_json, write_json
 from recross_hf.report import format_table, task_shares
 from recross_hf.soft_em import exact_match, soft_match
 from recross_hf.starter import NUM_QUERY_SETS
@@ -32,6 +32,13 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=starter_tasks())
     parser.add_argument("--query_sets", type=int, default=NUM_QUERY_SETS)
     parser.add_argument("--learning_rate", type=float, help="another one than the pipeline's")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        choices=MODELS[1:],
+        default=MODELS[1:],
+        help="adapt these; the others are in --output already",
+    )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/starter_gain.json"))
     args = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
@@ -41,6 +48,7 @@ def main() -> None:
     correct: dict[str, dict[str, dict[str, list[list[int]]]]] = {}
     retrieved: dict[str, dict[str, float]] = {}
     seconds = []
+    kept = read_json(args.output) if set(args.only) != set(MODELS[1:]) else None
     for task in args.tasks:
         test = load_starter_task(task)[1]
         base = _correct(pipeline, test)
@@ -50,6 +58,12 @@ def main() -> None:
             seed = 100 * args.tasks.index(task) + query_set  # another draw for each task
             random = RandomRetriever(pipeline.index.dataset, seed=seed)
             for name, ways in (("random", {"retriever": random}), ("dense", {"rerank": False}), ("reranked", {})):
+                if name not in args.only:
+                    for metric in METRICS:
+                        bits = kept["correct"][task][metric][name][query_set]
+                        correct[task][metric].setdefault(name, []).append([int(bit) for bit in bits])
+                    retrieved[task] = kept["retrieved"][task]
+                    continue
                 start = time.perf_counter()
                 adapted = pipeline.adapt(queries, **ways, seed=query_set, disable_tqdm=True, **overrides)
                 seconds.append(time.perf_counter() - start)

@@ -271,3 +271,15 @@ def test_what_cannot_be_fine_tuned_is_refused(bart, tokenizer, held_out):
         pytest.raises(ValueError, match=r"tokenizer that pads on the right\. Set `tokenizer\.padding_side = 'right'`"),
     ):
         trainer.batches(trainer.tokenize(held_out))
+
+
+def test_a_mirrored_model_is_as_far_on_the_other_side(bart, tokenizer, group):
+    with group_trainer(bart, tokenizer) as trainer:
+        before = [weight.detach().clone() for weight in trainer.parameters]
+        with trainer.learned(trainer.tokenize(group)):
+            learned = [weight.detach().clone() for weight in trainer.parameters]
+            trainer.mirror()
+            for start, there, here in zip(before, learned, trainer.parameters, strict=True):
+                torch.testing.assert_close(here - start, start - there)
+            assert any((here != start).any() for start, here in zip(before, trainer.parameters, strict=True))
+        assert all((here == start).all() for start, here in zip(before, trainer.parameters, strict=True))

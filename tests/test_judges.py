@@ -97,3 +97,18 @@ def test_supervision_is_mined_with_the_judge_that_is_passed(bart, tokenizer, ind
     assert len(pairs) == 4 * 2 * 6
     with pytest.raises(ValueError, match="mined with another judge"):
         mine_supervision(bart, tokenizer, DenseRetriever(index), index.dataset, tmp_path, args)
+
+
+def test_what_changes_alike_on_both_sides_is_no_utility(answering_bart, tokenizer, parts):
+    """Forgetting: half of the fall plus half of the rise on the other side is left out of the plain fall of the loss."""
+    candidates, held_out = parts
+    found, _ = judged(by_reversal, answering_bart, tokenizer, candidates, held_out)
+    with GroupTrainer(answering_bart, tokenizer, ARGS) as trainer:
+        batches, items = trainer.batches(trainer.tokenize(candidates)), trainer.tokenize(held_out)
+        before = trainer.losses(batches)
+        for turn, half in enumerate(reversed(np.array_split(np.random.default_rng(0).permutation(len(items)), 2))):
+            with trainer.learned([items[row] for row in half]):
+                fall = before - trainer.losses(batches)
+                trainer.mirror()
+                rise = trainer.losses(batches) - before
+            np.testing.assert_allclose(found.utilities[:, turn], (fall + rise) / 2, atol=1e-6)

@@ -255,7 +255,14 @@ def test_the_best_checkpoint_on_held_out_tasks_can_be_kept(make_trainer, tmp_pat
     train, dev = split_by_task(PAIRS, num_dev_tasks=1)
     best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_auc", "greater_is_better": True}
     trainer = make_trainer(
-        train=train, dev=dev, max_steps=6, eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2, **best
+        train=train,
+        dev=dev,
+        max_steps=6,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        **best,
     )
     trainer.train()
     history = {entry["step"]: entry["eval_auc"] for entry in trainer.state.log_history if "eval_auc" in entry}

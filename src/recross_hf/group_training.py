@@ -212,6 +212,12 @@ class GroupTrainer:
         finally:
             self._restore()
 
+    @torch.no_grad()
+    def mirror(self) -> None:
+        """Within [`learned`]: moves the weights as far on the other side of what they were."""
+        torch._foreach_mul_(self.parameters, -1.0)
+        torch._foreach_add_(self.parameters, self._initial, alpha=2.0)
+
     def loss_after(self, group: Sequence[Batch], held_out: Sequence[Batch]) -> float:
         """Mean of the held-out [`losses`] of the model fine-tuned on a group; NaN or infinite where training diverged."""
         with self.learned(group):

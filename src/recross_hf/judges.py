@@ -75,7 +75,10 @@ def by_reversal(
 
     How much a small gradient step on one example lowers the loss of another is the inner product of their gradients, the same
     in both directions (of AdamW's steps that is an approximation). So one training answers for all candidates at once, each
-    on its own and not as one of twenty in a group. Each two rounds train on the two halves of the held-out examples: their agreement
+    on its own and not as one of twenty in a group. Steps are not small, and whatever is learned makes the model forget: each
+    candidate's loss is taken after learning and as far on the other side of where the model was, and half the difference is its
+    utility. What rises on both sides, as forgetting does, cancels; without that, what the model knows best would seem to help
+    most, for it is forgotten least. Each two rounds train on the two halves of the held-out examples: their agreement
     says how far to trust them.
 
     Raises:
@@ -86,7 +89,6 @@ def by_reversal(
             f"Expected at least two held-out examples to halve, found {len(held_out)}. Raise `num_held_out`."
         )
     batches = trainer.batches(candidates)
-    before = trainer.losses(batches)
     base_loss = float(trainer.losses(trainer.batches(held_out)).mean())
     utilities = np.full((len(candidates), args.num_rounds), np.nan)
     halves: list[np.ndarray] = []
@@ -95,7 +97,9 @@ def by_reversal(
             halves = np.array_split(rng.permutation(len(held_out)), 2)
         half = halves.pop()
         with trainer.learned([held_out[row] for row in half]):
-            utilities[:, turn] = before - trainer.losses(batches)
+            after = trainer.losses(batches)
+            trainer.mirror()
+            utilities[:, turn] = (trainer.losses(batches) - after) / 2
         progress()
     num_diverged = int((~np.isfinite(utilities)).all(axis=0).sum())
     return Judgement(base_loss, utilities, num_diverged)
