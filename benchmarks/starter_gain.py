@@ -57,7 +57,11 @@ def main() -> None:
             queries = load_starter_task(task, query_set)[0]
             seed = 100 * args.tasks.index(task) + query_set  # another draw for each task
             random = RandomRetriever(pipeline.index.dataset, seed=seed)
-            for name, ways in (("random", {"retriever": random}), ("dense", {"rerank": False}), ("reranked", {})):
+            for name, ways in (
+                ("random", {"retriever": random}),
+                ("dense", {"rerank": False}),
+                ("reranked", {"upsampling_ratio": 2.0}),
+            ):
                 if name not in args.only:
                     for metric in METRICS:
                         bits = kept["correct"][task][metric][name][query_set]

@@ -79,6 +79,7 @@ ADAPTATION = {
     "num_train_epochs": 3,
     "per_device_train_batch_size": 16,
     "num_retrieved": 512,
+    "upsampling_ratio": 1.0,  # its reranker does not pay (benchmarks/starter_gain.py): dense retrieval alone, unless asked for
     "max_input_length": MAX_INPUT_LENGTH,
     "max_target_length": MAX_TARGET_LENGTH,
 }

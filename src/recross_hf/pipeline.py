@@ -163,12 +163,15 @@ class ReCrossPipeline:
         """
         if reranker is not None and not rerank:
             raise TypeError("Expected a `reranker` or `rerank=False`, found both.")
-        # The pipeline's own was trained on what dense retrieval finds; random examples are a baseline as they are.
-        if rerank and reranker is None and (retriever is None or isinstance(retriever, DenseRetriever)):
+        args = args or self.arguments()
+        # The pipeline's own was trained on what dense retrieval finds; random examples are a baseline as they are. With an
+        # upsampling ratio of 1 there is nothing to choose from.
+        is_dense = retriever is None or isinstance(retriever, DenseRetriever)
+        if rerank and reranker is None and is_dense and args.upsampling_ratio > 1:
             reranker = self.reranker
         return RetrievalAugmentedAdapter(
             self.upstream_model,
-            args or self.arguments(),
+            args,
             retriever=retriever or DenseRetriever(self.index),
             reranker=reranker,
             query_dataset=inputs,
@@ -194,7 +197,7 @@ class ReCrossPipeline:
             inputs: unlabelled inputs, about sixteen: a list of strings, or whatever [`load_queries`] takes.
             args: all settings; by default those that the pipeline was saved with.
             retriever: another one than `DenseRetriever(pipeline.index)`.
-            reranker: another one than the pipeline's own, which goes with dense retrieval alone.
+            reranker: another one than the pipeline's own, which goes with dense retrieval and an `upsampling_ratio` above 1.
             rerank: `False` leaves the choice to the retriever, whether or not the pipeline has a reranker.
             peft_config: train a small adapter, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`.
             overrides: single settings, e.g. `num_retrieved=256, seed=1`.
