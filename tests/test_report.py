@@ -181,7 +181,7 @@ SUMMARY = {
 def test_mined_supervision_as_text():
     assert format_supervision(SUMMARY, top=1).split("\n") == [
         "3 query sets of 3 tasks mined, 3 skipped (2 no candidates of other tasks, 1 every group diverged), 4 groups diverged.",
-        "33 candidates: utility -0.0123 on average (sd 0.5000), 40 % lower the held-out loss of 2.346; reliability 0.99 (0: a "
+        "33 candidates: utility -0.0123 on average (sd 0.5000), 40 % help, held-out loss 2.346; reliability 0.99 (0: a "
         "round says nothing of a candidate, 1: all).",
         "",
         "who helps whom, most and least  utility  candidates",

@@ -118,7 +118,7 @@ def format_supervision(summary: dict[str, Any], *, top: int = 5) -> str:
     reliability = summary["reliability"]
     lines.append(
         f"{summary['num_candidates']} candidates: utility {summary['utility_mean']:+.4f} on average (sd "
-        f"{summary['utility_std']:.4f}), {100 * summary['share_helpful']:.0f} % lower the held-out loss of "
+        f"{summary['utility_std']:.4f}), {100 * summary['share_helpful']:.0f} % help, held-out loss "
         f"{summary['base_loss']:.3f}; reliability {'unknown' if reliability is None else f'{reliability:.2f}'} (0: a round says "
         "nothing of a candidate, 1: all)."
     )
