@@ -1,11 +1,12 @@
-"""Does the reranker pay? No retrieval, random, dense, dense + reranker at equal |R|, on real tasks and several query sets.
+"""Does retrieval pay, and its reranker? No retrieval, random, dense, dense + reranker at equal |R|, on real tasks and query sets.
 
     python benchmarks/reranking_gain.py --pipeline minilm0-pipeline --tasks 'target/*' --output benchmarks/results/reranking
 
 A task is a folder with `test.parquet` (or `dev.parquet`) and `query-0.parquet` ... (or `train.parquet`, from which query sets are
 drawn: an upstream task that the model and the index have never seen). Each cell (task, query set, method) is a file: a killed
 run continues, and several processes share the cells (`--part 0/2` and `--part 1/2`). All methods are scored on the same test rows,
-one for each source example; differences are paired, with bootstrap intervals over query sets and rows.
+one for each source example; differences are paired, with bootstrap intervals over query sets and rows. `NAME_by_task` is the
+method NAME that selects whole tasks among mu x |R| (`select_by="task"`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import glob
 import re
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from recross_hf import (
     DenseRetriever,
     RandomRetriever,
     ReCrossPipeline,
+    Reranker,
     load_examples,
     load_queries,
 )
@@ -47,7 +50,9 @@ def main() -> None:
     parser.add_argument(
         "--reranker", action="append", default=[], metavar="NAME=FOLDER", help="method and its reranker"
     )
-    parser.add_argument("--methods", nargs="+", default=["base", "random", "dense"], help="besides the rerankers")
+    parser.add_argument(
+        "--methods", nargs="+", default=["base", "random", "dense", "dense_by_task"], help="besides the rerankers"
+    )
     parser.add_argument("--query_sets", type=int, default=5)
     parser.add_argument("--num_queries", type=int, default=16)
     parser.add_argument("--num_test", type=int, default=200)
@@ -67,7 +72,26 @@ def main() -> None:
     folders = [Path(folder) for pattern in args.tasks for folder in sorted(glob.glob(pattern))]
     if not args.summary:
         run_cells(args, folders, rerankers)
-    print_summary(args.output, [folder.name for folder in folders], [*args.methods, *rerankers])
+    print_summary(args.output, [folder.name for folder in folders], methods_of(args, rerankers))
+
+
+def methods_of(args: argparse.Namespace, rerankers: dict[str, str]) -> list[str]:
+    return [*args.methods, *(name + way for name in rerankers for way in ("", "_by_task"))]
+
+
+class Remembering(Reranker):
+    """A reranker that scores the same candidates once for both ways to select from them."""
+
+    def __init__(self, reranker: CrossEncoderReranker) -> None:
+        self.reranker = reranker
+        self.include_answers = reranker.include_answers
+        self.asked: tuple[list[str], list[str]] | None = None
+
+    def rank(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
+        if self.asked != (list(queries), list(candidates)):
+            self.asked = (list(queries), list(candidates))
+            self.scores = self.reranker.rank(queries, candidates)
+        return self.scores
 
 
 def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str, str]) -> None:
@@ -75,7 +99,7 @@ def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str
     for name, parameter in pipeline.upstream_model.named_parameters():
         parameter.requires_grad_(not re.search(args.freeze, name))
     loaded = {
-        name: CrossEncoderReranker.from_pretrained(folder, autocast_dtype=torch.bfloat16)
+        name: Remembering(CrossEncoderReranker.from_pretrained(folder, autocast_dtype=torch.bfloat16))
         for name, folder in rerankers.items()
     }
     part, parts = map(int, args.part.split("/"))
@@ -84,16 +108,20 @@ def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str
         (folder, number, method)
         for number in range(args.query_sets)
         for folder in folders
-        for method in [*args.methods, *rerankers]
+        for method in methods_of(args, rerankers)
         if method != "base" or number == 0
     ]
-    for place, (folder, number, method) in enumerate(cells):
+    # A task's methods stay in one process, for two of them share a reranker's scores.
+    turns = {key: turn for turn, key in enumerate(dict.fromkeys((folder, number) for folder, number, _ in cells))}
+    for folder, number, method in cells:
+        way = method.removesuffix("_by_task")
+        reranker = loaded.get(way)
         path = args.output / f"{folder.name}.{number}.{method}.json"
         settings = {name: getattr(args, name) for name in _SETTINGS} | {"pipeline": Path(args.pipeline).name}
-        settings["reranker"] = loaded[method].identity() if method in loaded else None
+        settings["reranker"] = reranker.reranker.identity() if reranker is not None else None
         if path.is_file() and read_json(path)["settings"] != settings:
             raise SystemExit(f"{path} was made with other settings: choose another --output, or delete it.")
-        if path.is_file() or place % parts != part:
+        if path.is_file() or turns[folder, number] % parts != part:
             continue
         start = time.perf_counter()
         test, queries = read_task(folder, number, args)
@@ -113,12 +141,12 @@ def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str
                 per_device_train_batch_size=args.batch_size,
                 num_retrieved=args.num_retrieved,
                 upsampling_ratio=args.upsampling_ratio,
+                select_by="example" if method == way else "task",
                 seed=number,
                 use_cpu=True,
                 bf16=True,
                 disable_tqdm=True,
             )
-            reranker = loaded.get(method)
             adapter = pipeline.adapter(
                 queries, arguments, retriever=retriever, reranker=reranker, rerank=reranker is not None
             )

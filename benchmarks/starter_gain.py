@@ -1,5 +1,7 @@
 """Does adaptation pay on the starter? Base, random, dense and reranked retrieval on all unseen tasks and query sets.
 
+Dense and reranked retrieval select single examples, as the paper does, or whole tasks (`select_by="task"`).
+
     python benchmarks/starter_gain.py
 
 All models are scored on the same test sets; differences are paired, with bootstrap intervals over query sets and
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import transformers
@@ -23,7 +26,22 @@ from recross_hf.report import format_table, task_shares
 from recross_hf.soft_em import exact_match, soft_match
 from recross_hf.starter import NUM_QUERY_SETS
 
-MODELS = ("base", "random", "dense", "reranked")
+WAYS: dict[str, dict[str, Any]] = {
+    "random": {},
+    "dense": {"rerank": False, "select_by": "example"},
+    "dense by task": {"rerank": False, "select_by": "task", "upsampling_ratio": 2.0},
+    "reranked": {"select_by": "example", "upsampling_ratio": 2.0},
+    "reranked by task": {"select_by": "task", "upsampling_ratio": 2.0},
+}
+MODELS = ("base", *WAYS)
+PAIRS = (
+    ("dense", "base"),
+    ("dense", "random"),
+    ("dense by task", "dense"),
+    ("reranked", "dense"),
+    ("reranked by task", "dense"),
+    ("reranked by task", "dense by task"),
+)
 METRICS = {"exact_match": exact_match, "soft_em": soft_match}
 
 
@@ -35,8 +53,8 @@ def main() -> None:
     parser.add_argument(
         "--only",
         nargs="*",
-        choices=MODELS[1:],
-        default=MODELS[1:],
+        choices=list(WAYS),
+        default=list(WAYS),
         help="adapt these; the others are in --output already",
     )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/starter_gain.json"))
@@ -48,7 +66,7 @@ def main() -> None:
     correct: dict[str, dict[str, dict[str, list[list[int]]]]] = {}
     retrieved: dict[str, dict[str, float]] = {}
     seconds = []
-    kept = read_json(args.output) if set(args.only) != set(MODELS[1:]) else None
+    kept = read_json(args.output) if set(args.only) != set(WAYS) else None
     for task in args.tasks:
         test = load_starter_task(task)[1]
         base = _correct(pipeline, test)
@@ -57,11 +75,7 @@ def main() -> None:
             queries = load_starter_task(task, query_set)[0]
             seed = 100 * args.tasks.index(task) + query_set  # another draw for each task
             random = RandomRetriever(pipeline.index.dataset, seed=seed)
-            for name, ways in (
-                ("random", {"retriever": random}),
-                ("dense", {"rerank": False}),
-                ("reranked", {"upsampling_ratio": 2.0}),
-            ):
+            for name, way in WAYS.items():
                 if name not in args.only:
                     for metric in METRICS:
                         bits = kept["correct"][task][metric][name][query_set]
@@ -69,7 +83,8 @@ def main() -> None:
                     retrieved[task] = kept["retrieved"][task]
                     continue
                 start = time.perf_counter()
-                adapted = pipeline.adapt(queries, **ways, seed=query_set, disable_tqdm=True, **overrides)
+                way = way | ({"retriever": random} if name == "random" else {})
+                adapted = pipeline.adapt(queries, **way, seed=query_set, disable_tqdm=True, **overrides)
                 seconds.append(time.perf_counter() - start)
                 for metric, right in _correct(adapted, test).items():
                     correct[task][metric].setdefault(name, []).append(right)
@@ -91,7 +106,7 @@ def main() -> None:
         print(
             f"\n{metric}\n" + format_table(["task", *MODELS, "sd of dense over sets", "retrieved (first set)"], rows)
         )
-        for one, other in (("dense", "base"), ("dense", "random"), ("reranked", "base"), ("reranked", "dense")):
+        for one, other in PAIRS:
             interval = paired_interval([by_name[one] - by_name[other] for by_name in arrays.values()])
             summary[f"{metric}: {one} - {other}"] = interval._asdict()
             print(

@@ -17,6 +17,7 @@ from recross_hf import (
     RetrievalAugmentedAdapter,
     Retriever,
 )
+from recross_hf.selection import by_task
 
 METHODS = ["full", "lora"]
 
@@ -110,6 +111,22 @@ def test_a_reranker_chooses_among_more_than_are_trained_on(make_adapter, index, 
     adapter.create_model_card()
     saved = Dataset.from_parquet(str(tmp_path / "adapted" / "retrieved.parquet"))
     assert {"rank", "query", "distance", "score"} <= set(saved.column_names)
+
+
+def test_whole_tasks_can_be_selected_with_and_without_a_reranker(make_adapter, index, queries):
+    found = DenseRetriever(index).retrieve(queries, 24)
+    settings = {"num_retrieved": 12, "upsampling_ratio": 2.0, "select_by": "task"}
+    by_vote = by_task(found, np.zeros(24), 12).remove_columns("score")
+    assert by_vote["id"][:] != found["id"][:12]
+    assert make_adapter(**settings).retrieve().to_list() == by_vote.to_list()
+    reranked = make_adapter(reranker=LongestFirst(), **settings).retrieve()
+    assert reranked.to_list() == LongestFirst().rerank(queries, found, 12, select=by_task).to_list()
+
+
+def test_what_is_drawn_at_random_is_not_selected_from(make_adapter, examples):
+    settings = {"num_retrieved": 12, "upsampling_ratio": 2.0, "select_by": "task"}
+    adapter = make_adapter(retriever=RandomRetriever(examples, seed=5), **settings)
+    assert adapter.retrieve()["id"][:] == RandomRetriever(examples, seed=5).retrieve(["any"], 12)["id"][:]
 
 
 def test_it_says_how_long_retrieving_and_reranking_took(make_adapter):

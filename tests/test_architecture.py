@@ -26,10 +26,10 @@ RANKS = [
         "soft_em",
     }
     | {"starter", "upstream"},
-    {"card", "encoder", "generation", "reranker", "trainer"},
-    {"cross_encoder", "group_training", "index"},
-    {"judges", "reranker_trainer", "retriever"},
-    {"adapter", "supervision"},
+    {"card", "encoder", "generation", "selection", "trainer"},
+    {"group_training", "index", "reranker"},
+    {"cross_encoder", "judges", "retriever"},
+    {"adapter", "reranker_trainer", "supervision"},
     {"pipeline"},
 ]
 """A module imports from lower ranks alone. `__init__` holds the version and stands below all."""

@@ -30,6 +30,7 @@ def test_as_run_differs_from_the_paper_and_takes_overrides():
         ({"max_target_length": -1}, "`max_target_length` must be at least 1 token, found -1"),
         ({"num_retrieved": 0}, "`num_retrieved` must be at least 1, found 0"),
         ({"upsampling_ratio": 0.5}, "`upsampling_ratio` must be at least 1, found 0.5"),
+        ({"select_by": "tasks"}, "`select_by` must be 'example' or 'task', found 'tasks'"),
         ({"predict_with_generate": False}, "`predict_with_generate` must be True.*leave `eval_strategy` at 'no'"),
     ],
 )
@@ -47,6 +48,7 @@ def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line(
         "sum_token_loss",
         "num_retrieved",
         "upsampling_ratio",
+        "select_by",
     }
     assert all(len(field.metadata["help"]) > 20 for field in ours)
     line = "--output_dir x --num_retrieved 7 --sum_token_loss --max_target_length 9 --learning_rate 1e-3"

@@ -232,11 +232,17 @@ def test_a_reranker_is_trained_and_added_to_the_pipeline(folder, reranking_folde
 
 
 @pytest.mark.parametrize(
-    ("options", "reranker"),
-    [([], "CrossEncoderReranker"), (["--no_rerank"], None)],
-    ids=["reranked", "dense"],
+    ("options", "reranker", "selected"),
+    [
+        ([], "CrossEncoderReranker", "best of 2 x by CrossEncoderReranker"),
+        (["--no_rerank"], None, None),
+        (["--no_rerank", "--select_by", "task"], None, "main tasks of 2 x"),
+    ],
+    ids=["reranked", "dense", "dense by task"],
 )
-def test_a_model_is_adapted_with_the_pipelines_reranker_or_without(options, reranker, folder, reranking_folder):
+def test_a_model_is_adapted_with_the_pipelines_reranker_or_without(
+    options, reranker, selected, folder, reranking_folder
+):
     output = run(
         folder,
         "adapt.py",
@@ -246,8 +252,8 @@ def test_a_model_is_adapted_with_the_pipelines_reranker_or_without(options, rera
     results = json.loads((folder / "reranked" / "results.json").read_text())
     assert results["reranker"] == reranker
     assert ("rerank" in results["seconds"]) == (reranker is not None)
-    assert results["upsampling_ratio"] == (2.0 if reranker else None)
-    assert ("best of 2 x by CrossEncoderReranker" in output) == (reranker is not None)
+    assert results["upsampling_ratio"] == (2.0 if selected else None)
+    assert f"(DenseRetriever{', ' + selected if selected else ''})" in output
     retrieved = Dataset.from_parquet(str(folder / "reranked" / "retrieved.parquet"))
     assert ("score" in retrieved.column_names) == (reranker is not None)
     if reranker:

@@ -39,6 +39,7 @@ RESULTS = {
     "retriever": "DenseRetriever",
     "reranker": None,
     "upsampling_ratio": None,
+    "select_by": None,
     "seed": 42,
     "seconds": {"load": 1.234, "train": 20.0},
 }
@@ -77,9 +78,18 @@ def test_results_without_scores_say_so():
     assert "SoftEM" not in text
 
 
-def test_results_name_the_reranker():
-    text = format_results(RESULTS | {"reranker": "CrossEncoderReranker", "upsampling_ratio": 2.0})
-    assert text.startswith("mine: 16 unlabelled inputs, 4 upstream examples (DenseRetriever, best of 2 x by Cross")
+@pytest.mark.parametrize(
+    "reranker, select_by, text",
+    [
+        ("CrossEncoderReranker", "example", "best of 2 x by CrossEncoderReranker"),
+        ("CrossEncoderReranker", "task", "main tasks of 2 x by CrossEncoderReranker"),
+        (None, "task", "main tasks of 2 x"),
+    ],
+)
+def test_results_say_how_examples_were_selected(reranker, select_by, text):
+    results = RESULTS | {"reranker": reranker, "select_by": select_by, "upsampling_ratio": 2.0}
+    start = f"mine: 16 unlabelled inputs, 4 upstream examples (DenseRetriever, {text})\n"
+    assert format_results(results).startswith(start)
 
 
 def test_a_table_is_as_wide_as_its_widest_cells():
@@ -110,6 +120,7 @@ def test_results_of_an_adapter_are_json(bart, tokenizer, examples, queries, tmp_
         "retriever": "RandomRetriever",
         "reranker": None,
         "upsampling_ratio": None,
+        "select_by": None,
         "seed": 3,
         "seconds": {"load": 1.235},
     }

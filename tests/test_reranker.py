@@ -3,7 +3,7 @@ import pytest
 from datasets import Dataset
 
 from recross_hf import AdaptationArguments, DenseRetriever, Reranker, RetrievalAugmentedAdapter
-from recross_hf.reranker import candidate_texts, keep_best
+from recross_hf.reranker import candidate_texts
 
 
 class ScoresByName(Reranker):
@@ -40,10 +40,6 @@ def test_the_best_come_first_and_ties_keep_their_order():
     assert kept["rank"][:] == [0, 1, 2]
     assert kept["score"][:] == [3.0, 1.0, 1.0]
     assert reranker.asked == [(["q", "r"], ["a", "b", "c", "d"])]
-
-
-def test_more_than_there_are_can_be_asked_for():
-    assert keep_best(retrieved("a", "b"), np.array([0.0, 1.0]), 5)["input"][:] == ["b", "a"]
 
 
 def test_what_was_reranked_can_be_reranked():

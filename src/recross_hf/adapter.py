@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
@@ -20,7 +21,8 @@ from .card import adapted_model_card
 from .data import load_queries
 from .files import write_parquet
 from .reranker import Reranker
-from .retriever import Retriever
+from .retriever import RandomRetriever, Retriever
+from .selection import SELECTIONS
 from .trainer import ExampleTrainer
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         model: any `AutoModelForSeq2SeqLM`. It is copied and not changed.
         args: an [`AdaptationArguments`]; the paper's by default.
         retriever: where the examples to learn from come from.
-        reranker: chooses among more examples than are trained on (`upsampling_ratio`); none by default.
+        reranker: scores more examples than are trained on (`upsampling_ratio`), for `args.select_by` to choose from; none
+            by default.
         query_dataset: the unlabelled inputs: a list of strings, or whatever [`load_queries`] takes.
         eval_dataset: labelled examples to `evaluate` on ([`load_examples`]); the method does not see them.
         processing_class: the model's tokenizer.
@@ -117,18 +120,25 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
     def retrieve(self) -> Dataset:
         """Retrieves |R| upstream examples for the query set and keeps them in `self.retrieved`."""
         inputs, num_retrieved = self.query_dataset["input"][:], self.args.num_retrieved
-        if self.reranker is None:
-            num_candidates = num_retrieved
-        else:
-            num_candidates = math.ceil(self.args.upsampling_ratio * num_retrieved)
+        select = SELECTIONS[self.args.select_by]
+        num_candidates = math.ceil(self.args.upsampling_ratio * num_retrieved) if self.selects else num_retrieved
         with self._timed("retrieve"):
             retrieved = self._agreed(lambda: self.retriever.retrieve(inputs, num_candidates))
         if self.reranker is not None:
             with self._timed("rerank"):
-                reranked = self.reranker.rerank_in_processes(inputs, retrieved, num_retrieved)
+                reranked = self.reranker.rerank_in_processes(inputs, retrieved, num_retrieved, select=select)
                 retrieved = self._agreed(lambda: reranked)
+        elif self.selects:
+            retrieved = select(retrieved, np.zeros(len(retrieved)), num_retrieved).remove_columns("score")
         self.retrieved = retrieved
         return retrieved
+
+    @property
+    def selects(self) -> bool:
+        """Whether more candidates are retrieved than are learned from."""
+        # What was drawn at random is a baseline as it is.
+        by_task = self.args.select_by == "task" and not isinstance(self.retriever, RandomRetriever)
+        return self.reranker is not None or by_task
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -208,6 +218,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             args=self.args,
             retrieved=self.retrieved,
             num_queries=len(self.query_dataset),
+            selects=self.selects,
             is_peft=hasattr(self.model, "peft_config"),
             scores=self.scores,
         ).save(path)

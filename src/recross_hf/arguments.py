@@ -72,7 +72,7 @@ class AdaptationArguments(ExampleTrainingArguments):
     ```
 
     Raises:
-        ValueError: `num_retrieved` or `upsampling_ratio` is below 1.
+        ValueError: `num_retrieved` or `upsampling_ratio` is below 1, or `select_by` is unknown.
     """
 
     learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of the adaptation."})
@@ -85,7 +85,19 @@ class AdaptationArguments(ExampleTrainingArguments):
     )
     num_retrieved: int = field(default=512, metadata={"help": "|R|: how many upstream examples to learn from."})
     upsampling_ratio: float = field(
-        default=2.0, metadata={"help": "mu: with a reranker, mu x |R| examples are retrieved for it to choose from."}
+        default=2.0,
+        metadata={
+            "help": "mu: with a reranker or `select_by` 'task', mu x |R| examples are retrieved to choose from."
+        },
+    )
+    select_by: str = field(
+        default="example",
+        metadata={
+            "help": "What is chosen among the mu x |R|: 'example': those that the reranker scores highest, as in the paper; "
+            "'task': whole upstream tasks, that with the most candidates (expected by the reranker to help) first. "
+            "'task' needs no reranker.",
+            "choices": ["example", "task"],
+        },
     )
 
     def __post_init__(self) -> None:
@@ -94,6 +106,8 @@ class AdaptationArguments(ExampleTrainingArguments):
             raise ValueError(f"`num_retrieved` must be at least 1, found {self.num_retrieved}.")
         if self.upsampling_ratio < 1:
             raise ValueError(f"`upsampling_ratio` must be at least 1, found {self.upsampling_ratio}.")
+        if self.select_by not in ("example", "task"):
+            raise ValueError(f"`select_by` must be 'example' or 'task', found {self.select_by!r}.")
 
     @classmethod
     def paper(cls, **overrides: Any) -> AdaptationArguments:

@@ -37,6 +37,7 @@ def adapted_model_card(
     args: AdaptationArguments,
     retrieved: Dataset,
     num_queries: int,
+    selects: bool,
     is_peft: bool,
     scores: dict[str, dict[str, float]],
 ) -> ModelCard:
@@ -44,9 +45,11 @@ def adapted_model_card(
 
     Args:
         base_model: the upstream model's name on the Hub, or its path.
+        selects: whether the examples were chosen among more (`args.upsampling_ratio`, `args.select_by`).
         scores: SoftEM and exact match in percent by the name of the evaluation, e.g. `{"base": {...}, "adapted": {...}}`.
     """
     is_local = Path(base_model).exists() or not base_model
+    settings = (*_SETTINGS, "upsampling_ratio", "select_by") if selects else _SETTINGS
     return ModelCard.from_template(
         ModelCardData(
             base_model=None if is_local else base_model,
@@ -66,7 +69,7 @@ def adapted_model_card(
         ),
         shares="\n".join(f"| {task} | {100 * share:.1f} % |" for task, share in task_shares(retrieved).items()),
         usage=_USAGE_PEFT if is_peft else _USAGE,
-        settings="\n".join(f"| `{name}` | {getattr(args, name)} |" for name in _SETTINGS),
+        settings="\n".join(f"| `{name}` | {getattr(args, name)} |" for name in settings),
         version=__version__,
     )
 

@@ -38,7 +38,8 @@ def adaptation_results(adapter: RetrievalAugmentedAdapter, *, task: str, seconds
         "retrieved_tasks": task_shares(adapter.retrieved),
         "retriever": type(adapter.retriever).__name__,
         "reranker": type(adapter.reranker).__name__ if adapter.reranker is not None else None,
-        "upsampling_ratio": adapter.args.upsampling_ratio if adapter.reranker is not None else None,
+        "upsampling_ratio": adapter.args.upsampling_ratio if adapter.selects else None,
+        "select_by": adapter.args.select_by if adapter.selects else None,
         "seed": adapter.args.seed,
         "seconds": {stage: round(duration, 3) for stage, duration in seconds.items()},
     }
@@ -46,10 +47,14 @@ def adaptation_results(adapter: RetrievalAugmentedAdapter, *, task: str, seconds
 
 def format_results(results: dict[str, Any], *, top: int = 5) -> str:
     """[`adaptation_results`] as a few lines of text."""
-    reranked = f", best of {results['upsampling_ratio']:g} x by {results['reranker']}" if results["reranker"] else ""
+    selected = ""
+    if results["select_by"]:
+        kept = {"example": "best", "task": "main tasks"}[results["select_by"]]
+        selected = f", {kept} of {results['upsampling_ratio']:g} x"
+        selected += f" by {results['reranker']}" if results["reranker"] else ""
     blocks = [
         f"{results['task']}: {results['num_queries']} unlabelled inputs, {results['num_retrieved']} upstream examples "
-        f"({results['retriever']}{reranked})"
+        f"({results['retriever']}{selected})"
     ]
     if results["base"] and results["adapted"]:
         rows = [

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from accelerate.utils import gather_object
-from datasets import Dataset, Features, Value
+from datasets import Dataset
 
-from .data import take_rows
 from .processes import process_state
+from .selection import Selection, by_example
 
 
 class Reranker(ABC):
@@ -42,11 +42,14 @@ class Reranker(ABC):
             An array `[num_candidates]` that rises with relevance.
         """
 
-    def rerank(self, queries: Sequence[str], retrieved: Dataset, num_kept: int) -> Dataset:
+    def rerank(
+        self, queries: Sequence[str], retrieved: Dataset, num_kept: int, *, select: Selection = by_example
+    ) -> Dataset:
         """The best `num_kept` of the retrieved examples, best first.
 
         Args:
             retrieved: what [`Retriever.retrieve`] returned.
+            select: what the scores decide on, single examples or whole tasks; see `selection`.
 
         Returns:
             The examples with a new `rank` and their `score`; among equals, what was retrieved first comes first.
@@ -55,20 +58,22 @@ class Reranker(ABC):
             ValueError: `rank` did not give one finite score a candidate.
         """
         texts = candidate_texts(retrieved, self.include_answers)
-        return keep_best(retrieved, self._scores(queries, texts), num_kept)
+        return select(retrieved, self._scores(queries, texts), num_kept)
 
-    def rerank_in_processes(self, queries: Sequence[str], retrieved: Dataset, num_kept: int) -> Dataset:
+    def rerank_in_processes(
+        self, queries: Sequence[str], retrieved: Dataset, num_kept: int, *, select: Selection = by_example
+    ) -> Dataset:
         """As [`Reranker.rerank`], on all processes of `accelerate launch`; each must call it with the same arguments."""
         state = process_state()
         if state.num_processes == 1:
-            return self.rerank(queries, retrieved, num_kept)
+            return self.rerank(queries, retrieved, num_kept, select=select)
         texts = candidate_texts(retrieved, self.include_answers)
         # Distinct ones are shared out, for several queries bring the same candidate.
         distinct = list(dict.fromkeys(texts))
         mine = distinct[state.process_index :: state.num_processes]
         scored = [(text, score) for text, score in zip(mine, self._scores(queries, mine), strict=True)] if mine else []
         score_of = dict(gather_object(scored))
-        return keep_best(retrieved, np.array([score_of[text] for text in texts]), num_kept)
+        return select(retrieved, np.array([score_of[text] for text in texts]), num_kept)
 
     def _scores(self, queries: Sequence[str], texts: list[str]) -> np.ndarray:
         scores = np.asarray(self.rank(list(queries), texts), dtype=np.float64)
@@ -78,14 +83,6 @@ class Reranker(ABC):
                 f"{list(scores.shape)}{'' if np.isfinite(scores).all() else ' with NaN or infinity'}."
             )
         return scores
-
-
-def keep_best(retrieved: Dataset, scores: np.ndarray, num_kept: int) -> Dataset:
-    """The `num_kept` examples with the highest scores, with their `score` and a new `rank`."""
-    best = np.argsort(-scores, kind="stable")[:num_kept]
-    columns = take_rows(retrieved, best).to_dict() | {"rank": list(range(len(best))), "score": scores[best].tolist()}
-    features = Features({**retrieved.features, "rank": Value("int64"), "score": Value("float64")})
-    return Dataset.from_dict(columns, features=features)
 
 
 def candidate_texts(examples: Dataset, include_answers: bool) -> list[str]:
