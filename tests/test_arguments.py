@@ -95,6 +95,7 @@ def test_the_numbers_of_the_mining_are_those_of_the_authors_code():
             for name in ("num_train_epochs", "per_device_train_batch_size", "max_input_length", "max_target_length")
         ),
         ({"upsampling_ratio": 0.9}, "`upsampling_ratio` must be at least 1, found 0.9"),
+        ({"label_by": "set"}, "`label_by` must be 'example' or 'task', found 'set'"),
         (
             {"num_labelled": 51},
             "`num_candidates` to be at least 2 x `num_labelled` = 102, so that no candidate is both .*, found 100",

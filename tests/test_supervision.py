@@ -321,6 +321,8 @@ def test_other_labels_need_no_other_mining(mine, mined, tmp_path):
         pairs = mine(num_labelled=number)
         assert len(pairs) == 4 * 3 * 2 * number
         assert pairs.to_list() == label_pairs(load_query_sets(mined[0]), number).to_list()
+    by_task = label_pairs(load_query_sets(mined[0]), 3, by="task")
+    assert mine(label_by="task").to_list() == by_task.to_list() != mine().to_list()
     assert shards(tmp_path / "mined") == before
 
 
@@ -537,3 +539,16 @@ def test_labels_follow_the_utility_and_among_equals_the_retrievers_order():
     ]
     everything = label_pairs(sets_of(query_set(0, "a", losses, ["b"] * 6)), 3)
     assert everything["candidate_id"][:] == ["b/0", "b/2", "b/5", "b/3", "b/1", "b/4"]
+
+
+def test_labels_can_follow_the_utility_of_whole_tasks():
+    # Utilities: 0.9 of d, the mean -0.1 of b, 0.5 of c; halved for d, which has one candidate, and less so for the others.
+    losses = np.array([[1.1], [1.1], [3.1], [1.4], [1.6], [2.0]])
+    sets = sets_of(query_set(0, "a", losses, ["d", "b", "b", "c", "c", "c"]))
+    pairs = label_pairs(sets, 3, by="task")
+    assert pairs["candidate_task"][:] == ["d", "c", "c", "c", "b", "b"]
+    assert pairs["label"][:] == [1, 1, 1, 0, 0, 0]
+    assert pairs["utility"][:] == pytest.approx([0.45, 0.25, 0.25, 0.25, -0.2 / 3, -0.2 / 3])
+    assert label_pairs(sets, 3)["candidate_task"][:] == ["d", "b", "c", "c", "c", "b"]
+    with pytest.raises(ValueError, match="`by` to be 'example' or 'task', found 'tasks'"):
+        label_pairs(sets, 3, by="tasks")

@@ -157,6 +157,14 @@ class SupervisionArguments:
     num_labelled: int = field(
         default=8, metadata={"help": "W: so many of the best candidates are positives, of the worst negatives."}
     )
+    label_by: str = field(
+        default="example",
+        metadata={
+            "help": "What is best and worst: 'example', the candidates, each by its own utility (Algorithm 1); 'task', those of the "
+            "tasks whose candidates help most and least on average: less noise, and what `select_by` 'task' asks for.",
+            "choices": ["example", "task"],
+        },
+    )
     upsampling_ratio: float = field(
         default=2.0, metadata={"help": "mu: with a reranker, mu x |R_Z| are retrieved for it to choose from."}
     )
@@ -199,6 +207,8 @@ class SupervisionArguments:
                 raise ValueError(f"`{name}` must be at least 1, found {getattr(self, name)}.")
         if self.upsampling_ratio < 1:
             raise ValueError(f"`upsampling_ratio` must be at least 1, found {self.upsampling_ratio}.")
+        if self.label_by not in ("example", "task"):
+            raise ValueError(f"`label_by` must be 'example' or 'task', found {self.label_by!r}.")
         if self.num_candidates < 2 * self.num_labelled:
             raise ValueError(
                 f"Expected `num_candidates` to be at least 2 x `num_labelled` = {2 * self.num_labelled}, so that no candidate "

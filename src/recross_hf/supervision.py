@@ -107,7 +107,7 @@ def mine_supervision(
     ```
 
     Each query set is written when it is done. A killed run continues when it is called again with the same arguments, and
-    ends in the same data; more query sets or another `num_labelled` can be asked for later. Under `accelerate launch` the
+    ends in the same data; more query sets, another `num_labelled` or `label_by` can be asked for later. Under `accelerate launch` the
     sets are spread over the processes.
 
     Args:
@@ -163,7 +163,7 @@ def mine_supervision(
         progress.close()
     state.wait_for_everyone()
     sets = load_query_sets(folder)
-    return label_pairs(sets.select(range(args.num_query_sets)), args.num_labelled)
+    return label_pairs(sets.select(range(args.num_query_sets)), args.num_labelled, by=args.label_by)
 
 
 def load_query_sets(output_dir: str | Path) -> Dataset:
@@ -181,7 +181,7 @@ def load_query_sets(output_dir: str | Path) -> Dataset:
     return Dataset(InMemoryTable(pa.concat_tables(table.cast(schema) for table in tables)))
 
 
-def label_pairs(sets: Dataset, num_labelled: int) -> Dataset:
+def label_pairs(sets: Dataset, num_labelled: int, *, by: str = "example") -> Dataset:
     """Each set's queries with its `num_labelled` best candidates (label 1) and as many worst (label 0).
 
     Half the number of candidates labels them all. Sets with fewer than twice `num_labelled` candidates are left out.
@@ -189,15 +189,23 @@ def label_pairs(sets: Dataset, num_labelled: int) -> Dataset:
     Args:
         sets: of [`load_query_sets`].
         num_labelled: W.
+        by: "example": by each candidate's own utility (Algorithm 1). "task": by the mean utility of the candidates of its task,
+            among them one more of no utility, so that a task of few candidates is neither best nor worst by chance.
+
+    Returns:
+        The pairs; their `utility` is what they were labelled by.
 
     Raises:
-        ValueError: no set is left.
+        ValueError: no set is left, or `by` is neither.
     """
+    if by not in ("example", "task"):
+        raise ValueError(f"Expected `by` to be 'example' or 'task', found {by!r}.")
     columns: dict[str, list[Any]] = {name: [] for name in PAIR_FEATURES}
     num_short = 0
     for row in sets:
         # Best first; among equals, what was retrieved first.
-        ordered = sorted(row["candidates"], key=lambda candidate: (-candidate["utility"], candidate["rank"]))
+        candidates = _of_their_tasks(row["candidates"]) if by == "task" else row["candidates"]
+        ordered = sorted(candidates, key=lambda candidate: (-candidate["utility"], candidate["rank"]))
         if len(ordered) < 2 * num_labelled:
             num_short += 1
             continue
@@ -233,6 +241,17 @@ def label_pairs(sets: Dataset, num_labelled: int) -> Dataset:
             f"{_reasons(sets) or 'all have fewer'}. Mine with more candidates, or label fewer of them."
         )
     return Dataset.from_dict(columns, features=PAIR_FEATURES)
+
+
+def _of_their_tasks(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The candidates with the mean utility of their task in place of their own."""
+    number = Counter(candidate["task"] for candidate in candidates)
+    total: dict[str, float] = dict.fromkeys(number, 0.0)
+    for candidate in candidates:
+        total[candidate["task"]] += candidate["utility"]
+    return [
+        candidate | {"utility": total[candidate["task"]] / (number[candidate["task"]] + 1)} for candidate in candidates
+    ]
 
 
 def summarize_supervision(sets: Dataset) -> dict[str, Any]:
@@ -366,7 +385,7 @@ class _Miner:
     ) -> dict[str, Any]:
         """What the judge says of each candidate."""
         args, num_candidates = self.args, len(retrieved)
-        # Whatever `num_labelled` is: the sets may be labelled with another later.
+        # However they are labelled: they may be labelled in another way later.
         if num_candidates <= args.group_size:
             return {
                 "skipped": "too few candidates of other tasks" if num_candidates else "no candidates of other tasks"
@@ -456,7 +475,7 @@ def _settings(
 ) -> dict[str, Any]:
     """What the sets depend on, as JSON values: all but how many there are and how they are labelled."""
     settings = dataclasses.asdict(args)
-    del settings["num_query_sets"], settings["num_labelled"]
+    del settings["num_query_sets"], settings["num_labelled"], settings["label_by"]
     of_reranker = reranker.identity() if isinstance(reranker, CrossEncoderReranker) else type(reranker).__name__
     probe = retriever.retrieve(take_rows(examples, [0, len(examples) - 1])["input"][:], min(8, retriever.num_allowed))
     settings |= {
