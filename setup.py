@@ -48,6 +48,7 @@ setup(
         "pyarrow>=16",
         "numpy>=1.26",
         "jinja2>=3.1",
+        "pyyaml>=6.0",
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,

@@ -1,0 +1,338 @@
+import json
+import pickle
+import random
+import time
+
+import pytest
+import yaml
+from promptsource_outputs import RECORDED, Rows, digest
+
+from recross_hf.prompts import (
+    PromptError,
+    PromptTemplate,
+    datasets_with_templates,
+    load_templates,
+    promptsource_folder,
+    read_templates,
+    select_templates,
+)
+
+FOLLOWS = PromptTemplate(
+    "follows",
+    "{{premise}} Does it follow that {{hypothesis}}? ||| {{answer_choices[label]}}",
+    answer_choices="yes ||| maybe ||| no",
+)
+ROW = {"premise": "It rains.", "hypothesis": "it is wet", "label": 0}
+
+
+def template(jinja: str, **fields) -> PromptTemplate:
+    return PromptTemplate("mine", jinja, **fields)
+
+
+# Rows of long generated texts, compared word by word in loops: beyond what the sandbox lets a template use up.
+TOO_LONG = {("great_code", "bug detection", "25"), ("great_code", "identifier prediction with choices", "23")}
+
+
+# ---- as the original -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder():
+    try:
+        return promptsource_folder()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error}")
+
+
+def test_every_template_of_promptsource_renders_as_the_original_does(folder):
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+    assert set(recorded) == set(datasets_with_templates(folder))
+    num_rendered = num_refused = 0
+    for dataset, by_name in recorded.items():
+        templates = {found.name: found for found in load_templates(dataset, folder=folder)}
+        assert set(templates) == set(by_name)
+        for name, digests in by_name.items():
+            found = templates[name]
+            rows = Rows(found.jinja, found.answer_choices)
+            for seed, expected in digests.items():
+                if (dataset, name, seed) in TOO_LONG:
+                    with pytest.raises(PromptError, match="more than 1,000,000 steps"):
+                        found.apply(rows.row(int(seed)), rng=random.Random(int(seed)))
+                    continue
+                parts = found.apply(rows.row(int(seed)), rng=random.Random(int(seed)))
+                assert digest(parts) == expected, (dataset, name, seed, parts)
+                num_rendered += 1
+            if not digests:
+                with pytest.raises(PromptError):
+                    found.apply(rows.row(0))
+                num_refused += 1
+    assert num_rendered > 6000
+    assert num_refused < 40  # the original renders none of the rows that were tried
+
+
+def test_templates_of_promptsource_are_found_and_selected(folder):
+    found = load_templates("super_glue/cb")
+    assert [item.name for item in found] == sorted(item.name for item in found)
+    assert {item.dataset for item in found} == {"super_glue/cb"}
+    justified = next(item for item in found if item.name == "justified in saying")
+    assert justified.metrics == ("Accuracy",)
+    assert justified.fixed_choices == ["Yes", "No", "Maybe"]
+    row = {"premise": "It rains.", "hypothesis": "It is wet.", "label": 2}
+    assert justified.example(row) == {
+        "input": 'It rains. Are we justified in saying that "It is wet."? Yes, no, or maybe?',
+        "references": ["Maybe"],
+        "choices": ["Yes", "No", "Maybe"],
+    }
+
+
+# ---- rendering -------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_becomes_an_example():
+    assert FOLLOWS.columns == {"premise", "hypothesis", "label"}
+    assert FOLLOWS.example(ROW | {"more": 1}) == {
+        "input": "It rains. Does it follow that it is wet?",
+        "references": ["yes"],
+        "choices": ["yes", "maybe", "no"],
+    }
+    assert template("{{q}} ||| {{a}}").example({"q": "one", "a": "two"})["choices"] == []
+
+
+def test_separators_in_the_data_stay_in_the_data():
+    assert FOLLOWS.example(ROW | {"premise": "a|||b"})["input"].startswith("a|||b Does")
+    choices = template("{{q}} ||| {{q}}", answer_choices="{{q}} ||| no")
+    assert choices.example({"q": "x ||| y"})["choices"] == ["x ||| y", "no"]
+
+
+def test_long_values_are_cut_unless_told_otherwise():
+    long = template("{{q}} ||| a")
+    assert len(long.apply({"q": "word " * 1000})[0]) <= 2048
+    assert len(long.apply({"q": "word " * 1000}, truncate=False)[0]) == 4999
+
+
+@pytest.mark.parametrize("jinja", ["{% if q == 'x' %}{{q}} ||| a{% endif %}", "{{q}} ||| ", " ||| {{q}}"])
+def test_a_row_that_does_not_suit_gives_no_example(jinja):
+    assert template(jinja).example({"q": "y"}) is None
+
+
+def test_chance_comes_from_the_generator_alone():
+    draws = template("{{ ['a', 'b', 'c', 'd'] | choice }}{{ range(50) | random }} ||| z")
+    assert draws.apply({}) == draws.apply({})
+    seen = {draws.apply({}, rng=random.Random(seed))[0] for seed in range(30)}
+    assert len(seen) > 10
+    assert draws.apply({}, rng=random.Random(3)) == draws.apply({}, rng=random.Random(3))
+
+
+def test_a_row_is_not_changed():
+    row = {"q": ["a"]}
+    assert template("{{ q.append('b') }}{{ q | join('-') }} ||| z").apply(row)[0] == "Nonea-b"
+    assert row == {"q": ["a"]}
+    template("{{ q . append('c') }} ||| z").apply(row)
+    assert row == {"q": ["a"]}
+
+
+def test_names_that_may_be_missing_are_no_columns():
+    optional = template(
+        "{% if label == 0 %}{% set y = 'no' %}{% else %}{% set y = 'yes' %}{% endif %}"
+        "{% if more is defined %}{{more}}{% endif %}{{other | default('')}}{{label}} ||| {{y}}"
+    )
+    assert optional.columns == {"label"}
+    assert optional.example({"label": 0})["references"] == ["no"]
+    assert template("{{ [] | random }}{{q}} ||| a").example({"q": "b"})["input"] == "b"
+
+
+def test_fixed_choices_are_those_that_name_no_column():
+    assert FOLLOWS.fixed_choices == ["yes", "maybe", "no"]
+    assert template("{{q}} ||| a").fixed_choices is None
+    assert template("{{q}} ||| a", answer_choices="{{q}} ||| b").fixed_choices is None
+
+
+def test_a_template_can_be_sent_to_another_process():
+    FOLLOWS.example(ROW)
+    again = pickle.loads(pickle.dumps(FOLLOWS))
+    assert again == FOLLOWS
+    assert again.example(ROW) == FOLLOWS.example(ROW)
+
+
+@pytest.mark.parametrize(
+    ("jinja", "row", "match"),
+    [
+        ("{{p}} ||| {{q}}", {"q": 1, "r": 2}, "template 'mine': expected the column 'p', found q, r"),
+        ("{{q}}", {"q": "text"}, r"separated by one '\|\|\|', found 1 parts"),
+        ("{{q}} ||| a ||| b", {"q": "text"}, r"separated by one '\|\|\|', found 3 parts"),
+        ("{{q}\n} ||| a", {"q": "text"}, "template 'mine': line 1: "),
+        ("{% if q %} ||| a", {"q": "text"}, "template 'mine': line 1: "),
+        ("{{q.split()[9] + 1}} ||| a", {"q": "text"}, "template 'mine': UndefinedError"),
+        ("{{(1 / q)}} ||| a", {"q": 0}, "template 'mine': ZeroDivisionError"),
+        ("{{q}} ||| a", {"q": 0, "answer_choices": ["b"]}, "expected no column 'answer_choices'"),
+    ],
+)
+def test_what_cannot_be_rendered_is_named(jinja, row, match):
+    with pytest.raises(PromptError, match=match):
+        template(jinja).example(row)
+    with pytest.raises(PromptError, match=r"template 'mine' of tickets"):
+        PromptTemplate("mine", jinja, dataset="tickets").example(row)
+
+
+@pytest.mark.parametrize(
+    "jinja",
+    [
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+        "{{ 'a' * 10000000 }}",
+        "{% set ns = namespace(s='a') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "{% set ns = namespace(s='a') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+        "{% set ns = namespace(s=['a']) %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}",
+        "{% set x = [] %}{% for i in range(60) %}{{ x.append(x[:]) }}{% endfor %}{{ x }}",
+        "{% set ns = namespace(s='a') %}{% for i in range(60) %}{% set ns.s = ns.s | replace('a', 'aa') %}{% endfor %}",
+        "{% set ns = namespace(s='a') %}{% for i in range(60) %}{% set ns.s = ns.s.replace('a', 'aa') %}{% endfor %}",
+        "{{ ('a' * 900000).join(range(1000) | map('string')) }}",
+        "{{ range(1000) | join('a' * 900000) }}",
+        "{{ '%999999999d' | format(1) }}",
+        "{{ '%*d' | format(999999999, 1) }}",
+        "{{ '%999999999d' % 1 }}",
+        "{% set ns = namespace(s=9) %}{% for i in range(100) %}{% set ns.s = ns.s * ns.s %}{% endfor %}",
+        "{{ range(1000000000) | list }}",
+        "{% for i in range(90000) %}{% set x = range(90000) | list %}{% endfor %}",
+        "{% for i in range(90000) %}{% set x = ('a ' * 90000).split() %}{% endfor %}",
+        "{% set x = 'a' * 900000 %}{% for i in range(90000) %}{% set y = x.count('b') %}{% endfor %}",
+        "{% for i in range(90000) %}{{ 'a' * 1000 }}{% endfor %}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ q.__init__.__globals__ }}",
+        "{{ '{0.__class__}'.format(q) }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{{ 'a'.center(99999999999) }}",
+        "{{ cycler('a') }}",
+        "{{ q() }}",
+        "{{ q | pprint }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% include '/etc/passwd' %}",
+        "{% import 'os' as os %}",
+        "{% for i in q recursive %}{{ loop(q) }}{% endfor %}",
+        "{% set range = d.clear %}{{ range() }}",
+        "{% set range = 'a'.center %}{{ range(3000000000) | length }}",
+        "{% set range = lipsum %}{{ range(1) }}",
+        "{{ ['a'] | map('center', 3000000000) | first | length }}",
+        "{% set ns = namespace(z=[1]) %}{% for j in range(5) %}{% for i in range(90000) %}{% set ns.z = zip(ns.z) %}"
+        "{% endfor %}{% endfor %}{% for x in ns.z %}x{% endfor %}",
+        "{{ '%(a)3000000000d' | format(a=1) }}",
+        "{{ 5 | round(-99999999) }}",
+        "{% set x = [0] * 90000 %}{% for i in range(9000) %}{% set y = x | string %}{% endfor %}",
+        "{% set r = namespace(s='a') %}{% for i in range(60) %}{% set r.s = namespace(a=r.s, b=r.s) %}{% endfor %}{{ r.s }}",
+        "{% set r = namespace(s={'a': 1}) %}{% for i in range(60) %}{% set r.s = dict(a=r.s.items(), b=r.s.items()) %}"
+        "{% endfor %}{{ r.s }}",
+        "{% set x = 'a' * 500000 %}{% for i in range(90000) %}{% set y = x[1:] %}{% endfor %}",
+        "{% set x = 'a' * 500000 %}{% for i in range(90000) %}{% set y = x ~ 'b' %}{% endfor %}",
+        "{% set x = 'a' * 500000 %}{% for i in range(90000) %}{% set y = x | title %}{% endfor %}",
+        "{{ 1 is in(q) }}",
+        "{% set d = dict(a=1) %}{% for k in d %}{{ d.update(b=2) }}{% endfor %}",
+        "{{ " + "[" * 300 + "1" + "]" * 300 + " }}",
+        "{{ " + "+".join(["q"] * 3000) + " }}",
+        "{% for i in q %}" * 25 + "{% endfor %}" * 25,
+        "{{ " + "9" * 5000 + " }}",
+    ],
+)
+def test_a_hostile_template_gets_an_error(jinja):
+    start = time.process_time()
+    for hostile in (template(jinja + " ||| a"), template("{{q}} ||| a", answer_choices=jinja)):
+        with pytest.raises(PromptError, match="template 'mine'"):
+            hostile.apply({"q": "text", "d": {"k": 1}}, truncate=False)
+    assert time.process_time() - start < 20  # each would take minutes, or all memory
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+TICKETS = """
+dataset: tickets
+templates:
+  one: !Template
+    name: urgent or not
+    jinja: "{{text}} Is it urgent? ||| {{answer_choices[label]}}"
+    answer_choices: no ||| yes
+    metadata: !TemplateMetadata
+      original_task: true
+      choices_in_prompt: false
+      metrics: [Accuracy]
+  two:
+    name: a title
+    jinja: "{{text}} ||| {{title}}"
+    metadata: {metrics: [ROUGE], original_task: false}
+"""
+
+
+@pytest.fixture
+def tickets(tmp_path):
+    (tmp_path / "tickets").mkdir()
+    (tmp_path / "tickets" / "templates.yaml").write_text(TICKETS)
+    return tmp_path
+
+
+def test_a_folder_of_ones_own_is_read(tickets):
+    title, urgent = load_templates("tickets", folder=tickets)
+    assert (title.name, title.answer_choices, title.original_task, title.metrics) == (
+        "a title",
+        None,
+        False,
+        ("ROUGE",),
+    )
+    assert (urgent.original_task, urgent.choices_in_prompt, urgent.dataset) == (True, False, "tickets")
+    assert urgent.example({"text": "Fire!", "label": 1})["references"] == ["yes"]
+    assert datasets_with_templates(tickets) == ["tickets"]
+
+
+def test_templates_are_selected_by_what_can_be_judged(tickets):
+    templates = load_templates("tickets", folder=tickets)
+
+    def names(**how):
+        return [found.name for found in select_templates(templates, **how)]
+
+    assert names() == ["urgent or not"]
+    assert names(metrics=None) == ["a title", "urgent or not"]
+    assert names(metrics={"ROUGE"}) == ["a title"]
+    assert names(metrics=None, original_task=True) == ["urgent or not"]
+    assert names(metrics=None, original_task=False) == ["a title"]
+    assert names(metrics=None, has_choices=True) == ["urgent or not"]
+    assert names(metrics=None, has_choices=False) == ["a title"]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("templates: [", "Expected templates as YAML in .*templates.yaml: while parsing"),
+        ("templates:\n  a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
+        ("- a", "Expected a mapping with `templates` in .*, found list"),
+        ("dataset: a", "Expected a mapping with `templates` in .*, found dict"),
+        ("templates: {a: text}", "Expected each template in .* to be a mapping, found str"),
+        ("templates: {a: {name: b}}", "Expected `jinja` of each template in .*, found name"),
+        ("templates: {a: {name: b, jinja: [c]}}", "Expected `jinja` of a template in .* to be str, found list"),
+        (
+            "templates: {a: {name: b, jinja: c, metadata: d}}",
+            "Expected `metadata` of a template .* to be dict, found str",
+        ),
+    ],
+)
+def test_what_is_no_file_of_templates_is_refused(text, match, tmp_path):
+    path = tmp_path / "templates.yaml"
+    path.write_text(text)
+    with pytest.raises(PromptError, match=match):
+        read_templates(path)
+
+
+def test_data_sets_without_templates_are_named(tickets, monkeypatch):
+    (tickets / "glue" / "sst2").mkdir(parents=True)
+    (tickets / "glue" / "sst2" / "templates.yaml").write_text(yaml.dump({"templates": {}}))
+    with pytest.raises(FileNotFoundError, match=r"for 'glue/cola' in .* found none\. There are some for glue/sst2\."):
+        load_templates("glue/cola", folder=tickets)
+    with pytest.raises(ValueError, match=r"found '\.\./tickets'"):
+        load_templates("../tickets", folder=tickets / "glue")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"pip install --no-deps --ignore-requires-python promptsource==0\.2\.3"
+    ):
+        load_templates("tickets")
+
+
+def test_a_template_is_checked_before_it_is_used():
+    FOLLOWS.check()
+    for jinja in ("{{q}}", "{{q}} ||| a ||| b", "{{q ||| a", "{{ q | pprint }} ||| a"):
+        with pytest.raises(PromptError, match="template 'mine'"):
+            template(jinja).check()
