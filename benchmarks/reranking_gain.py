@@ -6,7 +6,8 @@ A task is a folder with `test.parquet` (or `dev.parquet`) and `query-0.parquet` 
 drawn: an upstream task that the model and the index have never seen). Each cell (task, query set, method) is a file: a killed
 run continues, and several processes share the cells (`--part 0/2` and `--part 1/2`). All methods are scored on the same test rows,
 one for each source example; differences are paired, with bootstrap intervals over query sets and rows. `NAME_by_task` is the
-method NAME that selects whole tasks among mu x |R| (`select_by="task"`).
+method NAME that selects whole tasks among mu x |R| (`select_by="task"`); the reranker scores once for both, so that the second's seconds
+are without it.
 """
 
 from __future__ import annotations
@@ -16,20 +17,19 @@ import glob
 import re
 import time
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 from datasets import Dataset
+from remembering import Remembering
 
 from recross_hf import (
     CrossEncoderReranker,
     DenseRetriever,
     RandomRetriever,
     ReCrossPipeline,
-    Reranker,
     load_examples,
     load_queries,
 )
@@ -72,26 +72,13 @@ def main() -> None:
     folders = [Path(folder) for pattern in args.tasks for folder in sorted(glob.glob(pattern))]
     if not args.summary:
         run_cells(args, folders, rerankers)
-    print_summary(args.output, [folder.name for folder in folders], methods_of(args, rerankers))
+    finished = {path.name.split(".")[-2] for path in args.output.glob("*.json")}
+    methods = [method for method in methods_of(args, rerankers) if method in finished]
+    print_summary(args.output, [folder.name for folder in folders], methods)
 
 
 def methods_of(args: argparse.Namespace, rerankers: dict[str, str]) -> list[str]:
     return [*args.methods, *(name + way for name in rerankers for way in ("", "_by_task"))]
-
-
-class Remembering(Reranker):
-    """A reranker that scores the same candidates once for both ways to select from them."""
-
-    def __init__(self, reranker: CrossEncoderReranker) -> None:
-        self.reranker = reranker
-        self.include_answers = reranker.include_answers
-        self.asked: tuple[list[str], list[str]] | None = None
-
-    def rank(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
-        if self.asked != (list(queries), list(candidates)):
-            self.asked = (list(queries), list(candidates))
-            self.scores = self.reranker.rank(queries, candidates)
-        return self.scores
 
 
 def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str, str]) -> None:

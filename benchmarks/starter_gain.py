@@ -1,6 +1,7 @@
 """Does adaptation pay on the starter? Base, random, dense and reranked retrieval on all unseen tasks and query sets.
 
-Dense and reranked retrieval select single examples, as the paper does, or whole tasks (`select_by="task"`).
+Dense and reranked retrieval select single examples, as the paper does, or whole tasks (`select_by="task"`). The reranker scores once
+for both.
 
     python benchmarks/starter_gain.py
 
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import transformers
+from remembering import Remembering
 from tqdm.auto import tqdm
 
 from recross_hf import RandomRetriever, ReCrossPipeline, load_starter_task, starter_tasks
@@ -30,8 +32,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "random": {},
     "dense": {"rerank": False, "select_by": "example"},
     "dense by task": {"rerank": False, "select_by": "task", "upsampling_ratio": 2.0},
-    "reranked": {"select_by": "example", "upsampling_ratio": 2.0},
-    "reranked by task": {"select_by": "task", "upsampling_ratio": 2.0},
+    "reranked": {"rerank": True, "select_by": "example", "upsampling_ratio": 2.0},
+    "reranked by task": {"rerank": True, "select_by": "task", "upsampling_ratio": 2.0},
 }
 MODELS = ("base", *WAYS)
 PAIRS = (
@@ -62,11 +64,15 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
 
     pipeline = ReCrossPipeline.from_pretrained()
+    pipeline.reranker = Remembering(pipeline.reranker)
     overrides = {"learning_rate": args.learning_rate} if args.learning_rate else {}
     correct: dict[str, dict[str, dict[str, list[list[int]]]]] = {}
     retrieved: dict[str, dict[str, float]] = {}
     seconds = []
     kept = read_json(args.output) if set(args.only) != set(WAYS) else None
+    missing = set(WAYS) - set(args.only) - set(kept["correct"][args.tasks[0]]["exact_match"] if kept else ())
+    if missing:
+        raise SystemExit(f"{args.output} has no {', '.join(sorted(missing))}: leave out --only.")
     for task in args.tasks:
         test = load_starter_task(task)[1]
         base = _correct(pipeline, test)

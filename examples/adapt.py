@@ -52,13 +52,6 @@ class ScriptArguments:
         default_factory=list, metadata={"help": "Column mapping, e.g. --columns references=outputs id=example_id"}
     )
     retriever: str = field(default="dense", metadata={"help": "What to learn from.", "choices": ["dense", "random"]})
-    rerank: bool = field(
-        default=True,
-        metadata={
-            "help": "Let the pipeline's reranker, if it has one, choose among what dense retrieval finds. --no_rerank: dense "
-            "retrieval alone."
-        },
-    )
     exclude_tasks: list[str] = field(default_factory=list, metadata={"help": "Upstream tasks not to retrieve from."})
     preset: str | None = field(
         default=None,
@@ -121,7 +114,6 @@ def main() -> None:
         queries,
         args,
         retriever=retriever,
-        rerank=script.rerank,
         peft_config=peft_config,
         eval_dataset=evaluation,
     )

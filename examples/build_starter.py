@@ -79,7 +79,9 @@ ADAPTATION = {
     "num_train_epochs": 3,
     "per_device_train_batch_size": 16,
     "num_retrieved": 512,
-    "upsampling_ratio": 1.0,  # its reranker does not pay (benchmarks/starter_gain.py): dense retrieval alone, unless asked for
+    "upsampling_ratio": 2.0,
+    "select_by": "task",
+    "rerank": False,  # what dense retrieval finds decides better between tasks: benchmarks/starter_gain.py
     "max_input_length": MAX_INPUT_LENGTH,
     "max_target_length": MAX_TARGET_LENGTH,
 }
@@ -88,6 +90,7 @@ ADAPTATION = {
 
 SUPERVISION = SupervisionArguments(
     num_query_sets=115,
+    label_by="task",  # as the starter selects
     num_candidates=60,
     num_rounds=2,
     learning_rate=2e-4,

@@ -40,6 +40,9 @@ class ScriptArguments:
     )
     dev_tasks: list[str] | None = field(default=None, metadata={"help": "Query tasks to hold out."})
     num_dev_tasks: int = field(default=4, metadata={"help": "Or how many, drawn at random; 0 trains on all."})
+    freeze_embeddings: bool = field(
+        default=False, metadata={"help": "Keep the pretrained word embeddings as they are."}
+    )
     add_to_pipeline: str | None = field(default=None, metadata={"help": "A pipeline folder to put the reranker into."})
 
 
@@ -53,8 +56,13 @@ def main() -> None:
     if script.dev_tasks or script.num_dev_tasks:
         number = None if script.dev_tasks else script.num_dev_tasks
         train, dev = split_by_task(pairs, dev_tasks=script.dev_tasks, num_dev_tasks=number, seed=args.seed)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        script.model_name_or_path, num_labels=1, dtype="float32"
+    )
+    if script.freeze_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
     trainer = RerankerTrainer(
-        AutoModelForSequenceClassification.from_pretrained(script.model_name_or_path, num_labels=1, dtype="float32"),
+        model,
         args,
         train_dataset=train,
         eval_dataset=dev,

@@ -116,6 +116,7 @@ def test_a_reranker_chooses_among_more_than_are_trained_on(make_adapter, index, 
 def test_whole_tasks_can_be_selected_with_and_without_a_reranker(make_adapter, index, queries):
     found = DenseRetriever(index).retrieve(queries, 24)
     settings = {"num_retrieved": 12, "upsampling_ratio": 2.0, "select_by": "task"}
+    assert not make_adapter(**settings | {"upsampling_ratio": 1.0}).selects
     by_vote = by_task(found, np.zeros(24), 12).remove_columns("score")
     assert by_vote["id"][:] != found["id"][:12]
     assert make_adapter(**settings).retrieve().to_list() == by_vote.to_list()

@@ -213,7 +213,15 @@ def reranking_folder(folder, pipeline_folder, mined):
         "train_reranker.py",
         *("--pairs", "supervision/pairs.parquet", "--output_dir", "reranker", "--model_name_or_path", "cross"),
         *("--num_dev_tasks", 1, "--max_steps", 4, "--learning_rate", 1e-3, "--max_length", 48),
-        *("--objective", "pairwise", "--group_by_query", "--add_to_pipeline", "reranking", *FAST),
+        *(
+            "--objective",
+            "pairwise",
+            "--group_by_query",
+            "--add_to_pipeline",
+            "reranking",
+            "--freeze_embeddings",
+            *FAST,
+        ),
     )
     assert "on held-out tasks" in output
     assert "Written to reranker/ and reranking/" in output
@@ -228,6 +236,8 @@ def test_a_reranker_is_trained_and_added_to_the_pipeline(folder, reranking_folde
     before = CrossEncoderReranker.from_pretrained(folder / "cross")
     assert reranker.identity() == ReCrossPipeline.from_pretrained(reranking_folder).reranker.identity()
     assert reranker.identity()["weights"] != before.identity()["weights"]
+    embeddings = [model.model.get_input_embeddings().weight for model in (reranker, before)]
+    assert torch.equal(*embeddings)
     assert reranker.max_length == 48
 
 

@@ -235,7 +235,11 @@ def test_the_reranker_chooses_unless_it_is_left_out_or_replaced(reranking, queri
     found = dense.retrieve(queries, 24)
     assert retrieved() == reranking.reranker.rerank(queries, found, 12).to_list()
     assert retrieved(rerank=False) == dense.retrieve(queries, 12).to_list()
+    reranking.adaptation["rerank"] = False
+    assert retrieved() == dense.retrieve(queries, 12).to_list()
+    assert retrieved(rerank=True) == reranking.reranker.rerank(queries, found, 12).to_list()
     assert retrieved(reranker=LongestFirst()) == LongestFirst().rerank(queries, found, 12).to_list()
+    del reranking.adaptation["rerank"]
     more = dense.retrieve(queries, 36)
     assert retrieved(upsampling_ratio=3.0) == reranking.reranker.rerank(queries, more, 12).to_list()
     for call in (reranking.adapt, reranking.adapter):

@@ -57,5 +57,6 @@ def test_only_the_last_task_is_cut(rows, num_kept):
     for task in order:
         places = [int(name[1:]) for name, of in zip(kept["id"][:], kept["task"][:], strict=True) if of == task]
         assert places == [place for place, of in enumerate(tasks) if of == task][: len(places)]
-    weights = {task: sum(1 / (1 + np.exp(-score)) for of, score in rows if of == task) for task in order}
+    weights = {task: sum(1 / (1 + np.exp(-score)) for of, score in rows if of == task) for task in set(tasks)}
     assert all(weights[one] >= weights[two] * (1 - 1e-9) for one, two in pairwise(order))
+    assert all(weights[order[-1]] >= weights[task] * (1 - 1e-9) for task in set(tasks) - set(order))

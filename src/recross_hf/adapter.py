@@ -138,7 +138,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         """Whether more candidates are retrieved than are learned from."""
         # What was drawn at random is a baseline as it is.
         by_task = self.args.select_by == "task" and not isinstance(self.retriever, RandomRetriever)
-        return self.reranker is not None or by_task
+        return self.reranker is not None or (by_task and self.args.upsampling_ratio > 1)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -99,6 +99,12 @@ class AdaptationArguments(ExampleTrainingArguments):
             "choices": ["example", "task"],
         },
     )
+    rerank: bool = field(
+        default=True,
+        metadata={
+            "help": "Let the pipeline's reranker, if it has one, score what dense retrieval finds. --no_rerank: without it."
+        },
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -153,7 +153,7 @@ class ReCrossPipeline:
         *,
         retriever: Retriever | None = None,
         reranker: Reranker | None = None,
-        rerank: bool = True,
+        rerank: bool | None = None,
         peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> RetrievalAugmentedAdapter:
@@ -161,9 +161,10 @@ class ReCrossPipeline:
 
         `kwargs` go to [`RetrievalAugmentedAdapter`] (`eval_dataset`, `callbacks`, ...).
         """
-        if reranker is not None and not rerank:
+        if reranker is not None and rerank is False:
             raise TypeError("Expected a `reranker` or `rerank=False`, found both.")
         args = args or self.arguments()
+        rerank = args.rerank if rerank is None else rerank
         # The pipeline's own was trained on what dense retrieval finds; random examples are a baseline as they are. With an
         # upsampling ratio of 1 there is nothing to choose from.
         is_dense = retriever is None or isinstance(retriever, DenseRetriever)
@@ -187,7 +188,7 @@ class ReCrossPipeline:
         *,
         retriever: Retriever | None = None,
         reranker: Reranker | None = None,
-        rerank: bool = True,
+        rerank: bool | None = None,
         peft_config: PeftConfig | None = None,
         **overrides: Any,
     ) -> ReCrossPipeline:
@@ -198,7 +199,7 @@ class ReCrossPipeline:
             args: all settings; by default those that the pipeline was saved with.
             retriever: another one than `DenseRetriever(pipeline.index)`.
             reranker: another one than the pipeline's own, which goes with dense retrieval and an `upsampling_ratio` above 1.
-            rerank: `False` leaves the choice to the retriever, whether or not the pipeline has a reranker.
+            rerank: whether to use the pipeline's own reranker, if it has one; as `args.rerank` says by default.
             peft_config: train a small adapter, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`.
             overrides: single settings, e.g. `num_retrieved=256, seed=1`.
 

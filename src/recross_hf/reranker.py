@@ -39,7 +39,7 @@ class Reranker(ABC):
             candidates: texts of upstream examples, see [`candidate_texts`].
 
         Returns:
-            An array `[num_candidates]` that rises with relevance.
+            An array `[num_candidates]` that rises with relevance; to select by task, log odds of being of help: 0 is even.
         """
 
     def rerank(
