@@ -29,7 +29,7 @@ from recross_hf.data import take_rows
 from recross_hf.files import write_json
 from recross_hf.group_training import GroupTrainer
 from recross_hf.report import format_table
-from recross_hf.trainer import TokenizedExamples
+from recross_hf.tokenized import TokenizedExamples
 
 
 class PlainTrainer(Seq2SeqTrainer):

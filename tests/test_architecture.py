@@ -25,11 +25,12 @@ RANKS = [
         "ranking_metrics",
         "report",
         "soft_em",
+        "tokenized",
     }
     | {"starter", "upstream"},
-    {"card", "encoder", "generation", "prompts", "selection", "trainer"},
-    {"group_training", "index", "reranker"},
-    {"cross_encoder", "judges", "retriever"},
+    {"card", "encoder", "generation", "group_training", "prompts", "selection", "trainer"},
+    {"index", "judges", "reranker"},
+    {"cross_encoder", "retriever"},
     {"adapter", "reranker_trainer", "supervision"},
     {"pipeline"},
 ]

@@ -11,7 +11,7 @@ from transformers import Seq2SeqTrainingArguments, TrainerCallback
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, load_examples
 from recross_hf.generation import generate_texts
 from recross_hf.soft_em import score
-from recross_hf.trainer import ExampleCollator, TokenizedExamples
+from recross_hf.tokenized import ExampleCollator, TokenizedExamples
 
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .arguments import SupervisionArguments
 from .batching import longest_input, token_budget_batches
-from .trainer import ExampleCollator, TokenizedExamples
+from .tokenized import ExampleCollator, TokenizedExamples
 
 if TYPE_CHECKING:
     from peft import PeftConfig
