@@ -15,6 +15,7 @@ RANKS = [
         "aggregation",
         "arguments",
         "batching",
+        "contamination",
         "data",
         "evaluation",
         "files",

@@ -1,0 +1,201 @@
+"""What of the target tasks is in the training data: by id, by text, by n-grams (Brown et al. 2020, appendix C)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+from datasets import Dataset
+
+_WORD = re.compile(r"\w+")
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+# An n-gram in this many examples of a target, and in this share of them, is the wording of a template and no content.
+_BOILERPLATE_EXAMPLES = 10
+_BOILERPLATE_SHARE = 0.05
+
+
+class Overlap(NamedTuple):
+    """What an example shares with one of a target task.
+
+    Attributes:
+        kind: "id" (the same source example), "exact" (the same words) or "ngram".
+        target_task: the task whose example it is.
+        target_id: that example.
+        shared: the words in common; for "id" the source example.
+    """
+
+    kind: str
+    target_task: str
+    target_id: str
+    shared: str
+
+
+class TargetTexts:
+    """The texts of target tasks, to find what examples share with them.
+
+    ```python
+    targets = TargetTexts.of([load_examples("test.parquet")])
+    overlaps = targets.find(ids, inputs, references)  # an `Overlap` or None for each example
+    ```
+
+    Words are compared, in lower case and without punctuation; in scripts without spaces these are whole phrases. N-grams
+    are kept as hashes of 64 bits: eight bytes and a row number each.
+
+    Args:
+        ngram_size: words in a row that two texts must share; 13, as in Brown et al. 2020, by default.
+    """
+
+    def __init__(self, ngram_size: int = 13) -> None:
+        if ngram_size < 2:
+            raise ValueError(f"Expected `ngram_size` to be at least 2 words, found {ngram_size}.")
+        self.ngram_size = ngram_size
+        self._ids: list[str] = []
+        self._tasks: list[str] = []
+        self._sources: dict[str, int] = {}
+        self._exact = _OwnedHashes()
+        self._ngrams = _OwnedHashes()
+
+    @classmethod
+    def of(cls, targets: Iterable[Dataset], *, ngram_size: int = 13) -> TargetTexts:
+        """The texts of examples or query sets; what is no template is told by task, so give each task as a whole."""
+        texts = cls(ngram_size)
+        for dataset in targets:
+            tasks = np.asarray(dataset["task"][:])
+            for task in dict.fromkeys(tasks.tolist()):
+                texts._add(dataset.select(np.flatnonzero(tasks == task)))
+        return texts
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def identity(self) -> str:
+        """A hash of all that is compared with."""
+        digest = blake2b(f"{self.ngram_size}".encode(), digest_size=16)
+        for part in (self._exact.hashes, self._ngrams.hashes):
+            digest.update(part.tobytes())
+        digest.update("\n".join(sorted(self._sources)).encode())
+        return digest.hexdigest()
+
+    def _add(self, examples: Dataset) -> None:
+        first, number = len(self._ids), len(examples)
+        ids, inputs = examples["id"][:], examples["input"][:]
+        references = examples["references"][:] if "references" in examples.column_names else [[]] * number
+        self._ids += ids
+        self._tasks += examples["task"][:]
+        for row, identity in enumerate(ids):
+            self._sources.setdefault(source_example(identity), first + row)
+        words = [_words(text) for text in inputs]
+        self._exact.add(*_exact_hashes(words), first)
+        parts, owners = _parts(words, references)
+        hashes, _, part_of = _ngram_hashes(parts, self.ngram_size)
+        rows = owners[part_of]
+        # Several prompts of one source example are one occurrence.
+        numbers: dict[str, int] = {}
+        source_of = np.asarray([numbers.setdefault(source_example(identity), len(numbers)) for identity in ids])
+        pairs = np.unique(np.stack([hashes, source_of[rows].astype(np.uint64)]), axis=1)[0] if len(hashes) else hashes
+        found, counts = np.unique(pairs, return_counts=True)
+        boilerplate = found[counts > max(_BOILERPLATE_EXAMPLES, _BOILERPLATE_SHARE * len(numbers))]
+        keep = ~np.isin(hashes, boilerplate)
+        self._ngrams.add(hashes[keep], rows[keep], first)
+
+    def find(
+        self, ids: Sequence[str], inputs: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> list[Overlap | None]:
+        """What each example shares with a target: the first of id, exact and n-gram that holds, else None."""
+        found: list[Overlap | None] = [None] * len(ids)
+        if not self._ids:
+            return found
+        words = [_words(text) for text in inputs]
+        parts, owners = _parts(words, references)
+        hashes, starts, part_of = _ngram_hashes(parts, self.ngram_size)
+        rows = self._ngrams.rows_of(hashes)
+        for window in np.flatnonzero(rows >= 0)[::-1]:  # the first of an example is written last
+            part, start = int(part_of[window]), int(starts[window])
+            shared = " ".join(parts[part][start : start + self.ngram_size])
+            found[owners[part]] = self._overlap("ngram", int(rows[window]), shared)
+        hashes, owners = _exact_hashes(words)
+        for example, row in zip(owners, self._exact.rows_of(hashes), strict=True):
+            if row >= 0:
+                found[example] = self._overlap("exact", int(row), " ".join(words[example]))
+        for example, identity in enumerate(ids):
+            source = source_example(identity)
+            if source in self._sources:
+                found[example] = self._overlap("id", self._sources[source], source)
+        return found
+
+    def _overlap(self, kind: str, row: int, shared: str) -> Overlap:
+        return Overlap(kind, self._tasks[row], self._ids[row], shared)
+
+
+def source_example(identity: str) -> str:
+    """What an id says of the row that an example was made of: `task|split|#n` of `task|split|template|#n`, else the id."""
+    parts = identity.split("|")
+    return "|".join([*parts[:2], parts[-1]]) if len(parts) >= 4 and parts[-1].startswith("#") else identity
+
+
+class _OwnedHashes:
+    """Hashes in order, each with the row of an example that has it."""
+
+    def __init__(self) -> None:
+        self.hashes = np.zeros(0, dtype=np.uint64)
+        self.rows = np.zeros(0, dtype=np.int32)
+
+    def add(self, hashes: np.ndarray, rows: np.ndarray, first: int) -> None:
+        hashes = np.concatenate([self.hashes, hashes])
+        rows = np.concatenate([self.rows, (rows + first).astype(np.int32)])
+        self.hashes, position = np.unique(hashes, return_index=True)
+        self.rows = rows[position]
+
+    def rows_of(self, hashes: np.ndarray) -> np.ndarray:
+        """The row for each hash, -1 where there is none."""
+        if not len(self.hashes):
+            return np.full(len(hashes), -1, dtype=np.int32)
+        position = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
+        return np.where(self.hashes[position] == hashes, self.rows[position], -1)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _parts(words: list[list[str]], references: Sequence[Sequence[str]]) -> tuple[list[list[str]], np.ndarray]:
+    """Inputs and answers as parts that no n-gram crosses, and the example of each."""
+    parts, owners = list(words), list(range(len(words)))
+    for example, answers in enumerate(references):
+        for answer in answers:
+            parts.append(_words(answer))
+            owners.append(example)
+    return parts, np.asarray(owners, dtype=np.int64)
+
+
+@lru_cache(maxsize=1 << 16)
+def _word_hash(word: str) -> int:
+    return int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "little")
+
+
+def _exact_hashes(words: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """A hash of each text that has words, and the number of the text."""
+    owners = [number for number, text in enumerate(words) if text]
+    hashes = [
+        int.from_bytes(blake2b(" ".join(words[number]).encode(), digest_size=8).digest(), "little")
+        for number in owners
+    ]
+    return np.asarray(hashes, dtype=np.uint64), np.asarray(owners, dtype=np.int64)
+
+
+def _ngram_hashes(parts: list[list[str]], size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every n-gram: its hash, the word it starts at and the part that it is in."""
+    words = np.fromiter((_word_hash(word) for part in parts for word in part), dtype=np.uint64)
+    lengths = np.asarray([len(part) for part in parts], dtype=np.int64)
+    part_of = np.repeat(np.arange(len(parts)), lengths)
+    number = max(len(words) - size + 1, 0)
+    hashes = np.zeros(number, dtype=np.uint64)
+    for offset in range(size):  # a polynomial in the words' hashes, modulo 2^64
+        hashes = hashes * _MULTIPLIER + words[offset : offset + number]
+    within = np.flatnonzero(part_of[:number] == part_of[size - 1 :]) if number else np.zeros(0, dtype=np.int64)
+    starts = within - (np.cumsum(lengths) - lengths)[part_of[within]]
+    return hashes[within], starts, part_of[within]
