@@ -17,6 +17,7 @@ RANKS = [
         "batching",
         "contamination",
         "data",
+        "digests",
         "evaluation",
         "files",
         "objectives",
@@ -30,8 +31,8 @@ RANKS = [
     }
     | {"starter", "upstream"},
     {"card", "encoder", "generation", "group_training", "prompts", "selection", "trainer"},
-    {"index", "judges", "reranker"},
-    {"cross_encoder", "retriever"},
+    {"index", "judges", "reranker", "sources"},
+    {"cross_encoder", "mixture", "retriever"},
     {"adapter", "reranker_trainer", "supervision"},
     {"pipeline"},
 ]
@@ -126,7 +127,7 @@ def test_every_public_thing_says_what_it_is(path):
 
 
 def test_the_templates_of_cards_are_packaged_and_no_example_imports_private_names():
-    for name in ("card_template.md", "supervision_card_template.md"):
+    for name in ("card_template.md", "mixture_card_template.md", "supervision_card_template.md"):
         assert (PACKAGE / name).is_file()
     assert (PACKAGE / "py.typed").is_file()
     for path in (ROOT / "examples").glob("*.py"):

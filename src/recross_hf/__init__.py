@@ -13,14 +13,22 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "AdaptationArguments": "arguments",
     "ExampleTrainingArguments": "arguments",
+    "MixtureArguments": "arguments",
     "RerankerTrainingArguments": "arguments",
     "SupervisionArguments": "arguments",
+    "TargetTexts": "contamination",
     "load_examples": "data",
     "load_queries": "data",
     "Encoder": "encoder",
     "MeanPooledEncoder": "encoder",
     "encode_in_processes": "encoder",
     "UpstreamIndex": "index",
+    "prepare_mixture": "mixture",
+    "PromptTemplate": "prompts",
+    "load_templates": "prompts",
+    "select_templates": "prompts",
+    "TaskSource": "sources",
+    "read_task_sources": "sources",
     "Reranker": "reranker",
     "CrossEncoderReranker": "cross_encoder",
     "Retriever": "retriever",
@@ -49,17 +57,22 @@ if TYPE_CHECKING:
     from .arguments import (
         AdaptationArguments,
         ExampleTrainingArguments,
+        MixtureArguments,
         RerankerTrainingArguments,
         SupervisionArguments,
     )
+    from .contamination import TargetTexts
     from .cross_encoder import CrossEncoderReranker
     from .data import load_examples, load_queries
     from .encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .index import UpstreamIndex
+    from .mixture import prepare_mixture
     from .pipeline import ReCrossPipeline
+    from .prompts import PromptTemplate, load_templates, select_templates
     from .reranker import Reranker
     from .reranker_trainer import RerankerTrainer, evaluate_reranker, split_by_task, train_reranker
     from .retriever import DenseRetriever, RandomRetriever, Retriever
+    from .sources import TaskSource, read_task_sources
     from .starter import load_starter_task, starter_tasks
     from .supervision import label_pairs, load_query_sets, mine_supervision, summarize_supervision
     from .trainer import ExampleTrainer

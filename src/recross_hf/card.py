@@ -1,8 +1,9 @@
-"""Cards: of adapted models, and of mined supervision."""
+"""Cards: of adapted models, of mined supervision, and of upstream data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
 from . import __version__
-from .arguments import AdaptationArguments
+from .arguments import AdaptationArguments, MixtureArguments
 from .report import task_shares
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 SUPERVISION_TEMPLATE = Path(__file__).with_name("supervision_card_template.md")
+MIXTURE_TEMPLATE = Path(__file__).with_name("mixture_card_template.md")
 
 _SETTINGS = (
     "num_retrieved",
@@ -101,6 +103,69 @@ def supervision_card(*, settings: dict[str, Any], judge: Callable[..., Any], sum
         judge=(judge.__doc__ or judge.__name__).splitlines()[0],
         version=__version__,
     )
+
+
+def mixture_card(
+    reports: Mapping[str, dict[str, Any]], *, args: MixtureArguments, num_target_texts: int
+) -> DatasetCard:
+    """The card of upstream data.
+
+    Args:
+        reports: what [`prepare_mixture`] says of each task.
+        num_target_texts: how many texts of target tasks the examples were compared with.
+    """
+    done = {task: report for task, report in reports.items() if "error" not in report}
+    failed = {task: report["error"] for task, report in reports.items() if "error" in report}
+    overlap = [
+        f"| {task} | {what} | {count} |" for task, report in done.items() for what, count in report["overlap"].items()
+    ]
+    dropped = [
+        f"| {task} | {why} | {count:,} |" for task, report in done.items() for why, count in report["dropped"].items()
+    ]
+    dropped += [f"| {task} | all of it: {_cell(error)} | |" for task, error in failed.items()]
+    templates = [
+        f"- {task}: "
+        + ", ".join(f"{name or 'none'} ({count:,})" for name, count in report["templates"].items())
+        + "".join(f"; left out: {name} ({problem})" for name, problem in report["templates_left_out"].items())
+        for task, report in done.items()
+    ]
+    splits = (
+        'data_files:\n  - split: train\n    path: "{0}/train-*.parquet"\n  - split: dev\n    path: "{0}/dev-*.parquet"'
+    )
+    only_train = 'data_files:\n  - split: train\n    path: "{0}/train-*.parquet"'
+    any_dev = any(report["dev"] for report in done.values())
+    configs = ["- config_name: default\n  " + (splits if any_dev else only_train).format("*").replace("\n", "\n  ")]
+    configs += [
+        f'- config_name: "{task}"\n  ' + (splits if report["dev"] else only_train).format(task).replace("\n", "\n  ")
+        for task, report in done.items()
+    ]
+    return DatasetCard.from_template(
+        DatasetCardData(tags=["recross", "multi-task", "prompts"], task_categories=["text-generation"]),
+        template_path=str(MIXTURE_TEMPLATE),
+        configs="\n".join(configs),
+        num_tasks=len(done),
+        num_examples=f"{sum(report['train'] for report in done.values()):,}",
+        decontaminated=" and of what they share with target tasks"
+        if num_target_texts and args.on_overlap == "drop"
+        else "",
+        first_task=next(iter(done), "task"),
+        tasks="\n".join(
+            f"| {task} | {_cell(report['source'])} | {report['license'] or 'not named'} | {report['rows']:,} | "
+            f"{len(report['templates'])} | {report['train']:,} | {report['dev']:,} |"
+            for task, report in done.items()
+        ),
+        dropped="\n".join(dropped) or "| | nothing | |",
+        num_target_texts=f"{num_target_texts:,}",
+        ngram_size=args.ngram_size,
+        overlap="\n".join(["| task | overlap | examples |", "|---|---|---|", *overlap]) if overlap else "None found.",
+        templates="\n".join(templates),
+        settings="\n".join(f"| `{name}` | {value} |" for name, value in asdict(args).items()),
+        version=__version__,
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _short(value: Any) -> str:

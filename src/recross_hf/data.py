@@ -52,8 +52,8 @@ def load_examples(
 
     Args:
         source: a `Dataset`; one or several paths or glob patterns of parquet, jsonl, json or csv files (json also as
-            the authors' triples `[input, [outputs], "task|split|template|#n"]`); a folder of such files; or the name
-            of a data set on the Hub.
+            the authors' triples `[input, [outputs], "task|split|template|#n"]`, or as a task of Natural Instructions); a
+            folder of such files; or the name of a data set on the Hub.
         columns: where the schema's columns are in the source, e.g. `{"input": "question", "references": "answers"}`.
         task: the task of every example, if the source has no such column.
         split: the split to read of a data set on the Hub.
@@ -131,11 +131,11 @@ def _read(source: Any, split: str, load_dataset_kwargs: dict[str, Any]) -> list[
             f"e.g. `dataset[{next(iter(source), 'train')!r}]`."
         )
     if isinstance(source, list | tuple):
-        files = [path for pattern in source for path in _files_of(pattern)]
+        files = [path for pattern in source for path in files_of(pattern)]
     elif isinstance(source, str | Path):
         if isinstance(source, str) and not _expand(source) and not source.endswith(READERS):
             return [_read_hub(source, split, load_dataset_kwargs)]
-        files = _files_of(source)
+        files = files_of(source)
     else:
         raise ExampleError(
             f"Expected a `Dataset`, a path, a list of paths or a name on the Hub, found {type(source).__name__}."
@@ -160,7 +160,13 @@ def _expand(pattern: str | Path) -> list[Path]:
     return [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True)) if Path(match).is_file()]
 
 
-def _files_of(pattern: str | Path) -> list[Path]:
+def files_of(pattern: str | Path) -> list[Path]:
+    """The files that a path, a folder or a pattern stands for; at least one.
+
+    Raises:
+        ExampleError: one is of a kind that cannot be read.
+        FileNotFoundError: there is none.
+    """
     files = _expand(pattern)
     if not files:
         raise FileNotFoundError(
@@ -183,17 +189,26 @@ def _read_parquet(path: Path) -> Dataset:
 
 
 def _read_csv(path: Path) -> Dataset:
-    # Everything is text: pandas would turn the answer "None" into a missing value and "1" into a number.
+    rows = list(csv_records(path))
+    if not rows:
+        raise ExampleError(f"Expected examples, found no row in {path}.")
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in rows[0]})
+
+
+def csv_records(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a csv file with a header, read as a stream.
+
+    Everything is text: pandas would turn the answer "None" into a missing value and "1" into a number.
+    """
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        rows = list(reader)
-    ragged = next((number for number, row in enumerate(rows) if None in row or None in row.values()), None)
-    if ragged is not None:
-        raise ExampleError(
-            f"Expected {len(reader.fieldnames or [])} cells in every row of {path}, found another number in row {ragged}. "
-            "Quote cells that hold commas."
-        )
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in reader.fieldnames or []})
+        for number, row in enumerate(reader):
+            if None in row or None in row.values():
+                raise ExampleError(
+                    f"Expected {len(reader.fieldnames or [])} cells in every row of {path}, found another number in row "
+                    f"{number}. Quote cells that hold commas."
+                )
+            yield row
 
 
 def _read_txt(path: Path) -> Dataset:
@@ -203,21 +218,13 @@ def _read_txt(path: Path) -> Dataset:
 
 
 def _read_json(path: Path) -> Dataset:
-    """Objects or the authors' triples, one a line or all in one array.
+    """Objects, the authors' triples or Natural Instructions' instances.
 
     Values keep the types that JSON gives them; the reader of `datasets` would make a date of a text that looks like one.
     """
-    records = list(_json_records(path))
+    records = list(json_records(path))
     if not records:
         raise ExampleError(f"Expected examples, found no record in {path}.")
-    if isinstance(records[0], list):
-        records = [_from_triple(record, path, number) for number, record in enumerate(records)]
-    wrong = next((number for number, record in enumerate(records) if not isinstance(record, dict)), None)
-    if wrong is not None:
-        raise ExampleError(
-            f"Expected objects, found {type(records[wrong]).__name__} as record {wrong + 1} of {path}. Write one object "
-            'a line, e.g. {"input": "...", "references": ["..."]}.'
-        )
     columns = dict.fromkeys(name for record in records for name in record)
     try:
         return Dataset.from_dict({name: [record.get(name) for record in records] for name in columns})
@@ -225,7 +232,29 @@ def _read_json(path: Path) -> Dataset:
         raise ExampleError(f"Expected values of one type in each field of {path}, found: {error}.") from error
 
 
-def _json_records(path: Path) -> Iterator[Any]:
+def json_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON file: one a line, or all in one array, which is read as a whole.
+
+    The authors' triples and the instances of a Natural Instructions task become objects with the names of the schema.
+
+    Raises:
+        ExampleError: a record is none of these.
+    """
+    for number, record in enumerate(_raw_json_records(path)):
+        if isinstance(record, list):
+            yield _from_triple(record, path, number)
+        elif not isinstance(record, dict):
+            raise ExampleError(
+                f"Expected objects, found {type(record).__name__} as record {number + 1} of {path}. Write one object a "
+                'line, e.g. {"input": "...", "references": ["..."]}.'
+            )
+        elif "Instances" in record and "Definition" in record:
+            yield from _from_natural_instructions(record, path)
+        else:
+            yield record
+
+
+def _raw_json_records(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file):
             if not line.strip():
@@ -233,9 +262,10 @@ def _json_records(path: Path) -> Iterator[Any]:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
-                if number == 0 and line.lstrip().startswith("["):  # one array over many lines
+                # One array over many lines, or one object.
+                if number == 0 and (line.lstrip().startswith("[") or line.strip() == "{"):
                     file.seek(0)
-                    yield from json.load(file)
+                    yield from _whole_json(file.read(), path)
                     return
                 raise ExampleError(
                     f"Expected a JSON record in line {number + 1} of {path}, found: {error}."
@@ -244,6 +274,14 @@ def _json_records(path: Path) -> Iterator[Any]:
                 yield from record
                 return
             yield record
+
+
+def _whole_json(text: str, path: Path) -> list[Any]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ExampleError(f"Expected JSON in {path}, found: {error}.") from error
+    return content if isinstance(content, list) else [content]
 
 
 def _from_triple(record: Any, path: Path, number: int) -> dict[str, Any]:
@@ -255,6 +293,30 @@ def _from_triple(record: Any, path: Path, number: int) -> dict[str, Any]:
         f'Expected triples [input, [outputs], "task|split|template|#n"], found {str(record)[:80]!r} as record '
         f"{number + 1} of {path}."
     )
+
+
+def _from_natural_instructions(record: dict[str, Any], path: Path) -> Iterator[dict[str, Any]]:
+    """The instances of a task of Natural Instructions (Wang et al. 2022, arXiv 2204.07705): the definition, then the input."""
+    definition = record["Definition"]
+    definition = " ".join(definition) if isinstance(definition, list) else definition
+    for number, instance in enumerate(record["Instances"]):
+        match instance:
+            case {"input": str(text), "output": [*outputs]}:
+                pass
+            case {"input": str(text), "output": str(output)}:
+                outputs = [output]
+            case _:
+                raise ExampleError(
+                    f"Expected `input` and `output` in each of the instances in {path}, found "
+                    f"{str(instance)[:80]!r} as number {number}."
+                )
+        yield {
+            "id": str(instance.get("id", f"{path.stem}-{number}")),
+            "task": path.stem,
+            "template": "definition",
+            "input": f"{definition}\n\n{text}",
+            "references": outputs,
+        }
 
 
 _READER_OF = {
