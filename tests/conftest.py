@@ -1,6 +1,7 @@
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 # Read when the libraries are imported, so these come first.
 _HF_HOME = tempfile.mkdtemp(prefix="recross-tests-")
@@ -15,6 +16,7 @@ import tiny  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, MeanPooledEncoder, UpstreamIndex  # noqa: E402
+from recross_hf.prompts import promptsource_folder  # noqa: E402
 
 settings.register_profile("recross", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("recross")
@@ -22,6 +24,24 @@ settings.load_profile("recross")
 
 def pytest_unconfigure(config):
     shutil.rmtree(_HF_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def promptsource():
+    """The folder of PromptSource's templates."""
+    try:
+        return promptsource_folder()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error}")
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The ReCross authors' examples as parquet, `upstream/TASK/train.parquet` and so on: they are no part of this repository."""
+    folder = Path(os.environ.get("RECROSS_DATA", Path(__file__).parents[2] / "shared" / "recross-data"))
+    if not folder.is_dir():
+        pytest.skip("RECROSS_DATA names no folder of the authors' examples")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from recross_hf.prompts import (
     PromptTemplate,
     datasets_with_templates,
     load_templates,
-    promptsource_folder,
     read_templates,
     select_templates,
 )
@@ -36,20 +35,12 @@ TOO_LONG = {("great_code", "bug detection", "25"), ("great_code", "identifier pr
 # ---- as the original -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def folder():
-    try:
-        return promptsource_folder()
-    except ModuleNotFoundError as error:
-        pytest.skip(f"{error}")
-
-
-def test_every_template_of_promptsource_renders_as_the_original_does(folder):
+def test_every_template_of_promptsource_renders_as_the_original_does(promptsource):
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
-    assert set(recorded) == set(datasets_with_templates(folder))
+    assert set(recorded) == set(datasets_with_templates(promptsource))
     num_rendered = num_refused = 0
     for dataset, by_name in recorded.items():
-        templates = {found.name: found for found in load_templates(dataset, folder=folder)}
+        templates = {found.name: found for found in load_templates(dataset, folder=promptsource)}
         assert set(templates) == set(by_name)
         for name, digests in by_name.items():
             found = templates[name]
@@ -70,7 +61,7 @@ def test_every_template_of_promptsource_renders_as_the_original_does(folder):
     assert num_refused < 40  # the original renders none of the rows that were tried
 
 
-def test_templates_of_promptsource_are_found_and_selected(folder):
+def test_templates_of_promptsource_are_found_and_selected(promptsource):
     found = load_templates("super_glue/cb")
     assert [item.name for item in found] == sorted(item.name for item in found)
     assert {item.dataset for item in found} == {"super_glue/cb"}
