@@ -45,6 +45,9 @@ SCHEMA = EXAMPLE_FEATURES.arrow_schema
 TEMPLATES_BY_ROWS = ((5_000, 10), (10_000, 7), (50_000, 5))
 _DEV_SHARE = 0.1
 _MAX_SHOWN = 5
+# A template that fails on so many rows of a batch, and on all before, is not tried on the others: one that never ends is
+# stopped late, and would be on every row.
+_MAX_FAILURES = 10
 # A last pass over the rows for less than this share of the cap is not worth its time.
 _SHORTAGE = 0.01
 
@@ -377,6 +380,7 @@ _TARGETS = TargetTexts()
 def _make_examples(work: _Work) -> _Made:
     dropped: Counter[str] = Counter()
     failures: dict[str, str] = {}
+    failed: Counter[str] = Counter()
     examples: list[dict[str, Any]] = []
     templates = [_compiled_once(template) for template in work.templates]
     for row, number in zip(work.rows, work.numbers, strict=True):
@@ -394,12 +398,17 @@ def _make_examples(work: _Work) -> _Made:
         for template in rng.sample(templates, len(templates)):
             if rendered == work.per_row:
                 break
+            if failed[template.name] == _MAX_FAILURES:
+                dropped["a template failed"] += 1
+                continue
             try:
                 example = template.example(row, truncate=work.truncate, rng=rng)
             except PromptError as error:
                 failures.setdefault(template.name, f"{error} (row {number})")
                 dropped["a template failed"] += 1
+                failed[template.name] += 1
                 continue
+            failed[template.name] = -len(work.rows)  # it works
             if example is None:
                 dropped["rendered to nothing"] += 1
                 continue

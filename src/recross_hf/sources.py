@@ -25,8 +25,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from .data import csv_records, files_of, json_records
+from .data import ExampleError, csv_records, files_of, json_records
 from .prompts import SEPARATOR, PromptTemplate, load_templates, read_templates
+
+# Of the HTTP client that huggingface_hub uses, whichever that is: no connection, no answer in time.
+_HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 TASKS_FOLDER = Path(__file__).with_name("tasks")
 BATCH_ROWS = 1024
@@ -96,9 +99,9 @@ class TaskSource:
 
     @property
     def origin(self) -> str:
-        """What it reads, in words."""
+        """What it reads, in words; of files the last folder and the name, as the rest says nothing elsewhere."""
         if self.files is not None:
-            return self.files
+            return "/".join(Path(self.files).parts[-2:])
         return f"{self.dataset}{f' ({self.config})' * (self.config is not None)}, {self.split}"
 
     def load_templates(self, *, folder: str | Path | None = None) -> list[PromptTemplate]:
@@ -284,10 +287,15 @@ def open_rows(source: TaskSource) -> Rows:
     """Opens the rows of a task; a data set on the Hub is downloaded once.
 
     Raises:
-        SourceError: the data set is gone, private or gated, or has no such configuration or split.
-        FileNotFoundError: a path leads nowhere.
+        SourceError: a path leads nowhere or to what is no table; the data set is gone, private or gated, or has no such
+            configuration or split.
     """
-    return _file_rows(source) if source.files is not None else _hub_rows(source)
+    if source.files is None:
+        return _hub_rows(source)
+    try:
+        return _file_rows(source)
+    except (ExampleError, FileNotFoundError) as error:
+        raise SourceError(f"Task {source.task}: {error}") from error
 
 
 def _file_rows(source: TaskSource) -> Rows:
@@ -349,7 +357,7 @@ def _hub_rows(source: TaskSource) -> Rows:
     try:
         commit, license = _commit_and_license(source)
         parts = [(config, _load(source, config, commit)) for config in _configs(source)]
-    except (DatasetsError, HfHubHTTPError, OSError, ValueError) as error:
+    except (DatasetsError, _HTTPError, OSError, ValueError) as error:
         raise SourceError(f"Task {source.task}: {_explained(source, error)}") from error
     # Where there are several configurations of examples, each is what one template made.
     several = len(parts) > 1 and source.templates is None
@@ -399,22 +407,30 @@ def _load(source: TaskSource, config: str | None, commit: str | None) -> Dataset
                 raise
     api = HfApi()
     converted = api.dataset_info(name, revision=CONVERTED).sha
-    for split in (source.split, f"partial-{source.split}"):  # of large ones the Hub converts the first part
-        folder = f"{config or 'default'}/{split}"
+
+    def paths(folder: str | None) -> list[str]:
         try:
-            tree = list(api.list_repo_tree(name, folder, revision=converted, repo_type="dataset"))
+            return [entry.path for entry in api.list_repo_tree(name, folder, revision=converted, repo_type="dataset")]
         except EntryNotFoundError:
-            continue
-        files = [f"hf://datasets/{name}@{converted}/{entry.path}" for entry in tree if entry.path.endswith(".parquet")]
+            return []
+
+    if config is None:
+        known = [path for path in paths(None) if not path.startswith(".") and "." not in path]
+        if len(known) != 1:
+            raise ValueError(f"the configurations {', '.join(known)}: say which with `config`")
+        config = known[0]
+    for split in (source.split, f"partial-{source.split}"):  # of large ones the Hub converts the first part
+        files = [path for path in paths(f"{config}/{split}") if path.endswith(".parquet")]
         if files:
-            return load_dataset("parquet", data_files=sorted(files), split="train")
-    raise ValueError(f"no {config or 'default'}/{source.split} in the parquet form of {name}, which has a script")
+            urls = [f"hf://datasets/{name}@{converted}/{path}" for path in sorted(files)]
+            return load_dataset("parquet", data_files=urls, split="train")
+    raise ValueError(f"no {config}/{source.split} in the parquet form of {name}, which has a script")
 
 
 def _explained(source: TaskSource, error: Exception) -> str:
     name = source.dataset
     causes = [error, error.__cause__, error.__context__]
-    if any(isinstance(cause, GatedRepoError) for cause in causes) or "gated" in str(error):
+    if any(isinstance(cause, GatedRepoError) for cause in causes) or "a gated dataset" in str(error):
         return (
             f"the data set {name} is gated. Accept its terms on its page on the Hub, and log in with `hf auth login`."
         )
@@ -423,6 +439,8 @@ def _explained(source: TaskSource, error: Exception) -> str:
             f"expected the data set {name} on the Hub, found none. It was renamed or removed, or it is private: then log in "
             "with `hf auth login`."
         )
+    if isinstance(error, ConnectionError | _HTTPError) and not isinstance(error, HfHubHTTPError):
+        return f"expected the data set {name}, found no Hub at {HfApi().endpoint} ({error}). Try again: what is done is kept."
     return (
         f"expected the split {source.split!r} of {source.config or 'the only configuration'} of the data set {name}, found: "
         f"{' '.join(str(error).split())}"
