@@ -32,8 +32,8 @@ RANKS = [
     | {"starter", "upstream"},
     {"card", "encoder", "generation", "group_training", "prompts", "selection", "trainer"},
     {"index", "judges", "reranker", "sources"},
-    {"cross_encoder", "mixture", "retriever"},
-    {"adapter", "reranker_trainer", "supervision"},
+    {"cross_encoder", "rendering", "retriever"},
+    {"adapter", "mixture", "reranker_trainer", "supervision"},
     {"pipeline"},
 ]
 """A module imports from lower ranks alone. `__init__` holds the version and stands below all."""

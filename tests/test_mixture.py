@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as arrays
 
 from recross_hf import MixtureArguments, TargetTexts, TaskSource, load_examples, prepare_mixture
 from recross_hf.data import EXAMPLE_FEATURES
-from recross_hf.digests import DigestSet
-from recross_hf.mixture import ContaminationError, _mixed, check_splits, render_targets, templates_by_rows
+from recross_hf.digests import DigestSet, spread
+from recross_hf.mixture import ContaminationError, check_splits, render_targets, templates_by_rows
 from recross_hf.prompts import PromptError
 from recross_hf.sources import SourceError
 
@@ -455,5 +455,5 @@ def test_digests_are_new_once(batches):
 
 
 @given(arrays.arrays(np.uint64, 200, elements=st.integers(0, 2**64 - 1), unique=True))
-def test_no_two_numbers_are_mixed_into_one(values):
-    assert len(np.unique(_mixed(values))) == len(values)
+def test_no_two_numbers_are_spread_into_one(values):
+    assert len(np.unique(spread(values))) == len(values)

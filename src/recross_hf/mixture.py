@@ -7,17 +7,15 @@ import logging
 import math
 import multiprocessing
 import os
-import random
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
-from functools import cached_property, lru_cache
-from hashlib import blake2b
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,25 +27,21 @@ from tqdm.auto import tqdm
 from .arguments import MixtureArguments
 from .card import mixture_card
 from .contamination import TargetTexts, source_example
-from .data import EXAMPLE_FEATURES
-from .digests import DigestSet
+from .digests import DigestSet, digest_of, spread
 from .files import read_json, write_atomically, write_json
 from .prompts import EXACT_METRICS, PromptError, PromptTemplate, select_templates
+from .rendering import SCHEMA, Rendered, RowsToRender, make_examples, set_targets
 from .sources import P3, RowBatch, Rows, SourceError, TaskSource, open_rows
 
 logger = logging.getLogger(__name__)
 
 REPORT_FILE = "task.json"
 MIXTURE_FILE = "mixture.json"
-SCHEMA = EXAMPLE_FEATURES.arrow_schema
 
 # Below a number of rows, each is rendered by several templates, so that small tasks weigh more (the authors' choice).
 TEMPLATES_BY_ROWS = ((5_000, 10), (10_000, 7), (50_000, 5))
 _DEV_SHARE = 0.1
 _MAX_SHOWN = 5
-# A template that fails on so many rows of a batch, and on all before, is not tried on the others: one that never ends is
-# stopped late, and would be on every row.
-_MAX_FAILURES = 10
 # A last pass over the rows for less than this share of the cap is not worth its time.
 _SHORTAGE = 0.01
 
@@ -126,7 +120,7 @@ def render_targets(
     args = args or MixtureArguments()
     for source in sources:
         task = _Task(source, args, TargetTexts(), template_folder)
-        made = [_make_examples(work).table for work in task.work(0, task.rows.num_rows, per_row=1)]
+        made = [make_examples(work).table for work in task.work(0, task.rows.num_rows, per_row=1)]
         if not any(map(len, made)):
             raise SourceError(f"Task {source.task}: expected examples to compare with, found none.")
         table = pa.concat_tables(made).select(SCHEMA.names)
@@ -178,7 +172,7 @@ class _Task:
         # What the result depends on; not where files lie.
         self.settings = {
             "source": asdict(source) | {"files": None},
-            "templates": _digest([asdict(template) for template in self.templates]),
+            "templates": digest_of([asdict(template) for template in self.templates]),
             "version": self.rows.version,
             "targets": targets.identity(),
             **asdict(args),
@@ -226,7 +220,7 @@ class _Task:
         ids = batch.column(self.source.columns.get("id", "id"))
         return np.asarray(
             [
-                number if identity is None else _digest(source_example(str(identity)))
+                number if identity is None else digest_of(source_example(str(identity)))
                 for number, identity in zip(numbers.tolist(), ids, strict=True)
             ],
             dtype=np.uint64,
@@ -234,16 +228,16 @@ class _Task:
 
     def _places_of(self, keys: np.ndarray) -> np.ndarray:
         """Where each row stands in the random order."""
-        return _mixed(keys ^ np.uint64(_digest([self.args.seed, self.source.task])))
+        return spread(keys ^ np.uint64(digest_of([self.args.seed, self.source.task])))
 
-    def work(self, start: int, stop: int, *, per_row: int) -> Iterator[_Work]:
+    def work(self, start: int, stop: int, *, per_row: int) -> Iterator[RowsToRender]:
         """The rows from `start` to `stop` in the random order, in the order of the data."""
         low, high = self._place(start), self._place(stop)
         for batch in self.rows.batches():
             places = self._places_of(self.keys(batch))
             positions = np.flatnonzero((places >= low) & ((places < high) if stop < self.rows.num_rows else True))
             if len(positions):
-                yield _Work(
+                yield RowsToRender(
                     task=self.source.task,
                     split=self.source.split,
                     templates=tuple(self.templates),
@@ -349,151 +343,6 @@ def _reports_of(output_dir: Path) -> dict[str, dict[str, Any]]:
     return {path.parent.name: read_json(path) for path in sorted(output_dir.glob(f"*/{REPORT_FILE}"))}
 
 
-# ---- rows to examples, in any process --------------------------------------------------------------------------------
-
-
-class _Work(NamedTuple):
-    task: str
-    split: str
-    templates: tuple[PromptTemplate, ...]
-    columns: dict[str, str]
-    strips: bool
-    rows: list[dict[str, Any]]
-    numbers: list[int]
-    per_row: int
-    seed: int
-    truncate: bool
-
-
-class _Made(NamedTuple):
-    """Examples with digests, and what became of the rest."""
-
-    table: pa.Table
-    dropped: Counter[str]
-    failures: dict[str, str]
-    overlaps: list[tuple[str, str, str, str] | None]
-
-
-_TARGETS = TargetTexts()
-
-
-def _make_examples(work: _Work) -> _Made:
-    dropped: Counter[str] = Counter()
-    failures: dict[str, str] = {}
-    failed: Counter[str] = Counter()
-    examples: list[dict[str, Any]] = []
-    templates = [_compiled_once(template) for template in work.templates]
-    for row, number in zip(work.rows, work.numbers, strict=True):
-        if not templates:
-            example = _plain_example(row, number, work)
-            if isinstance(example, str):
-                dropped[example] += 1
-            else:
-                examples.append(example | {"row": number, "row_digest": _digest(example["id"])})
-            continue
-        # Their order and what they draw depend on the row alone, so that processes may share the rows as they like.
-        rng = random.Random(f"{work.seed}|{work.task}|{number}")
-        digest = _digest(row)
-        rendered = 0
-        for template in rng.sample(templates, len(templates)):
-            if rendered == work.per_row:
-                break
-            if failed[template.name] == _MAX_FAILURES:
-                dropped["a template failed"] += 1
-                continue
-            try:
-                example = template.example(row, truncate=work.truncate, rng=rng)
-            except PromptError as error:
-                failures.setdefault(template.name, f"{error} (row {number})")
-                dropped["a template failed"] += 1
-                failed[template.name] += 1
-                continue
-            failed[template.name] = -len(work.rows)  # it works
-            if example is None:
-                dropped["rendered to nothing"] += 1
-                continue
-            rendered += 1
-            identity = f"{work.task}|{work.split}|{template.name}|#{number}"
-            names = {"id": identity, "task": work.task, "template": template.name}
-            examples.append(names | example | {"row": number, "row_digest": digest})
-    columns = {name: [example[name] for example in examples] for name in SCHEMA.names}
-    digests = [_digest([example["input"], *example["references"]]) for example in examples]
-    table = pa.table(columns, schema=SCHEMA)
-    for name, values in (
-        ("row", [example["row"] for example in examples]),
-        ("row_digest", [example["row_digest"] for example in examples]),
-        ("digest", digests),
-    ):
-        table = table.append_column(name, pa.array(values, type=pa.uint64()))
-    overlaps = _TARGETS.find(columns["id"], columns["input"], columns["references"])
-    return _Made(table, dropped, failures, overlaps)
-
-
-@lru_cache(maxsize=4096)
-def _compiled_once(template: PromptTemplate) -> PromptTemplate:
-    """The same object for equal templates: what it compiled is kept in it, and does not travel between processes."""
-    return template
-
-
-def _plain_example(row: dict[str, Any], number: int, work: _Work) -> dict[str, Any] | str:
-    """A row that is an example already, or why it is none."""
-
-    def texts(name: str) -> list[str]:
-        column = work.columns.get(name, name)
-        value = row.get(column)
-        if value is None:
-            return []
-        values = value if isinstance(value, list) else [value]
-        wrong = next((item for item in values if not isinstance(item, str)), None)
-        if wrong is not None:
-            raise SourceError(
-                f"Task {work.task}: expected text in {column!r}, found {type(wrong).__name__} in row {number} ({wrong!r}). "
-                "Write labels as the text that the model is to answer, or use a template."
-            )
-        return [item.strip() for item in values] if work.strips else values
-
-    for name in ("input", "references"):
-        column = work.columns.get(name, name)
-        if column not in row:
-            raise SourceError(
-                f"Task {work.task}: expected the column {column!r} (for {name!r}), found {', '.join(row)} in row {number}. Say "
-                "where it is with `columns`, or use a template."
-            )
-    inputs, references = texts("input"), texts("references")
-    if len(inputs) != 1 or not inputs[0].strip():
-        return "without an input"
-    if not any(references):
-        return "without an answer"
-    template = next(iter(texts("template")), "")
-    identity = next(iter(_as_text(row.get(work.columns.get("id", "id")))), None)
-    return {
-        "id": identity or f"{work.task}|{work.split}|{template}|#{number}",
-        "task": work.task,
-        "template": template,
-        "input": inputs[0],
-        "references": references,
-        "choices": texts("choices"),
-    }
-
-
-def _as_text(value: Any) -> list[str]:
-    return [] if value is None else [str(value)]
-
-
-def _digest(content: Any) -> int:
-    """64 bits that a JSON value determines, in any process."""
-    text = json.dumps(content, sort_keys=True, default=str, ensure_ascii=False)
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """SplitMix64 (Steele et al. 2014): numbers in a row come out as if drawn at random, and none twice."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
-
-
 # ---- examples to files, in the main process --------------------------------------------------------------------------
 
 
@@ -509,7 +358,7 @@ class _Sieve:
         self.failures: dict[str, str] = {}
         self._rows, self._examples = DigestSet(), DigestSet()
 
-    def keep(self, made: _Made, limit: int) -> pa.Table:
+    def keep(self, made: Rendered, limit: int) -> pa.Table:
         """The examples to keep of `made`, at most `limit`."""
         table = made.table
         self.dropped.update(made.dropped)
@@ -533,7 +382,7 @@ class _Sieve:
         self.templates.update(table["template"].to_pylist())
         return table
 
-    def _without_overlap(self, made: _Made, candidates: np.ndarray) -> np.ndarray:
+    def _without_overlap(self, made: Rendered, candidates: np.ndarray) -> np.ndarray:
         clean = np.ones(len(made.overlaps), dtype=bool)
         for position, overlap in enumerate(made.overlaps):
             if overlap is None or not candidates[position]:
@@ -604,17 +453,19 @@ class _Workers:
         if self.num_proc > 1:
             # Not forked: a forked child of a process with threads can hang.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self.num_proc, context, _set_targets, (self.targets,))
+            self._pool = ProcessPoolExecutor(self.num_proc, context, set_targets, (self.targets,))
         else:
-            _set_targets(self.targets)
+            set_targets(self.targets)
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        _set_targets(TargetTexts())
+        set_targets(TargetTexts())
 
-    def map(self, work: Iterator[_Work], function: Callable[[_Work], _Made] = _make_examples) -> Iterator[_Made]:
+    def map(
+        self, work: Iterator[RowsToRender], function: Callable[[RowsToRender], Rendered] = make_examples
+    ) -> Iterator[Rendered]:
         """As `map`, with a few batches ahead of what is taken: memory does not grow with the data."""
         if self._pool is None:
             yield from map(function, work)
@@ -632,8 +483,3 @@ class _Workers:
                 "A process that made examples died, maybe for want of memory. Run again with fewer processes (`num_proc`): "
                 "finished tasks are kept. A script must call this under `if __name__ == '__main__':`."
             ) from error
-
-
-def _set_targets(targets: TargetTexts) -> None:
-    global _TARGETS
-    _TARGETS = targets

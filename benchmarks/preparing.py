@@ -1,0 +1,116 @@
+"""Preparing upstream data: time and peak memory against the number of examples.
+
+    python benchmarks/preparing.py --num_rows 100000 300000 1000000
+
+One task of made-up rows (two texts of some 60 words and a label, as in PromptSource's data sets for inference), rendered by one of
+three templates each, freed of repetitions and compared with 10,000 target texts. Each size is a process of its own; its peak
+is what the operating system says. The limit is 1,000 MB at a million examples, and time in proportion to their number.
+Kept in benchmarks/results/preparing.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from recross_hf import MixtureArguments, TargetTexts, TaskSource, prepare_mixture
+from recross_hf.files import write_json
+from recross_hf.report import format_table
+
+TEMPLATES = """
+dataset: made_up
+templates:
+  a: {name: follows, jinja: "{{premise}} Does it follow that {{hypothesis}}? ||| {{answer_choices[label]}}", answer_choices: "yes ||| no"}
+  b: {name: guess, jinja: "Guess. {{premise}} Therefore {{hypothesis}} ||| {{answer_choices[label]}}", answer_choices: "true ||| false"}
+  c: {name: only premise, jinja: "{{premise}} Yes or no? ||| {{answer_choices[label]}}", answer_choices: "yes ||| no"}
+"""
+
+
+def write_rows(path: Path, num_rows: int) -> None:
+    generator = np.random.default_rng(0)
+    words = np.asarray([f"word{number}" for number in range(20_000)])
+    schema = pa.schema([("premise", pa.string()), ("hypothesis", pa.string()), ("label", pa.int64())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, num_rows, 10_000):
+            number = min(10_000, num_rows - start)
+            premises = [" ".join(row) for row in words[generator.integers(0, len(words), (number, 48))]]
+            hypotheses = [" ".join(row) for row in words[generator.integers(0, len(words), (number, 12))]]
+            labels = generator.integers(0, 2, number)
+            writer.write_table(pa.table([premises, hypotheses, labels.tolist()], schema=schema))
+
+
+def target_texts() -> TargetTexts:
+    generator = np.random.default_rng(1)
+    texts = [" ".join(f"other{word}" for word in row) for row in generator.integers(0, 20_000, (10_000, 60))]
+    columns = {"id": [str(row) for row in range(len(texts))], "task": ["target"] * len(texts), "input": texts}
+    return TargetTexts.of([Dataset.from_dict(columns)])
+
+
+def prepare(num_rows: int, num_proc: int) -> dict[str, float]:
+    """Times one run in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.parquet"
+        write_rows(path, num_rows)
+        (Path(folder) / "made_up.yaml").write_text(TEMPLATES)
+        source = TaskSource("made_up", files=str(path), templates=str(Path(folder) / "made_up.yaml"))
+        args = MixtureArguments(max_examples_per_task=num_rows, max_dev_examples_per_task=500, templates_per_example=1)
+        targets = target_texts()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = time.perf_counter()
+        report = prepare_mixture([source], Path(folder) / "out", args, targets=targets, num_proc=num_proc)["made_up"]
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return {
+        "num_rows": num_rows,
+        "num_proc": num_proc,
+        "examples": report["train"] + report["dev"],
+        "seconds": seconds,
+        "before_mb": before * 1024 / 1e6,
+        "peak_mb": peak * 1024 / 1e6,
+        "largest_child_mb": children * 1024 / 1e6,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num_rows", type=int, nargs="+", default=[100_000, 300_000, 1_000_000])
+    parser.add_argument("--num_proc", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/preparing.json"))
+    parser.add_argument("--one", action="store_true", help="run the one size in this process and print its figures")
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(prepare(args.num_rows[0], args.num_proc)))
+        return
+    results = []
+    for num_rows in args.num_rows:
+        command = [sys.executable, __file__, "--one", "--num_rows", str(num_rows), "--num_proc", str(args.num_proc)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+    rows = [
+        [
+            f"{result['examples']:,}",
+            f"{result['seconds']:.0f} s",
+            f"{1e6 * result['seconds'] / result['examples']:.0f} us",
+            f"{result['before_mb']:.0f} MB",
+            f"{result['peak_mb']:.0f} MB",
+        ]
+        for result in results
+    ]
+    print(format_table(["examples", "time", "an example", "before", "peak"], rows))
+    write_json(args.output, results)
+
+
+if __name__ == "__main__":
+    main()
