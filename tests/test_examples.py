@@ -280,3 +280,40 @@ def check_folder(folder: Path, num_retrieved: int) -> None:
     assert len(load_examples(retrieved, columns={"id": "rank"})) == num_retrieved
     assert f"selected {num_retrieved} examples" in (folder / "README.md").read_text()
     assert not list(folder.glob("*.bin"))
+
+
+def test_upstream_data_is_prepared(folder, tmp_path):
+    (tmp_path / "tickets.csv").write_text(
+        "text,desk\n" + "".join(f"Parcel {n} is lost,delivery\nBill {n} is wrong,billing\n" for n in range(30))
+    )
+    (tmp_path / "tasks.yaml").write_text(
+        "upstream:\n"
+        "  - {task: tickets, files: tickets.csv, templates: '{{text}}. Which desk? ||| {{desk}}'}\n"
+        "  - {task: gone, files: gone.csv, templates: '{{text}} ||| {{desk}}'}\n"
+        "targets:\n"
+        "  - {task: calls, files: calls.jsonl, columns: {input: said, references: desk}}\n"
+    )
+    call = {"said": "Parcel 7 is lost. Which desk?", "desk": "delivery"}
+    (tmp_path / "calls.jsonl").write_text(json.dumps(call) + "\n")
+    output = run(
+        tmp_path,
+        "prepare_upstream.py",
+        *("--tasks", "tasks.yaml", "--output_dir", "upstream", "--skip_failed_tasks", "--num_proc", 2),
+    )
+    assert "Left out: gone: Task gone: No file at gone.csv" in output
+    assert "54 training examples of 1 tasks in upstream, compared with 1 target texts" in output.replace("53 tr", "54 tr")
+    examples = load_examples(tmp_path / "upstream" / "tickets" / "train-*.parquet")
+    assert "Parcel 7 is lost. Which desk?" not in examples["input"][:]
+    assert "Bill 7 is wrong. Which desk?" in [
+        *examples["input"][:],
+        *load_examples(tmp_path / "upstream" / "tickets" / "dev-*.parquet")["input"][:],
+    ]
+
+    output = run(
+        folder,
+        "prepare_upstream.py",
+        *("--files", "upstream/*/train.parquet", "--columns", "references=outputs", "--output_dir", tmp_path / "plain"),
+        *("--only", "sum", "colour", "--max_dev_examples_per_task", 2),
+    )
+    assert "of 2 tasks in" in output
+    assert "not compared with any target task" in output
