@@ -13,6 +13,7 @@ ROOT = PACKAGE.parents[1]
 RANKS = [
     {
         "aggregation",
+        "architectures",
         "arguments",
         "batching",
         "data",
@@ -25,12 +26,11 @@ RANKS = [
         "ranking_metrics",
         "report",
         "soft_em",
-        "tokenized",
     }
     | {"starter", "upstream"},
-    {"card", "encoder", "generation", "group_training", "prompts", "selection", "trainer"},
-    {"index", "judges", "reranker"},
-    {"cross_encoder", "retriever"},
+    {"card", "encoder", "generation", "prompts", "selection", "tokenized"},
+    {"group_training", "index", "reranker", "trainer"},
+    {"cross_encoder", "judges", "retriever"},
     {"adapter", "reranker_trainer", "supervision"},
     {"pipeline"},
 ]
