@@ -23,6 +23,7 @@ from datasets import concatenate_datasets
 from transformers import AutoTokenizer, HfArgumentParser, set_seed
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, load_examples, load_model, warm_start_seq2seq
+from recross_hf.architectures import architecture_of
 
 
 @dataclass
@@ -75,8 +76,9 @@ def main() -> None:
         train = load_examples(upstream.train_files, columns=columns)
         evaluation = load_examples(upstream.eval_files, columns=columns) if upstream.eval_files else None
     if upstream.drop_long_targets:
-        lengths = [len(ids) for ids in tokenizer(text_target=[refs[0] for refs in train["references"]])["input_ids"]]
-        train = train.select([row for row, length in enumerate(lengths) if length <= args.max_target_length])
+        answers = [references[0] for references in train["references"]]
+        token_ids = architecture_of(model).answer_ids(tokenizer, answers, args.max_target_length + 1)
+        train = train.select([row for row, ids in enumerate(token_ids) if len(ids) <= args.max_target_length])
     if upstream.max_examples_per_task:
         train = concatenate_datasets(
             [

@@ -248,4 +248,4 @@ def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed
     from peft import get_peft_model
 
     set_seed(seed)  # of the adapter's first weights
-    return get_peft_model(adaptable, peft_config)
+    return get_peft_model(adaptable, copy.deepcopy(peft_config))  # PEFT writes into the one it is given

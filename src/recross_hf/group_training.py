@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from .architectures import SEQUENCE_TO_SEQUENCE, ExampleCollator, architecture_of, longest_input
+from .architectures import ExampleCollator, longest_input
 from .arguments import SupervisionArguments
 from .batching import token_budget_batches
 from .tokenized import TokenizedExamples
@@ -66,7 +66,7 @@ class GroupTrainer:
             raise TypeError(
                 "Expected a model without adapters, found a PEFT model. Pass its base model and `peft_config`."
             )
-        if architecture_of(model) is not SEQUENCE_TO_SEQUENCE:
+        if not model.config.is_encoder_decoder:
             raise TypeError(
                 f"Expected a sequence-to-sequence model, found {type(model).__name__}: supervision is mined with those alone. "
                 "Mine with one of them. Pairs are texts, and a reranker that is trained on them serves models of any kind."
