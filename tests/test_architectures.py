@@ -229,6 +229,14 @@ def test_answers_are_those_of_generate_prompt_by_prompt(settings, answering, exa
         assert found == expected
 
 
+def test_padding_is_named_where_the_tokenizer_has_none(causal, monkeypatch):
+    model, tokenizer = causal
+    pads, generate = [], model.generate
+    monkeypatch.setattr(model, "generate", lambda **kwargs: pads.append(kwargs["pad_token_id"]) or generate(**kwargs))
+    generate_texts(model, tokenizer, ["one", "another one"], max_new_tokens=2)
+    assert pads == [ENDING.pad_token_id if tokenizer is ENDING else END]  # else `generate` warns, batch after batch
+
+
 def test_predictions_are_answers_in_the_order_of_the_data(answering, examples, tmp_path):
     model, tokenizer = answering
     some = examples.shuffle(seed=0).select(range(13))
