@@ -31,6 +31,7 @@ from recross_hf import (
     load_starter_task,
     starter_tasks,
 )
+from recross_hf.architectures import architecture_of
 from recross_hf.arguments import AS_RUN
 from recross_hf.files import write_json
 from recross_hf.report import adaptation_results, format_results, plot_task_shares
@@ -104,7 +105,7 @@ def main() -> None:
         from peft import LoraConfig
 
         peft_config = LoraConfig(
-            task_type="SEQ_2_SEQ_LM",
+            task_type=architecture_of(pipeline.upstream_model).peft_task_type,
             r=script.lora_r,
             lora_alpha=script.lora_alpha,
             lora_dropout=script.lora_dropout,

@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 
 import faiss
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, HfArgumentParser
+from transformers import AutoTokenizer, HfArgumentParser
 
-from recross_hf import MeanPooledEncoder, ReCrossPipeline, load_examples
+from recross_hf import MeanPooledEncoder, ReCrossPipeline, load_examples, load_model
 from recross_hf.processes import process_state
 
 
 @dataclass
 class IndexArguments:
-    model_name_or_path: str = field(metadata={"help": "The upstream model: any sequence-to-sequence model."})
+    model_name_or_path: str = field(
+        metadata={"help": "The upstream model: any sequence-to-sequence or decoder-only model."}
+    )
     train_files: list[str] = field(metadata={"help": "Upstream examples: files, folders or patterns."})
     output_dir: str = field(metadata={"help": "The pipeline folder to write."})
     columns: list[str] = field(
@@ -49,7 +51,7 @@ class IndexArguments:
 def main() -> None:
     args = HfArgumentParser(IndexArguments).parse_args_into_dataclasses()[0]
     state = process_state()
-    model = AutoModelForSeq2SeqLM.from_pretrained(args.model_name_or_path, dtype=torch.float32).to(state.device)
+    model = load_model(args.model_name_or_path).to(state.device)
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     with state.main_process_first():
         upstream = load_examples(args.train_files, columns=dict(pair.split("=", 1) for pair in args.columns))

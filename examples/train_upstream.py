@@ -1,6 +1,6 @@
 """Train an upstream model: one text-to-text model on a mixture of many tasks.
 
-From a pretrained sequence-to-sequence model, as the paper does (BART-large on 36 tasks):
+From a pretrained sequence-to-sequence model, as the paper does (BART-large on 36 tasks), or a decoder-only one:
 
     accelerate launch examples/train_upstream.py --train_files 'upstream/*/train.parquet' \
         --model_name_or_path facebook/bart-large --output_dir bart0 --bf16 --max_steps 22000
@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 
 from accelerate import PartialState
 from datasets import concatenate_datasets
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, HfArgumentParser, set_seed
+from transformers import AutoTokenizer, HfArgumentParser, set_seed
 
-from recross_hf import ExampleTrainer, ExampleTrainingArguments, load_examples, warm_start_seq2seq
+from recross_hf import ExampleTrainer, ExampleTrainingArguments, load_examples, load_model, warm_start_seq2seq
+from recross_hf.architectures import architecture_of
 
 
 @dataclass
@@ -33,7 +34,7 @@ class UpstreamArguments:
         default_factory=list, metadata={"help": "Column mapping, e.g. --columns references=outputs id=example_id"}
     )
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A sequence-to-sequence model to start from."}
+        default=None, metadata={"help": "A sequence-to-sequence or decoder-only model to start from."}
     )
     encoder_name_or_path: str | None = field(
         default=None, metadata={"help": "Or a BERT-like encoder to grow one from."}
@@ -58,7 +59,7 @@ def main() -> None:
         parser.error("give --model_name_or_path or --encoder_name_or_path, one of them")
     set_seed(args.seed)
     if upstream.model_name_or_path is not None:
-        model = AutoModelForSeq2SeqLM.from_pretrained(upstream.model_name_or_path, dtype="float32")
+        model = load_model(upstream.model_name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(upstream.model_name_or_path)
     else:
         model, tokenizer = warm_start_seq2seq(
@@ -75,8 +76,9 @@ def main() -> None:
         train = load_examples(upstream.train_files, columns=columns)
         evaluation = load_examples(upstream.eval_files, columns=columns) if upstream.eval_files else None
     if upstream.drop_long_targets:
-        lengths = [len(ids) for ids in tokenizer(text_target=[refs[0] for refs in train["references"]])["input_ids"]]
-        train = train.select([row for row, length in enumerate(lengths) if length <= args.max_target_length])
+        answers = [references[0] for references in train["references"]]
+        token_ids = architecture_of(model).answer_ids(tokenizer, answers, args.max_target_length + 1)
+        train = train.select([row for row, ids in enumerate(token_ids) if len(ids) <= args.max_target_length])
     if upstream.max_examples_per_task:
         train = concatenate_datasets(
             [

@@ -13,6 +13,7 @@ ROOT = PACKAGE.parents[1]
 RANKS = [
     {
         "aggregation",
+        "architectures",
         "arguments",
         "batching",
         "contamination",
@@ -27,12 +28,11 @@ RANKS = [
         "ranking_metrics",
         "report",
         "soft_em",
-        "tokenized",
     }
     | {"starter", "upstream"},
-    {"card", "encoder", "generation", "group_training", "prompts", "selection", "trainer"},
-    {"index", "judges", "reranker", "sources"},
-    {"cross_encoder", "rendering", "retriever"},
+    {"card", "encoder", "generation", "prompts", "selection", "tokenized"},
+    {"group_training", "index", "reranker", "sources", "trainer"},
+    {"cross_encoder", "judges", "rendering", "retriever"},
     {"adapter", "mixture", "reranker_trainer", "supervision"},
     {"pipeline"},
 ]

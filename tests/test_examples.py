@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCard
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertModel
 
-from recross_hf import CrossEncoderReranker, ReCrossPipeline, load_examples, load_query_sets
+from recross_hf import CrossEncoderReranker, ReCrossPipeline, load_examples, load_model, load_query_sets
 from recross_hf.supervision import PAIR_FEATURES
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -89,6 +89,35 @@ def test_an_upstream_model_is_trained_from_a_pretrained_one(folder, upstream_mod
     before = AutoModelForSeq2SeqLM.from_pretrained(folder / "bart").state_dict()
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert metrics["eval_loss"] < 5.0  # 6.7 before
+
+
+def test_a_decoder_only_model_is_trained_indexed_and_adapted(folder):
+    tokenizer = tiny.causal_tokenizer()
+    tiny.gpt2(tokenizer).save_pretrained(folder / "gpt2")
+    tokenizer.save_pretrained(folder / "gpt2")
+    run(
+        folder,
+        "train_upstream.py",
+        *("--train_files", "upstream", "--columns", "references=outputs", "--model_name_or_path", "gpt2"),
+        *("--drop_long_targets", "--max_target_length", 8, "--output_dir", "gpt0", "--max_steps", 2, *FAST),
+    )
+    assert type(load_model(folder / "gpt0")).__name__ == "GPT2LMHeadModel"
+    run(
+        folder,
+        "build_index.py",
+        *("--model_name_or_path", "gpt0", "--train_files", "upstream", "--columns", "references=outputs"),
+        *("--output_dir", "gpt-pipeline"),
+    )
+    run(
+        folder,
+        "adapt.py",
+        *("--pipeline", "gpt-pipeline", "--query_file", "tickets.txt", "--eval_file", "test.jsonl"),
+        *("--columns", "input=question", "references=answer", "--use_peft", "--num_retrieved", 12, "--max_steps", 2),
+        *("--output_dir", "gpt-adapted", *FAST),
+    )
+    adapted = PeftModel.from_pretrained(load_model(folder / "gpt-pipeline" / "upstream_model"), folder / "gpt-adapted")
+    assert adapted.peft_config["default"].task_type == "CAUSAL_LM"
+    assert "AutoModelForCausalLM" in (folder / "gpt-adapted" / "README.md").read_text()
 
 
 def test_an_upstream_model_is_grown_from_an_encoder(folder):

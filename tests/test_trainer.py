@@ -9,9 +9,10 @@ from datasets import Dataset
 from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, load_examples
+from recross_hf.architectures import ExampleCollator
 from recross_hf.generation import generate_texts
 from recross_hf.soft_em import score
-from recross_hf.tokenized import ExampleCollator, TokenizedExamples
+from recross_hf.tokenized import TokenizedExamples
 
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 

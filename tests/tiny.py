@@ -18,6 +18,10 @@ from transformers import (
     DebertaV2ForSequenceClassification,
     EncoderDecoderModel,
     GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -135,6 +139,54 @@ def encoder_decoder(tokenizer: PreTrainedTokenizerFast, *, dropout: float = 0.1)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.generation_config = GenerationConfig(pad_token_id=tokenizer.pad_token_id, **start_and_end)
     return model.eval()
+
+
+def causal_tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
+    """The tokenizer without a padding token: GPT-2's, which adds nothing, or Llama's with `template="<s> $A"`."""
+    backend = Tokenizer.from_str(tokenizer().backend_tokenizer.to_str())
+    backend.post_processor = processors.TemplateProcessing(
+        single=template or "$A", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=int(1e30),
+        bos_token="<s>" if template else "</s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+
+
+def gpt2(tokenizer: PreTrainedTokenizerFast, *, dropout: float = 0.1) -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=128,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        initializer_range=0.2,
+        **_special_ids(tokenizer),
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+def llama(tokenizer: PreTrainedTokenizerFast, *, dropout: float = 0.1) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        attention_dropout=dropout,
+        initializer_range=0.2,
+        **_special_ids(tokenizer),
+    )
+    return LlamaForCausalLM(config).eval()
 
 
 def bert_config(tokenizer: PreTrainedTokenizerFast, **kwargs) -> BertConfig:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _MODULE_OF = {
+    "load_model": "architectures",
     "AdaptationArguments": "arguments",
     "ExampleTrainingArguments": "arguments",
     "MixtureArguments": "arguments",
@@ -54,6 +55,7 @@ __all__ = ["__version__", *_MODULE_OF]
 
 if TYPE_CHECKING:
     from .adapter import RetrievalAugmentedAdapter
+    from .architectures import load_model
     from .arguments import (
         AdaptationArguments,
         ExampleTrainingArguments,

@@ -16,6 +16,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import TrainOutput, get_last_checkpoint
 
+from .architectures import architecture_of
 from .arguments import AdaptationArguments
 from .card import adapted_model_card
 from .data import load_queries
@@ -50,7 +51,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
     ```
 
     Args:
-        model: any `AutoModelForSeq2SeqLM`. It is copied and not changed.
+        model: any `AutoModelForSeq2SeqLM` or `AutoModelForCausalLM`. It is copied and not changed.
         args: an [`AdaptationArguments`]; the paper's by default.
         retriever: where the examples to learn from come from.
         reranker: scores more examples than are trained on (`upsampling_ratio`), for `args.select_by` to choose from; none
@@ -58,7 +59,8 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         query_dataset: the unlabelled inputs: a list of strings, or whatever [`load_queries`] takes.
         eval_dataset: labelled examples to `evaluate` on ([`load_examples`]); the method does not see them.
         processing_class: the model's tokenizer.
-        peft_config: trains an adapter in place of all weights, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`.
+        peft_config: trains an adapter in place of all weights, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`; for a
+            decoder-only model `task_type="CAUSAL_LM"`.
         kwargs: what [`Seq2SeqTrainer`] takes: `callbacks`, `optimizers`, ...
 
     Attributes:
@@ -67,7 +69,8 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         scores: what `evaluate` found, by its `metric_key_prefix`: `soft_em`, `exact_match` in percent and `n`.
 
     Raises:
-        TypeError: `model` is a PEFT model already, or `args` are of another class.
+        TypeError: `model` is a PEFT model already or of a kind that writes no text, or `args` are of another class.
+        ValueError: `peft_config.task_type` is that of another kind of model.
     """
 
     args: AdaptationArguments
@@ -219,6 +222,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             retrieved=self.retrieved,
             num_queries=len(self.query_dataset),
             selects=self.selects,
+            architecture=self.architecture,
             is_peft=hasattr(self.model, "peft_config"),
             scores=self.scores,
         ).save(path)
@@ -230,6 +234,12 @@ def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed
             "Expected a model without adapters, found a PEFT model. Merge it (`model.merge_and_unload()`), or pass its "
             "base model and a `peft_config`."
         )
+    task_type = architecture_of(model).peft_task_type
+    if peft_config is not None and peft_config.task_type not in (None, task_type):
+        raise ValueError(
+            f"Expected a `peft_config` with task_type={task_type!r}, which suits {type(model).__name__}, found "
+            f"{str(peft_config.task_type)!r}. Set `peft_config.task_type`."
+        )
     # A whole copy, also for PEFT: sharing frozen weights with it would let a later merge change the caller's model.
     adaptable = copy.deepcopy(model)
     if peft_config is None:
@@ -238,4 +248,4 @@ def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed
     from peft import get_peft_model
 
     set_seed(seed)  # of the adapter's first weights
-    return get_peft_model(adaptable, peft_config)
+    return get_peft_model(adaptable, copy.deepcopy(peft_config))  # PEFT writes into the one it is given

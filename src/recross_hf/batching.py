@@ -1,18 +1,8 @@
-"""How many tokens fit: into a model, into a batch."""
+"""How many tokens fit into a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def longest_input(encoder: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:
-    """How many tokens an encoder can take; one with relative positions, such as T5's, has no limit of its own."""
-    positions = getattr(encoder.config, "max_position_embeddings", None) or processing_class.model_max_length
-    return min(positions, processing_class.model_max_length)
 
 
 def token_budget_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
@@ -13,6 +13,9 @@ from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardDa
 from . import __version__
 from .arguments import AdaptationArguments, MixtureArguments
 from .report import task_shares
+
+if TYPE_CHECKING:
+    from .architectures import Architecture
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 SUPERVISION_TEMPLATE = Path(__file__).with_name("supervision_card_template.md")
@@ -40,6 +43,7 @@ def adapted_model_card(
     retrieved: Dataset,
     num_queries: int,
     selects: bool,
+    architecture: Architecture,
     is_peft: bool,
     scores: dict[str, dict[str, float]],
 ) -> ModelCard:
@@ -70,7 +74,9 @@ def adapted_model_card(
             f"| {name} | {values['soft_em']:.2f} | {values['exact_match']:.2f} |" for name, values in scores.items()
         ),
         shares="\n".join(f"| {task} | {100 * share:.1f} % |" for task, share in task_shares(retrieved).items()),
-        usage=_USAGE_PEFT if is_peft else _USAGE,
+        usage=(_USAGE_PEFT if is_peft else _USAGE).format(
+            auto_class=architecture.auto_class.__name__, generate=architecture.usage
+        ),
         settings="\n".join(f"| `{name}` | {getattr(args, name)} |" for name in settings),
         version=__version__,
     )
@@ -176,18 +182,16 @@ def _short(value: Any) -> str:
 
 
 _USAGE = """\
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import {auto_class}, AutoTokenizer
 
-model = AutoModelForSeq2SeqLM.from_pretrained("path/or/name")
+model = {auto_class}.from_pretrained("path/or/name")
 tokenizer = AutoTokenizer.from_pretrained("path/or/name")
-ids = tokenizer("an input of the task", return_tensors="pt").input_ids
-tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)"""
+{generate}"""
 
 _USAGE_PEFT = """\
 from peft import PeftModel
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import {auto_class}, AutoTokenizer
 
-model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained("the/upstream-model"), "path/or/name")
+model = PeftModel.from_pretrained({auto_class}.from_pretrained("the/upstream-model"), "path/or/name")
 tokenizer = AutoTokenizer.from_pretrained("path/or/name")
-ids = tokenizer("an input of the task", return_tensors="pt").input_ids
-tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)"""
+{generate}"""

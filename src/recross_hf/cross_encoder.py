@@ -12,7 +12,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .batching import longest_input, token_budget_batches
+from .architectures import longest_input
+from .batching import token_budget_batches
 from .files import weights_hash
 from .pairs import PairTokenizer
 from .processes import process_state

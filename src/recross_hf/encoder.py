@@ -9,9 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .batching import longest_input, token_budget_batches
+from .architectures import architecture_of, load_model, longest_input, pad_token_id
+from .batching import token_budget_batches
 from .files import weights_hash
 from .processes import process_state
 
@@ -34,7 +35,7 @@ class IdentifiedEncoder(Protocol):
 
 
 class MeanPooledEncoder:
-    """Mean over the last encoder layer of a sequence-to-sequence model, padding left out (paper, section 3.2).
+    """Mean over the last encoder layer of a model, padding left out (paper, section 3.2); without an encoder, over the last layer.
 
     ```python
     encoder = MeanPooledEncoder.from_pretrained("facebook/bart-large")
@@ -45,7 +46,8 @@ class MeanPooledEncoder:
     back in the order of the texts and depend on neither order nor batch (to 1e-5 in float32).
 
     Args:
-        model: any `AutoModelForSeq2SeqLM`; its encoder is used where it is and in the dtype it has.
+        model: any `AutoModelForSeq2SeqLM`, of which the encoder is used, or any `AutoModelForCausalLM`, whose decoder reads the
+            input and the separator that stands before an answer. It is used where it is and in the dtype it has.
         processing_class: the model's tokenizer, a fast one.
         max_length: texts are cut to this many tokens; by default what the model can take, at most 512.
         token_budget: tokens a batch, padding included. More is faster on a GPU; on a CPU, batches that stay in the
@@ -65,12 +67,8 @@ class MeanPooledEncoder:
         token_budget: int | None = None,
         autocast_dtype: torch.dtype | None = None,
     ) -> None:
-        if not model.config.is_encoder_decoder:
-            raise TypeError(
-                f"Expected a sequence-to-sequence model with an encoder, found {type(model).__name__}. For other models "
-                "pass any object with `encode(texts)`, such as a SentenceTransformer."
-            )
-        self.model = model.get_encoder()
+        self.architecture = architecture_of(model)
+        self.model = self.architecture.reader(model)
         self.processing_class = processing_class
         longest = longest_input(self.model, processing_class)
         if max_length is not None and max_length > longest:
@@ -93,13 +91,13 @@ class MeanPooledEncoder:
         autocast_dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> MeanPooledEncoder:
-        """Loads a sequence-to-sequence model and keeps its encoder; `device` is Accelerate's choice by default.
+        """Loads a model and keeps the part that reads; `device` is Accelerate's choice by default.
 
         Args:
             dtype: `torch.float32`, or `torch.bfloat16` for speed; an index notices the difference.
             kwargs: passed to the `from_pretrained` of model and tokenizer (`revision`, `token`, ...).
         """
-        model = AutoModelForSeq2SeqLM.from_pretrained(name_or_path, dtype=dtype, **kwargs)
+        model = load_model(name_or_path, dtype=dtype, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
         model = model.to(device or process_state().device)
         return cls(model, tokenizer, max_length=max_length, token_budget=token_budget, autocast_dtype=autocast_dtype)
@@ -129,6 +127,7 @@ class MeanPooledEncoder:
             "class": type(self).__name__,
             "weights": weights_hash(self.model),
             "pooling": self.pooling,
+            **self.architecture.reading,
             **self.settings,
             "dtype": str(self.model.dtype).removeprefix("torch."),
         }
@@ -155,9 +154,9 @@ class MeanPooledEncoder:
         token_ids = [
             ids
             for start in range(0, len(unique), 512)
-            for ids in self.processing_class(
-                unique[start : start + 512], truncation=True, max_length=self.max_length, return_attention_mask=False
-            )["input_ids"]
+            for ids in self.architecture.prompt_ids(
+                self.processing_class, unique[start : start + 512], self.max_length
+            )
         ]
         order: list[int] = []
         pooled = []
@@ -182,22 +181,22 @@ class MeanPooledEncoder:
     @property
     def dimension(self) -> int:
         """Length `d` of a vector."""
-        return self.model.config.hidden_size
+        return self.model.config.get_text_config().hidden_size
 
     def _pool(self, batch: list[list[int]]) -> torch.Tensor:
         lengths = [len(ids) for ids in batch]
         longest = max(lengths)
-        pad = self.processing_class.pad_token_id
+        pad = pad_token_id(self.processing_class)
         input_ids = torch.tensor([ids + [pad] * (longest - len(ids)) for ids in batch])
         device = self.model.device
         if min(lengths) == longest:  # nothing to mask: attention takes its faster path
-            hidden = self.model(input_ids=input_ids.to(device, non_blocking=True)).last_hidden_state
+            hidden = self.architecture.read(self.model, input_ids=input_ids.to(device, non_blocking=True))
             return hidden.float().mean(dim=1)
         mask = torch.arange(longest)[None, :] < torch.tensor(lengths)[:, None]
         mask = mask.to(device, non_blocking=True)
-        hidden = self.model(
-            input_ids=input_ids.to(device, non_blocking=True), attention_mask=mask.long()
-        ).last_hidden_state
+        hidden = self.architecture.read(
+            self.model, input_ids=input_ids.to(device, non_blocking=True), attention_mask=mask.long()
+        )
         hidden = hidden.float().masked_fill(~mask[:, :, None], 0.0)
         return hidden.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 

@@ -9,7 +9,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .batching import longest_input, token_budget_batches
+from .architectures import architecture_of, pad_token_id, padded
+from .batching import token_budget_batches
 
 
 @torch.inference_mode()
@@ -26,26 +27,32 @@ def generate_texts(
     """Generates an answer for each input, in the order of the inputs.
 
     Args:
+        model: sequence-to-sequence or decoder-only, with or without PEFT.
         token_budget: input tokens a batch, padding included; batches are made of inputs of like length.
         generate_kwargs: passed to `model.generate` (`num_beams`, `max_new_tokens`, ...).
     """
     if not len(inputs):
         return []
-    max_length = min(max_input_length, longest_input(model.get_encoder(), processing_class))
-    token_ids = processing_class(list(inputs), truncation=True, max_length=max_length)["input_ids"]
+    architecture, pad = architecture_of(model), pad_token_id(processing_class)
+    longest_answer = generate_kwargs.get("max_new_tokens") or model.generation_config.max_new_tokens or 20
+    longest = architecture.longest_prompt(model, processing_class, longest_answer)
+    token_ids = architecture.prompt_ids(processing_class, inputs, min(max_input_length, longest))
+    side = architecture.padding_side(processing_class)
     texts = [""] * len(token_ids)
     training = model.training
     model.eval()
     try:
         with tqdm(total=len(texts), desc="Predicting", unit="ex", disable=not show_progress) as progress:
             for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
-                batch = processing_class.pad({"input_ids": [token_ids[row] for row in rows]}, return_tensors="pt")
+                batch = padded([token_ids[row] for row in rows], pad, side)
                 outputs = model.generate(
                     input_ids=batch["input_ids"].to(model.device),
                     attention_mask=batch["attention_mask"].to(model.device),
-                    **generate_kwargs,
+                    **{"pad_token_id": pad, **generate_kwargs},
                 )
-                answers = processing_class.batch_decode(outputs, skip_special_tokens=True)
+                answers = processing_class.batch_decode(
+                    architecture.continuations(outputs, batch["input_ids"]), skip_special_tokens=True
+                )
                 for row, text in zip(rows, answers, strict=True):
                     texts[row] = text.strip()
                 progress.update(len(rows))

@@ -14,9 +14,10 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
+from .architectures import ExampleCollator, longest_input
 from .arguments import SupervisionArguments
-from .batching import longest_input, token_budget_batches
-from .tokenized import ExampleCollator, TokenizedExamples
+from .batching import token_budget_batches
+from .tokenized import TokenizedExamples
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -66,7 +67,10 @@ class GroupTrainer:
                 "Expected a model without adapters, found a PEFT model. Pass its base model and `peft_config`."
             )
         if not model.config.is_encoder_decoder:
-            raise TypeError(f"Expected a sequence-to-sequence model, found {type(model).__name__}.")
+            raise TypeError(
+                f"Expected a sequence-to-sequence model, found {type(model).__name__}: supervision is mined with those alone. "
+                "Mine with one of them. Pairs are texts, and a reranker that is trained on them serves models of any kind."
+            )
         if peft_config is not None and args.trainable_parameters is not None:
             raise ValueError("Expected `peft_config` or `trainable_parameters`, found both.")
         self.model = model

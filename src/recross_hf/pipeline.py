@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import __version__
 from .adapter import RETRIEVED_FILE, RetrievalAugmentedAdapter
+from .architectures import load_model
 from .arguments import AdaptationArguments
 from .cross_encoder import CrossEncoderReranker
 from .encoder import MeanPooledEncoder
@@ -52,7 +53,8 @@ class ReCrossPipeline:
     ```
 
     Args:
-        upstream_model: the multi-task model; its encoder embeds inputs. It is never changed.
+        upstream_model: the multi-task model, sequence-to-sequence or decoder-only, which embeds inputs, too. It is never
+            changed.
         processing_class: its tokenizer.
         index: the upstream examples.
         reranker: chooses among what the index finds, if there is one.
@@ -200,7 +202,8 @@ class ReCrossPipeline:
             retriever: another one than `DenseRetriever(pipeline.index)`.
             reranker: another one than the pipeline's own, which goes with dense retrieval and an `upsampling_ratio` above 1.
             rerank: whether to use the pipeline's own reranker, if it has one; as `args.rerank` says by default.
-            peft_config: train a small adapter, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`.
+            peft_config: train a small adapter, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`; for a decoder-only model
+                `task_type="CAUSAL_LM"`.
             overrides: single settings, e.g. `num_retrieved=256, seed=1`.
 
         Returns:
@@ -322,7 +325,7 @@ class ReCrossPipeline:
         manifest = read_manifest(folder, verify_checksums=verify_checksums)
         parts = {name: folder / path for name, path in manifest["parts"].items()}
         device = torch.device(device) if device is not None else process_state().device
-        model = AutoModelForSeq2SeqLM.from_pretrained(parts[UPSTREAM_MODEL], dtype=dtype).to(device).eval()
+        model = load_model(parts[UPSTREAM_MODEL], dtype=dtype).to(device).eval()
         tokenizer = AutoTokenizer.from_pretrained(parts[UPSTREAM_MODEL])
         encoder = MeanPooledEncoder.from_settings(model, tokenizer, manifest["encoder"])
         index = UpstreamIndex.from_pretrained(parts[INDEX], encoder=encoder)
@@ -372,7 +375,7 @@ def _resolve(name_or_path: str | Path | None) -> Path:
 
 def _load_adapted(folder: Path, upstream_model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     if not (folder / "adapter_config.json").is_file():
-        return AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=dtype).to(upstream_model.device).eval()
+        return load_model(folder, dtype=dtype).to(upstream_model.device).eval()
     try:
         from peft import PeftModel
     except ImportError as error:

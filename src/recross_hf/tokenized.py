@@ -1,12 +1,12 @@
-"""Examples as token ids, and batches of them."""
+"""Examples as token ids."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
+
+from .architectures import SEQUENCE_TO_SEQUENCE, Architecture
 
 
 class TokenizedExamples(torch.utils.data.Dataset):
@@ -22,14 +22,15 @@ class TokenizedExamples(torch.utils.data.Dataset):
         max_input_length: int,
         max_target_length: int,
         *,
+        architecture: Architecture = SEQUENCE_TO_SEQUENCE,
         longest_first: bool = False,
     ) -> None:
-        input_ids = processing_class(examples["input"][:], truncation=True, max_length=max_input_length)["input_ids"]
+        input_ids = architecture.prompt_ids(processing_class, examples["input"][:], max_input_length)
         references = examples["references"][:] if "references" in examples.column_names else None
         labels = None
         if references is not None:
             targets = [accepted[0] for accepted in references]
-            labels = processing_class(text_target=targets, truncation=True, max_length=max_target_length)["input_ids"]
+            labels = architecture.answer_ids(processing_class, targets, max_target_length)
         rows = range(len(examples))
         # Batches of like lengths waste no padding, and the longest come first: what does not fit fails at once.
         self.order = sorted(rows, key=lambda row: -len(input_ids[row])) if longest_first else list(rows)
@@ -44,13 +45,3 @@ class TokenizedExamples(torch.utils.data.Dataset):
 
     def __getitem__(self, item: int) -> dict[str, list[int]]:
         return self.items[item]
-
-
-class ExampleCollator(DataCollatorForSeq2Seq):
-    """Pads inputs and labels; unlabelled batches have no `labels` key (the base class leaves a `None` there)."""
-
-    def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> dict[str, torch.Tensor]:
-        batch = super().__call__(features, return_tensors=return_tensors)
-        if batch.get("labels") is None:
-            batch.pop("labels", None)
-        return batch

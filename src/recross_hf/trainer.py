@@ -13,11 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTraine
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput, enable_full_determinism, set_seed
 
+from .architectures import architecture_of, pad_token_id, unwrapped
 from .arguments import ExampleTrainingArguments
-from .batching import longest_input
 from .files import write_json
 from .soft_em import score
-from .tokenized import ExampleCollator, TokenizedExamples
+from .tokenized import TokenizedExamples
 
 
 class ExampleTrainer(Seq2SeqTrainer):
@@ -30,7 +30,8 @@ class ExampleTrainer(Seq2SeqTrainer):
     ```
 
     Args:
-        model: any `AutoModelForSeq2SeqLM`, with or without PEFT.
+        model: any `AutoModelForSeq2SeqLM` or `AutoModelForCausalLM`, with or without PEFT. The latter learns the answer after
+            the input and a line break, see [`architectures.DecoderOnly`].
         args: an [`ExampleTrainingArguments`].
         train_dataset: examples to train on ([`load_examples`]).
         eval_dataset: examples to evaluate on; without `references` there is nothing to score, only to predict.
@@ -63,11 +64,12 @@ class ExampleTrainer(Seq2SeqTrainer):
             args.dataloader_pin_memory = False  # there is nothing to pin for; torch would warn at each loader
         # The forward of BART, T5 and EncoderDecoder takes **kwargs but does not divide by `num_items_in_batch`, which
         # the base class infers from it: with gradient accumulation the loss would be multiplied.
-        _unwrapped(model).accepts_loss_kwargs = False
+        self.architecture = architecture_of(model)
+        unwrapped(model).accepts_loss_kwargs = False
         super().__init__(
             model=model,
             args=args,
-            data_collator=ExampleCollator(processing_class, model=_unwrapped(model)),
+            data_collator=self.architecture.collator(processing_class, unwrapped(model)),
             processing_class=processing_class,
             eval_dataset=eval_dataset,
             **kwargs,
@@ -77,12 +79,13 @@ class ExampleTrainer(Seq2SeqTrainer):
 
     def tokenize(self, examples: Dataset, *, longest_first: bool = False) -> TokenizedExamples:
         """Turns examples into token ids, cut to `max_input_length` (or what the model takes) and `max_target_length`."""
-        longest = longest_input(_unwrapped(self.model).get_encoder(), self.processing_class)
+        longest = self.architecture.longest_prompt(self.model, self.processing_class, self.args.max_target_length)
         return TokenizedExamples(
             examples,
             self.processing_class,
             min(self.args.max_input_length, longest),
             self.args.max_target_length,
+            architecture=self.architecture,
             longest_first=longest_first,
         )
 
@@ -91,6 +94,7 @@ class ExampleTrainer(Seq2SeqTrainer):
         generation_config = self.model.generation_config
         generation_config.max_length = None
         generation_config.max_new_tokens = self.args.max_target_length
+        generation_config.pad_token_id = pad_token_id(self.processing_class)
         if self.args.generation_num_beams is not None:
             generation_config.num_beams = self.args.generation_num_beams
 
@@ -113,10 +117,25 @@ class ExampleTrainer(Seq2SeqTrainer):
             loss = loss * (labels != -100).sum()
         return (loss, outputs) if return_outputs else loss
 
-    def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-        """Generates for a batch with the lengths and beams of the arguments."""
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+        **gen_kwargs: Any,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Generates for a batch with the lengths and beams of the arguments; the loss is that of training."""
+        loss, labels = None, None
+        if "labels" in inputs:
+            loss, _, _ = super().prediction_step(model, inputs, True, ignore_keys)
+            labels = self.architecture.answers_of(inputs)
+        if prediction_loss_only:
+            return loss, None, None
+        prompts = self.architecture.prompts_of(inputs, pad_token_id(self.processing_class))
         self._set_generation_config()
-        return super().prediction_step(*args, **kwargs)
+        _, generated, _ = super().prediction_step(model, prompts, False, ignore_keys, **gen_kwargs)
+        return loss, self.architecture.continuations(generated, prompts["input_ids"]), labels
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> torch.utils.data.DataLoader:
         """A loader over tokenised examples, longest first."""
@@ -176,10 +195,5 @@ class ExampleTrainer(Seq2SeqTrainer):
 
     def decode(self, predictions: np.ndarray) -> list[str]:
         """Token ids `[n, length]`, padded with -100, to texts."""
-        token_ids = np.where(predictions < 0, self.processing_class.pad_token_id, predictions)
+        token_ids = np.where(predictions < 0, pad_token_id(self.processing_class), predictions)
         return [text.strip() for text in self.processing_class.batch_decode(token_ids, skip_special_tokens=True)]
-
-
-def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
-    """The model below PEFT's wrapper, if there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

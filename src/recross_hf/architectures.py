@@ -1,0 +1,336 @@
+"""The two kinds of text-to-text model, sequence-to-sequence and decoder-only, and everything in which they differ."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    DataCollatorForSeq2Seq,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+SEPARATOR = "\n"
+"""What stands between the input and the answer of a decoder-only model, in training and in generation."""
+
+TokenIds = list[list[int]]
+Batch = dict[str, torch.Tensor]
+
+
+class Architecture(ABC):
+    """How a kind of model reads an input and writes an answer.
+
+    Attributes:
+        auto_class: what loads such models.
+        peft_task_type: the `task_type` of a `LoraConfig` for them.
+        reading: how an input is read, beyond what the tokenizer says; part of an encoder's identity.
+        usage: code for a model card that generates an answer.
+    """
+
+    auto_class: type
+    peft_task_type: str
+    reading: ClassVar[dict[str, str]]
+    usage: str
+
+    @abstractmethod
+    def reader(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The part of a model that turns an input's tokens into hidden states; `model` may be a PEFT model."""
+
+    @abstractmethod
+    def read(self, reader: PreTrainedModel, **inputs: torch.Tensor) -> torch.Tensor:
+        """The last hidden states `[n, length, d]` of padded inputs."""
+
+    @abstractmethod
+    def longest_prompt(
+        self, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, max_answer_length: int
+    ) -> int:
+        """How many tokens an input may have, where the answer may have `max_answer_length`."""
+
+    @abstractmethod
+    def prompt_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
+        """Inputs as token ids, cut to `max_length`: what an index, training and generation read."""
+
+    @abstractmethod
+    def answer_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
+        """Answers as token ids, cut to `max_length`."""
+
+    @abstractmethod
+    def collator(
+        self, processing_class: PreTrainedTokenizerBase, model: PreTrainedModel
+    ) -> Callable[[list[dict[str, Any]]], Batch]:
+        """Makes training batches of items with `input_ids` and, if they are labelled, `labels`."""
+
+    @abstractmethod
+    def padding_side(self, processing_class: PreTrainedTokenizerBase) -> str:
+        """Where inputs are padded to generate from them."""
+
+    @abstractmethod
+    def prompts_of(self, batch: Batch, pad: int) -> Batch:
+        """What to generate from, of a batch of the collator."""
+
+    @abstractmethod
+    def answers_of(self, batch: Batch) -> torch.Tensor:
+        """The labels of a batch of the collator, padded with -100."""
+
+    @abstractmethod
+    def continuations(self, generated: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
+        """The answers in what `model.generate` gave for these prompts."""
+
+
+class SequenceToSequence(Architecture):
+    """An encoder reads the input, a decoder writes the answer: BART, T5, `EncoderDecoderModel`."""
+
+    auto_class = AutoModelForSeq2SeqLM
+    peft_task_type = "SEQ_2_SEQ_LM"
+    reading: ClassVar[dict[str, str]] = {}
+    usage = """\
+ids = tokenizer("an input of the task", return_tensors="pt").input_ids
+tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)"""
+
+    def reader(self, model: PreTrainedModel) -> PreTrainedModel:
+        return unwrapped(model).get_encoder()
+
+    def read(self, reader: PreTrainedModel, **inputs: torch.Tensor) -> torch.Tensor:
+        return reader(**inputs).last_hidden_state
+
+    def longest_prompt(
+        self, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, max_answer_length: int
+    ) -> int:
+        return longest_input(self.reader(model), processing_class)
+
+    def prompt_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
+        settings = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+        return processing_class(list(texts), **settings)["input_ids"]
+
+    def answer_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
+        return processing_class(text_target=list(texts), truncation=True, max_length=max_length)["input_ids"]
+
+    def collator(self, processing_class: PreTrainedTokenizerBase, model: PreTrainedModel) -> ExampleCollator:
+        return ExampleCollator(processing_class, model=model)
+
+    def padding_side(self, processing_class: PreTrainedTokenizerBase) -> str:
+        return processing_class.padding_side
+
+    def prompts_of(self, batch: Batch, pad: int) -> Batch:
+        return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+    def answers_of(self, batch: Batch) -> torch.Tensor:
+        return batch["labels"]
+
+    def continuations(self, generated: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
+        return generated
+
+
+class DecoderOnly(Architecture):
+    """One decoder reads the input and goes on with the answer: GPT-2, Llama, Qwen.
+
+    The tokens of a training item are those of input + `SEPARATOR`, then those of the answer, then the end token. Both are
+    tokenised on their own, so that generation goes on from what training had before the answer. An input that is too long is
+    cut before its separator, and the answer has its room always.
+    """
+
+    auto_class = AutoModelForCausalLM
+    peft_task_type = "CAUSAL_LM"
+    reading: ClassVar[dict[str, str]] = {"separator": SEPARATOR}
+    usage = """\
+ids = tokenizer("an input of the task\\n", return_tensors="pt").input_ids
+tokenizer.decode(model.generate(input_ids=ids)[0, ids.shape[1] :], skip_special_tokens=True)"""
+
+    def reader(self, model: PreTrainedModel) -> PreTrainedModel:
+        return unwrapped(model).base_model
+
+    def read(self, reader: PreTrainedModel, **inputs: torch.Tensor) -> torch.Tensor:
+        return reader(**inputs, use_cache=False).last_hidden_state
+
+    def longest_prompt(
+        self, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, max_answer_length: int
+    ) -> int:
+        positions = longest_input(self.reader(model), processing_class)
+        if max_answer_length >= positions:
+            raise ValueError(
+                f"Expected answers shorter than the {positions} positions of the model, which input and answer share, "
+                f"found a longest answer of {max_answer_length} tokens. Set `max_target_length` (in generation: "
+                "`max_new_tokens`) lower."
+            )
+        return positions - max_answer_length
+
+    def prompt_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
+        separator = processing_class(SEPARATOR, add_special_tokens=False)["input_ids"]
+        least = len(separator) + processing_class.num_special_tokens_to_add() + 1
+        if max_length < least:
+            raise ValueError(
+                f"Expected room for an input of at least {least} tokens, its separator among them, found {max_length}. Set "
+                "the longest input higher, or the longest answer lower: they share the positions of the model."
+            )
+        # The tokenizer may add an end token, which has no place before the answer; two tokens more tell what is too long.
+        joined = [text + SEPARATOR for text in texts]
+        whole = self._tokenized(processing_class, joined, max_length + 2)
+        long = [row for row, ids in enumerate(whole) if len(ids) > max_length]
+        if long:
+            cut = self._tokenized(processing_class, [texts[row] for row in long], max_length - len(separator))
+            for row, ids in zip(long, cut, strict=True):
+                whole[row] = ids + separator
+        return whole
+
+    def answer_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
+        end = _end_token_id(processing_class)
+        settings = {"add_special_tokens": False, "truncation": True, "max_length": max_length}
+        return [
+            [*ids[: max_length - 1], end] for ids in processing_class(text_target=list(texts), **settings)["input_ids"]
+        ]
+
+    @staticmethod
+    def _tokenized(processing_class: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> TokenIds:
+        settings = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
+        end = processing_class.eos_token_id
+        token_ids = processing_class(texts, **settings)["input_ids"]
+        return [ids[:-1] if ids and ids[-1] == end else ids for ids in token_ids]
+
+    def collator(self, processing_class: PreTrainedTokenizerBase, model: PreTrainedModel) -> CausalCollator:
+        return CausalCollator(processing_class)
+
+    def padding_side(self, processing_class: PreTrainedTokenizerBase) -> str:
+        return "left"  # so that all answers begin right after their prompts
+
+    def prompts_of(self, batch: Batch, pad: int) -> Batch:
+        keep = batch["attention_mask"].bool()
+        if "labels" in batch:
+            keep = keep & (batch["labels"] == -100)
+        input_ids, attention_mask = _moved(batch["input_ids"], keep, fill=pad, to_left=False)
+        return {"input_ids": input_ids, "attention_mask": attention_mask.long()}
+
+    def answers_of(self, batch: Batch) -> torch.Tensor:
+        labels = batch["labels"]
+        return _moved(labels, labels != -100, fill=-100, to_left=True)[0]
+
+    def continuations(self, generated: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
+        return generated[:, prompts.shape[1] :]
+
+
+class ExampleCollator(DataCollatorForSeq2Seq):
+    """Pads inputs and labels; unlabelled batches have no `labels` key (the base class leaves a `None` there)."""
+
+    def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> Batch:
+        batch = super().__call__(features, return_tensors=return_tensors)
+        if batch.get("labels") is None:
+            batch.pop("labels", None)
+        return batch
+
+
+class CausalCollator:
+    """Joins each prompt and its answer, and pads on the right; the answers alone, with their end tokens, are targets."""
+
+    def __init__(self, processing_class: PreTrainedTokenizerBase) -> None:
+        self.pad = pad_token_id(processing_class)
+
+    def __call__(self, features: list[dict[str, Any]]) -> Batch:
+        prompts = [torch.as_tensor(feature["input_ids"], dtype=torch.long) for feature in features]
+        if "labels" not in features[0]:
+            return padded(prompts, self.pad)
+        answers = [torch.as_tensor(feature["labels"], dtype=torch.long) for feature in features]
+        pairs = list(zip(prompts, answers, strict=True))
+        labels = [torch.cat([torch.full_like(prompt, -100), answer]) for prompt, answer in pairs]
+        batch = padded([torch.cat(pair) for pair in pairs], self.pad)
+        return batch | {"labels": pad_sequence(labels, batch_first=True, padding_value=-100)}
+
+
+SEQUENCE_TO_SEQUENCE, DECODER_ONLY = SequenceToSequence(), DecoderOnly()
+
+
+def architecture_of(model: PreTrainedModel) -> Architecture:
+    """The kind of a model, which may be a PEFT model.
+
+    Raises:
+        TypeError: it is neither sequence-to-sequence nor decoder-only, such as a plain BERT.
+    """
+    return _architecture(model.config, type(unwrapped(model)).__name__)
+
+
+def load_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, **kwargs: Any) -> PreTrainedModel:
+    """Loads a sequence-to-sequence or decoder-only model, whichever it is.
+
+    Args:
+        name_or_path: a folder, or a name on the Hub.
+        dtype: of the weights, whatever they were saved in: steps of 1e-6 round to nothing in half precision.
+        kwargs: passed to `from_pretrained` (`revision`, `token`, ...).
+
+    Raises:
+        TypeError: the model is of another kind, such as a plain BERT.
+    """
+    config = AutoConfig.from_pretrained(name_or_path, **kwargs)
+    found = f"{(config.architectures or [type(config).__name__])[0]} in {name_or_path}"
+    return _architecture(config, found).auto_class.from_pretrained(name_or_path, dtype=dtype, **kwargs)
+
+
+def unwrapped(model: PreTrainedModel) -> PreTrainedModel:
+    """The model below PEFT's wrapper, if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def longest_input(reader: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:
+    """How many tokens a model's reader can take; one with relative positions, such as T5's, has no limit of its own."""
+    config = reader.config.get_text_config()
+    positions = getattr(config, "max_position_embeddings", None) or processing_class.model_max_length
+    return min(positions, processing_class.model_max_length)
+
+
+def pad_token_id(processing_class: PreTrainedTokenizerBase) -> int:
+    """What to pad with: the end token, where a tokenizer has no padding of its own (GPT-2, Llama).
+
+    The tokenizer stays as it is. Masks tell the two apart, and never the token.
+    """
+    pad = processing_class.pad_token_id
+    return _end_token_id(processing_class) if pad is None else pad
+
+
+def padded(token_ids: Sequence[Sequence[int] | torch.Tensor], pad: int, side: str = "right") -> Batch:
+    """Rows of token ids as `input_ids` and `attention_mask` of one length."""
+    rows = [torch.as_tensor(ids, dtype=torch.long) for ids in token_ids]
+    return {
+        "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side),
+    }
+
+
+def _architecture(config: PreTrainedConfig, found: str) -> Architecture:
+    if config.is_encoder_decoder and type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        return SEQUENCE_TO_SEQUENCE
+    # BERT-like encoders can be loaded as decoders, and have not learned to be any.
+    is_encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    if not config.is_encoder_decoder and not is_encoder and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return DECODER_ONLY
+    raise TypeError(
+        "Expected a sequence-to-sequence model (`AutoModelForSeq2SeqLM`, such as BART) or a decoder-only one "
+        f"(`AutoModelForCausalLM`, such as Llama), found {found}. A BERT-like encoder grows into the former with "
+        "`warm_start_seq2seq`. To index alone, any object with `encode(texts)` will do, such as a SentenceTransformer."
+    )
+
+
+def _end_token_id(processing_class: PreTrainedTokenizerBase) -> int:
+    if processing_class.eos_token_id is None:
+        raise ValueError(
+            "Expected a tokenizer with an end-of-sequence token, found none: answers could not end. Set "
+            "`tokenizer.eos_token` to the one that the model knows."
+        )
+    return processing_class.eos_token_id
+
+
+def _moved(values: torch.Tensor, keep: torch.Tensor, *, fill: int, to_left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The kept values of each row, moved to one side in their order, and where they stand; the rest is filled."""
+    order = torch.argsort(keep.int(), dim=1, descending=to_left, stable=True)
+    longest = int(keep.sum(dim=1).max())
+    order = order[:, :longest] if to_left else order[:, keep.shape[1] - longest :]
+    kept = keep.gather(1, order)
+    return values.gather(1, order).masked_fill(~kept, fill), kept
