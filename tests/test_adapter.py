@@ -268,7 +268,11 @@ def test_scores_of_named_evaluation_sets_count_their_own_examples(make_adapter, 
         eval_dataset={"sum": examples.select(range(24, 30)), "colour": examples.select(range(12, 20))}
     )
     adapter.evaluate()
-    assert {prefix: scores["n"] for prefix, scores in adapter.scores.items()} == {"eval_sum": 6, "eval_colour": 8}
+    assert {prefix: scores["n"] for prefix, scores in adapter.scores.items()} == {
+        "eval_sum": 6,
+        "eval_colour": 8,
+        "eval": 14,
+    }
 
 
 def test_the_retrieved_examples_are_saved_with_the_model_and_each_checkpoint(make_adapter, tmp_path):

@@ -59,7 +59,7 @@ def test_examples_with_long_answers_can_be_left_out_rather_than_cut(tokenizer, c
         f"Left out {dropped} of {len(examples)} examples, whose answer has more than {longest} tokens" in caplog.text
     )
     with pytest.raises(
-        ValueError, match="Nothing is left to train on without 1008 of 1008 .*Raise `max_target_length`"
+        ValueError, match=r"Nothing is left to train on without 1008 of 1008 .*Raise `max_target_length`"
     ):
         TokenizedExamples(examples, tokenizer, 100, longest - 1, drop_long_targets=True)
 

@@ -15,6 +15,7 @@ _MODULE_OF = {
     "ExampleTrainingArguments": "arguments",
     "RerankerTrainingArguments": "arguments",
     "SupervisionArguments": "arguments",
+    "examples_by_task": "data",
     "load_examples": "data",
     "load_queries": "data",
     "Encoder": "encoder",
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
         SupervisionArguments,
     )
     from .cross_encoder import CrossEncoderReranker
-    from .data import load_examples, load_queries
+    from .data import examples_by_task, load_examples, load_queries
     from .encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .index import UpstreamIndex
     from .pipeline import ReCrossPipeline
