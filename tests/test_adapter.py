@@ -230,6 +230,7 @@ def test_there_must_be_a_checkpoint_to_resume_from(make_adapter, tmp_path):
         ValueError, match=r"No checkpoint to resume from in .*adapted: expected a checkpoint-\* folder"
     ):
         make_adapter().train(resume_from_checkpoint=True)
+    (tmp_path / "trainer_state.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"Expected retrieved\.parquet in .*this is no checkpoint"):
         make_adapter().train(resume_from_checkpoint=str(tmp_path))
 

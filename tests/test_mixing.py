@@ -185,7 +185,7 @@ def test_padding_to_a_multiple_counts():
 def test_a_budget_that_holds_no_batch_and_idle_processes_are_refused():
     ones = np.ones(3, dtype=int)
     with pytest.raises(
-        ValueError, match="`token_budget` to hold the longest example, of 16 tokens .* found 15. Raise"
+        ValueError, match=r"`token_budget` to hold the longest example, of 16 tokens .* found 15. Raise"
     ):
         MixtureBatchSampler(7 * ones, ones, 0 * ones, token_budget=15, pad_to_multiple_of=8)
     with pytest.raises(ValueError, match="an example for each of the 4 processes, found 3 in an epoch"):
