@@ -158,7 +158,7 @@ class ExampleTrainer(Seq2SeqTrainer):
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """A loader over the training examples: as the base class makes it or, where the arguments mix tasks, batches of a mixture."""
         if self.train_dataset is None or not self.args.mixes:
-            return _handing_on_the_epoch(super().get_train_dataloader())
+            return super().get_train_dataloader()
         args, examples = self.args, self.train_dataset
         devices = max(1, args.n_gpu)  # of this process; `DataParallel` would share a batch among them
         sampler = MixtureBatchSampler(
@@ -322,19 +322,6 @@ def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> s
             f"the last one in {output_dir}. {remedy}"
         )
     return wanted
-
-
-def _handing_on_the_epoch(loader: torch.utils.data.DataLoader) -> torch.utils.data.DataLoader:
-    """Lets the sampler of several processes know the epoch also where `Trainer` skips batches to resume a run.
-
-    `Trainer` asks what it wraps for `set_epoch`, which accelerate's `BatchSamplerShard` lacks: the run would go through the
-    first epoch's order again.
-    """
-    shard = loader.batch_sampler
-    sampler = getattr(getattr(shard, "batch_sampler", None), "sampler", None)
-    if hasattr(sampler, "set_epoch"):
-        shard.set_epoch = sampler.set_epoch
-    return loader
 
 
 def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
