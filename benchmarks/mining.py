@@ -114,7 +114,7 @@ def load(
 def mine_plainly(options: argparse.Namespace, loaded: tuple) -> list[float]:
     model, tokenizer, held_out, candidates, groups, args = loaded
     lengths = (args.max_input_length, args.max_target_length)
-    items, rows = (TokenizedExamples(part, tokenizer, *lengths).items for part in (held_out, candidates))
+    items, rows = ([*TokenizedExamples(part, tokenizer, *lengths)] for part in (held_out, candidates))
     return [plain_loss(model, tokenizer, [rows[row] for row in group], items, args) for group in groups]
 
 

@@ -1,35 +1,53 @@
 """Train an upstream model: one text-to-text model on a mixture of many tasks.
 
-From a pretrained sequence-to-sequence model, as the paper does (BART-large on 36 tasks), or a decoder-only one:
+From a pretrained sequence-to-sequence model, as the paper does (BART-large on 36 tasks), or a decoder-only one; on eight
+GPUs:
 
-    accelerate launch examples/train_upstream.py --train_files 'upstream/*/train.parquet' \
-        --model_name_or_path facebook/bart-large --output_dir bart0 --bf16 --max_steps 22000
+    accelerate launch --config_file examples/recipes/accelerate/ddp.yaml examples/train_upstream.py \
+        --config examples/recipes/bart0.yaml --train_files 'upstream/*/train.parquet' --eval_files 'upstream/*/dev.parquet'
 
 From a pretrained encoder, where the machine is small:
 
-    accelerate launch examples/train_upstream.py --train_files 'upstream/*/train.parquet' \
-        --encoder_name_or_path sentence-transformers/all-MiniLM-L6-v2 --decoder_layers 2 --freeze_embeddings \
-        --max_input_length 128 --drop_long_targets --max_target_length 24 --output_dir minilm0
+    accelerate launch examples/train_upstream.py --config examples/recipes/minilm.yaml --train_files 'upstream/*/train.parquet'
 
-Every argument of `Seq2SeqTrainingArguments` works; `--resume_from_checkpoint DIR` continues a killed run.
+A recipe is a YAML file with the arguments of this script; what the command line says comes before it. Every argument of
+`Seq2SeqTrainingArguments` works; `--resume_from_checkpoint true` continues a killed run from its last checkpoint.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import argparse
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from accelerate import PartialState
-from datasets import concatenate_datasets
 from transformers import AutoTokenizer, HfArgumentParser, set_seed
 
-from recross_hf import ExampleTrainer, ExampleTrainingArguments, load_examples, load_model, warm_start_seq2seq
-from recross_hf.architectures import architecture_of
+from recross_hf import (
+    ExampleTrainer,
+    ExampleTrainingArguments,
+    examples_by_task,
+    load_examples,
+    load_model,
+    warm_start_seq2seq,
+)
+from recross_hf.files import write_json
+from recross_hf.recipes import recipe_arguments
+from recross_hf.report import format_task_results, task_results
+from recross_hf.trainer import checkpoint_to_resume
 
 
 @dataclass
 class UpstreamArguments:
     train_files: list[str] = field(metadata={"help": "Upstream examples: files, folders or patterns."})
-    eval_files: list[str] | None = field(default=None, metadata={"help": "Held-out examples of the upstream tasks."})
+    config: str | None = field(default=None, metadata={"help": "A recipe: a YAML file with arguments of this script."})
+    eval_files: list[str] | None = field(
+        default=None, metadata={"help": "Held-out examples of the upstream tasks; each task is evaluated on its own."}
+    )
+    max_eval_examples_per_task: int | None = field(
+        default=None, metadata={"help": "Evaluate on so many examples of a task, always the same ones."}
+    )
     columns: list[str] = field(
         default_factory=list, metadata={"help": "Column mapping, e.g. --columns references=outputs id=example_id"}
     )
@@ -45,18 +63,28 @@ class UpstreamArguments:
     freeze_encoder_layers: int = field(
         default=0, metadata={"help": "Keep this many of the encoder's first layers as they are, too."}
     )
-    max_examples_per_task: int | None = field(default=None, metadata={"help": "Cap on the examples of a task."})
-    drop_long_targets: bool = field(
-        default=False,
-        metadata={"help": "Leave out examples whose answer exceeds max_target_length, in place of cutting it."},
-    )
+
+
+def parse(command_line: list[str]) -> tuple[UpstreamArguments, ExampleTrainingArguments]:
+    """The arguments of a command line, and of the recipe that it names."""
+    parser = HfArgumentParser((UpstreamArguments, ExampleTrainingArguments))
+    before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    before.add_argument("--config")
+    recipe = before.parse_known_args(command_line)[0].config
+    if recipe is not None:
+        known = {argument.name for kind in parser.dataclass_types for argument in fields(kind) if argument.init}
+        command_line = [*recipe_arguments(recipe, known), *command_line]
+    upstream, args = parser.parse_args_into_dataclasses(command_line)
+    if (upstream.model_name_or_path is None) == (upstream.encoder_name_or_path is None):
+        parser.error("give --model_name_or_path or --encoder_name_or_path, one of them")
+    if upstream.eval_files is None and (args.eval_strategy != "no" or args.load_best_model_at_end):
+        parser.error("give --eval_files, or --eval_strategy no --load_best_model_at_end false")
+    return upstream, args
 
 
 def main() -> None:
-    parser = HfArgumentParser((UpstreamArguments, ExampleTrainingArguments))
-    upstream, args = parser.parse_args_into_dataclasses()
-    if (upstream.model_name_or_path is None) == (upstream.encoder_name_or_path is None):
-        parser.error("give --model_name_or_path or --encoder_name_or_path, one of them")
+    upstream, args = parse(sys.argv[1:])
+    checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)  # it fails at once
     set_seed(args.seed)
     if upstream.model_name_or_path is not None:
         model = load_model(upstream.model_name_or_path)
@@ -72,29 +100,24 @@ def main() -> None:
         )
 
     columns = dict(pair.split("=", 1) for pair in upstream.columns)
+    evaluation = None
     with PartialState().main_process_first():
         train = load_examples(upstream.train_files, columns=columns)
-        evaluation = load_examples(upstream.eval_files, columns=columns) if upstream.eval_files else None
-    if upstream.drop_long_targets:
-        answers = [references[0] for references in train["references"]]
-        token_ids = architecture_of(model).answer_ids(tokenizer, answers, args.max_target_length + 1)
-        train = train.select([row for row, ids in enumerate(token_ids) if len(ids) <= args.max_target_length])
-    if upstream.max_examples_per_task:
-        train = concatenate_datasets(
-            [
-                group.select(range(min(len(group), upstream.max_examples_per_task)))
-                for name in dict.fromkeys(train["task"])
-                for group in [train.filter(lambda task, name=name: task == name, input_columns="task")]
-            ]
-        )
+        if upstream.eval_files:
+            evaluation = examples_by_task(
+                load_examples(upstream.eval_files, columns=columns),
+                max_examples_per_task=upstream.max_eval_examples_per_task,
+            )
 
     trainer = ExampleTrainer(model, args, train_dataset=train, eval_dataset=evaluation, processing_class=tokenizer)
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if evaluation is not None:
         metrics = trainer.evaluate()
-        trainer.log_metrics("eval", metrics)
-        trainer.save_metrics("eval", metrics)
+        if trainer.is_world_process_zero():
+            results = task_results(metrics, {task: len(examples) for task, examples in evaluation.items()})
+            write_json(Path(args.output_dir) / "eval_results.json", results)
+            print(f"\n{format_task_results(results)}")
     if args.push_to_hub:
         trainer.push_to_hub()
     trainer.accelerator.wait_for_everyone()

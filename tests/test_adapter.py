@@ -230,6 +230,7 @@ def test_there_must_be_a_checkpoint_to_resume_from(make_adapter, tmp_path):
         ValueError, match=r"No checkpoint to resume from in .*adapted: expected a checkpoint-\* folder"
     ):
         make_adapter().train(resume_from_checkpoint=True)
+    (tmp_path / "trainer_state.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"Expected retrieved\.parquet in .*this is no checkpoint"):
         make_adapter().train(resume_from_checkpoint=str(tmp_path))
 
@@ -268,7 +269,11 @@ def test_scores_of_named_evaluation_sets_count_their_own_examples(make_adapter, 
         eval_dataset={"sum": examples.select(range(24, 30)), "colour": examples.select(range(12, 20))}
     )
     adapter.evaluate()
-    assert {prefix: scores["n"] for prefix, scores in adapter.scores.items()} == {"eval_sum": 6, "eval_colour": 8}
+    assert {prefix: scores["n"] for prefix, scores in adapter.scores.items()} == {
+        "eval_sum": 6,
+        "eval_colour": 8,
+        "eval": 14,
+    }
 
 
 def test_the_retrieved_examples_are_saved_with_the_model_and_each_checkpoint(make_adapter, tmp_path):

@@ -21,11 +21,13 @@ RANKS = [
         "digests",
         "evaluation",
         "files",
+        "mixing",
         "objectives",
         "pairs",
         "processes",
         "prompt_sandbox",
         "ranking_metrics",
+        "recipes",
         "report",
         "soft_em",
     }

@@ -28,6 +28,11 @@ def test_as_run_differs_from_the_paper_and_takes_overrides():
     [
         ({"max_input_length": 0}, "`max_input_length` must be at least 1 token, found 0"),
         ({"max_target_length": -1}, "`max_target_length` must be at least 1 token, found -1"),
+        ({"token_budget": 0}, "`token_budget` must be at least 1, found 0"),
+        ({"max_examples_per_task": 0}, "`max_examples_per_task` must be at least 1, found 0"),
+        ({"pad_to_multiple_of": 0}, "`pad_to_multiple_of` must be at least 1, found 0"),
+        ({"mixing_temperature": 0.5}, "`mixing_temperature` must be at least 1, in proportion to size, found 0.5"),
+        ({"mixing_temperature": float("nan")}, "`mixing_temperature` must be at least 1, .* found nan"),
         ({"num_retrieved": 0}, "`num_retrieved` must be at least 1, found 0"),
         ({"upsampling_ratio": 0.5}, "`upsampling_ratio` must be at least 1, found 0.5"),
         ({"select_by": "tasks"}, "`select_by` must be 'example' or 'task', found 'tasks'"),
@@ -46,6 +51,11 @@ def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line(
         "max_input_length",
         "max_target_length",
         "sum_token_loss",
+        "token_budget",
+        "mixing_temperature",
+        "max_examples_per_task",
+        "drop_long_targets",
+        "pad_to_multiple_of",
         "num_retrieved",
         "upsampling_ratio",
         "select_by",
@@ -62,6 +72,15 @@ def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line(
     [
         ({"bf16_full_eval": True}, "`bf16_full_eval` would leave the model in half precision.*Use `bf16`"),
         ({"generation_max_length": 9}, "`generation_max_length` is not used, found 9: `max_target_length`"),
+        (
+            {"token_budget": 99, "train_sampling_strategy": "group_by_length", "dataloader_drop_last": True},
+            "make batches of their own, so that `train_sampling_strategy`, `dataloader_drop_last` would be ignored",
+        ),
+        (
+            {"mixing_temperature": 2, "accelerator_config": {"dispatch_batches": True}},
+            "so that `accelerator_config.dispatch_batches` would be ignored. Leave one or the other at its default",
+        ),
+        ({"token_budget": 99, "auto_find_batch_size": True}, "so that `auto_find_batch_size` would be ignored"),
     ],
 )
 def test_arguments_that_would_be_ignored_or_do_harm_are_refused(arguments, match, tmp_path):

@@ -119,3 +119,16 @@ def test_two_processes_build_one_index_with_the_example(answering_bart, tokenize
     index = ReCrossPipeline.from_pretrained(tmp_path / "pipeline").index
     expected = MeanPooledEncoder(answering_bart, tokenizer).encode(examples["input"][:])
     np.testing.assert_allclose(index.faiss_index.reconstruct_n(0, 48), expected, atol=1e-5)
+
+
+def test_two_processes_share_an_epoch_and_resume_within_the_second(tmp_path):
+    launch(Path(__file__).with_name("distributed_training_script.py"), tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results) == {"random", "budget"}
+    for name, found in results.items():
+        assert len(set(found["batches"])) == 1, name
+        assert found["steps"] == 2 * -(-found["batches"][0] // 2), name
+        assert found["steps"] >= 6, name
+        assert found["same"], name
+    assert sum(results["budget"]["rows"]) == 48
+    assert results["random"]["rows"] == [25, 25]  # even: two rows come twice

@@ -51,22 +51,23 @@ def folder(tmp_path_factory, tokenizer, examples):
 
 
 @pytest.fixture(scope="module")
-def upstream_model(folder):
-    run(
+def upstream_run(folder):
+    """The folder of an upstream model trained by a recipe, and what was printed."""
+    recipe = {"model_name_or_path": "bart", "columns": ["references=outputs"], "max_steps": 3, "learning_rate": 1e-2}
+    (folder / "recipe.yaml").write_text(json.dumps(recipe | {"token_budget": 400, "mixing_temperature": 2.0}))
+    output = run(
         folder,
         "train_upstream.py",
-        *(
-            "--train_files",
-            "upstream/*/train.parquet",
-            "--eval_files",
-            "upstream/sum",
-            "--columns",
-            "references=outputs",
-        ),
-        *("--model_name_or_path", "bart", "--output_dir", "bart0", "--max_steps", 20, "--learning_rate", 1e-2),
-        *("--max_examples_per_task", 10, "--per_device_train_batch_size", 16, "--max_target_length", 8, *FAST),
+        *("--config", "recipe.yaml", "--train_files", "upstream/*/train.parquet", "--eval_files", "upstream/sum"),
+        *("upstream/colour", "--max_eval_examples_per_task", 5, "--output_dir", "bart0", "--max_steps", 20),
+        *("--max_examples_per_task", 10, "--max_target_length", 8, *FAST[:-1], "steps", "--save_steps", 19),
     )
-    return folder / "bart0"
+    return folder / "bart0", output
+
+
+@pytest.fixture(scope="module")
+def upstream_model(upstream_run):
+    return upstream_run[0]
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +82,48 @@ def pipeline_folder(folder, upstream_model):
     return folder / "pipeline"
 
 
-def test_an_upstream_model_is_trained_from_a_pretrained_one(folder, upstream_model, tokenizer):
-    metrics = json.loads((upstream_model / "eval_results.json").read_text())
-    assert {"eval_loss", "eval_soft_em", "eval_exact_match"} <= set(metrics)
+def test_an_upstream_model_is_trained_from_a_pretrained_one_by_a_recipe(folder, upstream_run, tokenizer):
+    upstream_model, output = upstream_run
+    results = json.loads((upstream_model / "eval_results.json").read_text())
+    assert set(results) == {"eval_loss", "eval_soft_em", "eval_exact_match", "tasks"}
+    assert list(results["tasks"]) == ["colour", "sum"]
+    for found in results["tasks"].values():
+        assert found["n"] == 5
+        assert 0 <= found["exact_match"] <= found["soft_em"] <= 100
+    losses = [found["loss"] for found in results["tasks"].values()]
+    assert results["eval_loss"] == pytest.approx(sum(losses) / 2)
+    assert results["eval_loss"] < 5.0  # 6.7 before
+    assert [
+        line.split()[0] for line in output.splitlines() if line.startswith(("task ", "colour ", "sum ", "mean "))
+    ] == [
+        "task",
+        "colour",
+        "sum",
+        "mean",
+    ]
+    settings = json.loads((upstream_model / "training_args.json").read_text())
+    assert (settings["max_steps"], settings["token_budget"], settings["learning_rate"]) == (20, 400, 1e-2)
     model = AutoModelForSeq2SeqLM.from_pretrained(upstream_model)
     assert len(AutoTokenizer.from_pretrained(upstream_model)) == len(tokenizer)
     before = AutoModelForSeq2SeqLM.from_pretrained(folder / "bart").state_dict()
     assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert metrics["eval_loss"] < 5.0  # 6.7 before
+
+
+def test_an_upstream_run_resumes_from_its_last_checkpoint(folder, upstream_model):
+    shutil.copytree(upstream_model, folder / "again")
+    shutil.rmtree(folder / "again" / "checkpoint-20", ignore_errors=True)
+    (folder / "again" / "model.safetensors").unlink()
+    line = ["--config", "recipe.yaml", "--train_files", "upstream/*/train.parquet", "--max_examples_per_task", 10]
+    line += ["--max_target_length", 8, "--max_steps", 20, *FAST, "--resume_from_checkpoint", "true", "--output_dir"]
+    run(folder, "train_upstream.py", *line, "again")
+    resumed, unbroken = (
+        AutoModelForSeq2SeqLM.from_pretrained(path).state_dict() for path in (folder / "again", upstream_model)
+    )
+    assert all(torch.equal(value, unbroken[name]) for name, value in resumed.items())
+    with pytest.raises(
+        AssertionError, match=r"No checkpoint to resume from in elsewhere: expected a checkpoint-\* folder"
+    ):
+        run(folder, "train_upstream.py", *line, "elsewhere")
 
 
 def test_a_decoder_only_model_is_trained_indexed_and_adapted(folder):
@@ -330,7 +365,9 @@ def test_upstream_data_is_prepared(folder, tmp_path):
         *("--tasks", "tasks.yaml", "--output_dir", "upstream", "--skip_failed_tasks", "--num_proc", 2),
     )
     assert "Left out: gone: Task gone: No file at gone.csv" in output
-    assert "54 training examples of 1 tasks in upstream, compared with 1 target texts" in output.replace("53 tr", "54 tr")
+    assert "54 training examples of 1 tasks in upstream, compared with 1 target texts" in output.replace(
+        "53 tr", "54 tr"
+    )
     examples = load_examples(tmp_path / "upstream" / "tickets" / "train-*.parquet")
     assert "Parcel 7 is lost. Which desk?" not in examples["input"][:]
     assert "Bill 7 is wrong. Which desk?" in [
@@ -341,7 +378,14 @@ def test_upstream_data_is_prepared(folder, tmp_path):
     output = run(
         folder,
         "prepare_upstream.py",
-        *("--files", "upstream/*/train.parquet", "--columns", "references=outputs", "--output_dir", tmp_path / "plain"),
+        *(
+            "--files",
+            "upstream/*/train.parquet",
+            "--columns",
+            "references=outputs",
+            "--output_dir",
+            tmp_path / "plain",
+        ),
         *("--only", "sum", "colour", "--max_dev_examples_per_task", 2),
     )
     assert "of 2 tasks in" in output

@@ -1,18 +1,21 @@
 import copy
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from accelerate.state import AcceleratorState
 from datasets import Dataset
-from transformers import Seq2SeqTrainingArguments, TrainerCallback
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
 
-from recross_hf import ExampleTrainer, ExampleTrainingArguments, load_examples
+from recross_hf import ExampleTrainer, ExampleTrainingArguments, examples_by_task, load_examples
 from recross_hf.architectures import ExampleCollator
 from recross_hf.generation import generate_texts
 from recross_hf.soft_em import score
 from recross_hf.tokenized import TokenizedExamples
+from recross_hf.trainer import checkpoint_to_resume
 
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 
@@ -289,3 +292,292 @@ def test_compute_metrics_sees_the_order_of_the_data_set(bart, tokenizer, example
     metrics = trainer.evaluate(examples)
     assert metrics["eval_rows"] == len(examples)
     assert [text.strip() for text in seen] == [references[0] for references in examples["references"]]
+
+
+# ---- mixtures and token budgets ------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+class Batches(TrainerCallback):
+    """Keeps what the model is trained on, by step, and may end the run in the midst of it."""
+
+    def __init__(self, kill_after: int | None = None) -> None:
+        self.seen: list[list[list[int]]] = []
+        self.kill_after = kill_after
+
+    def watch(self, trainer: ExampleTrainer) -> None:
+        step = trainer.training_step
+
+        def watched(model, inputs, *args, **kwargs):
+            self.seen.append(inputs["input_ids"].tolist())
+            return step(model, inputs, *args, **kwargs)
+
+        trainer.training_step = watched
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.kill_after:
+            raise Killed
+
+
+def uneven(examples: Dataset) -> Dataset:
+    """Of four tasks 2, 4, 8 and 12 examples, with inputs of all lengths."""
+    rows = [row for row in range(48) if row % 12 < (2, 4, 8, 12)[row // 12]]
+    return examples.select(rows).map(
+        lambda row, number: {"input": row["input"] + " so" * (number % 5)}, with_indices=True
+    )
+
+
+MIXTURES = {
+    "random": {"per_device_train_batch_size": 4},
+    "budget": {"token_budget": 150},
+    "budget, mixed": {"token_budget": 150, "mixing_temperature": 2.0, "max_examples_per_task": 6},
+    "mixed": {"per_device_train_batch_size": 4, "max_examples_per_task": 3},
+}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("settings", MIXTURES.values(), ids=MIXTURES)
+def test_a_killed_run_resumes_to_the_same_weights(settings, accumulation, bart, make_trainer, examples, tmp_path):
+    train = uneven(examples)
+
+    def make(callback: Batches) -> ExampleTrainer:
+        trainer = make_trainer(
+            copy.deepcopy(bart),  # with dropout, so that random states count
+            train_dataset=train,
+            callbacks=[callback],
+            max_steps=-1,
+            num_train_epochs=2,
+            gradient_accumulation_steps=accumulation,
+            learning_rate=1e-2,
+            save_strategy="steps",
+            save_steps=1,
+            save_total_limit=1,
+            **settings,
+        )
+        callback.watch(trainer)
+        return trainer
+
+    whole = Batches()
+    unbroken = make(whole)
+    unbroken.train()
+    steps_an_epoch = unbroken.state.max_steps // 2
+    assert steps_an_epoch >= 2
+    assert len(whole.seen) == 2 * len(unbroken.get_train_dataloader())
+    for killed_after in (1, steps_an_epoch, steps_an_epoch + 1):
+        shutil.rmtree(tmp_path / "out")
+        with pytest.raises(Killed):
+            make(Batches(killed_after + 1)).train()
+        assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == [f"checkpoint-{killed_after}"]
+        rest = Batches()
+        resumed = make(rest)
+        resumed.train(resume_from_checkpoint="true")
+        assert same(weights(resumed.model), weights(unbroken.model))
+        assert rest.seen == whole.seen[-len(rest.seen) :]
+        assert len(rest.seen) < len(whole.seen)
+
+
+def test_steps_keep_to_the_token_budget_and_an_epoch_has_every_example(bart, make_trainer, examples):
+    train, batches = uneven(examples), Batches()
+    trainer = make_trainer(
+        copy.deepcopy(bart), train_dataset=train, max_steps=-1, num_train_epochs=3, token_budget=150
+    )
+    batches.watch(trainer)
+    output = trainer.train()
+    an_epoch = len(trainer.get_train_dataloader())
+    assert output.global_step == trainer.state.max_steps == len(batches.seen) == 3 * an_epoch
+    everything = sorted(trainer.train_dataset[row]["input_ids"] for row in range(26))
+    pad = trainer.processing_class.pad_token_id
+    orders = []
+    for epoch in range(3):
+        part = batches.seen[epoch * an_epoch : (epoch + 1) * an_epoch]
+        rows = [[token for token in row if token != pad] for batch in part for row in batch]
+        assert sorted(rows) == everything
+        orders.append(rows)
+        longest = [len(batch[0]) for batch in part]
+        assert longest[0] >= max(longest) - 2  # but for the answers
+    assert orders[0] != orders[1] != orders[2]
+    assert max(len(batch) * len(batch[0]) for batch in batches.seen) < 150
+    # The samples that `Trainer` says it trained on.
+    assert output.metrics["train_samples_per_second"] * output.metrics["train_runtime"] == pytest.approx(78, rel=0.1)
+
+
+def test_steps_that_are_given_go_through_as_many_epochs_as_they_need(bart, make_trainer, examples):
+    trainer = make_trainer(
+        copy.deepcopy(bart),
+        train_dataset=uneven(examples),
+        max_steps=7,
+        gradient_accumulation_steps=2,
+        mixing_temperature=3.0,
+        max_examples_per_task=5,
+        per_device_train_batch_size=4,
+    )
+    trainer.train()
+    # 2 + 4 + 5 + 5 examples make 4 batches, 2 steps an epoch.
+    assert (trainer.state.global_step, trainer.state.epoch, trainer.state.num_train_epochs) == (7, 3.5, 4)
+
+
+def test_a_mixture_has_the_tasks_that_were_asked_for(bart, make_trainer, examples):
+    train = uneven(examples)
+    trainer = make_trainer(
+        copy.deepcopy(bart), train_dataset=train, mixing_temperature=1e9, per_device_train_batch_size=5
+    )
+    sampler = trainer.get_train_dataloader().batch_sampler
+    tasks = [train[row]["task"] for batch in sampler for row in batch]
+    assert {task: tasks.count(task) for task in tiny.TASKS} == dict(zip(tiny.TASKS, (6, 6, 7, 7), strict=True))
+
+
+def test_examples_with_long_answers_are_left_out_of_training_alone(bart, make_trainer, tokenizer, examples, caplog):
+    longest = len(tokenizer("white")["input_ids"])
+    answers = [row["references"][0] for row in examples]
+    kept = [answer for answer in answers if len(tokenizer(answer)["input_ids"]) <= longest]
+    assert 0 < len(kept) < 48
+    trainer = make_trainer(
+        copy.deepcopy(bart), train_dataset=examples, max_target_length=longest, drop_long_targets=True
+    )
+    labels = [tokenizer.decode(item["labels"], skip_special_tokens=True) for item in trainer.train_dataset]
+    assert labels == kept
+    assert f"Left out {48 - len(kept)} of 48 examples" in caplog.text
+    assert len(trainer.predict(examples).predictions) == 48
+
+
+def test_lengths_are_padded_to_a_multiple_and_never_beyond_what_the_model_takes(bart, make_trainer, examples):
+    long = examples.select(range(4)).map(lambda row: {"input": row["input"] + " so" * 100})
+    trainer = make_trainer(copy.deepcopy(bart), train_dataset=long, pad_to_multiple_of=48, eval_dataset=long)
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(4)])
+    assert batch["input_ids"].shape == (4, 96)  # of 128 positions
+    assert batch["labels"].shape == (4, 48)
+    trainer.train()
+    plain = make_trainer(copy.deepcopy(bart), max_input_length=96).evaluate(long)
+    padded = make_trainer(copy.deepcopy(bart), max_input_length=96, pad_to_multiple_of=32).evaluate(long)
+    assert padded["eval_loss"] == pytest.approx(plain["eval_loss"], rel=1e-5)
+    with pytest.raises(ValueError, match="`pad_to_multiple_of` to be no more than the model takes, found 129 tokens"):
+        make_trainer(copy.deepcopy(bart), train_dataset=long, pad_to_multiple_of=129)
+
+
+@pytest.mark.parametrize("build", [tiny.bart, tiny.t5])
+def test_activation_checkpointing_changes_no_loss(build, make_trainer, tokenizer, examples):
+    losses, norms = [], []
+    for checkpointing in (False, True):
+        trainer = make_trainer(
+            build(tokenizer),
+            train_dataset=uneven(examples),
+            token_budget=200,
+            max_steps=4,
+            learning_rate=1e-3,
+            activation_checkpointing=checkpointing,
+        )
+        trainer.train()
+        assert trainer.model.is_activation_checkpointing == checkpointing
+        losses.append(logged(trainer, "loss"))
+        norms.append(logged(trainer, "grad_norm"))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+
+
+@pytest.fixture
+def own_precision(monkeypatch):
+    """A process has one precision, that of its first accelerator."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    yield AcceleratorState._reset_state
+    AcceleratorState._reset_state()
+
+
+def test_half_precision_trains_near_the_full_one(own_precision, bart, make_trainer, examples):
+    losses = []
+    for bf16 in (False, True):
+        own_precision()
+        trainer = make_trainer(
+            copy.deepcopy(bart), train_dataset=uneven(examples), token_budget=200, max_steps=4, bf16=bf16
+        )
+        trainer.train()
+        assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
+        losses.append(logged(trainer, "loss"))
+    assert losses[1] != losses[0]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+# ---- evaluation by task ----------------------------------------------------------------------------------------------------
+
+
+def test_tasks_are_evaluated_one_by_one_and_their_mean_chooses_the_best_checkpoint(
+    answering_bart, make_trainer, examples
+):
+    class Evaluated(TrainerCallback):
+        def __init__(self) -> None:
+            self.found = []
+
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            self.found.append(metrics)
+
+    tasks = examples_by_task(examples, max_examples_per_task=5)
+    tasks["sum"] = tasks["sum"].map(lambda row: {"references": ["qqq"]})
+    trainer = make_trainer(
+        copy.deepcopy(answering_bart),
+        train_dataset=examples,
+        eval_dataset=tasks,
+        callbacks=[evaluated := Evaluated()],
+        max_steps=3,
+        learning_rate=3e-3,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_exact_match",
+        greater_is_better=True,
+    )
+    trainer.train()
+    metrics = trainer.evaluate()
+    for name in ("loss", "soft_em", "exact_match"):
+        of_tasks = [metrics[f"eval_{task}_{name}"] for task in tasks]
+        assert metrics[f"eval_{name}"] == pytest.approx(np.mean(of_tasks))
+        assert len(set(of_tasks)) > 1, name
+    found = [entry["eval_exact_match"] for entry in trainer.state.log_history if "eval_exact_match" in entry]
+    assert trainer.state.best_metric == max(found)
+    assert metrics["eval_exact_match"] == max(found)
+    assert sum("eval_exact_match" in metrics for metrics in evaluated.found) == 4
+
+
+def test_early_stopping_sees_the_mean_of_tasks(bart, make_trainer, examples):
+    trainer = make_trainer(
+        copy.deepcopy(bart),
+        train_dataset=examples,
+        eval_dataset=examples_by_task(examples, max_examples_per_task=2),
+        callbacks=[EarlyStoppingCallback(early_stopping_patience=1)],
+        max_steps=9,
+        learning_rate=0.0,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+# ---- resuming --------------------------------------------------------------------------------------------------------------
+
+
+def test_what_to_resume_from_is_a_folder_or_the_last_one(tmp_path):
+    assert [checkpoint_to_resume(wanted, tmp_path) for wanted in (None, False, "false", "")] == [None] * 4
+    for wanted in (True, "true", "True"):
+        with pytest.raises(
+            ValueError, match=r"No checkpoint to resume from in .*: expected a checkpoint-\* folder. Leave"
+        ):
+            checkpoint_to_resume(wanted, tmp_path)
+    with pytest.raises(ValueError, match=r"No checkpoint to resume from in .*/none: expected a checkpoint-\* folder"):
+        checkpoint_to_resume(True, tmp_path / "none")
+    with pytest.raises(
+        ValueError, match=r"from in elsewhere: expected a folder with trainer_state.json, or 'true' for"
+    ):
+        checkpoint_to_resume("elsewhere", tmp_path)
+    for step in (2, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    assert checkpoint_to_resume("true", tmp_path) == str(tmp_path / "checkpoint-10")
+    assert checkpoint_to_resume(str(tmp_path / "checkpoint-2"), tmp_path) == str(tmp_path / "checkpoint-2")

@@ -18,6 +18,7 @@ _MODULE_OF = {
     "RerankerTrainingArguments": "arguments",
     "SupervisionArguments": "arguments",
     "TargetTexts": "contamination",
+    "examples_by_task": "data",
     "load_examples": "data",
     "load_queries": "data",
     "Encoder": "encoder",
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     )
     from .contamination import TargetTexts
     from .cross_encoder import CrossEncoderReranker
-    from .data import load_examples, load_queries
+    from .data import examples_by_task, load_examples, load_queries
     from .encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .index import UpstreamIndex
     from .mixture import prepare_mixture

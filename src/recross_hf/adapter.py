@@ -14,7 +14,7 @@ import numpy as np
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from transformers.trainer_utils import TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import TrainOutput
 
 from .architectures import architecture_of
 from .arguments import AdaptationArguments
@@ -24,7 +24,7 @@ from .files import write_parquet
 from .reranker import Reranker
 from .retriever import RandomRetriever, Retriever
 from .selection import SELECTIONS
-from .trainer import ExampleTrainer
+from .trainer import ExampleTrainer, checkpoint_to_resume
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -165,12 +165,13 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
 
         A checkpoint holds the retrieved examples, and a resumed run trains on those.
         """
-        if resume_from_checkpoint:
-            self.retrieved = self._retrieved_of(resume_from_checkpoint)
+        checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
+        if checkpoint is not None:
+            self.retrieved = self._retrieved_of(checkpoint)
         elif self.retrieved is None:
             self.retrieve()
-        self.train_dataset = self.tokenize(self.retrieved)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        self.train_dataset = self.tokenize_for_training(self.retrieved)
+        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def evaluate(
         self,
@@ -184,19 +185,15 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         if f"{metric_key_prefix}_soft_em" in metrics:
             if isinstance(eval_dataset, str):
                 eval_dataset = self.eval_dataset[eval_dataset]
+            evaluated = self.eval_dataset if eval_dataset is None else eval_dataset
             self.scores[metric_key_prefix] = {
                 "soft_em": metrics[f"{metric_key_prefix}_soft_em"],
                 "exact_match": metrics[f"{metric_key_prefix}_exact_match"],
-                "n": len(self.eval_dataset if eval_dataset is None else eval_dataset),
+                "n": sum(map(len, evaluated.values())) if isinstance(evaluated, dict) else len(evaluated),
             }
         return metrics
 
-    def _retrieved_of(self, checkpoint: str | bool) -> Dataset:
-        folder = get_last_checkpoint(self.args.output_dir) if checkpoint is True else checkpoint
-        if folder is None:
-            raise ValueError(
-                f"No checkpoint to resume from in {self.args.output_dir}: expected a checkpoint-* folder."
-            )
+    def _retrieved_of(self, folder: str) -> Dataset:
         path = Path(folder) / RETRIEVED_FILE
         if not path.is_file():
             raise FileNotFoundError(

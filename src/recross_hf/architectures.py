@@ -68,7 +68,11 @@ class Architecture(ABC):
 
     @abstractmethod
     def collator(
-        self, processing_class: PreTrainedTokenizerBase, model: PreTrainedModel
+        self,
+        processing_class: PreTrainedTokenizerBase,
+        model: PreTrainedModel,
+        *,
+        pad_to_multiple_of: int | None = None,
     ) -> Callable[[list[dict[str, Any]]], Batch]:
         """Makes training batches of items with `input_ids` and, if they are labelled, `labels`."""
 
@@ -117,8 +121,14 @@ tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)"""
     def answer_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
         return processing_class(text_target=list(texts), truncation=True, max_length=max_length)["input_ids"]
 
-    def collator(self, processing_class: PreTrainedTokenizerBase, model: PreTrainedModel) -> ExampleCollator:
-        return ExampleCollator(processing_class, model=model)
+    def collator(
+        self,
+        processing_class: PreTrainedTokenizerBase,
+        model: PreTrainedModel,
+        *,
+        pad_to_multiple_of: int | None = None,
+    ) -> ExampleCollator:
+        return ExampleCollator(processing_class, model=model, pad_to_multiple_of=pad_to_multiple_of)
 
     def padding_side(self, processing_class: PreTrainedTokenizerBase) -> str:
         return processing_class.padding_side
@@ -198,8 +208,14 @@ tokenizer.decode(model.generate(input_ids=ids)[0, ids.shape[1] :], skip_special_
         token_ids = processing_class(texts, **settings)["input_ids"]
         return [ids[:-1] if ids and ids[-1] == end else ids for ids in token_ids]
 
-    def collator(self, processing_class: PreTrainedTokenizerBase, model: PreTrainedModel) -> CausalCollator:
-        return CausalCollator(processing_class)
+    def collator(
+        self,
+        processing_class: PreTrainedTokenizerBase,
+        model: PreTrainedModel,
+        *,
+        pad_to_multiple_of: int | None = None,
+    ) -> CausalCollator:
+        return CausalCollator(processing_class, pad_to_multiple_of=pad_to_multiple_of)
 
     def padding_side(self, processing_class: PreTrainedTokenizerBase) -> str:
         return "left"  # so that all answers begin right after their prompts
@@ -232,10 +248,19 @@ class ExampleCollator(DataCollatorForSeq2Seq):
 class CausalCollator:
     """Joins each prompt and its answer, and pads on the right; the answers alone, with their end tokens, are targets."""
 
-    def __init__(self, processing_class: PreTrainedTokenizerBase) -> None:
+    def __init__(self, processing_class: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None) -> None:
         self.pad = pad_token_id(processing_class)
+        self.pad_to_multiple_of = pad_to_multiple_of or 1
 
     def __call__(self, features: list[dict[str, Any]]) -> Batch:
+        batch = self._joined(features)
+        missing = -batch["input_ids"].shape[1] % self.pad_to_multiple_of
+        fill = {"input_ids": self.pad, "attention_mask": 0, "labels": -100}
+        return {
+            name: torch.nn.functional.pad(values, (0, missing), value=fill[name]) for name, values in batch.items()
+        }
+
+    def _joined(self, features: list[dict[str, Any]]) -> Batch:
         prompts = [torch.as_tensor(feature["input_ids"], dtype=torch.long) for feature in features]
         if "labels" not in features[0]:
             return padded(prompts, self.pad)

@@ -14,7 +14,8 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
     """Arguments of [`ExampleTrainer`]: those of any `Seq2SeqTrainer`, and how text becomes tokens.
 
     Raises:
-        ValueError: a length is not positive, or no text would be generated to score (`predict_with_generate=False`).
+        ValueError: a length or a number is too small, arguments contradict one another, or no text would be generated to
+            score (`predict_with_generate=False`).
     """
 
     predict_with_generate: bool = field(
@@ -33,12 +34,54 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
             "Long answers then weigh more."
         },
     )
+    token_budget: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens a step and device, input and answer, padding included, in place of `per_device_train_batch_size`: "
+            "batches are made of examples of like lengths, and each step counts alike, however many they are."
+        },
+    )
+    mixing_temperature: float = field(
+        default=1.0,
+        metadata={
+            "help": "T: tasks are mixed in proportion to size ** (1 / T). 1: in proportion to size, each example once an epoch; "
+            "larger: more evenly, small tasks several times and large ones in part, others each epoch."
+        },
+    )
+    max_examples_per_task: int | None = field(
+        default=None,
+        metadata={
+            "help": "K: the size of a larger task counts as so much, and an epoch takes so many of it, others each time."
+        },
+    )
+    drop_long_targets: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave examples out of training whose answer exceeds `max_target_length`, in place of cutting it."
+        },
+    )
+    pad_to_multiple_of: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pad inputs and answers to a multiple of so many tokens: 8 suits tensor cores, 64 leaves `torch_compile` few "
+            "shapes."
+        },
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("max_input_length", "max_target_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1 token, found {getattr(self, name)}.")
+        for name in ("token_budget", "max_examples_per_task", "pad_to_multiple_of"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, found {getattr(self, name)}.")
+        if not self.mixing_temperature >= 1:
+            raise ValueError(
+                f"`mixing_temperature` must be at least 1, in proportion to size, found {self.mixing_temperature}."
+            )
+        if self.mixes:
+            self._refuse_other_batches()
         for name in ("bf16_full_eval", "fp16_full_eval"):
             if getattr(self, name):
                 raise ValueError(
@@ -54,6 +97,26 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
             raise ValueError(
                 "`predict_with_generate` must be True: SoftEM and exact match are computed from generated text. "
                 "To skip scoring, leave `eval_strategy` at 'no' and do not call `evaluate`."
+            )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether batches come from a [`MixtureBatchSampler`] and not from the sampler of the base class."""
+        limited = self.token_budget is not None or self.max_examples_per_task is not None
+        return limited or self.mixing_temperature != 1
+
+    def _refuse_other_batches(self) -> None:
+        others = {
+            "train_sampling_strategy": self.train_sampling_strategy != "random",
+            "dataloader_drop_last": self.dataloader_drop_last,
+            "accelerator_config.split_batches": self.accelerator_config.split_batches,
+            "accelerator_config.dispatch_batches": self.accelerator_config.dispatch_batches,
+            "auto_find_batch_size": self.auto_find_batch_size and self.token_budget is not None,
+        }
+        if found := [name for name, is_set in others.items() if is_set]:
+            raise ValueError(
+                "`token_budget`, `mixing_temperature` and `max_examples_per_task` make batches of their own, so that "
+                f"`{'`, `'.join(found)}` would be ignored. Leave one or the other at its default."
             )
 
 

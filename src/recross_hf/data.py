@@ -113,6 +113,20 @@ def _from_inputs(inputs: Sequence[Any]) -> Dataset:
     return Dataset.from_dict({"input": list(inputs)}, features=Features({"input": Value("string")}))
 
 
+def examples_by_task(
+    examples: Dataset, *, max_examples_per_task: int | None = None, seed: int = 0
+) -> dict[str, Dataset]:
+    """Splits examples by task, in alphabetical order; of a larger task `max_examples_per_task` are drawn, always the same."""
+    tasks = np.array(examples["task"][:], dtype=object)
+    found = {}
+    for task in sorted(set(tasks)):
+        rows = np.flatnonzero(tasks == task)
+        if max_examples_per_task is not None and len(rows) > max_examples_per_task:
+            rows = np.sort(np.random.default_rng(seed).permutation(rows)[:max_examples_per_task])
+        found[task] = take_rows(examples, rows)
+    return found
+
+
 def take_rows(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> Dataset:
     """Some rows as a `Dataset` in memory; `Dataset.select` refuses a data set that has an index."""
     table = dataset.with_format("arrow")[np.asarray(rows, dtype=np.int64)]

@@ -159,12 +159,14 @@ class GroupTrainer:
 
     def tokenize(self, examples: Dataset) -> list[Batch]:
         """Examples as token ids, to be chosen for groups; with a frozen encoder also its outputs `[length, d]`."""
-        tokenized = TokenizedExamples(
-            examples,
-            self.processing_class,
-            min(self.args.max_input_length, longest_input(self.model.get_encoder(), self.processing_class)),
-            self.args.max_target_length,
-        ).items
+        tokenized = [
+            *TokenizedExamples(
+                examples,
+                self.processing_class,
+                min(self.args.max_input_length, longest_input(self.model.get_encoder(), self.processing_class)),
+                self.args.max_target_length,
+            )
+        ]
         if self.encoder_is_frozen:
             for rows in token_budget_batches([len(item["input_ids"]) for item in tokenized], self.token_budget):
                 hidden = self._encode(self._padded([tokenized[row] for row in rows]))

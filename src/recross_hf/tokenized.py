@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import logging
+from array import array
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from .architectures import SEQUENCE_TO_SEQUENCE, Architecture
 
+logger = logging.getLogger(__name__)
+
+TEXTS_A_CALL = 1000
+
 
 class TokenizedExamples(torch.utils.data.Dataset):
-    """Examples as token ids, tokenised once; `references` and `order` (row of each item) stay beside them.
+    """Examples as token ids, tokenised once and kept in flat arrays, four bytes a token.
 
     Training uses the first reference as the target.
+
+    Args:
+        examples: examples of the schema; without `references` the items have no labels.
+        processing_class: the model's tokenizer.
+        max_input_length: inputs are cut to so many tokens.
+        max_target_length: answers are cut to so many tokens.
+        architecture: how the model's kind reads inputs and writes answers.
+        longest_first: items by falling length of the input.
+        drop_long_targets: leave examples out, with a warning, whose answer would be cut.
+
+    Attributes:
+        order: the row of each item in `examples`: int64 `[n]`.
+        input_lengths, target_lengths: tokens of each item, after cutting: int64 `[n]`.
+        tasks: number of each item's task: int32 `[n]`, its name being at that place of `task_names`; None without tasks.
+
+    Raises:
+        ValueError: no example has an answer short enough (`drop_long_targets`).
     """
 
     def __init__(
@@ -24,24 +50,77 @@ class TokenizedExamples(torch.utils.data.Dataset):
         *,
         architecture: Architecture = SEQUENCE_TO_SEQUENCE,
         longest_first: bool = False,
+        drop_long_targets: bool = False,
     ) -> None:
-        input_ids = architecture.prompt_ids(processing_class, examples["input"][:], max_input_length)
-        references = examples["references"][:] if "references" in examples.column_names else None
-        labels = None
-        if references is not None:
-            targets = [accepted[0] for accepted in references]
-            labels = architecture.answer_ids(processing_class, targets, max_target_length)
-        rows = range(len(examples))
+        labelled = "references" in examples.column_names
+        inputs, targets = TokenIds(), TokenIds()
+        rows, tasks, number_of = array("q"), array("i"), {}
+        wanted = [name for name in ("input", "references", "task") if name in examples.column_names]
+        columns = examples.select_columns(wanted)
+        for start in range(0, len(columns), TEXTS_A_CALL):
+            texts = columns[start : start + TEXTS_A_CALL]
+            kept = range(len(texts["input"]))
+            if labelled:
+                answers = [accepted[0] for accepted in texts["references"]]
+                # One token more than is kept shows which answers would be cut.
+                labels = architecture.answer_ids(processing_class, answers, max_target_length + drop_long_targets)
+                if drop_long_targets:
+                    kept = [place for place in kept if len(labels[place]) <= max_target_length]
+                targets.extend(labels[place] for place in kept)
+            if kept:
+                asked = [texts["input"][place] for place in kept]
+                inputs.extend(architecture.prompt_ids(processing_class, asked, max_input_length))
+            rows.extend(start + place for place in kept)
+            if "task" in texts:
+                tasks.extend(number_of.setdefault(texts["task"][place], len(number_of)) for place in kept)
+        if dropped := len(examples) - len(rows):
+            what = f"{dropped} of {len(examples)} examples, whose answer has more than {max_target_length} tokens"
+            if not rows:
+                raise ValueError(f"Nothing is left to train on without {what}. Raise `max_target_length`.")
+            logger.warning("Left out %s.", what)
+        lengths = inputs.lengths()
         # Batches of like lengths waste no padding, and the longest come first: what does not fit fails at once.
-        self.order = sorted(rows, key=lambda row: -len(input_ids[row])) if longest_first else list(rows)
-        self.items = [
-            {"input_ids": input_ids[row]} | ({"labels": labels[row]} if labels is not None else {})
-            for row in self.order
-        ]
-        self.references = [references[row] for row in self.order] if references is not None else None
+        self._places = np.argsort(-lengths, kind="stable") if longest_first else np.arange(len(lengths))
+        self._inputs, self._targets = inputs, targets if labelled else None
+        self._references = examples.select_columns("references") if labelled else None
+        self.order = np.array(rows, dtype=np.int64)[self._places]
+        self.input_lengths = lengths[self._places]
+        self.target_lengths = targets.lengths()[self._places] if labelled else np.zeros_like(self.input_lengths)
+        self.tasks = np.array(tasks, dtype=np.int32)[self._places] if number_of else None
+        self.task_names = list(number_of)
+
+    @property
+    def references(self) -> list[list[str]] | None:
+        """All accepted answers of each item; None where there are none."""
+        if self._references is None:
+            return None
+        references = self._references["references"][:]
+        return [references[row] for row in self.order]
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.order)
 
     def __getitem__(self, item: int) -> dict[str, list[int]]:
-        return self.items[item]
+        place = self._places[item]
+        labels = {"labels": self._targets[place]} if self._targets is not None else {}
+        return {"input_ids": self._inputs[place]} | labels
+
+
+class TokenIds:
+    """Lists of token ids one after another in one array of four bytes a token."""
+
+    def __init__(self) -> None:
+        self._flat, self._starts = array("i"), array("q", [0])
+
+    def extend(self, lists: Iterable[Sequence[int]]) -> None:
+        """Appends lists of token ids."""
+        for ids in lists:
+            self._flat.extend(ids)
+            self._starts.append(len(self._flat))
+
+    def lengths(self) -> np.ndarray:
+        """Length of each list: int64 `[n]`."""
+        return np.diff(np.array(self._starts, dtype=np.int64))
+
+    def __getitem__(self, place: int) -> list[int]:
+        return self._flat[self._starts[place] : self._starts[place + 1]].tolist()

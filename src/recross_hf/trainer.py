@@ -8,14 +8,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
-from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput, enable_full_determinism, set_seed
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import (
+    EvalLoopOutput,
+    EvalPrediction,
+    TrainOutput,
+    enable_full_determinism,
+    get_last_checkpoint,
+    set_seed,
+)
 
 from .architectures import architecture_of, pad_token_id, unwrapped
 from .arguments import ExampleTrainingArguments
 from .files import write_json
+from .mixing import MixtureBatchSampler
 from .soft_em import score
 from .tokenized import TokenizedExamples
 
@@ -34,7 +43,8 @@ class ExampleTrainer(Seq2SeqTrainer):
             the input and a line break, see [`architectures.DecoderOnly`].
         args: an [`ExampleTrainingArguments`].
         train_dataset: examples to train on ([`load_examples`]).
-        eval_dataset: examples to evaluate on; without `references` there is nothing to score, only to predict.
+        eval_dataset: examples to evaluate on, or a dictionary of them by task ([`examples_by_task`]); without `references` there is
+            nothing to score, only to predict.
         processing_class: the model's tokenizer.
         kwargs: what [`Seq2SeqTrainer`] takes: `callbacks`, `optimizers`, `compute_metrics`, ...
     """
@@ -69,25 +79,43 @@ class ExampleTrainer(Seq2SeqTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=self.architecture.collator(processing_class, unwrapped(model)),
+            data_collator=self.architecture.collator(
+                processing_class, unwrapped(model), pad_to_multiple_of=args.pad_to_multiple_of
+            ),
             processing_class=processing_class,
             eval_dataset=eval_dataset,
             **kwargs,
         )
         self._set_generation_config()
-        self.train_dataset = self.tokenize(train_dataset) if train_dataset is not None else None
+        self.train_dataset = self.tokenize_for_training(train_dataset) if train_dataset is not None else None
 
-    def tokenize(self, examples: Dataset, *, longest_first: bool = False) -> TokenizedExamples:
-        """Turns examples into token ids, cut to `max_input_length` (or what the model takes) and `max_target_length`."""
+    def tokenize(self, examples: Dataset, **kwargs: Any) -> TokenizedExamples:
+        """Turns examples into token ids, cut to `max_input_length` (or what the model takes) and `max_target_length`.
+
+        Args:
+            kwargs: of [`TokenizedExamples`].
+        """
         longest = self.architecture.longest_prompt(self.model, self.processing_class, self.args.max_target_length)
+        if self.args.pad_to_multiple_of is not None:
+            # Padding must not lead beyond what the model takes.
+            longest -= longest % self.args.pad_to_multiple_of
+            if not longest:
+                raise ValueError(
+                    f"Expected `pad_to_multiple_of` to be no more than the model takes, found "
+                    f"{self.args.pad_to_multiple_of} tokens."
+                )
         return TokenizedExamples(
             examples,
             self.processing_class,
             min(self.args.max_input_length, longest),
             self.args.max_target_length,
             architecture=self.architecture,
-            longest_first=longest_first,
+            **kwargs,
         )
+
+    def tokenize_for_training(self, examples: Dataset) -> TokenizedExamples:
+        """[`tokenize`], without the examples that `drop_long_targets` leaves out."""
+        return self.tokenize(examples, drop_long_targets=self.args.drop_long_targets)
 
     def _set_generation_config(self) -> None:
         # BART stops at 20 tokens unless told otherwise, and each `generate` writes its default of 20 back.
@@ -98,10 +126,19 @@ class ExampleTrainer(Seq2SeqTrainer):
         if self.args.generation_num_beams is not None:
             generation_config.num_beams = self.args.generation_num_beams
 
-    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Trains; the result depends on the seed and not on what was generated or evaluated before."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Trains; the result depends on the seed and not on what was generated or evaluated before.
+
+        Args:
+            resume_from_checkpoint: a checkpoint to continue from, or True (also as text) for the last one in `output_dir`.
+            kwargs: what [`Seq2SeqTrainer.train`] takes.
+
+        Raises:
+            ValueError: there is no such checkpoint.
+        """
+        checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
         enable_full_determinism(self.args.seed) if self.args.full_determinism else set_seed(self.args.seed)
-        return super().train(*args, **kwargs)
+        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def compute_loss(
         self,
@@ -137,6 +174,65 @@ class ExampleTrainer(Seq2SeqTrainer):
         _, generated, _ = super().prediction_step(model, prompts, False, ignore_keys, **gen_kwargs)
         return loss, self.architecture.continuations(generated, prompts["input_ids"]), labels
 
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """A loader over the training examples: as the base class makes it or, where the arguments mix tasks, batches of a mixture."""
+        if self.train_dataset is None or not self.args.mixes:
+            return super().get_train_dataloader()
+        args, examples = self.args, self.train_dataset
+        devices = max(1, args.n_gpu)  # of this process; `DataParallel` would share a batch among them
+        sampler = MixtureBatchSampler(
+            examples.input_lengths,
+            examples.target_lengths,
+            np.zeros(len(examples), dtype=np.int64) if examples.tasks is None else examples.tasks,
+            token_budget=args.token_budget * devices if args.token_budget is not None else None,
+            batch_size=args.train_batch_size,
+            max_examples_per_task=args.max_examples_per_task,
+            temperature=args.mixing_temperature,
+            pad_to_multiple_of=args.pad_to_multiple_of or 1,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            num_processes=self.accelerator.num_processes,
+            process_index=self.accelerator.process_index,
+        )
+        loader = torch.utils.data.DataLoader(
+            examples,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            in_order=args.dataloader_in_order,
+        )
+        # The sampler knows its process already; to accelerate there is but one.
+        return prepare_data_loader(
+            loader,
+            self.accelerator.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            non_blocking=args.accelerator_config.non_blocking,
+        )
+
+    def set_initial_training_values(
+        self, args: ExampleTrainingArguments, dataloader: torch.utils.data.DataLoader
+    ) -> tuple[int, int, int, int, int, int | None, int]:
+        """What the base class counts; of a mixture also the examples, which it would count by the batch size."""
+        values = super().set_initial_training_values(args, dataloader)
+        if not isinstance(dataloader.batch_sampler, MixtureBatchSampler):
+            return values
+        epochs, steps_an_epoch, _, _, _, batches, max_steps = values
+        a_step = dataloader.batch_sampler.num_rows / steps_an_epoch
+        return (
+            epochs,
+            steps_an_epoch,
+            dataloader.batch_sampler.num_rows,
+            round(max_steps * a_step),
+            round(a_step),
+            batches,
+            max_steps,
+        )
+
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> torch.utils.data.DataLoader:
         """A loader over tokenised examples, longest first."""
         if isinstance(eval_dataset, str):
@@ -149,6 +245,30 @@ class ExampleTrainer(Seq2SeqTrainer):
     def get_test_dataloader(self, test_dataset: Dataset) -> torch.utils.data.DataLoader:
         """A loader over tokenised examples, longest first."""
         return super().get_test_dataloader(self.tokenize(test_dataset, longest_first=True))
+
+    def evaluate(
+        self,
+        eval_dataset: str | Dataset | dict[str, Dataset] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+        **gen_kwargs: Any,
+    ) -> dict[str, float]:
+        """Generates answers and scores them: `{prefix}_soft_em`, `{prefix}_exact_match` in percent, `{prefix}_loss`.
+
+        Of a dictionary of tasks, each task's metrics are `{prefix}_{task}_...`, and those of the tasks' unweighted mean `{prefix}_...`.
+        """
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
+        tasks = self.eval_dataset if eval_dataset is None else eval_dataset
+        if not isinstance(tasks, dict):
+            return metrics
+        mean = {}
+        for name in ("loss", "soft_em", "exact_match"):
+            found = [metrics.get(f"{metric_key_prefix}_{task}_{name}") for task in tasks]
+            if found and None not in found:
+                mean[f"{metric_key_prefix}_{name}"] = float(np.mean(found))
+        self.log(dict(mean))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, mean)
+        return metrics | mean
 
     def evaluation_loop(
         self,
@@ -197,3 +317,27 @@ class ExampleTrainer(Seq2SeqTrainer):
         """Token ids `[n, length]`, padded with -100, to texts."""
         token_ids = np.where(predictions < 0, pad_token_id(self.processing_class), predictions)
         return [text.strip() for text in self.processing_class.batch_decode(token_ids, skip_special_tokens=True)]
+
+
+def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> str | None:
+    """The checkpoint folder that `resume_from_checkpoint` means: a folder, or the last one in `output_dir` for True and "true".
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(wanted, str) and wanted.lower() in ("true", "false"):
+        wanted = wanted.lower() == "true"
+    if not wanted:
+        return None
+    remedy = "Leave `resume_from_checkpoint` out to begin anew."
+    if wanted is True:
+        folder = get_last_checkpoint(str(output_dir)) if Path(output_dir).is_dir() else None
+        if folder is None:
+            raise ValueError(f"No checkpoint to resume from in {output_dir}: expected a checkpoint-* folder. {remedy}")
+        return folder
+    if not (Path(wanted) / TRAINER_STATE_NAME).is_file():
+        raise ValueError(
+            f"No checkpoint to resume from in {wanted}: expected a folder with {TRAINER_STATE_NAME}, or 'true' for "
+            f"the last one in {output_dir}. {remedy}"
+        )
+    return wanted

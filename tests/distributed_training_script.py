@@ -1,0 +1,62 @@
+"""Trains in two processes, unbroken and from a checkpoint; run by `test_distributed.py`."""
+
+import json
+import sys
+from pathlib import Path
+
+import tiny
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from recross_hf import ExampleTrainer, ExampleTrainingArguments
+
+SETTINGS = {"random": {"per_device_train_batch_size": 5}, "budget": {"token_budget": 160, "mixing_temperature": 1.5}}
+
+
+def train(folder: Path, settings: dict, resume_from: str | None = None) -> ExampleTrainer:
+    tokenizer = tiny.tokenizer()
+    args = ExampleTrainingArguments(
+        output_dir=str(folder),
+        use_cpu=True,
+        disable_tqdm=True,
+        num_train_epochs=2,
+        gradient_accumulation_steps=2,
+        learning_rate=1e-2,
+        save_strategy="steps",
+        save_steps=1,
+        max_target_length=8,
+        **settings,
+    )
+    trainer = ExampleTrainer(tiny.bart(tokenizer), args, train_dataset=tiny.examples(), processing_class=tokenizer)
+    trainer.train(resume_from_checkpoint=resume_from)
+    return trainer
+
+
+def main(output_dir: str) -> None:
+    state = PartialState(cpu=True)
+    assert state.num_processes == 2, state
+    results = {}
+    for name, settings in SETTINGS.items():
+        folder = Path(output_dir) / name
+        unbroken = train(folder, settings)
+        loader = unbroken.get_train_dataloader()
+        steps = unbroken.state.max_steps
+        # Within the second epoch, so that its order is needed and not the first one's.
+        resumed = train(folder, settings, str(folder / f"checkpoint-{steps // 2 + 1}"))
+        pairs = zip(resumed.model.parameters(), unbroken.model.parameters(), strict=True)
+        results[name] = {
+            "same": all(torch.equal(one, other) for one, other in pairs),
+            "steps": steps,
+            "batches": gather_object([len(loader)]),
+            "rows": gather_object([sum(len(batch["input_ids"]) for batch in loader)]),
+        }
+    if state.is_main_process:
+        (Path(output_dir) / "results.json").write_text(json.dumps(results))
+    state.wait_for_everyone()
+    resumed.accelerator.end_training()
+    state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

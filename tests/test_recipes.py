@@ -1,0 +1,115 @@
+"""Recipes: how they are read, and that those which come with the examples can be."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+from recross_hf.recipes import recipe_arguments
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
+LAUNCHES = sorted((EXAMPLES / "recipes" / "accelerate").glob("*.yaml"))
+KNOWN = {"learning_rate", "max_steps", "bf16", "columns", "output_dir", "lr_scheduler_type"}
+
+
+@pytest.fixture(scope="module")
+def parse():
+    spec = importlib.util.spec_from_file_location("train_upstream", EXAMPLES / "train_upstream.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_upstream"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module.parse
+    del sys.modules["train_upstream"]
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "recipe.yaml").write_text(text)
+    return folder / "recipe.yaml"
+
+
+def test_a_recipe_is_the_command_line_that_it_stands_for(tmp_path):
+    path = written(tmp_path, "learning_rate: 3e-5\nmax_steps: 10\nbf16: true\ncolumns: [a=b, c=d]\noutput_dir: null\n")
+    arguments = "--learning_rate 3e-5 --max_steps 10 --bf16 true --columns a=b c=d"
+    assert recipe_arguments(path, KNOWN) == arguments.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("learnig_rate: 1", "found 'learnig_rate', which is none. Did you mean learning_rate?"),
+        ("lr_schedule: linear", "found 'lr_schedule', which is none. Did you mean lr_scheduler_type?"),
+        ("zzz: 1", "found 'zzz', which is none. `--help` lists the names there are"),
+        ("- a\n- b", r"Expected names and values \(`learning_rate: 3e-5`\) in .*recipe.yaml, found list"),
+        ("", "Expected names and values .* found NoneType"),
+        ("a: [", "Expected YAML in .*recipe.yaml, found: .*Mend the file"),
+        ("a: !!python/object/apply:os.getcwd []", "Expected YAML in .*could not determine a constructor"),
+    ],
+)
+def test_a_recipe_with_faults_is_refused(text, match, tmp_path):
+    with pytest.raises(ValueError, match=f"(?s){match}"):
+        recipe_arguments(written(tmp_path, text), KNOWN)
+
+
+def test_a_recipe_that_is_not_there_is_missed(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"Expected a recipe, a YAML file, at .*none.yaml, found none"):
+        recipe_arguments(tmp_path / "none.yaml", KNOWN)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_parses_and_the_command_line_overrides_it(path, parse):
+    recipe = yaml.safe_load(path.read_text())
+    line = ["--config", str(path), "--train_files", "a", "b", "--eval_files", "c"]
+    cpu = [] if "use_cpu" in recipe else ["--use_cpu"]  # bf16 asks for a device that has it
+    upstream, args = parse([*line, *cpu])
+    assert upstream.train_files == ["a", "b"]
+    for name, value in recipe.items():
+        found = getattr(upstream if hasattr(upstream, name) else args, name)
+        assert type(value)(getattr(found, "value", found)) == value or float(found) == float(value), name
+    upstream, args = parse([*line, *cpu, "--learning_rate", "0.5", "--bf16", "false", "--max_target_length", "9"])
+    assert (args.learning_rate, args.bf16, args.max_target_length) == (0.5, False, 9)
+    assert args.max_steps == recipe["max_steps"]
+
+
+def test_there_are_the_recipes_of_the_paper_and_a_small_one(parse, capsys):
+    assert [path.stem for path in RECIPES] == ["bart0", "minilm", "t5"]
+    line = [
+        "--config",
+        str(EXAMPLES / "recipes" / "bart0.yaml"),
+        "--train_files",
+        "x",
+        "--eval_files",
+        "z",
+        "--use_cpu",
+    ]
+    upstream, args = parse(line)
+    assert upstream.model_name_or_path == "facebook/bart-large"
+    assert (args.learning_rate, args.max_steps, args.per_device_train_batch_size) == (3e-5, 22000, 14)
+    assert (args.max_input_length, args.max_target_length, args.token_budget) == (512, 128, None)
+    with pytest.raises(SystemExit):
+        parse([*line, "--encoder_name_or_path", "y"])
+    assert "--model_name_or_path or --encoder_name_or_path, one of them" in capsys.readouterr().err
+    line.remove("--eval_files")
+    line.remove("z")
+    with pytest.raises(SystemExit):
+        parse(line)
+    assert "give --eval_files, or --eval_strategy no --load_best_model_at_end false" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", LAUNCHES, ids=lambda path: path.stem)
+def test_every_accelerate_config_is_taken_by_accelerate(path):
+    config = load_config_from_file(str(path))
+    args = launch_command_parser().parse_args(["--config_file", str(path), "script.py"])
+    args, _, _ = _validate_launch_command(args)
+    machines = 2 if path.stem == "multi_node" else 1
+    assert (config.num_machines, args.num_machines, args.num_processes) == (machines, machines, 8 * machines)
+    assert (args.use_fsdp, args.multi_gpu) == (path.stem == "fsdp", path.stem != "fsdp")
+    assert args.mixed_precision == "bf16"
+
+
+def test_there_are_configs_for_one_node_and_for_several():
+    assert [path.stem for path in LAUNCHES] == ["ddp", "fsdp", "multi_node"]
