@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, Features, List, Value
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recross_hf import load_examples, load_queries
+from recross_hf import examples_by_task, load_examples, load_queries
 from recross_hf.data import EXAMPLE_FEATURES, ExampleError, take_rows
 
 ROWS = [
@@ -400,3 +400,24 @@ def test_rows_are_taken_in_any_order_and_with_any_index(examples):
         assert taken.features == examples.features
         assert taken.to_list() == [shuffled[int(row)] for row in rows]
         assert take_rows(indexed, rows)["id"][:] == taken["id"][:]
+
+
+def test_examples_are_split_by_task_and_the_same_ones_are_drawn_of_a_large_one():
+    rows = [
+        {"input": f"{task}{n}", "references": ["x"], "task": task} for n in range(6) for task in "cab"[: 1 + n % 3]
+    ]
+    examples = load_examples(Dataset.from_list(rows))
+    tasks = examples_by_task(examples)
+    assert {task: part["input"][:] for task, part in tasks.items()} == {
+        task: [row["input"] for row in rows if row["task"] == task] for task in "abc"
+    }
+    assert list(tasks) == ["a", "b", "c"]
+    drawn = examples_by_task(examples, max_examples_per_task=3)
+    assert [len(part) for part in drawn.values()] == [3, 2, 3]
+    assert drawn["c"]["input"][:] == examples_by_task(examples, max_examples_per_task=3)["c"]["input"][:]
+    assert set(drawn["c"]["input"]) < set(tasks["c"]["input"])
+    assert drawn["c"]["input"][:] == sorted(drawn["c"]["input"])
+    others = {
+        tuple(examples_by_task(examples, max_examples_per_task=3, seed=seed)["c"]["input"][:]) for seed in range(9)
+    }
+    assert len(others) > 1

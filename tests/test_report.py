@@ -19,8 +19,10 @@ from recross_hf.report import (
     format_results,
     format_supervision,
     format_table,
+    format_task_results,
     plot_task_shares,
     plot_task_utilities,
+    task_results,
     task_shares,
 )
 
@@ -272,3 +274,19 @@ def test_the_card_of_mined_pairs_says_how_they_were_made_and_loads_on_the_hub(tm
     assert "Learn from held-out examples, see how each candidate's own loss falls." in loaded.text
     without = supervision_card(settings=settings, judge=by_reversal, summary=SUMMARY | {"skipped": {}}).text
     assert "skipped" not in without
+
+
+def test_tasks_stand_in_a_table_with_their_mean():
+    metrics = {"eval_soft_em": 45.0, "eval_exact_match": 40.0, "eval_loss": 1.5, "eval_a_runtime": 3.0, "epoch": 2.0}
+    metrics |= {"eval_a_soft_em": 30.0, "eval_a_exact_match": 20.0, "eval_a_loss": 2.0}
+    metrics |= {"eval_b_soft_em": 60.0, "eval_b_exact_match": 60.0, "eval_b_loss": 1.0}
+    results = task_results(metrics, {"a": 5, "b": 12})
+    assert results["tasks"]["b"] == {"soft_em": 60.0, "exact_match": 60.0, "loss": 1.0, "n": 12}
+    assert {name for name in results if name != "tasks"} == {"eval_soft_em", "eval_exact_match", "eval_loss"}
+    assert format_task_results(results).splitlines() == [
+        "task           SoftEM  exact match   loss   n",
+        "-" * 45,
+        "a                30.0         20.0  2.000   5",
+        "b                60.0         60.0  1.000  12",
+        "mean of tasks    45.0         40.0  1.500  17",
+    ]

@@ -53,7 +53,7 @@ class TokenizedExamples(torch.utils.data.Dataset):
         drop_long_targets: bool = False,
     ) -> None:
         labelled = "references" in examples.column_names
-        inputs, targets = TokenIds(), TokenIds()
+        inputs, targets = FlatLists(), FlatLists()
         rows, tasks, number_of = array("q"), array("i"), {}
         wanted = [name for name in ("input", "references", "task") if name in examples.column_names]
         columns = examples.select_columns(wanted)
@@ -106,8 +106,8 @@ class TokenizedExamples(torch.utils.data.Dataset):
         return {"input_ids": self._inputs[place]} | labels
 
 
-class TokenIds:
-    """Lists of token ids one after another in one array of four bytes a token."""
+class FlatLists:
+    """Lists of token ids, one after another in one array, four bytes a token."""
 
     def __init__(self) -> None:
         self._flat, self._starts = array("i"), array("q", [0])
