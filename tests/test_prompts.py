@@ -2,6 +2,7 @@ import json
 import pickle
 import random
 import time
+from collections import Counter
 
 import pytest
 import yaml
@@ -29,36 +30,76 @@ def template(jinja: str, **fields) -> PromptTemplate:
 
 
 # Rows of long generated texts, compared word by word in loops: beyond what the sandbox lets a template use up.
-TOO_LONG = {("great_code", "bug detection", "25"), ("great_code", "identifier prediction with choices", "23")}
+TOO_LONG = {("great_code", "bug detection", 25), ("great_code", "identifier prediction with choices", 23)}
 
 
 # ---- as the original -------------------------------------------------------------------------------------------------
 
 
-def test_every_template_of_promptsource_renders_as_the_original_does(promptsource):
+@pytest.fixture(scope="module")
+def recorded(promptsource):
+    """All templates of PromptSource, their rows, and by seed the hashes of what the original makes of them."""
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
     assert set(recorded) == set(datasets_with_templates(promptsource))
-    num_rendered = num_refused = 0
+    templates = []
     for dataset, by_name in recorded.items():
-        templates = {found.name: found for found in load_templates(dataset, folder=promptsource)}
-        assert set(templates) == set(by_name)
-        for name, digests in by_name.items():
-            found = templates[name]
-            rows = Rows(found.jinja, found.answer_choices)
-            for seed, expected in digests.items():
-                if (dataset, name, seed) in TOO_LONG:
-                    with pytest.raises(PromptError, match="more than 1,000,000 steps"):
-                        found.apply(rows.row(int(seed)), rng=random.Random(int(seed)))
-                    continue
-                parts = found.apply(rows.row(int(seed)), rng=random.Random(int(seed)))
-                assert digest(parts) == expected, (dataset, name, seed, parts)
-                num_rendered += 1
-            if not digests:
-                with pytest.raises(PromptError):
-                    found.apply(rows.row(0))
-                num_refused += 1
+        found = load_templates(dataset, folder=promptsource)
+        assert {template.name for template in found} == set(by_name)
+        for template in found:
+            digests = {int(seed): digest for seed, digest in by_name[template.name].items()}
+            templates.append((template, Rows(template.jinja, template.answer_choices), digests))
+    return templates
+
+
+def test_every_template_of_promptsource_renders_as_the_original_does(recorded):
+    num_rendered = num_refused = 0
+    for found, rows, digests in recorded:
+        for seed, expected in digests.items():
+            if (found.dataset, found.name, seed) in TOO_LONG:
+                with pytest.raises(PromptError, match="more than 1,000,000 steps"):
+                    found.apply(rows.row(seed), rng=random.Random(seed))
+                continue
+            parts = found.apply(rows.row(seed), rng=random.Random(seed))
+            assert digest(parts) == expected, (found.dataset, found.name, seed, parts)
+            num_rendered += 1
+        if not digests:
+            with pytest.raises(PromptError):
+                found.apply(rows.row(0))
+            num_refused += 1
     assert num_rendered > 6000
     assert num_refused < 40  # the original renders none of the rows that were tried
+
+
+def test_every_template_of_promptsource_names_the_columns_that_it_needs(recorded):
+    counts = Counter()
+    for found, rows, digests in recorded:
+        assert found.columns <= set(rows.names)
+        full = rows.row(0)
+        for column in found.columns:
+            with pytest.raises(PromptError, match=f"expected the column '{column}'"):
+                found.example({name: value for name, value in full.items() if name != column})
+        outcomes = set()
+        for seed in digests:
+            if (found.dataset, found.name, seed) in TOO_LONG:
+                continue
+            row = rows.row(seed)
+            needed = {name: value for name, value in row.items() if name in found.columns}
+            parts = found.apply(row, rng=random.Random(seed))
+            # Nothing that it needs is left out: the other names are those that it sets itself.
+            assert found.apply(needed, rng=random.Random(seed)) == parts, (found.dataset, found.name, seed)
+            if all(parts) and len(parts) != 2:
+                outcomes.add("several answers")
+                with pytest.raises(PromptError, match=f"found {len(parts)} parts"):
+                    found.example(needed, rng=random.Random(seed))
+                continue
+            example = found.example(needed, rng=random.Random(seed))
+            assert (example is None) == (not all(parts)), (found.dataset, found.name, seed)
+            outcomes.add("nothing" if example is None else "an example")
+        counts[
+            next((name for name in ("an example", "several answers", "nothing") if name in outcomes), "no row")
+        ] += 1
+    # The last two ask for rows of a shape that no generated row has.
+    assert counts == {"an example": 1859, "several answers": 17, "nothing": 173, "no row": 36}
 
 
 def test_templates_of_promptsource_are_found_and_selected(promptsource):
@@ -132,10 +173,31 @@ def test_names_that_may_be_missing_are_no_columns():
     assert template("{{ [] | random }}{{q}} ||| a").example({"q": "b"})["input"] == "b"
 
 
+@pytest.mark.parametrize(
+    ("jinja", "columns"),
+    [
+        ("{% set text = text | upper %}{{text}}", {"text"}),
+        ("{% for item in item %}{{item}}{% endfor %}", {"item"}),
+        ("{% for item in items %}{{item}}{{loop.index}}{% endfor %}{{item}}", {"items", "item"}),
+        ("{% for item in items %}{% set last = item %}{% endfor %}{{last}}", {"items", "last"}),
+        ("{% for item in items if item != other %}{{item}}{% endfor %}", {"items", "other"}),
+        ("{% for a, b in zip(first, second) %}{{a}}{% else %}{{c}}{% endfor %}", {"first", "second", "c"}),
+        ("{% if a %}{% set x = 1 %}{% elif b %}{% set x = 2 %}{% endif %}{{x}}", {"a", "b"}),
+        ("{% if a %}{% set x = 1 %}{% else %}{{x}}{% endif %}", {"a", "x"}),
+        ("{% set ns = namespace(a=b) %}{% set ns.a = c %}{{ns.a}}{{ns['d']}}", {"b", "c"}),
+        ("{{answer_choices[label]}}", {"label"}),
+    ],
+)
+def test_columns_are_the_names_that_are_read_before_they_are_set(jinja, columns):
+    assert template(jinja).columns == columns
+
+
 def test_fixed_choices_are_those_that_name_no_column():
     assert FOLLOWS.fixed_choices == ["yes", "maybe", "no"]
     assert template("{{q}} ||| a").fixed_choices is None
     assert template("{{q}} ||| a", answer_choices="{{q}} ||| b").fixed_choices is None
+    counted = "{% for i in range(3) %}{{i}}{{ ' ||| ' if not loop.last }}{% endfor %}"
+    assert template("{{q}} ||| a", answer_choices=counted).fixed_choices == ["0", "1", "2"]
 
 
 def test_a_template_can_be_sent_to_another_process():
