@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import yaml
+from jinja2 import Environment
 from promptsource_outputs import RECORDED, Rows, digest
 
 from recross_hf.prompts import (
@@ -185,6 +186,8 @@ def test_names_that_may_be_missing_are_no_columns():
         ("{% if a %}{% set x = 1 %}{% elif b %}{% set x = 2 %}{% endif %}{{x}}", {"a", "b"}),
         ("{% if a %}{% set x = 1 %}{% else %}{{x}}{% endif %}", {"a", "x"}),
         ("{% set ns = namespace(a=b) %}{% set ns.a = c %}{{ns.a}}{{ns['d']}}", {"b", "c"}),
+        ("{% set x %}{{a}}{% set y = b %}{{y}}{% endset %}{{x}}{{y}}", {"a", "b", "y"}),
+        ("{% with a = a, b = 1 %}{{a}}{{b}}{% set c = 1 %}{% endwith %}{{b}}{{c}}", {"a", "b", "c"}),
         ("{{answer_choices[label]}}", {"label"}),
     ],
 )
@@ -276,6 +279,40 @@ def test_what_cannot_be_rendered_is_named(jinja, row, match):
         "{% set x = 'a' * 500000 %}{% for i in range(90000) %}{% set y = x[1:] %}{% endfor %}",
         "{% set x = 'a' * 500000 %}{% for i in range(90000) %}{% set y = x ~ 'b' %}{% endfor %}",
         "{% set x = 'a' * 500000 %}{% for i in range(90000) %}{% set y = x | title %}{% endfor %}",
+        "{% set x = 'a ' * 250000 %}{% for i in range(90000) %}{% set y = x | wordcount %}{% endfor %}",
+        "{% set x = 'a ' * 250000 %}{% for i in range(90000) %}{% set y = [x] | map('title') | list %}{% endfor %}",
+        "{% set x = 'a ' * 250000 %}{% for i in range(90000) %}{% set y = x | unique | list %}{% endfor %}",
+        "{% set x = 'a ' * 250000 %}{% for i in range(90000) %}{% set y = x | select('eq', 'b') | list %}{% endfor %}",
+        "{% set x = 'a ' * 250000 %}{% for i in range(90000) %}{% set y = x | max %}{% endfor %}",
+        "{% set x %}{% for i in range(90000) %}{{ 'a' * 1000 }}{% endfor %}{% endset %}",
+        "{% set x %}{% for i in range(90000) %}twenty letters in all{% endfor %}{% endset %}",
+        "{% set b = 'a' * 1000 %}{% for i in range(90000) %}{% set x %}{{ b }}{% endset %}{% endfor %}",
+        "{% set ns = namespace(s='a') %}{% for i in range(60) %}{% set ns.s %}{{ns.s}}{{ns.s}}{% endset %}{% endfor %}",
+        "{% set x | replace('a', 'a' * 9000) %}{{ 'a' * 9000 }}{% endset %}",
+        "{% set x %}{{ q.__class__ }}{{ q.center(9) }}{% endset %}{{ x }}",
+        "{% with x = 'a' * 10000000 %}{% endwith %}",
+        "{% with %}{{ q() }}{% endwith %}",
+        "{% with range = d.clear %}{{ range() }}{% endwith %}",
+        "{% for i in range(9) %}{{ loop.cycle('a' * 600000, 'b' * 600000) }}{% endfor %}",
+        "{{ q.cycle(1) }}",
+        "{% for i in range(2) %}{{ loop.cycle.__func__.__globals__ }}{% endfor %}",
+        "{% for i in range(2) %}{{ loop.__call__(q) }}{% endfor %}",
+        "{{ '%((a)b)999999999d' % {'(a)b': 1} }}",
+        "{{ '%((a)b)999999999d' | format(**{'(a)b': 1}) }}",
+        "{{ '%(' * 450000 % {} }}",
+        "{{ ('%(a)999d' * 90000) % {'a': 1} }}",
+        "{{ ('%(a)s' * 2000) % {'a': 'b' * 1000} }}",
+        "{{ '%s%s%s' % ('b' * 600000, 'b' * 600000, 'b') }}",
+        "{{ '%.*f' % (999999999, 1.5) }}",
+        "{{ [['a'], ['b']] | sum(start=[]) }}",
+        "{{ ([" + "9" * 30 + "] * 1000) | sum }}",
+        "{% set x = [1] * 90000 %}{% for i in range(90000) %}{% set y = x | sum %}{% endfor %}",
+        "{{ [1] | batch(1000000000, 'x') | list | length }}",
+        "{{ 'a' | indent(1000000000, first=true) }}",
+        "{{ ('a\n' * 9000) | indent('b' * 9000) }}",
+        "{{ [['a']] | tojson(indent=1000000000) }}",
+        "{{ range | tojson }}",
+        "{% set x = [1] * 90000 %}{% for i in range(9000) %}{% set y = x | tojson %}{% endfor %}",
         "{{ 1 is in(q) }}",
         "{% set d = dict(a=1) %}{% for k in d %}{{ d.update(b=2) }}{% endfor %}",
         "{{ " + "[" * 300 + "1" + "]" * 300 + " }}",
@@ -290,6 +327,30 @@ def test_a_hostile_template_gets_an_error(jinja):
         with pytest.raises(PromptError, match="template 'mine'"):
             hostile.apply({"q": "text", "d": {"k": 1}}, truncate=False)
     assert time.process_time() - start < 20  # each would take minutes, or all memory
+
+
+@pytest.mark.parametrize(
+    ("jinja", "expected"),
+    [
+        ("{% set x %}{{q}}, {{ items | join('-') }}{{ none }}{% endset %}[{{x}}]", "[two words, a-b-cNone]"),
+        ("{% set x %}{% for i in items %}{{i}};{% endfor %}{% endset %}{{x | upper}}", "A;B;C;"),
+        ("{% set x | upper %}{{q}}{% endset %}{{x}}", "TWO WORDS"),
+        ("{% set ns = namespace(x='') %}{% set ns.x %}{{q}}!{% endset %}{{ns.x}}", "two words!"),
+        ("{% with a = q, b = 2 %}{{a}}{{b}}{% endwith %}{{b}}", "two words2"),
+        ("{% for i in items %}{{ loop.cycle('x', 'y') }}{{i}}{% endfor %}", "xaybxc"),
+        ("{{ '%s is %03d or %.1f%%' % (q, 7, 2.5) }}", "two words is 007 or 2.5%"),
+        ("{{ '%s' % q }} {{ '%(a)s %(b)s' % {'a': 1, 'b': items} }}", "two words 1 ['a', 'b', 'c']"),
+        ("{{ [1, 2, 0.5] | sum }} {{ rows | sum(attribute='n') }} {{ [] | sum(start=3) }}", "3.5 3 3"),
+        ("{% for pair in items | batch(2, '?') %}{{ pair | join }};{% endfor %}", "ab;c?;"),
+        ("{{ 'a\nb' | indent(2) }}|{{ 'a\nb' | indent('> ', first=true) }}", "a\n  b|> a\n> b"),
+        ("{{ {'b': items, 'a': q} | tojson }}", '{"a": "two words", "b": ["a", "b", "c"]}'),
+        ("{{ q | title }} {{ q | wordcount }}", "Two Words 2"),
+    ],
+)
+def test_what_text_needs_is_allowed_and_as_jinja_has_it(jinja, expected):
+    row = {"q": "two words", "items": ["a", "b", "c"], "rows": [{"n": 1}, {"n": 2}]}
+    assert template(jinja + " ||| z").apply(row, truncate=False) == [expected, "z"]
+    assert Environment(autoescape=False).from_string(jinja).render(**row) == expected
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
