@@ -2,9 +2,11 @@ import json
 import pickle
 import random
 import time
+from collections import Counter
 
 import pytest
 import yaml
+from jinja2 import Environment
 from promptsource_outputs import RECORDED, Rows, digest
 
 from recross_hf.prompts import (
@@ -29,36 +31,76 @@ def template(jinja: str, **fields) -> PromptTemplate:
 
 
 # Rows of long generated texts, compared word by word in loops: beyond what the sandbox lets a template use up.
-TOO_LONG = {("great_code", "bug detection", "25"), ("great_code", "identifier prediction with choices", "23")}
+TOO_LONG = {("great_code", "bug detection", 25), ("great_code", "identifier prediction with choices", 23)}
 
 
 # ---- as the original -------------------------------------------------------------------------------------------------
 
 
-def test_every_template_of_promptsource_renders_as_the_original_does(promptsource):
+@pytest.fixture(scope="module")
+def recorded(promptsource):
+    """All templates of PromptSource, their rows, and by seed the hashes of what the original makes of them."""
     recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
     assert set(recorded) == set(datasets_with_templates(promptsource))
-    num_rendered = num_refused = 0
+    templates = []
     for dataset, by_name in recorded.items():
-        templates = {found.name: found for found in load_templates(dataset, folder=promptsource)}
-        assert set(templates) == set(by_name)
-        for name, digests in by_name.items():
-            found = templates[name]
-            rows = Rows(found.jinja, found.answer_choices)
-            for seed, expected in digests.items():
-                if (dataset, name, seed) in TOO_LONG:
-                    with pytest.raises(PromptError, match="more than 1,000,000 steps"):
-                        found.apply(rows.row(int(seed)), rng=random.Random(int(seed)))
-                    continue
-                parts = found.apply(rows.row(int(seed)), rng=random.Random(int(seed)))
-                assert digest(parts) == expected, (dataset, name, seed, parts)
-                num_rendered += 1
-            if not digests:
-                with pytest.raises(PromptError):
-                    found.apply(rows.row(0))
-                num_refused += 1
+        found = load_templates(dataset, folder=promptsource)
+        assert {template.name for template in found} == set(by_name)
+        for template in found:
+            digests = {int(seed): digest for seed, digest in by_name[template.name].items()}
+            templates.append((template, Rows(template.jinja, template.answer_choices), digests))
+    return templates
+
+
+def test_every_template_of_promptsource_renders_as_the_original_does(recorded):
+    num_rendered = num_refused = 0
+    for found, rows, digests in recorded:
+        for seed, expected in digests.items():
+            if (found.dataset, found.name, seed) in TOO_LONG:
+                with pytest.raises(PromptError, match="more than 1,000,000 steps"):
+                    found.apply(rows.row(seed), rng=random.Random(seed))
+                continue
+            parts = found.apply(rows.row(seed), rng=random.Random(seed))
+            assert digest(parts) == expected, (found.dataset, found.name, seed, parts)
+            num_rendered += 1
+        if not digests:
+            with pytest.raises(PromptError):
+                found.apply(rows.row(0))
+            num_refused += 1
     assert num_rendered > 6000
     assert num_refused < 40  # the original renders none of the rows that were tried
+
+
+def test_every_template_of_promptsource_names_the_columns_that_it_needs(recorded):
+    counts = Counter()
+    for found, rows, digests in recorded:
+        assert found.columns <= set(rows.names)
+        full = rows.row(0)
+        for column in found.columns:
+            with pytest.raises(PromptError, match=f"expected the column '{column}'"):
+                found.example({name: value for name, value in full.items() if name != column})
+        outcomes = set()
+        for seed in digests:
+            if (found.dataset, found.name, seed) in TOO_LONG:
+                continue
+            row = rows.row(seed)
+            needed = {name: value for name, value in row.items() if name in found.columns}
+            parts = found.apply(row, rng=random.Random(seed))
+            # Nothing that it needs is left out: the other names are those that it sets itself.
+            assert found.apply(needed, rng=random.Random(seed)) == parts, (found.dataset, found.name, seed)
+            if all(parts) and len(parts) != 2:
+                outcomes.add("several answers")
+                with pytest.raises(PromptError, match=f"found {len(parts)} parts"):
+                    found.example(needed, rng=random.Random(seed))
+                continue
+            example = found.example(needed, rng=random.Random(seed))
+            assert (example is None) == (not all(parts)), (found.dataset, found.name, seed)
+            outcomes.add("nothing" if example is None else "an example")
+        counts[
+            next((name for name in ("an example", "several answers", "nothing") if name in outcomes), "no row")
+        ] += 1
+    # The last two ask for rows of a shape that no generated row has.
+    assert counts == {"an example": 1859, "several answers": 17, "nothing": 173, "no row": 36}
 
 
 def test_templates_of_promptsource_are_found_and_selected(promptsource):
@@ -132,10 +174,33 @@ def test_names_that_may_be_missing_are_no_columns():
     assert template("{{ [] | random }}{{q}} ||| a").example({"q": "b"})["input"] == "b"
 
 
+@pytest.mark.parametrize(
+    ("jinja", "columns"),
+    [
+        ("{% set text = text | upper %}{{text}}", {"text"}),
+        ("{% for item in item %}{{item}}{% endfor %}", {"item"}),
+        ("{% for item in items %}{{item}}{{loop.index}}{% endfor %}{{item}}", {"items", "item"}),
+        ("{% for item in items %}{% set last = item %}{% endfor %}{{last}}", {"items", "last"}),
+        ("{% for item in items if item != other %}{{item}}{% endfor %}", {"items", "other"}),
+        ("{% for a, b in zip(first, second) %}{{a}}{% else %}{{c}}{% endfor %}", {"first", "second", "c"}),
+        ("{% if a %}{% set x = 1 %}{% elif b %}{% set x = 2 %}{% endif %}{{x}}", {"a", "b"}),
+        ("{% if a %}{% set x = 1 %}{% else %}{{x}}{% endif %}", {"a", "x"}),
+        ("{% set ns = namespace(a=b) %}{% set ns.a = c %}{{ns.a}}{{ns['d']}}", {"b", "c"}),
+        ("{% set x %}{{a}}{% set y = b %}{{y}}{% endset %}{{x}}{{y}}", {"a", "b", "y"}),
+        ("{% with a = a, b = 1 %}{{a}}{{b}}{% set c = 1 %}{% endwith %}{{b}}{{c}}", {"a", "b", "c"}),
+        ("{{answer_choices[label]}}", {"label"}),
+    ],
+)
+def test_columns_are_the_names_that_are_read_before_they_are_set(jinja, columns):
+    assert template(jinja).columns == columns
+
+
 def test_fixed_choices_are_those_that_name_no_column():
     assert FOLLOWS.fixed_choices == ["yes", "maybe", "no"]
     assert template("{{q}} ||| a").fixed_choices is None
     assert template("{{q}} ||| a", answer_choices="{{q}} ||| b").fixed_choices is None
+    counted = "{% for i in range(3) %}{{i}}{{ ' ||| ' if not loop.last }}{% endfor %}"
+    assert template("{{q}} ||| a", answer_choices=counted).fixed_choices == ["0", "1", "2"]
 
 
 def test_a_template_can_be_sent_to_another_process():
@@ -214,6 +279,40 @@ def test_what_cannot_be_rendered_is_named(jinja, row, match):
         "{% set x = 'a' * 500000 %}{% for i in range(90000) %}{% set y = x[1:] %}{% endfor %}",
         "{% set x = 'a' * 500000 %}{% for i in range(90000) %}{% set y = x ~ 'b' %}{% endfor %}",
         "{% set x = 'a' * 500000 %}{% for i in range(90000) %}{% set y = x | title %}{% endfor %}",
+        "{% set x = 'a ' * 250000 %}{% for i in range(90000) %}{% set y = x | wordcount %}{% endfor %}",
+        "{% set x = 'a ' * 250000 %}{% for i in range(90000) %}{% set y = [x] | map('title') | list %}{% endfor %}",
+        "{% set x = 'a ' * 250000 %}{% for i in range(90000) %}{% set y = x | unique | list %}{% endfor %}",
+        "{% set x = 'a ' * 250000 %}{% for i in range(90000) %}{% set y = x | select('eq', 'b') | list %}{% endfor %}",
+        "{% set x = 'a ' * 250000 %}{% for i in range(90000) %}{% set y = x | max %}{% endfor %}",
+        "{% set x %}{% for i in range(90000) %}{{ 'a' * 1000 }}{% endfor %}{% endset %}",
+        "{% set x %}{% for i in range(90000) %}twenty letters in all{% endfor %}{% endset %}",
+        "{% set b = 'a' * 1000 %}{% for i in range(90000) %}{% set x %}{{ b }}{% endset %}{% endfor %}",
+        "{% set ns = namespace(s='a') %}{% for i in range(60) %}{% set ns.s %}{{ns.s}}{{ns.s}}{% endset %}{% endfor %}",
+        "{% set x | replace('a', 'a' * 9000) %}{{ 'a' * 9000 }}{% endset %}",
+        "{% set x %}{{ q.__class__ }}{{ q.center(9) }}{% endset %}{{ x }}",
+        "{% with x = 'a' * 10000000 %}{% endwith %}",
+        "{% with %}{{ q() }}{% endwith %}",
+        "{% with range = d.clear %}{{ range() }}{% endwith %}",
+        "{% for i in range(9) %}{{ loop.cycle('a' * 600000, 'b' * 600000) }}{% endfor %}",
+        "{{ q.cycle(1) }}",
+        "{% for i in range(2) %}{{ loop.cycle.__func__.__globals__ }}{% endfor %}",
+        "{% for i in range(2) %}{{ loop.__call__(q) }}{% endfor %}",
+        "{{ '%((a)b)999999999d' % {'(a)b': 1} }}",
+        "{{ '%((a)b)999999999d' | format(**{'(a)b': 1}) }}",
+        "{{ '%(' * 450000 % {} }}",
+        "{{ ('%(a)999d' * 90000) % {'a': 1} }}",
+        "{{ ('%(a)s' * 2000) % {'a': 'b' * 1000} }}",
+        "{{ '%s%s%s' % ('b' * 600000, 'b' * 600000, 'b') }}",
+        "{{ '%.*f' % (999999999, 1.5) }}",
+        "{{ [['a'], ['b']] | sum(start=[]) }}",
+        "{{ ([" + "9" * 30 + "] * 1000) | sum }}",
+        "{% set x = [1] * 90000 %}{% for i in range(90000) %}{% set y = x | sum %}{% endfor %}",
+        "{{ [1] | batch(1000000000, 'x') | list | length }}",
+        "{{ 'a' | indent(1000000000, first=true) }}",
+        "{{ ('a\n' * 9000) | indent('b' * 9000) }}",
+        "{{ [['a']] | tojson(indent=1000000000) }}",
+        "{{ range | tojson }}",
+        "{% set x = [1] * 90000 %}{% for i in range(9000) %}{% set y = x | tojson %}{% endfor %}",
         "{{ 1 is in(q) }}",
         "{% set d = dict(a=1) %}{% for k in d %}{{ d.update(b=2) }}{% endfor %}",
         "{{ " + "[" * 300 + "1" + "]" * 300 + " }}",
@@ -228,6 +327,30 @@ def test_a_hostile_template_gets_an_error(jinja):
         with pytest.raises(PromptError, match="template 'mine'"):
             hostile.apply({"q": "text", "d": {"k": 1}}, truncate=False)
     assert time.process_time() - start < 20  # each would take minutes, or all memory
+
+
+@pytest.mark.parametrize(
+    ("jinja", "expected"),
+    [
+        ("{% set x %}{{q}}, {{ items | join('-') }}{{ none }}{% endset %}[{{x}}]", "[two words, a-b-cNone]"),
+        ("{% set x %}{% for i in items %}{{i}};{% endfor %}{% endset %}{{x | upper}}", "A;B;C;"),
+        ("{% set x | upper %}{{q}}{% endset %}{{x}}", "TWO WORDS"),
+        ("{% set ns = namespace(x='') %}{% set ns.x %}{{q}}!{% endset %}{{ns.x}}", "two words!"),
+        ("{% with a = q, b = 2 %}{{a}}{{b}}{% endwith %}{{b}}", "two words2"),
+        ("{% for i in items %}{{ loop.cycle('x', 'y') }}{{i}}{% endfor %}", "xaybxc"),
+        ("{{ '%s is %03d or %.1f%%' % (q, 7, 2.5) }}", "two words is 007 or 2.5%"),
+        ("{{ '%s' % q }} {{ '%(a)s %(b)s' % {'a': 1, 'b': items} }}", "two words 1 ['a', 'b', 'c']"),
+        ("{{ [1, 2, 0.5] | sum }} {{ rows | sum(attribute='n') }} {{ [] | sum(start=3) }}", "3.5 3 3"),
+        ("{% for pair in items | batch(2, '?') %}{{ pair | join }};{% endfor %}", "ab;c?;"),
+        ("{{ 'a\nb' | indent(2) }}|{{ 'a\nb' | indent('> ', first=true) }}", "a\n  b|> a\n> b"),
+        ("{{ {'b': items, 'a': q} | tojson }}", '{"a": "two words", "b": ["a", "b", "c"]}'),
+        ("{{ q | title }} {{ q | wordcount }}", "Two Words 2"),
+    ],
+)
+def test_what_text_needs_is_allowed_and_as_jinja_has_it(jinja, expected):
+    row = {"q": "two words", "items": ["a", "b", "c"], "rows": [{"n": 1}, {"n": 2}]}
+    assert template(jinja + " ||| z").apply(row, truncate=False) == [expected, "z"]
+    assert Environment(autoescape=False).from_string(jinja).render(**row) == expected
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,21 @@ from contextvars import ContextVar
 from typing import Any
 
 from jinja2 import Template, TemplateError, nodes
-from jinja2.filters import do_int, do_join, do_replace, do_round, pass_eval_context
+from jinja2.filters import (
+    do_batch,
+    do_indent,
+    do_int,
+    do_join,
+    do_replace,
+    do_round,
+    do_title,
+    do_tojson,
+    do_wordcount,
+    make_attrgetter,
+    pass_environment,
+    pass_eval_context,
+)
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import SandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
@@ -26,18 +40,23 @@ MAX_CHARACTERS = 1_000_000
 
 _NODES = (
     *(nodes.Template, nodes.TemplateData, nodes.Output, nodes.Name, nodes.NSRef, nodes.Const, nodes.Assign),
+    *(nodes.AssignBlock, nodes.With),
     *(nodes.If, nodes.For, nodes.CondExpr, nodes.Filter, nodes.Test, nodes.Call, nodes.Keyword),
     *(nodes.Getitem, nodes.Getattr, nodes.Slice, nodes.List, nodes.Tuple, nodes.Dict, nodes.Pair, nodes.Concat),
     *(nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos),
     *(nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod),
 )
 _FILTERS = {
-    *("abs", "capitalize", "choice", "count", "d", "default", "e", "escape", "first", "float", "format", "int"),
-    *("items", "join", "last", "length", "list", "lower", "map", "max", "min", "most_frequent", "random", "reject"),
-    *("rejectattr", "replace", "reverse", "round", "select", "selectattr", "sort", "string", "trim"),
-    *("truncate", "unique", "upper", "wordcount"),
+    *("abs", "batch", "capitalize", "choice", "count", "d", "default", "e", "escape", "first", "float", "format"),
+    *("indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min", "most_frequent"),
+    *("random", "reject", "rejectattr", "replace", "reverse", "round", "select", "selectattr", "sort", "string"),
+    *("sum", "title", "tojson", "trim", "truncate", "unique", "upper", "wordcount"),
 }
 _UNCHARGED = {"d", "default", "truncate"}  # do not go through the value
+_BY_ITEM = {  # go through a text character by character
+    *("batch", "list", "map", "max", "min", "most_frequent", "reject", "rejectattr", "select", "selectattr", "sort"),
+    *("sum", "unique"),
+}
 _TESTS = {
     *("boolean", "defined", "divisibleby", "eq", "equalto", "even", "false", "float", "ge", "greaterthan", "gt"),
     *("integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne", "none", "number", "odd", "sequence"),
@@ -45,8 +64,8 @@ _TESTS = {
 }
 _FUNCTIONS = ("dict", "namespace", "range", "zip")
 _METHODS = {
-    *("append", "capitalize", "count", "endswith", "find", "get", "index", "isdigit", "items", "join", "keys"),
-    *("lower", "lstrip", "pop", "removeprefix", "removesuffix", "replace", "rstrip", "split", "splitlines"),
+    *("append", "capitalize", "count", "cycle", "endswith", "find", "get", "index", "isdigit", "items", "join"),
+    *("keys", "lower", "lstrip", "pop", "removeprefix", "removesuffix", "replace", "rstrip", "split", "splitlines"),
     *("startswith", "strip", "swapcase", "update", "upper", "values"),
 }
 
@@ -58,6 +77,7 @@ class PromptError(ValueError):
 class _Budget:
     def __init__(self, rng: random.Random) -> None:
         self.steps = MAX_STEPS
+        self.length = 0  # of what blocks make
         self.rng = rng
 
     def spend(self, steps: int) -> None:
@@ -134,6 +154,22 @@ def _charged(value: Any) -> Any:
     if isinstance(value, Sized) and not isinstance(value, (str, list, tuple, dict)):
         _budget.get().spend(len(value))
     return _bounded(value)
+
+
+def _itemized(value: Any) -> Any:
+    """As `_charged`, where a text is gone through character by character."""
+    if isinstance(value, str):
+        _budget.get().spend(len(value))
+    return _charged(value)
+
+
+def _written(value: Any) -> str:
+    """What a block prints, as text; all blocks of a rendering may make as much together as the whole template."""
+    budget = _budget.get()
+    text = soft_str(_bounded(value))
+    budget.length += len(text)
+    _check_length(budget.length)
+    return text
 
 
 def _counted(items: Iterable[Any]) -> Iterator[Any]:
@@ -215,18 +251,75 @@ def _replace(eval_ctx: Any, s: str, old: str, new: str, count: int | None = None
 
 
 def _format(value: str, *args: Any, **kwargs: Any) -> str:
-    if re.search(r"%(\([^)]*\))?[^a-zA-Z%]*(\d{4}|\*)", value):
+    return _formatted(value, kwargs or args)
+
+
+def _formatted(text: str, values: Any) -> str:
+    """The operator `%`."""
+    text = soft_str(_bounded(text))
+    if re.search(r"%\((?![^()%]{0,100}\))", text):
+        raise PromptError("the template formats with a key that is no plain name")
+    if re.search(r"%(\([^()%]{0,100}\))?[^a-zA-Z%]*(\d{4}|\*)", text):
         raise PromptError("the template formats with a width of more than three digits")
-    values = _bounded([*args, *kwargs.values()])
-    _check_length(len(value) + value.count("%") * max((len(soft_str(item)) for item in values), default=0))
-    return soft_str(value) % (kwargs or args)
+    _bounded(values)
+    parts = values if isinstance(values, tuple) else [values]
+    if isinstance(values, dict):
+        parts = [values, *values.values()]
+    longest = max((len(soft_str(part)) for part in parts), default=0)
+    _check_length(len(text) + text.count("%") * max(2000, longest))  # a width and a precision of three digits
+    return _bounded(text % values)
+
+
+@pass_environment
+def _sum(environment: Any, iterable: Iterable[Any], attribute: str | int | None = None, start: float = 0) -> float:
+    values = list(_counted(iterable))
+    if attribute is not None:
+        values = [make_attrgetter(environment, attribute)(value) for value in values]
+    if not all(isinstance(value, (int, float)) for value in (start, *values)):
+        raise PromptError("the template adds up what is no number")
+    return _bounded(sum(map(_bounded, values), start))
+
+
+def _batch(value: Iterable[Any], linecount: int, fill_with: Any = None) -> list[list[Any]]:
+    items = list(_counted(value))
+    if fill_with is not None:
+        _budget.get().spend(max(0, linecount))
+    return _bounded(list(do_batch(items, linecount, fill_with)))
+
+
+def _indent(s: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:
+    by = len(width) if isinstance(width, str) else width
+    _check_length(len(s) + (1 + len(s.splitlines())) * by)
+    return _bounded(do_indent(s, width, first, blank))
+
+
+@pass_eval_context
+def _tojson(eval_ctx: Any, value: Any) -> str:
+    return _bounded(do_tojson(eval_ctx, value))
+
+
+def _title(s: str) -> str:
+    return do_title(_by_words(s))
+
+
+def _wordcount(s: str) -> int:
+    return do_wordcount(_by_words(s))
+
+
+def _by_words(value: Any) -> str:
+    """The text, charged for a way through it that is slow."""
+    text = soft_str(_bounded(value))
+    _budget.get().spend(len(text) // 16)
+    return text
 
 
 # ---- the environment -------------------------------------------------------------------------------------------------
 
 
 class _Bounding(NodeTransformer):
-    """Puts the limits around what is looped over and around values that can grow."""
+    """Puts the limits around what is looped over, around values that can grow and around what blocks print."""
+
+    _blocks = 0  # around the node that is visited
 
     def _wrapped(self, node: nodes.Expr, name: str) -> nodes.Filter:
         return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno, environment=node.environment)
@@ -236,10 +329,27 @@ class _Bounding(NodeTransformer):
         node.iter = self._wrapped(node.iter, "_counted")
         return node
 
+    def visit_AssignBlock(self, node: nodes.AssignBlock) -> nodes.AssignBlock:
+        self._blocks += 1
+        self.generic_visit(node)
+        self._blocks -= 1
+        return node
+
+    def visit_Output(self, node: nodes.Output) -> nodes.Output:
+        self.generic_visit(node)
+        if self._blocks:
+            node.nodes = [self._wrapped(self._as_value(part), "_written") for part in node.nodes]
+        return node
+
+    def _as_value(self, node: nodes.Expr) -> nodes.Expr:
+        if isinstance(node, nodes.TemplateData):
+            return nodes.Const(node.data, lineno=node.lineno, environment=node.environment)
+        return node
+
     def visit_Filter(self, node: nodes.Filter) -> nodes.Filter:
         self.generic_visit(node)
         if node.node is not None and node.name not in _UNCHARGED:
-            node.node = self._wrapped(node.node, "_charged")
+            node.node = self._wrapped(node.node, "_itemized" if node.name in _BY_ITEM else "_charged")
         return node
 
     def visit_Test(self, node: nodes.Test) -> nodes.Test:
@@ -285,7 +395,7 @@ class _PromptEnvironment(SandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "%" and isinstance(left, str):
-            raise PromptError("text with % is not allowed in a template: use the filter `format`")
+            return _formatted(left, right)
         _bounded(left)
         _bounded(right)
         if operator == "*":
@@ -301,7 +411,9 @@ class _PromptEnvironment(SandboxedEnvironment):
         owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
         if type(owner) in (str, list, dict, tuple) and name in _METHODS:
             _charged(owner if name not in _CONSTANT_TIME else None)
-        elif not any(obj is self.globals[function] for function in _FUNCTIONS):
+        elif not (isinstance(owner, LoopContext) and name == "cycle") and not any(
+            obj is self.globals[function] for function in _FUNCTIONS
+        ):
             raise PromptError(f"a call of {name or type(obj).__name__!r} is not allowed in a template")
         for value in (*args, *kwargs.values()):
             _bounded(value)
@@ -342,5 +454,6 @@ ENVIRONMENT.tests = {name: ENVIRONMENT.tests[name] for name in _TESTS}
 ENVIRONMENT.filters = {name: ENVIRONMENT.filters[name] for name in _FILTERS - {"choice", "most_frequent"}} | {
     **{"choice": _choice, "random": _random, "most_frequent": _most_frequent},
     **{"int": _int, "round": _round, "join": _join, "replace": _replace, "format": _format},
-    **{"_bounded": _bounded, "_charged": _charged, "_counted": _counted},
+    **{"batch": _batch, "indent": _indent, "sum": _sum, "title": _title, "tojson": _tojson, "wordcount": _wordcount},
+    **{"_bounded": _bounded, "_charged": _charged, "_counted": _counted, "_itemized": _itemized, "_written": _written},
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Template, TemplateSyntaxError, meta, nodes
+from jinja2 import Template, TemplateSyntaxError, nodes
 
 from .prompt_sandbox import ENVIRONMENT, PromptError, render
 
@@ -135,18 +135,17 @@ class PromptTemplate:
         found: set[str] = set()
         for source in (self.jinja, self.answer_choices or ""):
             tree = self._parsed(source)
-            found |= meta.find_undeclared_variables(tree)
-            # Names that have a value on some paths alone, and those that may be missing.
-            found -= {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"}
+            found |= _names_read(tree)
+            # Names that may be missing.
             optional = [node for node in tree.find_all(nodes.Test) if node.name in ("defined", "undefined")]
             optional += [node for node in tree.find_all(nodes.Filter) if node.name in ("d", "default")]
             found -= {node.node.name for node in optional if isinstance(node.node, nodes.Name)}
-        return frozenset(found - {"answer_choices"} - ENVIRONMENT.globals.keys())
+        return frozenset(found - {"answer_choices"})
 
     @property
     def fixed_choices(self) -> list[str] | None:
         """The possible answers where they are the same for all rows; None where they differ or are free text."""
-        if self.answer_choices is None or meta.find_undeclared_variables(self._parsed(self.answer_choices)):
+        if self.answer_choices is None or _names_read(self._parsed(self.answer_choices)):
             return None
         try:
             return [part.strip() for part in _split(render(self._compiled_choices, {}, random.Random(0)))]
@@ -202,6 +201,50 @@ class PromptTemplate:
     @property
     def _label(self) -> str:
         return f"template {self.name!r}" + f" of {self.dataset}" * bool(self.dataset)
+
+
+def _names_read(tree: nodes.Template) -> set[str]:
+    """The names that a template reads before it can have set them itself."""
+    return set(_read(tree, set(ENVIRONMENT.globals)))
+
+
+def _read(node: nodes.Node, known: set[str]) -> Iterator[str]:
+    """The names read that are not known; those that are set become so."""
+    first: list[nodes.Node] = []  # what is evaluated before the rest
+    within = known
+    match node:
+        case nodes.Name(ctx="store"):
+            known.add(node.name)
+        case nodes.Name():
+            yield from {node.name} - known
+        case nodes.If():
+            yield from _read(node.test, known)
+            after = set(known)
+            for branch in (node.body, *([other] for other in node.elif_), node.else_):
+                inside = set(known)
+                for child in branch:
+                    yield from _read(child, inside)
+                after |= inside  # it has a value on some paths at least
+            known |= after
+            return
+        case nodes.For():
+            first, within = [node.iter], known | {"loop"}
+        case nodes.With():
+            first, within = node.values, set(known)
+        case nodes.AssignBlock():
+            inside = set(known)
+            for child in node.body:
+                yield from _read(child, inside)
+            yield from _read(node.target, known)
+            return
+        case nodes.Assign():
+            first = [node.node]
+    for child in first:
+        yield from _read(child, known)
+    for child in node.iter_child_nodes():
+        # What a loop or a block sets has no value after it.
+        if not any(child is done for done in first):
+            yield from _read(child, within)
 
 
 def _escaped(text: str) -> str:
