@@ -5,6 +5,8 @@ import io
 import re
 from pathlib import Path
 
+from recross_hf import read_task_sources
+
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -31,3 +33,30 @@ def test_the_files_it_names_exist():
     root = Path(__file__).parents[1]
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (root / target).exists(), target
+
+
+def test_the_tasks_that_it_shows_are_read(tmp_path):
+    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "tasks.yaml").write_text(block)
+    tasks = read_task_sources(tmp_path / "tasks.yaml")
+    assert [source.task for source in tasks["upstream"]] == ["glue-mrpc", "cb", "tickets", "faq"]
+    assert tasks["upstream"][2].load_templates()[0].example({"text": "Lost.", "desk": "post"}) == {
+        "input": "Lost. Which desk?",
+        "references": ["post"],
+        "choices": [],
+    }
+    assert [source.task for source in tasks["targets"]] == ["calls"]
+
+
+def test_the_templates_that_it_shows_make_examples(promptsource, capsys):
+    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "load_templates" in block)
+    made = []
+    exec(
+        compile(
+            code.replace("    template.example(", "    made.append(template.example)\n    template.example("),
+            "README.md",
+            "exec",
+        ),
+        {"made": made},
+    )
+    assert len(made) == 15
