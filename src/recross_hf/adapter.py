@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, extract_model_from_parallel
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import TrainOutput
@@ -238,7 +238,9 @@ def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed
             f"{str(peft_config.task_type)!r}. Set `peft_config.task_type`."
         )
     # A whole copy, also for PEFT: sharing frozen weights with it would let a later merge change the caller's model.
-    adaptable = copy.deepcopy(model)
+    # What another trainer's precision put around its forward pass stays behind, and so does the mark that says so.
+    adaptable = extract_model_from_parallel(copy.deepcopy(model), keep_fp32_wrapper=False)
+    adaptable.__dict__.pop("_is_accelerate_prepared", None)
     if peft_config is None:
         # Steps of 1e-6 round to nothing in half precision; `bf16=True` computes in it and keeps these weights.
         return adaptable.float()
