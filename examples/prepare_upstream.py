@@ -18,6 +18,7 @@ A killed run continues; finished tasks are kept. Tasks can be spread over machin
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,8 @@ def main() -> None:
         parser.error("give --tasks or --files, one of them")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
+    if not all("=" in pair for pair in args.columns):
+        parser.error(f"--columns takes pairs such as references=outputs, found {' '.join(args.columns)}")
     columns = dict(pair.split("=", 1) for pair in args.columns)
     if args.files is not None:
         tasks = {"upstream": sources_of_files(args.files, columns=columns), "targets": []}
@@ -79,9 +82,11 @@ def main() -> None:
     upstream = [source for source in tasks["upstream"] if not args.only or source.task in args.only]
     listed = [] if args.no_targets else tasks["targets"]
     check_splits(upstream, listed)
-    texts = [load_examples(path, columns=columns) for pattern in args.target_files for path in files_of(pattern)]
-    texts += render_targets(listed, settings, template_folder=args.template_folder)
-    targets = TargetTexts.of(texts, ngram_size=settings.ngram_size)
+    files = (load_examples(path, columns=columns) for pattern in args.target_files for path in files_of(pattern))
+    rendered = render_targets(
+        listed, settings, template_folder=args.template_folder, skip_failed_tasks=args.skip_failed_tasks
+    )
+    targets = TargetTexts.of(itertools.chain(files, rendered), ngram_size=settings.ngram_size)
 
     reports = prepare_mixture(
         upstream,

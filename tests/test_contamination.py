@@ -74,18 +74,53 @@ def test_ids_say_their_source_example(identity, source):
     assert source_example(identity) == source
 
 
+INSTRUCTION = "given the following passage please say in one word whether the statement below follows from it"
+
+
+def kinds(texts, *inputs):
+    return [overlap and overlap.kind for overlap in find(texts, *inputs)]
+
+
 def test_the_wording_of_a_template_is_no_overlap_but_a_shared_passage_is():
-    instruction = "given the following passage please say in one word whether the statement below follows from it"
-    inputs = [f"{instruction} number{n} stands alone here" for n in range(40)]
+    inputs = [f"{INSTRUCTION} number{n} stands alone here" for n in range(40)]
     # Ten questions on one passage are content.
-    inputs[:10] = [f"{instruction}: {PASSAGE} question{n}" for n in range(10)]
+    inputs[:10] = [f"{INSTRUCTION}: {PASSAGE} question{n}" for n in range(10)]
     texts = TargetTexts.of([target(inputs)])
-    found = find(texts, f"{instruction}: my own passage", f"My own instruction. {PASSAGE}")
-    assert [overlap and overlap.kind for overlap in found] == [None, "ngram"]
+    assert kinds(texts, f"{INSTRUCTION}: my own passage", f"My own words. {PASSAGE}") == [None, "ngram"]
+
+
+def test_wording_is_told_template_by_template():
+    """Each of fifteen templates is in a fifteenth of the examples."""
+    names = [f"t{n}" for n in range(15)]
+    inputs = [f"{name} {name} {name} {name}. {INSTRUCTION} w{n}" for n in range(20) for name in names]
+    examples = target(inputs, ids=[f"cb|test|{name}|#{n}" for n in range(20) for name in names])
+    examples = examples.remove_columns("template").add_column("template", names * 20)
+    assert kinds(TargetTexts.of([examples]), f"t3 t3 t3 t3 {INSTRUCTION} for mine") == [None]
+    # Of few examples nothing is told.
+    assert kinds(TargetTexts.of([examples.select(range(15 * 9))]), f"t3 t3 t3 t3 {INSTRUCTION} for mine") == ["ngram"]
+
+
+def test_few_passages_with_many_questions_are_content():
+    inputs = [f"Passage {n % 5}: {PASSAGE.replace('seven', f'number{n % 5}')} Question {n}" for n in range(100)]
+    texts = TargetTexts.of([target(inputs)])
+    assert kinds(texts, *(PASSAGE.replace("seven", f"number{n}") for n in range(5))) == ["ngram"] * 5
+
+
+def test_a_task_may_be_spread_over_several_data_sets():
+    inputs = [f"{INSTRUCTION} number{n} stands alone here" for n in range(40)]
+    whole = target(inputs)
+    spread = [whole.select(range(start, start + 4)) for start in range(0, 40, 4)]
+    assert TargetTexts.of(spread).identity() == TargetTexts.of([whole]).identity()
+
+
+def test_without_names_of_templates_wording_is_what_many_examples_have():
+    inputs = [f"{INSTRUCTION} number{n} alone" if n % 4 else f"Something else {n}" for n in range(80)]
+    unnamed = target(inputs).remove_columns("template")
+    assert kinds(TargetTexts.of([unnamed]), f"{INSTRUCTION} mine") == [None]
 
 
 def test_prompts_of_one_source_example_count_once_in_telling_templates_from_content():
-    ids = [f"t|test|template{n}|#0" for n in range(15)] + [f"t|test|plain|#{n}" for n in range(1, 16)]
+    ids = [f"t|test|prompt{n}|#{n // 15}" for n in range(30)]
     inputs = [f"{PASSAGE} version{n}" for n in range(15)] + [f"word{n} alone" for n in range(15)]
     texts = TargetTexts.of([target(inputs, ids=ids)])
     assert find(texts, PASSAGE)[0].kind == "ngram"

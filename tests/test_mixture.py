@@ -17,7 +17,6 @@ from recross_hf import MixtureArguments, TargetTexts, TaskSource, load_examples,
 from recross_hf.data import EXAMPLE_FEATURES
 from recross_hf.digests import DigestSet, spread
 from recross_hf.mixture import ContaminationError, check_splits, render_targets, templates_by_rows
-from recross_hf.prompts import PromptError
 from recross_hf.sources import SourceError
 
 LABELS = ("no", "maybe", "yes")
@@ -104,7 +103,8 @@ def test_a_cap_is_reached_where_rows_suffice_and_never_exceeded(weather, templat
 
 
 def test_the_same_seed_gives_the_same_data_whatever_the_number_of_processes(weather, templates, tmp_path):
-    args = MixtureArguments(max_examples_per_task=150, shard_size=64)
+    Dataset.from_list(rows(6_000)).to_parquet(weather.files)  # six batches
+    args = MixtureArguments(max_examples_per_task=5_000, shard_size=2_000, templates_per_example=1)
     for name, num_proc in (("one", 1), ("two", 2)):
         prepare_mixture([weather], tmp_path / name, args, template_folder=templates, num_proc=num_proc)
     files = sorted(path.name for path in (tmp_path / "one" / "weather").iterdir())
@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_data_whatever_the_number_of_processes(weat
     assert files == ["dev-00000-of-00001.parquet", "task.json", *shards]
     for name in files:
         assert (tmp_path / "one" / "weather" / name).read_bytes() == (tmp_path / "two" / "weather" / name).read_bytes()
-    other = MixtureArguments(max_examples_per_task=150, shard_size=64, seed=1)
+    other = MixtureArguments(max_examples_per_task=5_000, templates_per_example=1, seed=1)
     prepare_mixture([weather], tmp_path / "other", other, template_folder=templates)
     assert prepared(tmp_path / "other")["id"][:] != prepared(tmp_path / "one")["id"][:]
 
@@ -133,9 +133,60 @@ def test_rows_and_examples_that_repeat_are_left_out(templates, tmp_path):
 
 def test_examples_that_repeat_are_left_out_where_rows_differ_in_what_a_template_does_not_show(weather, tmp_path):
     source = TaskSource("t", files=weather.files, templates="Label {{label}}? ||| {{label}}")
-    report = prepare_mixture([source], tmp_path / "out", MixtureArguments(max_dev_examples_per_task=0))["t"]
+    args = MixtureArguments(max_dev_examples_per_task=0)
+    report = prepare_mixture([source], tmp_path / "out", args)["t"]
     assert report["train"] == 3
-    assert report["dropped"] == {"repeated": 297}
+    assert report["dropped"] == {"of a repeated row": 297}
+    source = TaskSource("t", files=weather.files, templates="Length {{premise | length}}? ||| {{label}}")
+    report = prepare_mixture([source], tmp_path / "other", args)["t"]
+    assert report["train"] == 9  # three lengths, three labels
+    assert report["dropped"] == {"repeated": 291}
+
+
+def test_rows_that_differ_in_a_number_alone_are_one_row(templates, tmp_path):
+    """As in data sets with a column `idx`: else each of them could be in both splits, put differently."""
+    numbered = [row | {"idx": n} for n, row in enumerate(rows(100) * 3)]
+    Dataset.from_list(numbered).to_parquet(tmp_path / "weather.parquet")
+    source = TaskSource("weather", files=str(tmp_path / "weather.parquet"), templates="weather")
+    prepare_mixture([source], tmp_path / "out", template_folder=templates)
+    train, dev = prepared(tmp_path / "out"), prepared(tmp_path / "out", split="dev")
+    assert not {int(n) % 100 for n in source_rows(train)} & {int(n) % 100 for n in source_rows(dev)}
+    assert len(dev) > 20
+
+
+def test_what_is_kept_does_not_depend_on_where_it_is_in_the_data(tmp_path):
+    """A template that suits a tenth of the rows needs several passes, of which none may lose the end."""
+    some = [{"text": f"text {n}", "label": n % 10} for n in range(20_000)]
+    Dataset.from_list(some).to_parquet(tmp_path / "t.parquet")
+    source = TaskSource(
+        "t", files=str(tmp_path / "t.parquet"), templates="{% if not label %}{{text}} ||| yes{% endif %}"
+    )
+    counts = np.zeros(10)
+    for seed in range(3):
+        args = MixtureArguments(max_examples_per_task=500, max_dev_examples_per_task=0, seed=seed)
+        prepare_mixture([source], tmp_path / str(seed), args)
+        examples = prepared(tmp_path / str(seed), "t")
+        assert 495 <= len(examples) <= 500
+        counts += np.histogram([int(number) for number in source_rows(examples)], bins=10, range=(0, 20_000))[0]
+    assert counts.min() > 100  # of 150 on average, with a standard deviation of 12
+
+
+def test_ids_are_unique_over_tasks_and_say_the_source_where_they_can(tmp_path):
+    for name in ("a", "b"):
+        some = [{"id": n, "input": f"{name} {n}", "references": "x"} for n in range(20)]
+        Dataset.from_list(some).to_parquet(tmp_path / f"{name}.parquet")
+    sources = [TaskSource(name, files=str(tmp_path / f"{name}.parquet")) for name in ("a", "b")]
+    prepare_mixture(sources, tmp_path / "out")
+    assert "a|train||#3" in load_examples(tmp_path / "out" / "*" / "*.parquet")["id"][:]
+    twice = TaskSource("twice", files=str(tmp_path / "*.parquet"))
+    with pytest.raises(
+        SourceError, match=r"Task twice: expected unique ids, found more of 'twice\|train\|\|#.*Map `id`"
+    ):
+        prepare_mixture([twice], tmp_path / "out")
+    # An id of the target is found as the data have it.
+    targets = TargetTexts.of([target(["something"], ["3"])])
+    reports = prepare_mixture(sources, tmp_path / "clean", targets=targets)
+    assert reports["a"]["overlap"] == {"id with target": 1}
 
 
 def test_rows_that_are_examples_already_keep_their_source_on_one_side(tmp_path):
@@ -216,7 +267,7 @@ def target(inputs, ids=None):
 
 
 def test_what_a_target_holds_is_left_out_counted_and_shown(weather, templates, tmp_path):
-    # Of row 4 all words, of row 5 the source itself.
+    # Of row 4 one prompt, of row 5 the source itself: no prompt of either is kept.
     targets = TargetTexts.of(
         [target(["Drop 4 falls! So: it is wet, number 4?", "other"], ["cb|validation|x|#0", "weather|train|x|#5"])]
     )
@@ -224,10 +275,9 @@ def test_what_a_target_holds_is_left_out_counted_and_shown(weather, templates, t
     report = prepare_mixture([weather], tmp_path / "out", args, targets=targets, template_folder=templates)["weather"]
     train = prepared(tmp_path / "out")
     assert "5" not in source_rows(train)
-    assert "Drop 4 falls. So it is wet number 4?" not in train["input"][:]
-    assert "Does Drop 4 falls. say it is wet number 4?" in train["input"][:]
-    assert report["overlap"] == {"exact with target": 1, "id with target": 3}
-    assert report["dropped"]["shared with a target"] == 4
+    assert not source_rows(train) & {"4", "5"}
+    assert report["overlap"] == {"exact with target": 2, "id with target": 3}
+    assert report["dropped"]["of a row shared with a target"] == 5
     shown = {example["kind"]: example for example in report["overlap_examples"]}
     assert shown["exact"]["target"] == "cb|validation|x|#0"
     assert shown["exact"]["id"] == "weather|train|follows|#4"
@@ -235,7 +285,7 @@ def test_what_a_target_holds_is_left_out_counted_and_shown(weather, templates, t
     args = MixtureArguments(max_dev_examples_per_task=0, on_overlap="keep")
     kept = prepare_mixture([weather], tmp_path / "kept", args, targets=targets, template_folder=templates)["weather"]
     assert kept["overlap"] == report["overlap"]
-    assert kept["train"] == report["train"] + 4
+    assert kept["train"] == report["train"] + 5
     args = MixtureArguments(on_overlap="fail")
     with pytest.raises(ContaminationError, match=r"weather\|train\|.* shares .* with cb\|.* of the target target"):
         prepare_mixture([weather], tmp_path / "fatal", args, targets=targets, template_folder=templates)
@@ -245,7 +295,7 @@ def test_what_a_target_holds_is_left_out_counted_and_shown(weather, templates, t
 def test_targets_are_found_in_other_processes_too(weather, templates, tmp_path):
     targets = TargetTexts.of([target(["Drop 4 falls. So it is wet number 4?"])])
     arguments = {"targets": targets, "template_folder": templates, "num_proc": 2}
-    assert prepare_mixture([weather], tmp_path / "out", **arguments)["weather"]["overlap"] == {"exact with target": 1}
+    assert prepare_mixture([weather], tmp_path / "out", **arguments)["weather"]["overlap"] == {"exact with target": 2}
 
 
 def test_targets_are_rendered_and_never_read_from_the_same_split(weather, templates):
@@ -254,7 +304,21 @@ def test_targets_are_rendered_and_never_read_from_the_same_split(weather, templa
     assert rendered.features == EXAMPLE_FEATURES
     with pytest.raises(ContaminationError, match="is the test set of the target weather"):
         check_splits([weather], [weather])
-    check_splits([TaskSource("a", dataset="x/y", split="train")], [TaskSource("b", dataset="x/y", split="test")])
+    tested = [TaskSource("b", dataset="x/y", config="c", split="test")]
+    check_splits([TaskSource("a", dataset="x/y", config="c", split="train")], tested)
+    check_splits([TaskSource("a", dataset="x/y", config="d", split="test")], tested)
+    for split, config in (("test[:50%]", "c"), ("train+test", "c"), ("test", None)):
+        with pytest.raises(ContaminationError, match="Task a reads x/y"):
+            check_splits([TaskSource("a", dataset="x/y", config=config, split=split)], tested)
+
+
+def test_a_target_that_cannot_be_had_is_an_error_or_loudly_passed_over(weather, templates, tmp_path, caplog):
+    gone = TaskSource("gone", files=str(tmp_path / "gone.parquet"), templates="weather")
+    with pytest.raises(SourceError, match="Task gone"):
+        list(render_targets([gone, weather], template_folder=templates))
+    rendered = list(render_targets([gone, weather], template_folder=templates, skip_failed_tasks=True))
+    assert [len(examples) for examples in rendered] == [300]
+    assert "NOT compared with the target gone" in caplog.text
 
 
 # ---- runs that end early, and runs again -----------------------------------------------------------------------------
@@ -352,7 +416,7 @@ def test_a_template_that_fails_names_the_task_the_template_and_the_row(weather, 
     source = TaskSource("t", files=weather.files, templates=jinja)
     with pytest.raises(SourceError, match=f"Task t: expected examples from 300 rows .*a template failed.*{failure}"):
         prepare_mixture([source], tmp_path / "out")
-    with pytest.raises(PromptError, match=failure):
+    with pytest.raises(SourceError, match=f"Task t: .*{failure}"):
         prepare_mixture([source], tmp_path / "out", MixtureArguments(strict=True))
 
 
@@ -381,7 +445,7 @@ def test_a_template_of_no_use_is_an_error_that_names_the_task(weather, tmp_path,
 
 def test_broken_yaml_is_an_error_that_names_the_file(weather, templates, tmp_path):
     (templates / "weather" / "templates.yaml").write_text("templates: {a: [")
-    with pytest.raises(PromptError, match=r"Expected templates as YAML in .*templates.yaml"):
+    with pytest.raises(SourceError, match=r"Task weather: Expected templates as YAML in .*templates.yaml"):
         prepare_mixture([weather], tmp_path / "out", template_folder=templates)
 
 
@@ -391,12 +455,23 @@ def test_a_task_that_fails_can_be_passed_over_and_is_reported(weather, templates
     reports = prepare_mixture([gone, weather], tmp_path / "out", **arguments)
     assert "Task gone: No file at" in reports["gone"]["error"]
     assert reports["weather"]["train"]
-    assert "| gone | all of it: Task gone: No file at" in (tmp_path / "out" / "README.md").read_text()
+    assert (
+        "| gone | all of it: its data or templates could not be had | |"
+        in (tmp_path / "out" / "README.md").read_text()
+    )
+    # A task that was there before stays.
+    os.remove(weather.files)
+    reports = prepare_mixture([weather], tmp_path / "out", **arguments)
+    assert reports["weather"]["train"]
+    assert "# 1 upstream tasks" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("row", "error"),
     [
+        ({"input": ["a", "b"], "references": "a"}, "Task t: expected one text in 'input', found 2 in row 0"),
+        ({"input": "a", "references": ["", None, " "]}, "found none .1 without an answer"),
+        ({"input": "half a \ud83d", "references": "a"}, "found none .1 with characters that are none"),
         ({"input": 3, "references": "a"}, "Task t: expected text in 'input', found int in row 0"),
         ({"input": "a", "references": [1]}, "Task t: expected text in 'references', found int in row 0"),
         ({"input": "a"}, r"Task t: expected the column 'references' \(for 'references'\), found input in row 0"),
@@ -430,6 +505,34 @@ def test_an_empty_table_is_an_error(tmp_path):
 def test_settings_that_make_no_sense_say_so(settings, error):
     with pytest.raises(ValueError, match=error):
         MixtureArguments(**settings)
+
+
+def test_a_folder_holds_what_one_set_of_settings_made(weather, templates, tmp_path):
+    """The card says of all of it what it was compared with."""
+    prepare_mixture([weather], tmp_path / "out", template_folder=templates)
+    other = TaskSource("other", files=weather.files, templates="{{premise}}? ||| {{label}}")
+    with pytest.raises(ValueError, match=r"weather in .* was prepared with other settings or data \(targets\)"):
+        prepare_mixture([other], tmp_path / "out", targets=TargetTexts.of([target(["some text"])]))
+    with pytest.raises(ValueError, match="with the n-grams of the settings, 13 words, found 5"):
+        prepare_mixture([other], tmp_path / "out", targets=TargetTexts(5))
+    with pytest.raises(ValueError, match="Expected each task once, found more of other"):
+        prepare_mixture([other, other], tmp_path / "out")
+
+
+def test_a_file_that_is_not_what_its_name_says_names_the_task(tmp_path):
+    (tmp_path / "t.csv").write_bytes("input,references\nd\xe9j\xe0 vu,a\n".encode("latin-1"))
+    with pytest.raises(SourceError, match=r"Task t: .*t.csv cannot be read: 'utf-8' codec"):
+        prepare_mixture([TaskSource("t", files=str(tmp_path / "t.csv"))], tmp_path / "out")
+
+
+def test_a_template_that_fails_on_the_first_rows_is_tried_on_the_others(tmp_path):
+    some = [{"text": f"text {n}", "label": 9 if n < 50 else n % 2} for n in range(300)]
+    Dataset.from_list(some).to_parquet(tmp_path / "t.parquet")
+    source = TaskSource(
+        "t", files=str(tmp_path / "t.parquet"), templates="{{text}} {{['a', 'b'][label].upper()}} ||| x"
+    )
+    report = prepare_mixture([source], tmp_path / "out", MixtureArguments(max_dev_examples_per_task=0))["t"]
+    assert (report["train"], report["dropped"]) == (250, {"a template failed": 50})
 
 
 def test_processes_are_counted_from_one(weather, tmp_path):

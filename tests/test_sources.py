@@ -103,7 +103,7 @@ def test_a_folder_of_files_is_a_task_a_folder_and_files_of_one_folder_are_a_task
     assert [(source.task, source.columns) for source in tasks] == [("a", {"input": "text"}), ("b", {"input": "text"})]
     assert [source.task for source in sources_of_files(str(tmp_path / "*.parquet"))] == ["c", "d"]
     Dataset.from_list(ROWS[:2]).to_parquet(tmp_path / "a" / "other.parquet")
-    with pytest.raises(SourceError, match="Expected one file in each folder"):
+    with pytest.raises(SourceError, match=r"Expected one file for each task of .*, found several for a"):
         sources_of_files(str(tmp_path / "*" / "*.parquet"))
 
 
@@ -159,7 +159,7 @@ def test_templates_of_a_file_or_a_folder_and_some_of_them(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        ({"task": "a/b", "files": "x"}, "Expected a task's name, which a folder can have, found 'a/b'"),
+        ({"task": "a/b", "files": "x"}, "Expected a task's name of letters, .* found 'a/b'"),
         ({"task": "t"}, "Expected `dataset` or `files` for the task t, one of them"),
         ({"task": "t", "files": "x", "dataset": "y"}, "Expected `dataset` or `files` for the task t"),
         (
@@ -254,7 +254,14 @@ def hub():
         for n in range(5)
     ]
     configs = {f"cb_{name}/train/0.parquet": parquet(rendered) for name in ("guess", "infer")}
-    hub.add("bigscience/P3", configs | {"wic_same/train/0.parquet": parquet(rendered)}, CONVERTED)
+    # A row a candidate answer, the wrong ones included; and a template that suits fewer rows.
+    configs["cb_guess_score_eval/train/0.parquet"] = parquet(rendered * 3)
+    configs["anli_guess/train/0.parquet"] = parquet(rendered)
+    configs["anli_infer/train/0.parquet"] = parquet(rendered[:3])
+    hub.add("bigscience/P3", configs | {"README.md": b""}, CONVERTED)
+    hub.add("org/dotted", {"dotted.py": b""})
+    hub.add("org/dotted", {"3.0.0/train/0.parquet": parquet(ROWS[:4]), "README.md": b""}, CONVERTED)
+    hub.add("org/unconverted", {"unconverted.py": b""})
     with hub.serve() as endpoint:
         hub.endpoint = endpoint
         yield hub
@@ -266,8 +273,10 @@ from recross_hf import TaskSource
 from recross_hf.sources import open_rows
 try:
     rows = open_rows(TaskSource(**json.loads(sys.argv[1])))
-    found = [batch.take(range(len(batch))) for batch in rows.batches()]
-    print(json.dumps({"rows": sum(found, []), "version": rows.version, "license": rows.license, "names": rows.column_names}))
+    batches = list(rows.batches())
+    found = sum([batch.take(range(len(batch))) for batch in batches], [])
+    known = {name: getattr(rows, name) for name in ("version", "license", "column_names", "notes")}
+    print(json.dumps({"rows": found, "firsts": [batch.first for batch in batches], **known}))
 except ValueError as error:
     print(json.dumps({"error": str(error)}))
 """
@@ -299,12 +308,15 @@ def test_a_data_set_on_the_hub_is_read_with_its_commit_and_licence(hub, read_hub
     assert found["rows"] == ROWS[:30]
     assert found["version"] == f"org/native@{hub.commit('org/native', 'main')}"
     assert found["license"] == "cc-by-4.0"
-    assert found["names"] == ["text", "label"]
+    assert found["column_names"] == ["text", "label"]
     before = len(hub.requests)
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     again = read_hub(dataset="org/native", templates="{{text}} ||| {{label}}", environment=offline)
     assert again["rows"] == ROWS[:30]
+    assert again["version"] is None  # not known offline
     assert len(hub.requests) == before
+    gone = read_hub(dataset="org/gone", templates="a ||| b", environment=offline)["error"]
+    assert "org/gone" in gone
 
 
 def test_a_data_set_with_a_script_is_read_in_the_hubs_parquet_form(read_hub):
@@ -314,15 +326,36 @@ def test_a_data_set_with_a_script_is_read_in_the_hubs_parquet_form(read_hub):
     assert read_hub(dataset="org/scripted", config="plain", split="test", templates=templates)["rows"] == ROWS[:3]
     error = read_hub(dataset="org/scripted", config="other", templates=templates)["error"]
     assert (
-        "Task t: expected the split 'train' of other of the data set org/scripted, found: no other/train in" in error
+        "Task t: expected other, split 'train' of the data set org/scripted, found: no other/train in the parquet form"
+        in error
     )
 
 
 def test_p3_is_read_as_it_is_rendered_a_configuration_a_template(read_hub):
-    rows = read_hub(dataset="bigscience/P3", config="cb_*")["rows"]
-    assert [row["template"] for row in rows] == ["cb_guess"] * 5 + ["cb_infer"] * 5
-    assert rows[0]["inputs_pretokenized"] == "Is 0 odd?\n"
-    assert "no configuration like 'anli_*'" in read_hub(dataset="bigscience/P3", config="anli_*")["error"]
+    found = read_hub(dataset="bigscience/P3", config="cb_*")
+    assert [row["template"] for row in found["rows"]] == ["cb_guess"] * 5 + ["cb_infer"] * 5
+    assert found["rows"][0]["inputs_pretokenized"] == "Is 0 odd?\n"
+    assert found["firsts"] == [0, 0]  # row n of both is the same row
+    assert {row["template"] for row in read_hub(dataset="bigscience/P3", config="cb_infer")["rows"]} == {"cb_infer"}
+    scored = read_hub(dataset="bigscience/P3", config="cb_*_score_eval")
+    assert {row["template"] for row in scored["rows"]} == {"cb_guess_score_eval"}
+    uneven = read_hub(dataset="bigscience/P3", config="anli_*")
+    assert uneven["firsts"] == [0, 5]
+    assert "prompts of one source row cannot be told" in uneven["notes"][-1]
+    assert "no configuration like 'wic_*'" in read_hub(dataset="bigscience/P3", config="wic_*")["error"]
+
+
+def test_what_a_parquet_form_cannot_give_is_said(read_hub):
+    templates = "{{text}} ||| {{label}}"
+    assert read_hub(dataset="org/dotted", templates=templates)["rows"] == ROWS[:4]
+    found = read_hub(dataset="org/scripted", config="plain", split="test", templates=templates)
+    assert found["notes"][1] == "the Hub's parquet form holds the first part of it alone"
+    error = read_hub(dataset="org/unconverted", templates=templates)["error"]
+    assert "a script, which is not run, and no parquet form of it. Download the data, and use `files`" in error
+    error = read_hub(dataset="org/scripted", config="plain", revision="main", templates=templates)["error"]
+    assert "its parquet form has no revision main" in error
+    pattern = read_hub(dataset="org/scripted", config="p*", templates=templates)["error"]
+    assert "a pattern of configurations (p*), which is for rows that are examples already" in pattern
 
 
 def test_a_data_set_that_cannot_be_had_says_why_and_what_to_do(read_hub):
@@ -331,6 +364,6 @@ def test_a_data_set_that_cannot_be_had_says_why_and_what_to_do(read_hub):
     gated = read_hub(dataset="org/gated", templates="a ||| b")["error"]
     assert gated.startswith("Task t: the data set org/gated is gated. Accept its terms")
     split = read_hub(dataset="org/native", split="nothing", templates="a ||| b")["error"]
-    assert "expected the split 'nothing' of the only configuration of the data set org/native, found: " in split
+    assert "expected split 'nothing' of the data set org/native, found: Unknown split" in split
     nobody = read_hub(dataset="org/native", templates="a ||| b", environment={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert nobody["error"].startswith("Task t: expected the data set org/native, found no Hub at")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,53 +112,57 @@ def supervision_card(*, settings: dict[str, Any], judge: Callable[..., Any], sum
 
 
 def mixture_card(
-    reports: Mapping[str, dict[str, Any]], *, args: MixtureArguments, num_target_texts: int
+    reports: Mapping[str, dict[str, Any]], *, failed: Sequence[str] = (), args: MixtureArguments, num_target_texts: int
 ) -> DatasetCard:
     """The card of upstream data.
 
     Args:
         reports: what [`prepare_mixture`] says of each task.
+        failed: the tasks that could not be had.
         num_target_texts: how many texts of target tasks the examples were compared with.
     """
-    done = {task: report for task, report in reports.items() if "error" not in report}
-    failed = {task: report["error"] for task, report in reports.items() if "error" in report}
     overlap = [
-        f"| {task} | {what} | {count} |" for task, report in done.items() for what, count in report["overlap"].items()
+        f"| {task} | {what} | {count} |"
+        for task, report in reports.items()
+        for what, count in report["overlap"].items()
     ]
     dropped = [
-        f"| {task} | {why} | {count:,} |" for task, report in done.items() for why, count in report["dropped"].items()
+        f"| {task} | {why} | {count:,} |"
+        for task, report in reports.items()
+        for why, count in report["dropped"].items()
     ]
-    dropped += [f"| {task} | all of it: {_cell(error)} | |" for task, error in failed.items()]
+    dropped += [f"| {task} | {_cell(note)} | |" for task, report in reports.items() for note in report["notes"]]
+    dropped += [f"| {task} | all of it: its data or templates could not be had | |" for task in failed]
     templates = [
         f"- {task}: "
         + ", ".join(f"{name or 'none'} ({count:,})" for name, count in report["templates"].items())
         + "".join(f"; left out: {name} ({problem})" for name, problem in report["templates_left_out"].items())
-        for task, report in done.items()
+        for task, report in reports.items()
     ]
     splits = (
         'data_files:\n  - split: train\n    path: "{0}/train-*.parquet"\n  - split: dev\n    path: "{0}/dev-*.parquet"'
     )
     only_train = 'data_files:\n  - split: train\n    path: "{0}/train-*.parquet"'
-    any_dev = any(report["dev"] for report in done.values())
+    any_dev = any(report["dev"] for report in reports.values())
     configs = ["- config_name: default\n  " + (splits if any_dev else only_train).format("*").replace("\n", "\n  ")]
     configs += [
         f'- config_name: "{task}"\n  ' + (splits if report["dev"] else only_train).format(task).replace("\n", "\n  ")
-        for task, report in done.items()
+        for task, report in reports.items()
     ]
     return DatasetCard.from_template(
         DatasetCardData(tags=["recross", "multi-task", "prompts"], task_categories=["text-generation"]),
         template_path=str(MIXTURE_TEMPLATE),
         configs="\n".join(configs),
-        num_tasks=len(done),
-        num_examples=f"{sum(report['train'] for report in done.values()):,}",
-        decontaminated=" and of what they share with target tasks"
+        num_tasks=len(reports),
+        num_examples=f"{sum(report['train'] for report in reports.values()):,}",
+        decontaminated=" and of rows that they share with target tasks"
         if num_target_texts and args.on_overlap == "drop"
         else "",
-        first_task=next(iter(done), "task"),
+        first_task=next(iter(reports), "task"),
         tasks="\n".join(
             f"| {task} | {_cell(report['source'])} | {report['license'] or 'not named'} | {report['rows']:,} | "
             f"{len(report['templates'])} | {report['train']:,} | {report['dev']:,} |"
-            for task, report in done.items()
+            for task, report in reports.items()
         ),
         dropped="\n".join(dropped) or "| | nothing | |",
         num_target_texts=f"{num_target_texts:,}",

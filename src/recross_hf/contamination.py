@@ -13,9 +13,11 @@ from datasets import Dataset
 
 _WORD = re.compile(r"\w+")
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-# An n-gram in this many examples of a target, and in this share of them, is the wording of a template and no content.
-_BOILERPLATE_EXAMPLES = 10
-_BOILERPLATE_SHARE = 0.05
+# An n-gram in so large a share of a template's examples, where there are so many, is the template's wording and no content.
+_WORDING_SHARE = 0.5
+_WORDING_EXAMPLES = 10
+# Where templates have no names, wording is what is in this share of a task's examples.
+_UNNAMED_SHARE = 0.05
 
 
 class Overlap(NamedTuple):
@@ -61,12 +63,22 @@ class TargetTexts:
 
     @classmethod
     def of(cls, targets: Iterable[Dataset], *, ngram_size: int = 13) -> TargetTexts:
-        """The texts of examples or query sets; what is no template is told by task, so give each task as a whole."""
+        """The texts of examples or query sets; a task may be spread over several.
+
+        What is a template's wording, and so no content, is told by how many of the template's examples have it: with fewer
+        than ten of them nothing is, and an example with the same wording then counts as an overlap.
+        """
         texts = cls(ngram_size)
+        parts: dict[str, list[Dataset]] = {}
         for dataset in targets:
+            wanted = [
+                name for name in ("id", "task", "template", "input", "references") if name in dataset.column_names
+            ]
             tasks = np.asarray(dataset["task"][:])
             for task in dict.fromkeys(tasks.tolist()):
-                texts._add(dataset.select(np.flatnonzero(tasks == task)))
+                parts.setdefault(task, []).append(dataset.select_columns(wanted).select(np.flatnonzero(tasks == task)))
+        for datasets in parts.values():
+            texts._add(datasets)
         return texts
 
     def __len__(self) -> int:
@@ -80,12 +92,17 @@ class TargetTexts:
         digest.update("\n".join(sorted(self._sources)).encode())
         return digest.hexdigest()
 
-    def _add(self, examples: Dataset) -> None:
-        first, number = len(self._ids), len(examples)
-        ids, inputs = examples["id"][:], examples["input"][:]
-        references = examples["references"][:] if "references" in examples.column_names else [[]] * number
+    def _add(self, datasets: list[Dataset]) -> None:
+        first = len(self._ids)
+        ids, inputs, references, templates = [], [], [], []
+        for examples in datasets:
+            nothing = [""] * len(examples)
+            ids += examples["id"][:]
+            inputs += examples["input"][:]
+            references += examples["references"][:] if "references" in examples.column_names else [[] for _ in nothing]
+            templates += examples["template"][:] if "template" in examples.column_names else nothing
+            self._tasks += examples["task"][:]
         self._ids += ids
-        self._tasks += examples["task"][:]
         for row, identity in enumerate(ids):
             self._sources.setdefault(source_example(identity), first + row)
         words = [_words(text) for text in inputs]
@@ -93,13 +110,7 @@ class TargetTexts:
         parts, owners = _parts(words, references)
         hashes, _, part_of = _ngram_hashes(parts, self.ngram_size)
         rows = owners[part_of]
-        # Several prompts of one source example are one occurrence.
-        numbers: dict[str, int] = {}
-        source_of = np.asarray([numbers.setdefault(source_example(identity), len(numbers)) for identity in ids])
-        pairs = np.unique(np.stack([hashes, source_of[rows].astype(np.uint64)]), axis=1)[0] if len(hashes) else hashes
-        found, counts = np.unique(pairs, return_counts=True)
-        boilerplate = found[counts > max(_BOILERPLATE_EXAMPLES, _BOILERPLATE_SHARE * len(numbers))]
-        keep = ~np.isin(hashes, boilerplate)
+        keep = ~_is_wording(hashes, rows, templates, [source_example(identity) for identity in ids])
         self._ngrams.add(hashes[keep], rows[keep], first)
 
     def find(
@@ -135,6 +146,24 @@ def source_example(identity: str) -> str:
     """What an id says of the row that an example was made of: `task|split|#n` of `task|split|template|#n`, else the id."""
     parts = identity.split("|")
     return "|".join([*parts[:2], parts[-1]]) if len(parts) >= 4 and parts[-1].startswith("#") else identity
+
+
+def _is_wording(hashes: np.ndarray, rows: np.ndarray, templates: list[str], sources: list[str]) -> np.ndarray:
+    """Whether each n-gram is the wording of its example's template."""
+    template_of, source_of = (np.unique(names, return_inverse=True)[1] for names in (templates, sources))
+    names = np.unique(templates)
+    found = np.zeros(len(hashes), dtype=bool)
+    for template, name in enumerate(names.tolist()):
+        here = template_of == template
+        # Several prompts of one source example are one occurrence.
+        number = len(np.unique(source_of[here]))
+        least = max(_WORDING_EXAMPLES, (_WORDING_SHARE if name else _UNNAMED_SHARE) * number)
+        mine = np.flatnonzero(here[rows])
+        pairs = np.stack([hashes[mine], source_of[rows[mine]].astype(np.uint64)])
+        distinct, counts = np.unique(np.unique(pairs, axis=1)[0], return_counts=True)
+        wording = distinct[counts >= least] if name else distinct[counts > least]
+        found[mine] = np.isin(hashes[mine], wording)
+    return found
 
 
 class _OwnedHashes:

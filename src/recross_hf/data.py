@@ -214,6 +214,7 @@ def csv_records(path: Path) -> Iterator[dict[str, str]]:
 
     Everything is text: pandas would turn the answer "None" into a missing value and "1" into a number.
     """
+    csv.field_size_limit(1 << 30)  # the default is less than some documents
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         for number, row in enumerate(reader):
@@ -284,10 +285,10 @@ def _raw_json_records(path: Path) -> Iterator[Any]:
                 raise ExampleError(
                     f"Expected a JSON record in line {number + 1} of {path}, found: {error}."
                 ) from error
-            if number == 0 and isinstance(record, list) and record and isinstance(record[0], list | dict):
+            if isinstance(record, list) and record and isinstance(record[0], list | dict):
                 yield from record
-                return
-            yield record
+            else:
+                yield record
 
 
 def _whole_json(text: str, path: Path) -> list[Any]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import multiprocessing
 import os
+import re
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -26,12 +29,13 @@ from tqdm.auto import tqdm
 
 from .arguments import MixtureArguments
 from .card import mixture_card
-from .contamination import TargetTexts, source_example
+from .contamination import Overlap, TargetTexts, source_example
+from .data import ExampleError, files_of
 from .digests import DigestSet, digest_of, spread
 from .files import read_json, write_atomically, write_json
 from .prompts import EXACT_METRICS, PromptError, PromptTemplate, select_templates
 from .rendering import SCHEMA, Rendered, RowsToRender, make_examples, set_targets
-from .sources import P3, RowBatch, Rows, SourceError, TaskSource, open_rows
+from .sources import P3, UNREADABLE, RowBatch, Rows, SourceError, TaskSource, open_rows
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,9 @@ _DEV_SHARE = 0.1
 _MAX_SHOWN = 5
 # A last pass over the rows for less than this share of the cap is not worth its time.
 _SHORTAGE = 0.01
+# So many examples of each template of a target tell its wording from content.
+_EXAMPLES_A_TEMPLATE = 20
+_ROWS_A_WRITE = 10_000
 
 
 class ContaminationError(ValueError):
@@ -72,7 +79,8 @@ def prepare_mixture(
 
     Rows stream through `num_proc` processes; a task keeps eight bytes a row and an example in memory. What comes out depends
     on the seed and the data alone. Finished tasks are there as a whole, with what was kept and dropped in `task.json`; a
-    rerun goes on with the others. The folder opens with `datasets.load_dataset`.
+    rerun goes on with the others; one process at a time may prepare a task. Examples are in the order of the data. The folder opens with
+    `datasets.load_dataset`.
 
     Args:
         sources: the tasks.
@@ -89,59 +97,108 @@ def prepare_mixture(
     Raises:
         SourceError: a task's data or templates cannot be had.
         ContaminationError: there is an overlap, and `args.on_overlap` is "fail".
-        ValueError: `output_dir` holds a task that was prepared with other settings.
+        ValueError: `output_dir` holds a task that was prepared with other settings, `targets` have other n-grams than
+            `args`, or a task comes twice.
     """
     args = args or MixtureArguments()
     output_dir = Path(output_dir)
+    if targets is not None and targets.ngram_size != args.ngram_size:
+        raise ValueError(
+            f"Expected `targets` with the n-grams of the settings, {args.ngram_size} words, found {targets.ngram_size}."
+        )
     targets = targets or TargetTexts(args.ngram_size)
+    repeated = [task for task, count in Counter(source.task for source in sources).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"Expected each task once, found more of {', '.join(repeated)}. Give one of them another name."
+        )
+    common = {"targets": targets.identity(), **asdict(args)}
+    before = _reports_of(output_dir)
+    for report in before.values():
+        _check_settings(report, common, output_dir)
     reports: dict[str, dict[str, Any]] = {}
     with _Workers(num_proc, targets) as workers, tqdm(sources, unit="task", disable=not show_progress) as progress:
         for source in progress:
             progress.set_description(source.task)
             try:
-                task = _Task(source, args, targets, template_folder)
-                reports[source.task] = _finished(task, output_dir) or _prepare(task, output_dir, workers, progress)
-            except (SourceError, PromptError) as error:
+                reports[source.task] = _report(source, args, common, output_dir, template_folder, workers, progress)
+            except SourceError as error:
                 if not skip_failed_tasks:
                     raise
                 logger.warning("Left out: %s", error)
                 reports[source.task] = {"task": source.task, "error": str(error)}
-    everything = _reports_of(output_dir) | reports
-    write_json(output_dir / MIXTURE_FILE, everything)
-    card = mixture_card(everything, args=args, num_target_texts=len(targets))
+                if source.task in before:
+                    logger.warning("Task %s stays as it was prepared before.", source.task)
+                    reports[source.task] = before[source.task]
+    done = _reports_of(output_dir)
+    write_json(output_dir / MIXTURE_FILE, done)
+    failed = [task for task in reports if task not in done]
+    card = mixture_card(done, failed=failed, args=args, num_target_texts=len(targets))
     write_atomically(output_dir / "README.md", lambda partial: partial.write_text(str(card), encoding="utf-8"))
     return reports
 
 
 def render_targets(
-    sources: Sequence[TaskSource], args: MixtureArguments | None = None, *, template_folder: str | Path | None = None
+    sources: Sequence[TaskSource],
+    args: MixtureArguments | None = None,
+    *,
+    template_folder: str | Path | None = None,
+    skip_failed_tasks: bool = False,
 ) -> Iterator[Dataset]:
-    """The examples of target tasks, each row by one template, for [`TargetTexts`] to compare with; a task at a time."""
+    """The examples of target tasks for [`TargetTexts`] to compare with, a task at a time.
+
+    Each row is rendered by one template, of small tasks by so many that a template's wording can be told from content.
+
+    Raises:
+        SourceError: a task's data or templates cannot be had, and not `skip_failed_tasks`, which passes it over with a warning.
+    """
     args = args or MixtureArguments()
     for source in sources:
-        task = _Task(source, args, TargetTexts(), template_folder)
-        made = [make_examples(work).table for work in task.work(0, task.rows.num_rows, per_row=1)]
-        if not any(map(len, made)):
-            raise SourceError(f"Task {source.task}: expected examples to compare with, found none.")
-        table = pa.concat_tables(made).select(SCHEMA.names)
+        try:
+            task = _Task(source, args, {}, template_folder)
+            num_rows = task.rows.num_rows
+            per_row = min(len(task.templates), math.ceil(_EXAMPLES_A_TEMPLATE * len(task.templates) / num_rows)) or 1
+            with _readable(source):
+                made = [make_examples(work) for work in task.work(0, num_rows, per_row=per_row)]
+            table = pa.concat_tables([rendered.table for rendered in made]).select(SCHEMA.names)
+            lost = num_rows - len({identity.rpartition("#")[2] for identity in table["id"].to_pylist()})
+            if not len(table):
+                raise SourceError(f"Task {source.task}: expected examples to compare with, found none.")
+        except SourceError as error:
+            if not skip_failed_tasks:
+                raise
+            logger.warning("NOT compared with the target %s: %s", source.task, error)
+            continue
+        if lost:
+            logger.warning(
+                "Target %s: %d of %d rows are not compared with: no template suits.", source.task, lost, num_rows
+            )
         yield Dataset(InMemoryTable(table.cast(SCHEMA)))
 
 
 def check_splits(upstream: Sequence[TaskSource], targets: Sequence[TaskSource]) -> None:
     """Raises a [`ContaminationError`] if an upstream task is read from what a target task is tested on."""
-    tested = {_data_of(source): source.task for source in targets}
-    for source in upstream:
-        if _data_of(source) in tested:
-            raise ContaminationError(
-                f"Task {source.task} reads {source.origin}, which is the test set of the target {tested[_data_of(source)]}. "
-                "Read another split, or leave the task out."
-            )
+    for target in targets:
+        for source in upstream:
+            if _reads_the_same(source, target):
+                raise ContaminationError(
+                    f"Task {source.task} reads {source.origin}, which is the test set of the target {target.task}. "
+                    "Read another split, or leave the task out."
+                )
 
 
-def _data_of(source: TaskSource) -> tuple[str | None, ...]:
-    if source.files is not None:
-        return (str(Path(source.files).resolve()),)
-    return (source.dataset, source.config, source.split)
+def _reads_the_same(source: TaskSource, target: TaskSource) -> bool:
+    if source.files is not None or target.files is not None:
+        if source.files is None or target.files is None:
+            return False
+        return bool(_resolved(source.files) & _resolved(target.files))
+    splits, tested = ({part.partition("[")[0].strip() for part in one.split.split("+")} for one in (source, target))
+    same_config = source.config == target.config or None in (source.config, target.config)
+    return source.dataset == target.dataset and same_config and bool(splits & tested)
+
+
+def _resolved(pattern: str) -> set[Path]:
+    return {path.resolve() for path in files_of(pattern)}
 
 
 def templates_by_rows(num_rows: int) -> int:
@@ -156,7 +213,7 @@ class _Task:
     """A task's rows in a random order that the seed determines, and the templates that suit."""
 
     def __init__(
-        self, source: TaskSource, args: MixtureArguments, targets: TargetTexts, template_folder: str | Path | None
+        self, source: TaskSource, args: MixtureArguments, common: dict[str, Any], template_folder: str | Path | None
     ) -> None:
         self.source = source
         self.args = args
@@ -164,18 +221,21 @@ class _Task:
         if not self.rows.num_rows:
             raise SourceError(f"Task {source.task}: expected rows in {source.origin}, found none.")
         self.unsuitable: dict[str, str] = {}
-        self.templates = self._suitable(source.load_templates(folder=template_folder))
+        try:
+            self.templates = self._suitable(source.load_templates(folder=template_folder))
+        except PromptError as error:
+            raise SourceError(f"Task {source.task}: {error}") from error
         self.per_row = 1
         if self.templates:
             asked = args.templates_per_example or templates_by_rows(self.rows.num_rows)
             self.per_row = min(asked, len(self.templates))
         # What the result depends on; not where files lie.
+        described = asdict(source) | dict.fromkeys(("files", "license", "query_split", "templates"))
         self.settings = {
-            "source": asdict(source) | {"files": None},
+            "source": described,
             "templates": digest_of([asdict(template) for template in self.templates]),
             "version": self.rows.version,
-            "targets": targets.identity(),
-            **asdict(args),
+            **common,
         }
 
     def _suitable(self, templates: list[PromptTemplate]) -> list[PromptTemplate]:
@@ -260,11 +320,38 @@ class _Task:
         return np.sort(np.concatenate([self._places_of(self.keys(batch)) for batch in self.rows.batches()]))
 
 
+def _report(
+    source: TaskSource,
+    args: MixtureArguments,
+    common: dict[str, Any],
+    output_dir: Path,
+    template_folder: str | Path | None,
+    workers: _Workers,
+    progress: tqdm,
+) -> dict[str, Any]:
+    """Prepares a task, unless it was prepared before."""
+    with _readable(source):
+        task = _Task(source, args, common, template_folder)
+        return _finished(task, output_dir) or _prepare(task, output_dir, workers, progress)
+
+
+@contextmanager
+def _readable(source: TaskSource) -> Iterator[None]:
+    """Names the task where its data turn out to be none, or a template fails."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise SourceError(f"Task {source.task}: {source.origin} cannot be read: {error}") from error
+    except (ExampleError, PromptError) as error:
+        raise SourceError(f"Task {source.task}: {error}") from error
+
+
 def _prepare(task: _Task, output_dir: Path, workers: _Workers, progress: tqdm) -> dict[str, Any]:
     source, args = task.source, task.args
     partial = output_dir / f".{source.task}.{os.getpid()}.partial"
-    for abandoned in output_dir.glob(f".{source.task}.*.partial"):
-        shutil.rmtree(abandoned)
+    for abandoned in output_dir.glob(".*.partial"):
+        if re.fullmatch(rf"\.{re.escape(source.task)}\.\d+\.partial", abandoned.name):
+            shutil.rmtree(abandoned)
     partial.mkdir(parents=True)
     try:
         sieve = _Sieve(args)
@@ -275,23 +362,26 @@ def _prepare(task: _Task, output_dir: Path, workers: _Workers, progress: tqdm) -
         dev.close()
 
         train = _Shards(partial, "train", args.shard_size)
-        cap, start, per_row = args.max_examples_per_task, num_dev, float(task.per_row)
-        for number_of_pass in range(task.rows.num_rows):
-            short = cap - train.num_rows
-            if start == task.rows.num_rows or short <= (_SHORTAGE * cap if number_of_pass > 1 else 0):
-                break
-            before = train.num_rows
-            stop = min(task.rows.num_rows, start + math.ceil(short / max(per_row, 0.01)))
+        cap, start = args.max_examples_per_task, num_dev
+        # Rows come in the order of the data, so that a pass that makes too many would lose the last: the first cannot, and
+        # the others ask for what would suffice if the last pass had been unlucky by three standard deviations.
+        asked = math.ceil(cap / task.per_row)
+        for number_of_pass in itertools.count():
+            before, stop = train.num_rows, min(task.rows.num_rows, start + asked)
             for made in workers.map(task.work(start, stop, per_row=task.per_row)):
                 train.write(sieve.keep(made, cap - train.num_rows))
                 progress.set_postfix_str(f"{train.num_rows:,} examples")
-            per_row = (train.num_rows - before) / (stop - start)
-            start = stop
+            found, seen, start = train.num_rows - before, stop - start, stop
+            short = cap - train.num_rows
+            if start == task.rows.num_rows or short <= (_SHORTAGE * cap if number_of_pass else 0):
+                break
+            asked = math.ceil(short * seen / (found + 3 * math.sqrt(found) + 3))
         train.close()
         report = {
             "task": source.task,
             "source": source.origin,
             "license": task.rows.license,
+            "notes": task.rows.notes,
             "rows": task.rows.num_rows,
             "train": train.num_rows,
             "dev": dev.num_rows,
@@ -329,14 +419,21 @@ def _finished(task: _Task, output_dir: Path) -> dict[str, Any] | None:
             )
         return None
     report = read_json(path)
-    asked, found = json.loads(json.dumps(task.settings)), report["settings"]
-    different = sorted(name for name in asked.keys() | found.keys() if asked.get(name) != found.get(name))
+    settings = task.settings
+    if None in (settings["version"], report["settings"]["version"]):  # offline the commit is not known
+        settings = settings | {"version": report["settings"]["version"]}
+    _check_settings(report, settings, output_dir)
+    return report
+
+
+def _check_settings(report: dict[str, Any], settings: dict[str, Any], output_dir: Path) -> None:
+    asked, found = json.loads(json.dumps(settings)), report["settings"]
+    different = sorted(name for name in asked if asked[name] != found.get(name))
     if different:
         raise ValueError(
-            f"{path.parent} was prepared with other settings or data ({', '.join(different)}). Choose another `output_dir`, or "
-            "delete that folder to prepare the task again."
+            f"{report['task']} in {output_dir} was prepared with other settings or data ({', '.join(different)}). Choose another "
+            f"`output_dir`, or delete {output_dir / report['task']} to prepare the task again."
         )
-    return report
 
 
 def _reports_of(output_dir: Path) -> dict[str, dict[str, Any]]:
@@ -356,7 +453,7 @@ class _Sieve:
         self.overlap: Counter[tuple[str, str]] = Counter()
         self.shown: list[dict[str, str]] = []
         self.failures: dict[str, str] = {}
-        self._rows, self._examples = DigestSet(), DigestSet()
+        self._rows, self._ids, self._examples = DigestSet(), DigestSet(), DigestSet()
 
     def keep(self, made: Rendered, limit: int) -> pa.Table:
         """The examples to keep of `made`, at most `limit`."""
@@ -375,6 +472,13 @@ class _Sieve:
         self._count("of a repeated row", ~kept)
         kept &= self._without_overlap(made, kept)
         positions = np.flatnonzero(kept)
+        ids = table["id"].take(pa.array(positions))
+        repeats = ~self._ids.add(np.asarray([digest_of(identity) for identity in ids.to_pylist()], dtype=np.uint64))
+        if repeats.any():
+            raise SourceError(
+                f"Task {table['task'][0].as_py()}: expected unique ids, found more of "
+                f"{ids[int(np.argmax(repeats))].as_py()!r}. Map `id` to another column."
+            )
         new = self._examples.add(table["digest"].to_numpy()[positions])
         self._count("repeated", ~new)
         positions = positions[new][: max(limit, 0)]
@@ -383,22 +487,30 @@ class _Sieve:
         return table
 
     def _without_overlap(self, made: Rendered, candidates: np.ndarray) -> np.ndarray:
-        clean = np.ones(len(made.overlaps), dtype=bool)
-        for position, overlap in enumerate(made.overlaps):
-            if overlap is None or not candidates[position]:
+        """Of a row that one prompt shares with a target, no prompt is kept."""
+        rows = made.table["row"].to_numpy()
+        shared: dict[int, Overlap] = {}
+        for position in np.flatnonzero(candidates).tolist():
+            overlap = made.overlaps[position]
+            if overlap is None:
                 continue
-            kind, target_task, target_id, shared = overlap
             identity = made.table["id"][position].as_py()
             if self.args.on_overlap == "fail":
                 raise ContaminationError(
-                    f"{identity} shares {shared!r} ({kind}) with {target_id} of the target {target_task}. Leave such examples "
-                    'out with `on_overlap="drop"`.'
+                    f"{identity} shares {overlap.shared!r} ({overlap.kind}) with {overlap.target_id} of the target "
+                    f'{overlap.target_task}. Leave such rows out with `on_overlap="drop"`.'
                 )
-            self.overlap[kind, target_task] += 1
             if len(self.shown) < _MAX_SHOWN:
-                self.shown.append({"id": identity, "kind": kind, "target": target_id, "shared": shared[:200]})
-            clean[position] = self.args.on_overlap != "drop"
-        self._count("shared with a target", ~clean)
+                kind, _, target_id, words = overlap
+                self.shown.append({"id": identity, "kind": kind, "target": target_id, "shared": words[:200]})
+            shared.setdefault(int(rows[position]), overlap)
+        clean = np.ones(len(rows), dtype=bool)
+        for position in np.flatnonzero(candidates).tolist():
+            overlap = shared.get(int(rows[position]))
+            if overlap is not None:
+                self.overlap[overlap.kind, overlap.target_task] += 1
+                clean[position] = self.args.on_overlap != "drop"
+        self._count("of a row shared with a target", ~clean)
         return clean
 
     def _count(self, reason: str, is_dropped: np.ndarray) -> None:
@@ -414,9 +526,19 @@ class _Shards:
         self.num_rows = 0
         self._paths: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[pa.Table] = []
         self._room = 0
 
     def write(self, table: pa.Table) -> None:
+        """Keeps rows until they are worth a row group."""
+        self.num_rows += len(table)
+        self._waiting.append(table)
+        if sum(map(len, self._waiting)) >= _ROWS_A_WRITE:
+            self._flush()
+
+    def _flush(self) -> None:
+        table = pa.concat_tables(self._waiting) if self._waiting else SCHEMA.empty_table()
+        self._waiting = []
         while len(table):
             if self._writer is None:
                 self._paths.append(self.folder / f"{self.split}-{len(self._paths)}.parquet")
@@ -424,7 +546,6 @@ class _Shards:
                 self._room = self.shard_size
             part, table = table[: self._room], table[self._room :]
             self._writer.write_table(part)
-            self.num_rows += len(part)
             self._room -= len(part)
             if not self._room:
                 self._end()
@@ -435,6 +556,7 @@ class _Shards:
             self._writer = None
 
     def close(self) -> None:
+        self._flush()
         self._end()
         for number, path in enumerate(self._paths):
             path.rename(self.folder / f"{self.split}-{number:05d}-of-{len(self._paths):05d}.parquet")

@@ -74,6 +74,10 @@ class PromptError(ValueError):
     """A template that cannot be read, uses what is not allowed, or cannot be rendered for an example."""
 
 
+class PromptBudgetError(PromptError):
+    """A template that takes more steps or makes more text than it may: it would on any row."""
+
+
 class _Budget:
     def __init__(self, rng: random.Random) -> None:
         self.steps = MAX_STEPS
@@ -83,7 +87,7 @@ class _Budget:
     def spend(self, steps: int) -> None:
         self.steps -= steps
         if self.steps < 0:
-            raise PromptError(f"the template takes more than {MAX_STEPS:,} steps: an endless loop?")
+            raise PromptBudgetError(f"the template takes more than {MAX_STEPS:,} steps: an endless loop?")
 
 
 _budget: ContextVar[_Budget] = ContextVar("budget")
@@ -124,7 +128,7 @@ def render(template: Template, values: dict[str, Any], rng: random.Random) -> st
 
 def _check_length(length: int) -> None:
     if length > MAX_CHARACTERS:
-        raise PromptError(f"the template makes more than {MAX_CHARACTERS:,} characters")
+        raise PromptBudgetError(f"the template makes more than {MAX_CHARACTERS:,} characters")
 
 
 def _bounded(value: Any) -> Any:

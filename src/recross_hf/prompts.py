@@ -100,7 +100,7 @@ class PromptTemplate:
                 choices = [_unescaped(part.strip()) for part in _split(render(self._compiled_choices, values, rng))]
             parts = _split(render(compiled, values | {"answer_choices": choices}, rng))
         except PromptError as error:
-            raise PromptError(f"{self._label}: {error}.") from error
+            raise type(error)(f"{self._label}: {error}.") from error
         return [_unescaped(part).strip() for part in parts], choices
 
     def example(
@@ -150,7 +150,7 @@ class PromptTemplate:
         try:
             return [part.strip() for part in _split(render(self._compiled_choices, {}, random.Random(0)))]
         except PromptError as error:
-            raise PromptError(f"{self._label}: {error}.") from error
+            raise type(error)(f"{self._label}: {error}.") from error
 
     def check(self) -> None:
         """Raises a [`PromptError`] if the template is broken, not allowed, or has not one `|||`."""
@@ -189,7 +189,7 @@ class PromptTemplate:
         except TemplateSyntaxError as error:
             raise PromptError(f"{self._label}: line {error.lineno}: {error.message}") from error
         except PromptError as error:
-            raise PromptError(f"{self._label}: {error}.") from error
+            raise type(error)(f"{self._label}: {error}.") from error
         except (
             SyntaxError,
             ValueError,

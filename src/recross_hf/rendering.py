@@ -12,13 +12,13 @@ import pyarrow as pa
 from .contamination import Overlap, TargetTexts
 from .data import EXAMPLE_FEATURES
 from .digests import digest_of
+from .prompt_sandbox import PromptBudgetError
 from .prompts import PromptError, PromptTemplate
 from .sources import SourceError
 
 SCHEMA = EXAMPLE_FEATURES.arrow_schema
-# A template that fails on so many rows of a batch, and on all before, is not tried on the others: one that never ends is
-# stopped late, and would be on every row.
-_MAX_FAILURES = 10
+# A template that takes more than it may would on most rows, each time as long: after so many in a batch it is passed over.
+_MAX_EXCESSES = 2
 
 
 class RowsToRender(NamedTuple):
@@ -52,25 +52,28 @@ def make_examples(work: RowsToRender) -> Rendered:
     """The examples of some rows, with digests of row and example to tell repetitions by."""
     dropped: Counter[str] = Counter()
     failures: dict[str, str] = {}
-    failed: Counter[str] = Counter()
+    excesses: Counter[str] = Counter()
     examples: list[dict[str, Any]] = []
     templates = [_compiled_once(template) for template in work.templates]
+    # A row is what templates show of it: many data sets number their rows in a column.
+    shown = sorted(frozenset().union(*(template.columns for template in templates)))
     for row, number in zip(work.rows, work.numbers, strict=True):
         if not templates:
             example = _plain_example(row, number, work)
             if isinstance(example, str):
                 dropped[example] += 1
             else:
-                examples.append(example | {"row": number, "row_digest": digest_of(example["id"])})
+                texts = [example[name] for name in ("template", "input", "references")]
+                examples.append(example | {"row": number, "row_digest": digest_of([example["id"], *texts])})
             continue
         # Their order and what they draw depend on the row alone, so that processes may share the rows as they like.
         rng = random.Random(f"{work.seed}|{work.task}|{number}")
-        digest = digest_of(row)
+        digest = digest_of([row.get(name) for name in shown] if shown else row)
         rendered = 0
         for template in rng.sample(templates, len(templates)):
             if rendered == work.per_row:
                 break
-            if failed[template.name] == _MAX_FAILURES:
+            if excesses[template.name] == _MAX_EXCESSES:
                 dropped["a template failed"] += 1
                 continue
             try:
@@ -78,9 +81,8 @@ def make_examples(work: RowsToRender) -> Rendered:
             except PromptError as error:
                 failures.setdefault(template.name, f"{error} (row {number})")
                 dropped["a template failed"] += 1
-                failed[template.name] += 1
+                excesses[template.name] += isinstance(error, PromptBudgetError)
                 continue
-            failed[template.name] = -len(work.rows)  # it works
             if example is None:
                 dropped["rendered to nothing"] += 1
                 continue
@@ -88,17 +90,33 @@ def make_examples(work: RowsToRender) -> Rendered:
             identity = f"{work.task}|{work.split}|{template.name}|#{number}"
             names = {"id": identity, "task": work.task, "template": template.name}
             examples.append(names | example | {"row": number, "row_digest": digest})
-    columns = {name: [example[name] for example in examples] for name in SCHEMA.names}
-    digests = [digest_of([example["input"], *example["references"]]) for example in examples]
+    sound = [example for example in examples if _is_unicode(example)]
+    if len(sound) < len(examples):
+        dropped["with characters that are none"] += len(examples) - len(sound)
+    columns = {name: [example[name] for example in sound] for name in SCHEMA.names}
+    digests = {
+        "row": [example["row"] for example in sound],
+        "row_digest": [example["row_digest"] for example in sound],
+        "digest": [digest_of([example["input"], *example["references"]]) for example in sound],
+    }
     table = pa.table(columns, schema=SCHEMA)
-    for name, values in (
-        ("row", [example["row"] for example in examples]),
-        ("row_digest", [example["row_digest"] for example in examples]),
-        ("digest", digests),
-    ):
+    for name, values in digests.items():
         table = table.append_column(name, pa.array(values, type=pa.uint64()))
-    overlaps = _TARGETS.find(columns["id"], columns["input"], columns["references"])
+    # An id that says nothing of its source was made to; the one that the data have is compared, too.
+    overlaps = _TARGETS.find(
+        [example.get("own_id", example["id"]) for example in sound], columns["input"], columns["references"]
+    )
     return Rendered(table, dropped, failures, overlaps)
+
+
+def _is_unicode(example: dict[str, Any]) -> bool:
+    """Half of a surrogate pair, as JSON can hold it, has no place in any file."""
+    try:
+        for text in (example["id"], example["input"], *example["references"], *example["choices"]):
+            text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=4096)
@@ -110,46 +128,52 @@ def _compiled_once(template: PromptTemplate) -> PromptTemplate:
 def _plain_example(row: dict[str, Any], number: int, work: RowsToRender) -> dict[str, Any] | str:
     """A row that is an example already, or why it is none."""
 
+    def column(name: str) -> str:
+        return work.columns.get(name, name)
+
     def texts(name: str) -> list[str]:
-        column = work.columns.get(name, name)
-        value = row.get(column)
-        if value is None:
-            return []
-        values = value if isinstance(value, list) else [value]
+        value = row.get(column(name))
+        values = [item for item in (value if isinstance(value, list) else [value]) if item is not None]
         wrong = next((item for item in values if not isinstance(item, str)), None)
         if wrong is not None:
             raise SourceError(
-                f"Task {work.task}: expected text in {column!r}, found {type(wrong).__name__} in row {number} ({wrong!r}). "
-                "Write labels as the text that the model is to answer, or use a template."
+                f"Task {work.task}: expected text in {column(name)!r}, found {type(wrong).__name__} in row {number} "
+                f"({wrong!r}). Write labels as the text that the model is to answer, or use a template."
             )
         return [item.strip() for item in values] if work.strips else values
 
     for name in ("input", "references"):
-        column = work.columns.get(name, name)
-        if column not in row:
+        if column(name) not in row:
             raise SourceError(
-                f"Task {work.task}: expected the column {column!r} (for {name!r}), found {', '.join(row)} in row {number}. Say "
-                "where it is with `columns`, or use a template."
+                f"Task {work.task}: expected the column {column(name)!r} (for {name!r}), found {', '.join(row)} in row "
+                f"{number}. Say where it is with `columns`, or use a template."
             )
-    inputs, references = texts("input"), texts("references")
-    if len(inputs) != 1 or not inputs[0].strip():
+    inputs, references = texts("input"), [text for text in texts("references") if text.strip()]
+    if len(inputs) > 1:
+        raise SourceError(
+            f"Task {work.task}: expected one text in {column('input')!r}, found {len(inputs)} in row {number}."
+        )
+    if not inputs or not inputs[0].strip():
         return "without an input"
-    if not any(references):
+    if not references:
         return "without an answer"
     template = next(iter(texts("template")), "")
-    identity = next(iter(_as_text(row.get(work.columns.get("id", "id")))), None)
+    own = row.get(column("id"))
+    own = None if own is None else str(own)
+    # Ids need to be unique over all tasks: those that do not name their task come to.
+    if own is not None and len(own.split("|")) >= 4:
+        identity = own
+    else:
+        identity = f"{work.task}|{work.split}|{template}|#{number if own is None else own}"
     return {
-        "id": identity or f"{work.task}|{work.split}|{template}|#{number}",
+        "id": identity,
+        "own_id": identity if own is None else own,
         "task": work.task,
         "template": template,
         "input": inputs[0],
         "references": references,
         "choices": texts("choices"),
     }
-
-
-def _as_text(value: Any) -> list[str]:
-    return [] if value is None else [str(value)]
 
 
 def set_targets(targets: TargetTexts) -> None:

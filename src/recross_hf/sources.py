@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
+import errno
 import fnmatch
+import hashlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from datasets import Dataset, load_dataset
+from datasets import Dataset, get_dataset_config_names, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import (
@@ -23,13 +27,15 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 from .data import ExampleError, csv_records, files_of, json_records
 from .prompts import SEPARATOR, PromptTemplate, load_templates, read_templates
 
 # Of the HTTP client that huggingface_hub uses, whichever that is: no connection, no answer in time.
-_HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
+_HTTPError: type[Exception] = next(base for base in HfHubHTTPError.__bases__ if base is not OSError)
 
 TASKS_FOLDER = Path(__file__).with_name("tasks")
 BATCH_ROWS = 1024
@@ -37,7 +43,12 @@ CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps data sets, also those whose scripts no longer run, as `config/split/*.parquet`."""
 
 P3 = "bigscience/P3"
+_P3_SCORED = "_score_eval"  # configurations of P3 that hold a row for each candidate answer, the wrong ones included
 _P3_COLUMNS = {"input": "inputs_pretokenized", "references": "targets_pretokenized", "choices": "answer_choices"}
+
+
+_TASK_NAME = re.compile(r"[\w+-][\w.+-]*")
+_RESERVED = frozenset({"default", "README.md", "mixture.json"})
 
 
 class SourceError(ValueError):
@@ -58,7 +69,8 @@ class TaskSource:
     Attributes:
         task: its name; a folder is named so.
         dataset: a data set on the Hub. Its script, if there is one, is not run: the Hub's parquet form is read.
-        config: its configuration; for the already rendered P3 a pattern stands for several, one a template.
+        config: its configuration; for rows that are examples already, as in P3, a pattern stands for several, each a template
+            (in P3 without those that hold wrong answers, too, `*_score_eval`).
         split: its split.
         revision: a commit, tag or branch of it.
         files: or files: a path, folder or pattern, see [`load_examples`]; JSON also as triples or Natural Instructions.
@@ -88,8 +100,10 @@ class TaskSource:
     query_split: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.task, str) or not self.task or "/" in self.task or self.task.startswith("."):
-            raise SourceError(f"Expected a task's name, which a folder can have, found {self.task!r}.")
+        if not isinstance(self.task, str) or not _TASK_NAME.fullmatch(self.task) or self.task in _RESERVED:
+            raise SourceError(
+                f"Expected a task's name of letters, digits and '.', '_', '-', '+', for a folder is named so, found {self.task!r}."
+            )
         if (self.dataset is None) == (self.files is None):
             raise SourceError(f"Expected `dataset` or `files` for the task {self.task}, one of them.")
         if self.templates is not None and self.columns:
@@ -211,16 +225,20 @@ def sources_of_files(pattern: str, **settings: Any) -> list[TaskSource]:
         settings: fields of each [`TaskSource`], e.g. `columns`.
     """
     files = files_of(pattern)
-    if len({file.parent for file in files}) > 1:
-        folders = Counter(file.parent for file in files)
-        many = [str(folder) for folder, count in folders.items() if count > 1]
-        if many:
-            raise SourceError(f"Expected one file in each folder of {pattern}, found several in {', '.join(many)}.")
-        return [TaskSource(file.parent.name, files=str(file), **settings) for file in files]
-    return [TaskSource(file.stem, files=str(file), **settings) for file in files]
+    by_folder = len({file.parent for file in files}) > 1 or "*" in Path(pattern).parent.as_posix()
+    sources = [TaskSource(file.parent.name if by_folder else file.stem, files=str(file), **settings) for file in files]
+    counts = Counter(source.task for source in sources)
+    repeated = [task for task, count in counts.items() if count > 1]
+    if repeated:
+        raise SourceError(f"Expected one file for each task of {pattern}, found several for {', '.join(repeated)}.")
+    return sources
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+UNREADABLE = (csv.Error, UnicodeError, pa.ArrowException)
+"""What files raise that are not what their names say."""
 
 
 class Rows:
@@ -229,8 +247,9 @@ class Rows:
     Attributes:
         num_rows: how many there are.
         column_names: of all rows; empty where they may differ, as in JSON.
-        version: what tells another state of the same source: commits, or names and sizes of files.
+        version: what tells another state of the same source: commits, or a hash of files; None where it is not known.
         license: of the data, where it is known.
+        notes: what a reader of the result should know of the source.
     """
 
     def __init__(
@@ -239,13 +258,15 @@ class Rows:
         column_names: Sequence[str],
         batches: Callable[[], Iterator[RowBatch]],
         *,
-        version: str,
+        version: str | None,
         license: str | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.num_rows = num_rows
         self.column_names = tuple(column_names)
         self.version = version
         self.license = license
+        self.notes = list(notes)
         self._batches = batches
 
     def batches(self) -> Iterator[RowBatch]:
@@ -296,11 +317,13 @@ def open_rows(source: TaskSource) -> Rows:
         return _file_rows(source)
     except (ExampleError, FileNotFoundError) as error:
         raise SourceError(f"Task {source.task}: {error}") from error
+    except UNREADABLE as error:
+        raise SourceError(f"Task {source.task}: {source.origin} cannot be read: {error}") from error
 
 
 def _file_rows(source: TaskSource) -> Rows:
     paths = files_of(source.files or "")
-    version = " ".join(f"{path.name}:{path.stat().st_size}:{path.stat().st_mtime_ns}" for path in paths)
+    version = " ".join(map(_fingerprint, paths))
     if all(path.suffix == ".parquet" for path in paths):
         try:
             footers = [pq.read_metadata(path) for path in paths]
@@ -345,6 +368,16 @@ def _file_rows(source: TaskSource) -> Rows:
     return Rows(num_rows, names, lambda: _batched(records()), version=version, license=source.license)
 
 
+def _fingerprint(path: Path) -> str:
+    """A hash of a file's size and of its two ends: the footer of parquet is at one of them, and a large file is not read for it."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        digest = hashlib.sha256(str(size).encode() + file.read(1 << 16))
+        file.seek(max(0, size - (1 << 16)))
+        digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
 def _batched(records: Iterator[dict[str, Any]]) -> Iterator[RowBatch]:
     first = 0
     while batch := list(itertools.islice(records, BATCH_ROWS)):
@@ -356,23 +389,37 @@ def _hub_rows(source: TaskSource) -> Rows:
     """A data set's own files where it has no script, else the Hub's parquet form of it."""
     try:
         commit, license = _commit_and_license(source)
-        parts = [(config, _load(source, config, commit)) for config in _configs(source)]
+        parts, notes = _parts(source, commit)
     except (DatasetsError, _HTTPError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise SourceError(f"Task {source.task}: {_explained(source, error)}") from error
-    # Where there are several configurations of examples, each is what one template made.
-    several = len(parts) > 1 and source.templates is None
+    # Of rows that are examples already each configuration is what one template made. Where all are as long, row n of each is
+    # row n of the source; else rows are told apart.
+    is_template = source.templates is None and (len(parts) > 1 or source.dataset == P3)
+    aligned = len({len(dataset) for _, dataset in parts}) == 1
+    if not aligned:
+        notes.append(
+            "configurations differ in length: prompts of one source row cannot be told, and may be in both splits"
+        )
 
     def batches() -> Iterator[RowBatch]:
+        first = 0
         for config, dataset in parts:
-            first = 0
+            first = 0 if aligned else first
             for table in dataset.with_format("arrow").iter(BATCH_ROWS):
-                yield RowBatch(table, first, **({"template": config} if several else {}))
+                yield RowBatch(table, first, **({"template": config} if is_template else {}))
                 first += len(table)
 
-    names = [*parts[0][1].column_names, *(["template"] if several else [])]
-    num_rows = sum(len(dataset) for _, dataset in parts)
-    version = f"{source.dataset}@{commit}"
-    return Rows(num_rows, names, batches, version=version, license=source.license or license)
+    names = [*parts[0][1].column_names, *(["template"] if is_template else [])]
+    return Rows(
+        sum(len(dataset) for _, dataset in parts),
+        names,
+        batches,
+        version=commit and f"{source.dataset}@{commit}",
+        license=source.license or license,
+        notes=notes,
+    )
 
 
 def _commit_and_license(source: TaskSource) -> tuple[str | None, str | None]:
@@ -380,51 +427,73 @@ def _commit_and_license(source: TaskSource) -> tuple[str | None, str | None]:
     try:
         info = HfApi().dataset_info(source.dataset or "", revision=source.revision)
     except OfflineModeIsEnabled:
-        return source.revision, None
+        return None, None
     license = getattr(info.card_data, "license", None)
     return info.sha, ", ".join(license) if isinstance(license, list) else license
 
 
-def _configs(source: TaskSource) -> list[str | None]:
-    if source.config is None or "*" not in source.config:
-        return [source.config]
+def _parts(source: TaskSource, commit: str | None) -> tuple[list[tuple[str | None, Dataset]], list[str]]:
+    """The configurations and their rows, and what is to be known of them."""
+    name, revision = source.dataset or "", commit or source.revision
+    try:
+        configs = [source.config]
+        if source.config is not None and "*" in source.config:
+            configs = _matching(get_dataset_config_names(name, revision=revision), source)
+        return [(config, load_dataset(name, config, split=source.split, revision=revision)) for config in configs], []
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+    if source.revision is not None:
+        raise ValueError(f"a script, which is not run, and its parquet form has no revision {source.revision}")
+    return _converted(source)
+
+
+def _matching(known: Sequence[str], source: TaskSource) -> list[str]:
     if source.templates is not None:
         raise ValueError(f"a pattern of configurations ({source.config}), which is for rows that are examples already")
-    tree = HfApi().list_repo_tree(source.dataset or "", revision=CONVERTED, repo_type="dataset")
-    found = sorted(entry.path for entry in tree if fnmatch.fnmatchcase(entry.path, source.config))
+    pattern = source.config or ""
+    found = sorted(name for name in known if fnmatch.fnmatchcase(name, pattern))
+    if source.dataset == P3 and not pattern.endswith(_P3_SCORED):
+        found = [name for name in found if not name.endswith(_P3_SCORED)]
     if not found:
-        raise ValueError(f"no configuration like {source.config!r}")
-    return list(found)
+        raise ValueError(f"no configuration like {pattern!r}")
+    return found
 
 
-def _load(source: TaskSource, config: str | None, commit: str | None) -> Dataset:
-    name = source.dataset or ""
-    if name != P3:
+def _converted(source: TaskSource) -> tuple[list[tuple[str | None, Dataset]], list[str]]:
+    """The same from the Hub's parquet form, at the commit that it has now."""
+    name, api = source.dataset or "", HfApi()
+    try:
+        commit = api.dataset_info(name, revision=CONVERTED).sha
+    except RevisionNotFoundError as error:
+        raise ValueError(
+            "a script, which is not run, and no parquet form of it. Download the data, and use `files`"
+        ) from error
+
+    def entries(folder: str | None) -> list[RepoFile | RepoFolder]:
         try:
-            return load_dataset(name, config, split=source.split, revision=commit)
-        except RuntimeError as error:
-            if "scripts are no longer supported" not in str(error):
-                raise
-    api = HfApi()
-    converted = api.dataset_info(name, revision=CONVERTED).sha
-
-    def paths(folder: str | None) -> list[str]:
-        try:
-            return [entry.path for entry in api.list_repo_tree(name, folder, revision=converted, repo_type="dataset")]
+            return list(api.list_repo_tree(name, folder, revision=commit, repo_type="dataset"))
         except EntryNotFoundError:
             return []
 
-    if config is None:
-        known = [path for path in paths(None) if not path.startswith(".") and "." not in path]
-        if len(known) != 1:
+    configs = [source.config]
+    if source.config is None or "*" in source.config:
+        known = [entry.path for entry in entries(None) if isinstance(entry, RepoFolder)]
+        if source.config is None and len(known) != 1:
             raise ValueError(f"the configurations {', '.join(known)}: say which with `config`")
-        config = known[0]
-    for split in (source.split, f"partial-{source.split}"):  # of large ones the Hub converts the first part
-        files = [path for path in paths(f"{config}/{split}") if path.endswith(".parquet")]
-        if files:
-            urls = [f"hf://datasets/{name}@{converted}/{path}" for path in sorted(files)]
-            return load_dataset("parquet", data_files=urls, split="train")
-    raise ValueError(f"no {config}/{source.split} in the parquet form of {name}, which has a script")
+        configs = known if source.config is None else _matching(known, source)
+    parts, notes = [], [f"read in the Hub's parquet form, at {commit}"]
+    for config in configs:
+        for split in (source.split, f"partial-{source.split}"):  # of large ones the Hub converts the first part
+            files = sorted(entry.path for entry in entries(f"{config}/{split}") if entry.path.endswith(".parquet"))
+            if files:
+                urls = [f"hf://datasets/{name}@{commit}/{path}" for path in files]
+                parts.append((config, load_dataset("parquet", data_files=urls, split="train")))
+                notes += ["the Hub's parquet form holds the first part of it alone"] * (split != source.split)
+                break
+        else:
+            raise ValueError(f"no {config}/{source.split} in the parquet form of {name}, which has a script")
+    return parts, notes
 
 
 def _explained(source: TaskSource, error: Exception) -> str:
@@ -439,9 +508,11 @@ def _explained(source: TaskSource, error: Exception) -> str:
             f"expected the data set {name} on the Hub, found none. It was renamed or removed, or it is private: then log in "
             "with `hf auth login`."
         )
+    if isinstance(error, OfflineModeIsEnabled):
+        return (
+            f"expected the data set {name} in the cache, for this is offline, found none. Run once with a connection."
+        )
     if isinstance(error, ConnectionError | _HTTPError) and not isinstance(error, HfHubHTTPError):
         return f"expected the data set {name}, found no Hub at {HfApi().endpoint} ({error}). Try again: what is done is kept."
-    return (
-        f"expected the split {source.split!r} of {source.config or 'the only configuration'} of the data set {name}, found: "
-        f"{' '.join(str(error).split())}"
-    )
+    config = f"{source.config}, " if source.config else ""
+    return f"expected {config}split {source.split!r} of the data set {name}, found: {' '.join(str(error).split())}"
