@@ -484,12 +484,12 @@ def own_precision(monkeypatch):
     AcceleratorState._reset_state()
 
 
-def test_half_precision_trains_near_the_full_one(own_precision, bart, make_trainer, examples):
+def test_half_precision_trains_near_the_full_one(own_precision, tokenizer, make_trainer, examples):
     losses = []
     for bf16 in (False, True):
         own_precision()
         trainer = make_trainer(
-            copy.deepcopy(bart), train_dataset=uneven(examples), token_budget=200, max_steps=4, bf16=bf16
+            tiny.bart(tokenizer), train_dataset=uneven(examples), token_budget=200, max_steps=4, bf16=bf16
         )
         trainer.train()
         assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
