@@ -26,10 +26,10 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from recross_hf import MixtureArguments, TargetTexts, load_examples, prepare_mixture, read_task_sources
-from recross_hf.data import files_of
-from recross_hf.mixture import check_splits, render_targets
+from recross_hf.data import ExampleError, files_of
+from recross_hf.mixture import ContaminationError, check_splits, render_targets
 from recross_hf.report import format_table
-from recross_hf.sources import sources_of_files
+from recross_hf.sources import SourceError, sources_of_files
 
 
 @dataclass
@@ -113,13 +113,18 @@ def main() -> None:
     ]
     print(format_table(["task", "rows", "templates", "train", "dev", "dropped", "overlap"], rows))
     failed = {task: report["error"] for task, report in reports.items() if "error" in report}
-    for task, error in failed.items():
-        print(f"Left out: {task}: {error}")
+    for error in failed.values():
+        print(f"Left out: {error}")
     compared = f"compared with {len(targets):,} target texts" if len(targets) else "not compared with any target task"
+    if not rows:
+        raise SystemExit("No task could be prepared.")
     total = sum(report.get("train", 0) for report in reports.values())
     print(f"{total:,} training examples of {len(rows)} tasks in {Path(args.output_dir)}, {compared}.")
     print(f"What was kept and dropped, and why: {Path(args.output_dir) / 'README.md'}.")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (SourceError, ContaminationError, ExampleError, FileNotFoundError) as error:
+        raise SystemExit(f"{error} Finished tasks are kept.") from error

@@ -364,7 +364,7 @@ def test_upstream_data_is_prepared(folder, tmp_path):
         "prepare_upstream.py",
         *("--tasks", "tasks.yaml", "--output_dir", "upstream", "--skip_failed_tasks", "--num_proc", 2),
     )
-    assert "Left out: gone: Task gone: No file at gone.csv" in output
+    assert "Left out: Task gone: No file at gone.csv" in output
     assert "54 training examples of 1 tasks in upstream, compared with 1 target texts" in output.replace(
         "53 tr", "54 tr"
     )

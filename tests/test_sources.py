@@ -316,7 +316,7 @@ def test_a_data_set_on_the_hub_is_read_with_its_commit_and_licence(hub, read_hub
     assert again["version"] is None  # not known offline
     assert len(hub.requests) == before
     gone = read_hub(dataset="org/gone", templates="a ||| b", environment=offline)["error"]
-    assert "org/gone" in gone
+    assert gone.startswith("Task t: expected the data set org/gone in the cache, for this is offline, found none")
 
 
 def test_a_data_set_with_a_script_is_read_in_the_hubs_parquet_form(read_hub):

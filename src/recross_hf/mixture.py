@@ -198,7 +198,10 @@ def _reads_the_same(source: TaskSource, target: TaskSource) -> bool:
 
 
 def _resolved(pattern: str) -> set[Path]:
-    return {path.resolve() for path in files_of(pattern)}
+    try:
+        return {path.resolve() for path in files_of(pattern)}
+    except FileNotFoundError:  # which is said when it is read
+        return set()
 
 
 def templates_by_rows(num_rows: int) -> int:

@@ -508,7 +508,7 @@ def _explained(source: TaskSource, error: Exception) -> str:
             f"expected the data set {name} on the Hub, found none. It was renamed or removed, or it is private: then log in "
             "with `hf auth login`."
         )
-    if isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, OfflineModeIsEnabled) or "OfflineModeIsEnabled" in str(error):
         return (
             f"expected the data set {name} in the cache, for this is offline, found none. Run once with a connection."
         )
