@@ -13,11 +13,11 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import (
+    PREFIX_CHECKPOINT_DIR,
     EvalLoopOutput,
     EvalPrediction,
     TrainOutput,
     enable_full_determinism,
-    get_last_checkpoint,
     set_seed,
 )
 
@@ -87,6 +87,7 @@ class ExampleTrainer(Seq2SeqTrainer):
             **kwargs,
         )
         self._set_generation_config()
+        self._tokenized_for_evaluation: dict[str | None, tuple[Dataset, TokenizedExamples]] = {}
         self.train_dataset = self.tokenize_for_training(train_dataset) if train_dataset is not None else None
 
     def tokenize(self, examples: Dataset, **kwargs: Any) -> TokenizedExamples:
@@ -95,15 +96,12 @@ class ExampleTrainer(Seq2SeqTrainer):
         Args:
             kwargs: of [`TokenizedExamples`].
         """
-        longest = self.architecture.longest_prompt(self.model, self.processing_class, self.args.max_target_length)
-        if self.args.pad_to_multiple_of is not None:
-            # Padding must not lead beyond what the model takes.
-            longest -= longest % self.args.pad_to_multiple_of
-            if not longest:
-                raise ValueError(
-                    f"Expected `pad_to_multiple_of` to be no more than the model takes, found "
-                    f"{self.args.pad_to_multiple_of} tokens."
-                )
+        longest = self.architecture.longest_prompt(
+            self.model,
+            self.processing_class,
+            self.args.max_target_length,
+            pad_to_multiple_of=self.args.pad_to_multiple_of,
+        )
         return TokenizedExamples(
             examples,
             self.processing_class,
@@ -185,7 +183,7 @@ class ExampleTrainer(Seq2SeqTrainer):
             examples.target_lengths,
             np.zeros(len(examples), dtype=np.int64) if examples.tasks is None else examples.tasks,
             token_budget=args.token_budget * devices if args.token_budget is not None else None,
-            batch_size=args.train_batch_size,
+            batch_size=self._train_batch_size,  # what `auto_find_batch_size` lowers
             max_examples_per_task=args.max_examples_per_task,
             temperature=args.mixing_temperature,
             pad_to_multiple_of=args.pad_to_multiple_of or 1,
@@ -234,17 +232,28 @@ class ExampleTrainer(Seq2SeqTrainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> torch.utils.data.DataLoader:
-        """A loader over tokenised examples, longest first."""
-        if isinstance(eval_dataset, str):
-            eval_dataset = self.eval_dataset[eval_dataset]
-        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if eval_dataset is None:
+        """A loader over tokenised examples, longest first; the trainer's own evaluation sets are tokenised once."""
+        if eval_dataset is not None and not isinstance(eval_dataset, str):
+            return self.get_test_dataloader(eval_dataset)
+        examples = self.eval_dataset if eval_dataset is None else self.eval_dataset[eval_dataset]
+        if examples is None:
             raise ValueError("Expected an evaluation set, found none. Pass `eval_dataset` here or to the constructor.")
-        return super().get_eval_dataloader(self.tokenize(eval_dataset, longest_first=True))
+        of, tokenized = self._tokenized_for_evaluation.get(eval_dataset, (None, None))
+        if of is not examples:
+            tokenized = self.tokenize(examples, longest_first=True)
+            self._tokenized_for_evaluation[eval_dataset] = examples, tokenized
+        return self._evaluation_loader(tokenized)
 
     def get_test_dataloader(self, test_dataset: Dataset) -> torch.utils.data.DataLoader:
         """A loader over tokenised examples, longest first."""
-        return super().get_test_dataloader(self.tokenize(test_dataset, longest_first=True))
+        return self._evaluation_loader(self.tokenize(test_dataset, longest_first=True))
+
+    def _evaluation_loader(self, examples: TokenizedExamples) -> torch.utils.data.DataLoader:
+        # Not that of `get_eval_dataloader`: with persistent workers it would give all sets the loader of the first.
+        loader = super().get_test_dataloader(examples)
+        # Evaluated task by task, many times in a run, loaders and their workers would pile up there.
+        self.accelerator._dataloaders.remove(loader)
+        return loader
 
     def evaluate(
         self,
@@ -320,7 +329,7 @@ class ExampleTrainer(Seq2SeqTrainer):
 
 
 def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> str | None:
-    """The checkpoint folder that `resume_from_checkpoint` means: a folder, or the last one in `output_dir` for True and "true".
+    """The checkpoint folder that `resume_from_checkpoint` means: a folder, or for True and "true" the last whole one in `output_dir`.
 
     Raises:
         ValueError: there is none.
@@ -331,10 +340,17 @@ def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> s
         return None
     remedy = "Leave `resume_from_checkpoint` out to begin anew."
     if wanted is True:
-        folder = get_last_checkpoint(str(output_dir)) if Path(output_dir).is_dir() else None
-        if folder is None:
-            raise ValueError(f"No checkpoint to resume from in {output_dir}: expected a checkpoint-* folder. {remedy}")
-        return folder
+        # The state is written last: a run that was killed while it saved leaves a folder without it.
+        states = Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")
+        steps = {
+            int(number): state.parent for state in states if (number := state.parent.name.split("-")[1]).isdigit()
+        }
+        if not steps:
+            raise ValueError(
+                f"No checkpoint to resume from in {output_dir}: expected a {PREFIX_CHECKPOINT_DIR}-* folder with "
+                f"{TRAINER_STATE_NAME}. {remedy}"
+            )
+        return str(steps[max(steps)])
     if not (Path(wanted) / TRAINER_STATE_NAME).is_file():
         raise ValueError(
             f"No checkpoint to resume from in {wanted}: expected a folder with {TRAINER_STATE_NAME}, or 'true' for "
