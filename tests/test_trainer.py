@@ -301,6 +301,8 @@ def test_wrong_arguments_are_refused(bart, tokenizer, examples, make_trainer, tm
         ExampleTrainer(bart, ours, processing_class=None)
     with pytest.raises(ValueError, match="Expected an evaluation set, found none"):
         make_trainer(copy.deepcopy(bart)).evaluate()
+    with pytest.raises(ValueError, match=r"training examples with `references`, .*found the columns \['id', 'task'"):
+        make_trainer(copy.deepcopy(bart), train_dataset=examples.remove_columns("references"))
 
 
 def test_decode_takes_padding_of_both_kinds(make_trainer, bart, tokenizer):
@@ -549,6 +551,21 @@ def test_a_batch_size_that_was_lowered_is_that_of_a_mixture(bart, make_trainer, 
     assert sizes[-1] <= 4
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("build", [tiny.bart, tiny.encoder_decoder])
+def test_the_encoder_generates_in_the_precision_of_training(
+    build, bf16, own_precision, tokenizer, make_trainer, examples
+):
+    own_precision()
+    trainer = make_trainer(build(tokenizer), bf16=bf16)
+    computed = set()
+    for module in trainer.model.get_encoder().modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda module, inputs, output: computed.add(output.dtype))
+    trainer.predict(examples.remove_columns("references"))
+    assert computed == {torch.bfloat16 if bf16 else torch.float32}
+
+
 # ---- evaluation by task ----------------------------------------------------------------------------------------------------
 
 
@@ -611,6 +628,38 @@ def test_early_stopping_sees_the_mean_of_tasks(bart, make_trainer, examples):
 
 
 # ---- resuming --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"token_budget": 160}, "`token_budget` 160 in place of 150"),
+        ({"mixing_temperature": 3.0}, "`mixing_temperature` 3.0 in place of 2.0"),
+        ({"max_examples_per_task": None}, "`max_examples_per_task` None in place of 6"),
+        ({"seed": 1, "token_budget": None}, "`token_budget` None in place of 150, `data_seed` 1 in place of 42"),
+        ({"data_seed": 3}, "`data_seed` 3 in place of 42"),
+        ({"data_seed": 42, "learning_rate": 1.0}, None),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_batches(changed, match, bart, make_trainer, examples, tmp_path):
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1} | MIXTURES["budget, mixed"]
+    make_trainer(copy.deepcopy(bart), train_dataset=uneven(examples), **settings).train()
+    shutil.rmtree(tmp_path / "out" / "checkpoint-2")
+    trainer = make_trainer(copy.deepcopy(bart), train_dataset=uneven(examples), **settings | changed)
+    if match is None:
+        trainer.train(resume_from_checkpoint=True)
+    else:
+        with pytest.raises(ValueError, match=f"that made the batches of .*checkpoint-1, found {match}. Resume with"):
+            trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_run_is_not_resumed_on_another_number_of_processes(bart, make_trainer, examples, tmp_path):
+    trainer = make_trainer(copy.deepcopy(bart), train_dataset=examples, save_strategy="steps", save_steps=1)
+    trainer.train()
+    path = tmp_path / "out" / "checkpoint-1" / "training_args.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_processes": 8}))
+    with pytest.raises(ValueError, match="found `num_processes` 1 in place of 8"):
+        trainer.train(resume_from_checkpoint="true")
 
 
 def test_what_to_resume_from_is_a_folder_or_the_last_one(tmp_path):

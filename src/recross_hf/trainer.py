@@ -28,6 +28,10 @@ from .mixing import MixtureBatchSampler
 from .soft_em import score
 from .tokenized import TokenizedExamples
 
+ARGUMENTS_FILE = "training_args.json"
+# What decides which examples a step has; `data_seed` is `seed` unless it is set.
+BATCH_SETTINGS = ("token_budget", "mixing_temperature", "max_examples_per_task", "data_seed", "num_processes")
+
 
 class ExampleTrainer(Seq2SeqTrainer):
     """Trains a text-to-text model on examples, and scores what it generates.
@@ -112,7 +116,16 @@ class ExampleTrainer(Seq2SeqTrainer):
         )
 
     def tokenize_for_training(self, examples: Dataset) -> TokenizedExamples:
-        """[`tokenize`], without the examples that `drop_long_targets` leaves out."""
+        """[`tokenize`], without the examples that `drop_long_targets` leaves out.
+
+        Raises:
+            ValueError: the examples have no answers.
+        """
+        if "references" not in examples.column_names:
+            raise ValueError(
+                f"Expected training examples with `references`, their answers, found the columns {examples.column_names}. Name "
+                "the column that holds them: `load_examples(..., columns={'references': ...})`."
+            )
         return self.tokenize(examples, drop_long_targets=self.args.drop_long_targets)
 
     def _set_generation_config(self) -> None:
@@ -132,11 +145,32 @@ class ExampleTrainer(Seq2SeqTrainer):
             kwargs: what [`Seq2SeqTrainer.train`] takes.
 
         Raises:
-            ValueError: there is no such checkpoint.
+            ValueError: there is no such checkpoint, or its batches were made by other settings.
         """
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
+        if checkpoint is not None:
+            self._refuse_other_batches(checkpoint)
         enable_full_determinism(self.args.seed) if self.args.full_determinism else set_seed(self.args.seed)
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+
+    def _arguments(self) -> dict[str, Any]:
+        return json.loads(self.args.to_json_string()) | {"num_processes": self.accelerator.num_processes}
+
+    def _refuse_other_batches(self, checkpoint: str) -> None:
+        """What was seen of an epoch is passed over by counting batches, which must then be the same ones."""
+        path = Path(checkpoint) / ARGUMENTS_FILE
+        if not path.is_file():
+            return  # of another trainer
+        before, now = json.loads(path.read_text(encoding="utf-8")), self._arguments()
+        for arguments in (before, now):
+            if arguments["data_seed"] is None:
+                arguments["data_seed"] = arguments["seed"]
+        if changed := [name for name in BATCH_SETTINGS if name in before and before[name] != now[name]]:
+            raise ValueError(
+                f"Expected the settings that made the batches of {checkpoint}, found "
+                f"{', '.join(f'`{name}` {now[name]} in place of {before[name]}' for name in changed)}. Resume with the same "
+                "ones, or begin anew from the checkpoint's model."
+            )
 
     def compute_loss(
         self,
@@ -169,7 +203,9 @@ class ExampleTrainer(Seq2SeqTrainer):
             return loss, None, None
         prompts = self.architecture.prompts_of(inputs, pad_token_id(self.processing_class))
         self._set_generation_config()
-        _, generated, _ = super().prediction_step(model, prompts, False, ignore_keys, **gen_kwargs)
+        # Generation calls the encoder by itself, and not by the forward pass that computes in half precision.
+        with self.accelerator.autocast():
+            _, generated, _ = super().prediction_step(model, prompts, False, ignore_keys, **gen_kwargs)
         return loss, self.architecture.continuations(generated, prompts["input_ids"]), labels
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
@@ -320,7 +356,7 @@ class ExampleTrainer(Seq2SeqTrainer):
         # The base class pickles the arguments, which nobody should have to load; JSON says the same.
         folder = Path(output_dir or self.args.output_dir)
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-        write_json(folder / "training_args.json", json.loads(self.args.to_json_string()))
+        write_json(folder / ARGUMENTS_FILE, self._arguments())
 
     def decode(self, predictions: np.ndarray) -> list[str]:
         """Token ids `[n, length]`, padded with -100, to texts."""
