@@ -99,6 +99,16 @@ def test_the_scores_are_over_the_examples_and_not_over_padding(one_and_two):
     }
 
 
+def test_a_task_of_few_examples_scores_as_in_one_process(one_and_two):
+    (one, _), (two, _) = one_and_two
+    assert set(two["by_task"]) == set(one["by_task"])
+    assert len(two["by_task"]) == 3 * (4 + 1)
+    # Not the losses: they are of batches, which two processes fill up with repetitions.
+    scores = {name: value for name, value in one["by_task"].items() if not name.endswith("_loss")}
+    assert {name: two["by_task"][name] for name in scores} == scores
+    assert len(set(scores.values())) > 2
+
+
 def test_the_loss_is_not_multiplied_by_the_number_of_processes(one_and_two):
     (one, _), (two, _) = one_and_two
     # Not the same: a process takes the mean over its own half of a batch, whose answers differ in length.
@@ -124,11 +134,12 @@ def test_two_processes_build_one_index_with_the_example(answering_bart, tokenize
 def test_two_processes_share_an_epoch_and_resume_within_the_second(tmp_path):
     launch(Path(__file__).with_name("distributed_training_script.py"), tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert set(results) == {"random", "budget"}
+    assert set(results) == {"random", "budget", "half"}
     for name, found in results.items():
         assert len(set(found["batches"])) == 1, name
         assert found["steps"] == 2 * -(-found["batches"][0] // 2), name
         assert found["steps"] >= 6, name
-        assert found["same"], name
+        assert found["same"] == [True, True], name
+        assert found["precision"] == (["bf16", "torch.bfloat16"] if name == "half" else ["no", "torch.float32"]), name
     assert sum(results["budget"]["rows"]) == 48
     assert results["random"]["rows"] == [25, 25]  # even: two rows come twice

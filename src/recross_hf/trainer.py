@@ -300,6 +300,10 @@ class ExampleTrainer(Seq2SeqTrainer):
     ) -> dict[str, float]:
         """Generates answers and scores them: `{prefix}_soft_em`, `{prefix}_exact_match` in percent, `{prefix}_loss`.
 
+        The loss is that of training, over the tokens of a batch, and its mean weighs batches by their examples; several processes
+        fill the last batch with repetitions, which count in it. So it depends on the batch size, and on the number of processes
+        where a set is small; the scores do not.
+
         Of a dictionary of tasks, each task's metrics are `{prefix}_{task}_...`, and those of the tasks' unweighted mean `{prefix}_...`.
         """
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
