@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import (
@@ -21,10 +22,11 @@ from transformers.trainer_utils import (
     set_seed,
 )
 
-from .architectures import architecture_of, pad_token_id, unwrapped
+from .architectures import SEQUENCE_TO_SEQUENCE, architecture_of, pad_token_id, unwrapped
 from .arguments import ExampleTrainingArguments
 from .files import write_json
 from .mixing import MixtureBatchSampler
+from .sharding import shared_weights_in_one_group
 from .soft_em import score
 from .tokenized import TokenizedExamples
 
@@ -248,6 +250,12 @@ class ExampleTrainer(Seq2SeqTrainer):
             non_blocking=args.accelerator_config.non_blocking,
         )
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, torch.utils.data.DataLoader]:
+        if self.accelerator.is_fsdp2 and self.architecture is SEQUENCE_TO_SEQUENCE:
+            with shared_weights_in_one_group(self.model):
+                return super()._prepare_for_training(*args, **kwargs)
+        return super()._prepare_for_training(*args, **kwargs)
+
     def set_initial_training_values(
         self, args: ExampleTrainingArguments, dataloader: torch.utils.data.DataLoader
     ) -> tuple[int, int, int, int, int, int | None, int]:
@@ -327,7 +335,16 @@ class ExampleTrainer(Seq2SeqTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Generates, scores the texts against all references, and returns them in the order of the data set."""
+        """Generates, scores the texts against all references, and returns them in the order of the data set.
+
+        Raises:
+            RuntimeError: FSDP2 is to evaluate a model that was not trained.
+        """
+        if self.accelerator.is_fsdp2 and not isinstance(self.model, FSDPModule):
+            raise RuntimeError(
+                "Expected a model that this trainer has trained: FSDP2 spreads a model over the devices together with its optimizer, "
+                "found one that was not. Evaluate after `train`, or without FSDP."
+            )
         # The batches come longest first, so that `compute_metrics` has to wait until the order is restored. Without it
         # the base class would ask for the loss alone; the scores below need texts.
         compute_metrics, self.compute_metrics = self.compute_metrics, None
