@@ -165,8 +165,8 @@ class ExampleTrainer(Seq2SeqTrainer):
             return  # of another trainer
         before, now = json.loads(path.read_text(encoding="utf-8")), self._arguments()
         for arguments in (before, now):
-            if arguments["data_seed"] is None:
-                arguments["data_seed"] = arguments["seed"]
+            if arguments.get("data_seed") is None:
+                arguments["data_seed"] = arguments.get("seed")
         if changed := [name for name in BATCH_SETTINGS if name in before and before[name] != now[name]]:
             raise ValueError(
                 f"Expected the settings that made the batches of {checkpoint}, found "
@@ -340,7 +340,7 @@ class ExampleTrainer(Seq2SeqTrainer):
         Raises:
             RuntimeError: FSDP2 is to evaluate a model that was not trained.
         """
-        if self.accelerator.is_fsdp2 and not isinstance(self.model, FSDPModule):
+        if self.accelerator.is_fsdp2 and not any(isinstance(module, FSDPModule) for module in self.model.modules()):
             raise RuntimeError(
                 "Expected a model that this trainer has trained: FSDP2 spreads a model over the devices together with its optimizer, "
                 "found one that was not. Evaluate after `train`, or without FSDP."
