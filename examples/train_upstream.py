@@ -67,12 +67,13 @@ class UpstreamArguments:
 
 def parse(command_line: list[str]) -> tuple[UpstreamArguments, ExampleTrainingArguments]:
     """The arguments of a command line, and of the recipe that it names."""
-    parser = HfArgumentParser((UpstreamArguments, ExampleTrainingArguments))
+    parser = HfArgumentParser((UpstreamArguments, ExampleTrainingArguments), allow_abbrev=False)
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     before.add_argument("--config")
     recipe = before.parse_known_args(command_line)[0].config
     if recipe is not None:
         known = {argument.name for kind in parser.dataclass_types for argument in fields(kind) if argument.init}
+        known -= {"config"}
         command_line = [*recipe_arguments(recipe, known), *command_line]
     upstream, args = parser.parse_args_into_dataclasses(command_line)
     if (upstream.model_name_or_path is None) == (upstream.encoder_name_or_path is None):

@@ -19,6 +19,7 @@ from recross_hf import (
     SupervisionArguments,
     UpstreamIndex,
     encode_in_processes,
+    examples_by_task,
     load_query_sets,
     mine_supervision,
 )
@@ -92,6 +93,10 @@ def main(model_folder: str, output_dir: str, num_processes: int) -> None:
         processing_class=encoder.processing_class,
     )
     base = adapter.evaluate(metric_key_prefix="base")
+    # Of each task fewer than two processes take at once.
+    tasks = examples_by_task(adapter.eval_dataset)
+    assert max(map(len, tasks.values())) < 2 * adapter.args.per_device_eval_batch_size
+    by_task = adapter.evaluate(tasks, metric_key_prefix="by")
     predictions = adapter.decode(adapter.predict(adapter.eval_dataset).predictions)
     adapter.retrieve()
     adapter.train()
@@ -108,6 +113,7 @@ def main(model_folder: str, output_dir: str, num_processes: int) -> None:
         results = {
             "base": {name: base[f"base_{name}"] for name in ("soft_em", "exact_match", "loss")},
             "scores": adapter.scores,
+            "by_task": {name: by_task[name] for name in by_task if name.endswith(("_em", "_match", "_loss"))},
             "predictions": predictions,
             "retrieved": adapter.retrieved.to_list(),
             "reranked": reranked,

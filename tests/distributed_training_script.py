@@ -7,11 +7,16 @@ from pathlib import Path
 import tiny
 import torch
 from accelerate import PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments
 
-SETTINGS = {"random": {"per_device_train_batch_size": 5}, "budget": {"token_budget": 160, "mixing_temperature": 1.5}}
+SETTINGS = {
+    "random": {"per_device_train_batch_size": 5},
+    "budget": {"token_budget": 160, "mixing_temperature": 1.5},
+    "half": {"per_device_train_batch_size": 5, "bf16": True},
+}
 
 
 def train(folder: Path, settings: dict, resume_from: str | None = None) -> ExampleTrainer:
@@ -38,15 +43,25 @@ def main(output_dir: str) -> None:
     assert state.num_processes == 2, state
     results = {}
     for name, settings in SETTINGS.items():
+        AcceleratorState._reset_state()  # it has the precision of the first trainer
         folder = Path(output_dir) / name
         unbroken = train(folder, settings)
         loader = unbroken.get_train_dataloader()
         steps = unbroken.state.max_steps
         # Within the second epoch, so that its order is needed and not the first one's.
         resumed = train(folder, settings, str(folder / f"checkpoint-{steps // 2 + 1}"))
+        computed = []
+        hook = (
+            unbroken.model.get_decoder()
+            .layers[0]
+            .fc1.register_forward_hook(lambda module, inputs, output, into=computed: into.append(str(output.dtype)))
+        )
+        unbroken.predict(tiny.examples().select(range(2)))
+        hook.remove()
         pairs = zip(resumed.model.parameters(), unbroken.model.parameters(), strict=True)
         results[name] = {
-            "same": all(torch.equal(one, other) for one, other in pairs),
+            "same": gather_object([all(torch.equal(one, other) for one, other in pairs)]),
+            "precision": [unbroken.accelerator.mixed_precision, computed[0]],
             "steps": steps,
             "batches": gather_object([len(loader)]),
             "rows": gather_object([sum(len(batch["input_ids"]) for batch in loader)]),

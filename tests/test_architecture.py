@@ -29,6 +29,7 @@ RANKS = [
         "ranking_metrics",
         "recipes",
         "report",
+        "sharding",
         "soft_em",
     }
     | {"starter", "upstream"},

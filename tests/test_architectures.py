@@ -119,6 +119,26 @@ def test_room_is_needed_for_input_and_answer(causal):
         DECODER_ONLY.prompt_ids(tokenizer, ["x"], architecture_of(model).longest_prompt(model, tokenizer, 127))
 
 
+@pytest.mark.parametrize(("multiple", "length"), [(None, 128), (1, 128), (7, 126), (48, 96), (64, 128)])
+def test_input_and_answer_keep_to_the_positions_with_their_padding(multiple, length, causal, tmp_path):
+    model, tokenizer = causal
+    columns = {"input": ["word " * 500], "references": [["answer after answer"]]}
+    examples = load_examples(Dataset.from_dict(columns))
+    trainer = trainer_of(
+        copy.deepcopy(model),
+        tokenizer,
+        tmp_path,
+        train_dataset=examples,
+        max_target_length=12,
+        pad_to_multiple_of=multiple,
+    )
+    found = trainer.data_collator([trainer.train_dataset[0]])["input_ids"].shape[1]
+    assert found == length if multiple not in (None, 1) else found in (length - 1, length)
+    trainer.train()
+    with pytest.raises(ValueError, match=r"answers shorter than the 96 positions"):
+        architecture_of(model).longest_prompt(model, tokenizer, 96, pad_to_multiple_of=48)
+
+
 @given(
     st.lists(st.tuples(st.lists(st.integers(0, 9), min_size=1), st.lists(st.integers(0, 9), min_size=1)), min_size=1)
 )

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distributed_fsdp_script
 import distributed_script
 import numpy as np
 import pytest
+import torch
 
-from recross_hf import MeanPooledEncoder, ReCrossPipeline
+from recross_hf import MeanPooledEncoder, ReCrossPipeline, load_model
+from recross_hf.generation import generate_texts
 
 LAUNCH = [
     *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
@@ -99,6 +102,16 @@ def test_the_scores_are_over_the_examples_and_not_over_padding(one_and_two):
     }
 
 
+def test_a_task_of_few_examples_scores_as_in_one_process(one_and_two):
+    (one, _), (two, _) = one_and_two
+    assert set(two["by_task"]) == set(one["by_task"])
+    assert len(two["by_task"]) == 3 * (4 + 1)
+    # Not the losses: they are of batches, which two processes fill up with repetitions.
+    scores = {name: value for name, value in one["by_task"].items() if not name.endswith("_loss")}
+    assert {name: two["by_task"][name] for name in scores} == scores
+    assert len(set(scores.values())) > 2
+
+
 def test_the_loss_is_not_multiplied_by_the_number_of_processes(one_and_two):
     (one, _), (two, _) = one_and_two
     # Not the same: a process takes the mean over its own half of a batch, whose answers differ in length.
@@ -124,11 +137,43 @@ def test_two_processes_build_one_index_with_the_example(answering_bart, tokenize
 def test_two_processes_share_an_epoch_and_resume_within_the_second(tmp_path):
     launch(Path(__file__).with_name("distributed_training_script.py"), tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert set(results) == {"random", "budget"}
+    assert set(results) == {"random", "budget", "half"}
     for name, found in results.items():
         assert len(set(found["batches"])) == 1, name
         assert found["steps"] == 2 * -(-found["batches"][0] // 2), name
         assert found["steps"] >= 6, name
-        assert found["same"], name
+        assert found["same"] == [True, True], name
+        assert found["precision"] == (["bf16", "torch.bfloat16"] if name == "half" else ["no", "torch.float32"]), name
     assert sum(results["budget"]["rows"]) == 48
     assert results["random"]["rows"] == [25, 25]  # even: two rows come twice
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sharded")
+    launch(distributed_fsdp_script.__file__, folder)
+    return folder, json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize("name", distributed_fsdp_script.MODELS)
+def test_a_model_spread_over_two_processes_trains_as_a_whole_one(name, sharded, examples, tmp_path):
+    folder, results = sharded
+    found = results[name]
+    whole = distributed_fsdp_script.trainer_of(name, tmp_path, gradient_accumulation_steps=2)
+    whole.train()
+    losses = [entry["loss"] for entry in whole.state.log_history if "loss" in entry]
+    assert found["losses"] == pytest.approx(losses, rel=1e-5)
+    saved = load_model(folder / name / "trained")
+    expected = whole.model.state_dict()
+    for weight, values in saved.state_dict().items():
+        # What a key adds for all alike has no gradient but rounding, whose sign Adam follows.
+        assert torch.allclose(values, expected[weight], atol=1e-4) or "k_proj.bias" in weight, weight
+    some = examples.shuffle(seed=0).select(range(distributed_fsdp_script.NUM_PREDICTED))
+    texts = generate_texts(saved, whole.processing_class, some["input"][:], max_new_tokens=8)
+    assert found["texts"] == texts
+    assert len(set(texts)) > 1 or name == "t5"  # which says one thing to all so early
+    assert {"eval_sentiment_soft_em", "eval_colour_soft_em", "eval_soft_em"} <= set(found["metrics"])
+    assert "Expected a model that this trainer has trained" in found["refused"]
+    if name in distributed_fsdp_script.RESUMED:
+        resumed = load_model(folder / name / "resumed").state_dict()
+        assert all(torch.equal(resumed[weight], values) for weight, values in saved.state_dict().items())

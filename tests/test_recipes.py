@@ -47,12 +47,45 @@ def test_a_recipe_is_the_command_line_that_it_stands_for(tmp_path):
         ("- a\n- b", r"Expected names and values \(`learning_rate: 3e-5`\) in .*recipe.yaml, found list"),
         ("", "Expected names and values .* found NoneType"),
         ("a: [", "Expected YAML in .*recipe.yaml, found: .*Mend the file"),
+        ("max_steps: 1\nbf16: true\nmax_steps: 2", "Expected YAML in .*'max_steps' a second time.*line 3"),
+        ("columns: []", r"Expected values of `columns` in .*recipe.yaml, found \[\]. Leave it out for its default"),
+        ("columns: [a=b, ]\nmax_steps: [null]", r"Expected values of `max_steps` in .*recipe.yaml, found \[None\]"),
+        ("columns: [a=b, -c]", r"values of `columns` in .*recipe.yaml that do not begin with '-', found \['-c'\]"),
+        ("output_dir: !!timestamp 2024-01-01", "a list of them as `output_dir` in .*recipe.yaml, found datetime"),
         ("a: !!python/object/apply:os.getcwd []", "Expected YAML in .*could not determine a constructor"),
     ],
 )
 def test_a_recipe_with_faults_is_refused(text, match, tmp_path):
     with pytest.raises(ValueError, match=f"(?s){match}"):
         recipe_arguments(written(tmp_path, text), KNOWN)
+
+
+def test_values_are_the_words_that_are_written(tmp_path, parse):
+    text = "output_dir: 2024-01-01\nlearning_rate: 3e-5\nbf16: False\ncolumns: [no, off, yes]\nlr_scheduler_type: on"
+    words = "--output_dir 2024-01-01 --learning_rate 3e-5 --bf16 false --columns no off yes --lr_scheduler_type on"
+    assert recipe_arguments(written(tmp_path, text), KNOWN) == words.split()
+    recipe = """
+        model_name_or_path: m
+        save_strategy: no
+        eval_strategy: no
+        run_name: -x
+        max_steps: -1
+        lr_scheduler_type: cosine_with_min_lr
+        lr_scheduler_kwargs: {min_lr: 0.1}
+    """
+    _, args = parse(["--config", str(written(tmp_path, recipe)), "--train_files", "x", "--use_cpu"])
+    assert (args.save_strategy, args.eval_strategy, args.run_name, args.max_steps) == ("no", "no", "-x", -1)
+    assert args.lr_scheduler_kwargs == {"min_lr": 0.1}
+
+
+def test_a_recipe_names_no_other_and_is_named_in_full(tmp_path, parse):
+    path = str(written(tmp_path, "config: other.yaml"))
+    with pytest.raises(
+        ValueError, match=r"Expected arguments that a recipe can set in .*, found 'config', which is none"
+    ):
+        parse(["--config", path, "--train_files", "x"])
+    with pytest.raises(ValueError, match=r"not used by the HfArgumentParser: .*--conf"):
+        parse(["--conf", path, "--train_files", "x", "--use_cpu", "--model_name_or_path", "m"])
 
 
 def test_a_recipe_that_is_not_there_is_missed(tmp_path):
@@ -108,7 +141,7 @@ def test_every_accelerate_config_is_taken_by_accelerate(path):
     machines = 2 if path.stem == "multi_node" else 1
     assert (config.num_machines, args.num_machines, args.num_processes) == (machines, machines, 8 * machines)
     assert (args.use_fsdp, args.multi_gpu) == (path.stem == "fsdp", path.stem != "fsdp")
-    assert args.mixed_precision == "bf16"
+    assert args.mixed_precision == "no"  # so that the recipe decides
 
 
 def test_there_are_configs_for_one_node_and_for_several():

@@ -173,6 +173,37 @@ def test_evaluation_sets_can_be_named(answering_bart, make_trainer, examples):
         assert metrics[f"eval_{name}_soft_em"] == alone["eval_soft_em"]
 
 
+def test_workers_that_persist_do_not_score_one_set_on_another(answering_bart, make_trainer, examples):
+    losses = []
+    for persistent in (False, True):
+        trainer = make_trainer(
+            answering_bart,
+            eval_dataset=examples_by_task(examples),
+            dataloader_num_workers=1,
+            dataloader_persistent_workers=persistent,
+        )
+        metrics = trainer.evaluate()
+        losses.append([metrics[f"eval_{task}_loss"] for task in trainer.eval_dataset])
+    assert losses[1] == losses[0]
+    assert len(set(losses[0])) == 4
+
+
+def test_evaluation_sets_are_tokenised_once_and_their_loaders_do_not_pile_up(bart, make_trainer, examples):
+    trainer = make_trainer(copy.deepcopy(bart), eval_dataset=examples_by_task(examples))
+    first, others = trainer.evaluate(), examples.select(range(3))
+    loaders = [trainer.get_eval_dataloader(task) for task in ("sum", "colour", "sum")]
+    assert loaders[0].dataset is loaders[2].dataset is not loaders[1].dataset
+    assert {name: value for name, value in trainer.evaluate().items() if name.endswith(("_loss", "_em"))} == {
+        name: value for name, value in first.items() if name.endswith(("_loss", "_em"))
+    }
+    trainer.predict(others)
+    assert not trainer.accelerator._dataloaders
+    trainer.eval_dataset = others
+    assert len(trainer.get_eval_dataloader().dataset) == 3
+    trainer.eval_dataset = examples
+    assert len(trainer.get_eval_dataloader().dataset) == 48
+
+
 def test_scores_are_logged_while_training(bart, make_trainer, examples):
     trainer = make_trainer(
         copy.deepcopy(bart),
@@ -270,6 +301,8 @@ def test_wrong_arguments_are_refused(bart, tokenizer, examples, make_trainer, tm
         ExampleTrainer(bart, ours, processing_class=None)
     with pytest.raises(ValueError, match="Expected an evaluation set, found none"):
         make_trainer(copy.deepcopy(bart)).evaluate()
+    with pytest.raises(ValueError, match=r"training examples with `references`, .*found the columns \['id', 'task'"):
+        make_trainer(copy.deepcopy(bart), train_dataset=examples.remove_columns("references"))
 
 
 def test_decode_takes_padding_of_both_kinds(make_trainer, bart, tokenizer):
@@ -453,8 +486,10 @@ def test_lengths_are_padded_to_a_multiple_and_never_beyond_what_the_model_takes(
     plain = make_trainer(copy.deepcopy(bart), max_input_length=96).evaluate(long)
     padded = make_trainer(copy.deepcopy(bart), max_input_length=96, pad_to_multiple_of=32).evaluate(long)
     assert padded["eval_loss"] == pytest.approx(plain["eval_loss"], rel=1e-5)
-    with pytest.raises(ValueError, match="`pad_to_multiple_of` to be no more than the model takes, found 129 tokens"):
+    with pytest.raises(ValueError, match=r"`pad_to_multiple_of` to be no more than the model takes, 128 .* found 129"):
         make_trainer(copy.deepcopy(bart), train_dataset=long, pad_to_multiple_of=129)
+    with pytest.raises(ValueError, match=r"at most the 128 positions .*found 144 tokens: `max_target_length` is 100"):
+        make_trainer(copy.deepcopy(bart), train_dataset=long, pad_to_multiple_of=48, max_target_length=100)
 
 
 @pytest.mark.parametrize("build", [tiny.bart, tiny.t5])
@@ -497,6 +532,38 @@ def test_half_precision_trains_near_the_full_one(own_precision, tokenizer, make_
         losses.append(logged(trainer, "loss"))
     assert losses[1] != losses[0]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_a_batch_size_that_was_lowered_is_that_of_a_mixture(bart, make_trainer, examples):
+    class OutOfMemory(ExampleTrainer):
+        def training_step(self, model, inputs, *args, **kwargs):
+            sizes.append(len(inputs["input_ids"]))
+            if sizes[-1] > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    sizes: list[int] = []
+    plain = make_trainer(copy.deepcopy(bart), max_examples_per_task=6, per_device_train_batch_size=16)
+    plain.args.auto_find_batch_size = True
+    trainer = OutOfMemory(plain.model, plain.args, processing_class=plain.processing_class, train_dataset=examples)
+    trainer.train()
+    assert sizes[0] > 4
+    assert sizes[-1] <= 4
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("build", [tiny.bart, tiny.encoder_decoder])
+def test_the_encoder_generates_in_the_precision_of_training(
+    build, bf16, own_precision, tokenizer, make_trainer, examples
+):
+    own_precision()
+    trainer = make_trainer(build(tokenizer), bf16=bf16)
+    computed = set()
+    for module in trainer.model.get_encoder().modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda module, inputs, output: computed.add(output.dtype))
+    trainer.predict(examples.remove_columns("references"))
+    assert computed == {torch.bfloat16 if bf16 else torch.float32}
 
 
 # ---- evaluation by task ----------------------------------------------------------------------------------------------------
@@ -563,11 +630,43 @@ def test_early_stopping_sees_the_mean_of_tasks(bart, make_trainer, examples):
 # ---- resuming --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"token_budget": 160}, "`token_budget` 160 in place of 150"),
+        ({"mixing_temperature": 3.0}, "`mixing_temperature` 3.0 in place of 2.0"),
+        ({"max_examples_per_task": None}, "`max_examples_per_task` None in place of 6"),
+        ({"seed": 1, "token_budget": None}, "`token_budget` None in place of 150, `data_seed` 1 in place of 42"),
+        ({"data_seed": 3}, "`data_seed` 3 in place of 42"),
+        ({"data_seed": 42, "learning_rate": 1.0}, None),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_batches(changed, match, bart, make_trainer, examples, tmp_path):
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1} | MIXTURES["budget, mixed"]
+    make_trainer(copy.deepcopy(bart), train_dataset=uneven(examples), **settings).train()
+    shutil.rmtree(tmp_path / "out" / "checkpoint-2")
+    trainer = make_trainer(copy.deepcopy(bart), train_dataset=uneven(examples), **settings | changed)
+    if match is None:
+        trainer.train(resume_from_checkpoint=True)
+    else:
+        with pytest.raises(ValueError, match=f"that made the batches of .*checkpoint-1, found {match}. Resume with"):
+            trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_run_is_not_resumed_on_another_number_of_processes(bart, make_trainer, examples, tmp_path):
+    trainer = make_trainer(copy.deepcopy(bart), train_dataset=examples, save_strategy="steps", save_steps=1)
+    trainer.train()
+    path = tmp_path / "out" / "checkpoint-1" / "training_args.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_processes": 8}))
+    with pytest.raises(ValueError, match="found `num_processes` 1 in place of 8"):
+        trainer.train(resume_from_checkpoint="true")
+
+
 def test_what_to_resume_from_is_a_folder_or_the_last_one(tmp_path):
     assert [checkpoint_to_resume(wanted, tmp_path) for wanted in (None, False, "false", "")] == [None] * 4
     for wanted in (True, "true", "True"):
         with pytest.raises(
-            ValueError, match=r"No checkpoint to resume from in .*: expected a checkpoint-\* folder. Leave"
+            ValueError, match=r"from in .*: expected a checkpoint-\* folder with trainer_state.json. Leave"
         ):
             checkpoint_to_resume(wanted, tmp_path)
     with pytest.raises(ValueError, match=r"No checkpoint to resume from in .*/none: expected a checkpoint-\* folder"):
@@ -579,5 +678,8 @@ def test_what_to_resume_from_is_a_folder_or_the_last_one(tmp_path):
     for step in (2, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    (tmp_path / "checkpoint-12").mkdir()  # of a run that was killed while it saved
+    (tmp_path / "checkpoint-notes").mkdir()
+    (tmp_path / "checkpoint-notes" / "trainer_state.json").write_text("{}")
     assert checkpoint_to_resume("true", tmp_path) == str(tmp_path / "checkpoint-10")
     assert checkpoint_to_resume(str(tmp_path / "checkpoint-2"), tmp_path) == str(tmp_path / "checkpoint-2")

@@ -54,9 +54,21 @@ class Architecture(ABC):
 
     @abstractmethod
     def longest_prompt(
-        self, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, max_answer_length: int
+        self,
+        model: PreTrainedModel,
+        processing_class: PreTrainedTokenizerBase,
+        max_answer_length: int,
+        *,
+        pad_to_multiple_of: int | None = None,
     ) -> int:
-        """How many tokens an input may have, where the answer may have `max_answer_length`."""
+        """How many tokens an input may have, where the answer may have `max_answer_length`.
+
+        Args:
+            pad_to_multiple_of: of the [`collator`]: padding must not lead beyond what the model takes.
+
+        Raises:
+            ValueError: answers of that length, or batches padded so, exceed the model.
+        """
 
     @abstractmethod
     def prompt_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
@@ -110,9 +122,26 @@ tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)"""
         return reader(**inputs).last_hidden_state
 
     def longest_prompt(
-        self, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, max_answer_length: int
+        self,
+        model: PreTrainedModel,
+        processing_class: PreTrainedTokenizerBase,
+        max_answer_length: int,
+        *,
+        pad_to_multiple_of: int | None = None,
     ) -> int:
-        return longest_input(self.reader(model), processing_class)
+        fitting = _less_padding(longest_input(self.reader(model), processing_class), pad_to_multiple_of)
+        if pad_to_multiple_of is not None:
+            # A decoder with relative positions, such as T5's, takes any length.
+            decoder = unwrapped(model).get_decoder().config.get_text_config()
+            positions = getattr(decoder, "max_position_embeddings", None)
+            longest = max_answer_length + -max_answer_length % pad_to_multiple_of
+            if positions is not None and max_answer_length <= positions < longest:
+                raise ValueError(
+                    f"Expected answers of at most the {positions} positions of the decoder, found {longest} tokens: "
+                    f"`max_target_length` is {max_answer_length}, padded to a multiple of {pad_to_multiple_of}. Set "
+                    "`max_target_length` or `pad_to_multiple_of` lower."
+                )
+        return fitting
 
     def prompt_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
         settings = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
@@ -165,9 +194,14 @@ tokenizer.decode(model.generate(input_ids=ids)[0, ids.shape[1] :], skip_special_
         return reader(**inputs, use_cache=False).last_hidden_state
 
     def longest_prompt(
-        self, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, max_answer_length: int
+        self,
+        model: PreTrainedModel,
+        processing_class: PreTrainedTokenizerBase,
+        max_answer_length: int,
+        *,
+        pad_to_multiple_of: int | None = None,
     ) -> int:
-        positions = longest_input(self.reader(model), processing_class)
+        positions = _less_padding(longest_input(self.reader(model), processing_class), pad_to_multiple_of)
         if max_answer_length >= positions:
             raise ValueError(
                 f"Expected answers shorter than the {positions} positions of the model, which input and answer share, "
@@ -341,6 +375,17 @@ def _architecture(config: PreTrainedConfig, found: str) -> Architecture:
         f"(`AutoModelForCausalLM`, such as Llama), found {found}. A BERT-like encoder grows into the former with "
         "`warm_start_seq2seq`. To index alone, any object with `encode(texts)` will do, such as a SentenceTransformer."
     )
+
+
+def _less_padding(positions: int, pad_to_multiple_of: int | None) -> int:
+    """The most positions that can be filled up to a multiple without exceeding `positions`."""
+    fitting = positions - positions % (pad_to_multiple_of or 1)
+    if not fitting:
+        raise ValueError(
+            f"Expected `pad_to_multiple_of` to be no more than the model takes, {positions} tokens, found "
+            f"{pad_to_multiple_of} tokens."
+        )
+    return fitting
 
 
 def _end_token_id(processing_class: PreTrainedTokenizerBase) -> int:

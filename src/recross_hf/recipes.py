@@ -4,10 +4,34 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Hashable
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """YAML in which `no`, `off` and dates are words, as on a command line, and no name comes twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in names:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} a second time", key.start_mark)
+            names.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_OTHERWISE = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}
+RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _OTHERWISE]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def recipe_arguments(path: str | Path, known: Collection[str]) -> list[str]:
@@ -16,18 +40,20 @@ def recipe_arguments(path: str | Path, known: Collection[str]) -> list[str]:
     Whatever comes after it on a command line overrides it.
 
     Args:
-        path: a YAML file with names and values; lists become several words, `null` is passed over.
-        known: the names there are.
+        path: a YAML file with names and values; lists become several words, `null` is passed over. `true` and `false` alone are
+            truth values: `save_strategy: no` is the word.
+        known: the names that a recipe may set.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no YAML, or has a name that is not known; the message says which ones are near.
+        ValueError: the file is no YAML, has a name twice, or one that is not known (the message says which ones are near), or a
+            value that no command line could have.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"Expected a recipe, a YAML file, at {path}, found none.")
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=RecipeLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"Expected YAML in {path}, found: {error}. Mend the file.") from error
     if not isinstance(recipe, dict):
@@ -39,9 +65,29 @@ def recipe_arguments(path: str | Path, known: Collection[str]) -> list[str]:
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=3)
             meant = f"Did you mean {' or '.join(near)}?" if near else "`--help` lists the names there are."
-            raise ValueError(f"Expected arguments of the script in {path}, found {name!r}, which is none. {meant}")
-        if value is None:
-            continue
-        values = value if isinstance(value, list) else [value]
-        arguments += [f"--{name}", *(word if isinstance(word, str) else json.dumps(word) for word in values)]
+            raise ValueError(
+                f"Expected arguments that a recipe can set in {path}, found {name!r}, which is none. {meant}"
+            )
+        if value is not None:
+            arguments += _words(path, name, value)
     return arguments
+
+
+def _words(path: Path, name: str, value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    try:
+        words = [word if isinstance(word, str) else json.dumps(word) for word in values]
+    except TypeError as error:
+        raise ValueError(
+            f"Expected text, a number or a list of them as `{name}` in {path}, found {value!r}."
+        ) from error
+    if not words or None in values:
+        raise ValueError(f"Expected values of `{name}` in {path}, found {value!r}. Leave it out for its default.")
+    if len(words) == 1 and words[0].startswith("-"):
+        return [f"--{name}={words[0]}"]
+    if options := [word for word in words if word.startswith("-")]:
+        raise ValueError(
+            f"Expected values of `{name}` in {path} that do not begin with '-', found {options}: among several they would "
+            "be taken for arguments."
+        )
+    return [f"--{name}", *words]

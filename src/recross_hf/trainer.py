@@ -10,23 +10,29 @@ import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import (
+    PREFIX_CHECKPOINT_DIR,
     EvalLoopOutput,
     EvalPrediction,
     TrainOutput,
     enable_full_determinism,
-    get_last_checkpoint,
     set_seed,
 )
 
-from .architectures import architecture_of, pad_token_id, unwrapped
+from .architectures import SEQUENCE_TO_SEQUENCE, architecture_of, pad_token_id, unwrapped
 from .arguments import ExampleTrainingArguments
 from .files import write_json
 from .mixing import MixtureBatchSampler
+from .sharding import shared_weights_in_one_group
 from .soft_em import score
 from .tokenized import TokenizedExamples
+
+ARGUMENTS_FILE = "training_args.json"
+# What decides which examples a step has; `data_seed` is `seed` unless it is set.
+BATCH_SETTINGS = ("token_budget", "mixing_temperature", "max_examples_per_task", "data_seed", "num_processes")
 
 
 class ExampleTrainer(Seq2SeqTrainer):
@@ -87,6 +93,7 @@ class ExampleTrainer(Seq2SeqTrainer):
             **kwargs,
         )
         self._set_generation_config()
+        self._tokenized_for_evaluation: dict[str | None, tuple[Dataset, TokenizedExamples]] = {}
         self.train_dataset = self.tokenize_for_training(train_dataset) if train_dataset is not None else None
 
     def tokenize(self, examples: Dataset, **kwargs: Any) -> TokenizedExamples:
@@ -95,15 +102,12 @@ class ExampleTrainer(Seq2SeqTrainer):
         Args:
             kwargs: of [`TokenizedExamples`].
         """
-        longest = self.architecture.longest_prompt(self.model, self.processing_class, self.args.max_target_length)
-        if self.args.pad_to_multiple_of is not None:
-            # Padding must not lead beyond what the model takes.
-            longest -= longest % self.args.pad_to_multiple_of
-            if not longest:
-                raise ValueError(
-                    f"Expected `pad_to_multiple_of` to be no more than the model takes, found "
-                    f"{self.args.pad_to_multiple_of} tokens."
-                )
+        longest = self.architecture.longest_prompt(
+            self.model,
+            self.processing_class,
+            self.args.max_target_length,
+            pad_to_multiple_of=self.args.pad_to_multiple_of,
+        )
         return TokenizedExamples(
             examples,
             self.processing_class,
@@ -114,7 +118,16 @@ class ExampleTrainer(Seq2SeqTrainer):
         )
 
     def tokenize_for_training(self, examples: Dataset) -> TokenizedExamples:
-        """[`tokenize`], without the examples that `drop_long_targets` leaves out."""
+        """[`tokenize`], without the examples that `drop_long_targets` leaves out.
+
+        Raises:
+            ValueError: the examples have no answers.
+        """
+        if "references" not in examples.column_names:
+            raise ValueError(
+                f"Expected training examples with `references`, their answers, found the columns {examples.column_names}. Name "
+                "the column that holds them: `load_examples(..., columns={'references': ...})`."
+            )
         return self.tokenize(examples, drop_long_targets=self.args.drop_long_targets)
 
     def _set_generation_config(self) -> None:
@@ -134,11 +147,32 @@ class ExampleTrainer(Seq2SeqTrainer):
             kwargs: what [`Seq2SeqTrainer.train`] takes.
 
         Raises:
-            ValueError: there is no such checkpoint.
+            ValueError: there is no such checkpoint, or its batches were made by other settings.
         """
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
+        if checkpoint is not None:
+            self._refuse_other_batches(checkpoint)
         enable_full_determinism(self.args.seed) if self.args.full_determinism else set_seed(self.args.seed)
         return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+
+    def _arguments(self) -> dict[str, Any]:
+        return json.loads(self.args.to_json_string()) | {"num_processes": self.accelerator.num_processes}
+
+    def _refuse_other_batches(self, checkpoint: str) -> None:
+        """What was seen of an epoch is passed over by counting batches, which must then be the same ones."""
+        path = Path(checkpoint) / ARGUMENTS_FILE
+        if not path.is_file():
+            return  # of another trainer
+        before, now = json.loads(path.read_text(encoding="utf-8")), self._arguments()
+        for arguments in (before, now):
+            if arguments.get("data_seed") is None:
+                arguments["data_seed"] = arguments.get("seed")
+        if changed := [name for name in BATCH_SETTINGS if name in before and before[name] != now[name]]:
+            raise ValueError(
+                f"Expected the settings that made the batches of {checkpoint}, found "
+                f"{', '.join(f'`{name}` {now[name]} in place of {before[name]}' for name in changed)}. Resume with the same "
+                "ones, or begin anew from the checkpoint's model."
+            )
 
     def compute_loss(
         self,
@@ -171,7 +205,9 @@ class ExampleTrainer(Seq2SeqTrainer):
             return loss, None, None
         prompts = self.architecture.prompts_of(inputs, pad_token_id(self.processing_class))
         self._set_generation_config()
-        _, generated, _ = super().prediction_step(model, prompts, False, ignore_keys, **gen_kwargs)
+        # Generation calls the encoder by itself, and not by the forward pass that computes in half precision.
+        with self.accelerator.autocast():
+            _, generated, _ = super().prediction_step(model, prompts, False, ignore_keys, **gen_kwargs)
         return loss, self.architecture.continuations(generated, prompts["input_ids"]), labels
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
@@ -185,7 +221,7 @@ class ExampleTrainer(Seq2SeqTrainer):
             examples.target_lengths,
             np.zeros(len(examples), dtype=np.int64) if examples.tasks is None else examples.tasks,
             token_budget=args.token_budget * devices if args.token_budget is not None else None,
-            batch_size=args.train_batch_size,
+            batch_size=self._train_batch_size,  # what `auto_find_batch_size` lowers
             max_examples_per_task=args.max_examples_per_task,
             temperature=args.mixing_temperature,
             pad_to_multiple_of=args.pad_to_multiple_of or 1,
@@ -214,6 +250,12 @@ class ExampleTrainer(Seq2SeqTrainer):
             non_blocking=args.accelerator_config.non_blocking,
         )
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[torch.nn.Module, torch.utils.data.DataLoader]:
+        if self.accelerator.is_fsdp2 and self.architecture is SEQUENCE_TO_SEQUENCE:
+            with shared_weights_in_one_group(self.model):
+                return super()._prepare_for_training(*args, **kwargs)
+        return super()._prepare_for_training(*args, **kwargs)
+
     def set_initial_training_values(
         self, args: ExampleTrainingArguments, dataloader: torch.utils.data.DataLoader
     ) -> tuple[int, int, int, int, int, int | None, int]:
@@ -234,17 +276,28 @@ class ExampleTrainer(Seq2SeqTrainer):
         )
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> torch.utils.data.DataLoader:
-        """A loader over tokenised examples, longest first."""
-        if isinstance(eval_dataset, str):
-            eval_dataset = self.eval_dataset[eval_dataset]
-        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if eval_dataset is None:
+        """A loader over tokenised examples, longest first; the trainer's own evaluation sets are tokenised once."""
+        if eval_dataset is not None and not isinstance(eval_dataset, str):
+            return self.get_test_dataloader(eval_dataset)
+        examples = self.eval_dataset if eval_dataset is None else self.eval_dataset[eval_dataset]
+        if examples is None:
             raise ValueError("Expected an evaluation set, found none. Pass `eval_dataset` here or to the constructor.")
-        return super().get_eval_dataloader(self.tokenize(eval_dataset, longest_first=True))
+        of, tokenized = self._tokenized_for_evaluation.get(eval_dataset, (None, None))
+        if of is not examples:
+            tokenized = self.tokenize(examples, longest_first=True)
+            self._tokenized_for_evaluation[eval_dataset] = examples, tokenized
+        return self._evaluation_loader(tokenized)
 
     def get_test_dataloader(self, test_dataset: Dataset) -> torch.utils.data.DataLoader:
         """A loader over tokenised examples, longest first."""
-        return super().get_test_dataloader(self.tokenize(test_dataset, longest_first=True))
+        return self._evaluation_loader(self.tokenize(test_dataset, longest_first=True))
+
+    def _evaluation_loader(self, examples: TokenizedExamples) -> torch.utils.data.DataLoader:
+        # Not that of `get_eval_dataloader`: with persistent workers it would give all sets the loader of the first.
+        loader = super().get_test_dataloader(examples)
+        # Evaluated task by task, many times in a run, loaders and their workers would pile up there.
+        self.accelerator._dataloaders.remove(loader)
+        return loader
 
     def evaluate(
         self,
@@ -254,6 +307,10 @@ class ExampleTrainer(Seq2SeqTrainer):
         **gen_kwargs: Any,
     ) -> dict[str, float]:
         """Generates answers and scores them: `{prefix}_soft_em`, `{prefix}_exact_match` in percent, `{prefix}_loss`.
+
+        The loss is that of training, over the tokens of a batch, and its mean weighs batches by their examples; several processes
+        fill the last batch with repetitions, which count in it. So it depends on the batch size, and on the number of processes
+        where a set is small; the scores do not.
 
         Of a dictionary of tasks, each task's metrics are `{prefix}_{task}_...`, and those of the tasks' unweighted mean `{prefix}_...`.
         """
@@ -278,7 +335,16 @@ class ExampleTrainer(Seq2SeqTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Generates, scores the texts against all references, and returns them in the order of the data set."""
+        """Generates, scores the texts against all references, and returns them in the order of the data set.
+
+        Raises:
+            RuntimeError: FSDP2 is to evaluate a model that was not trained.
+        """
+        if self.accelerator.is_fsdp2 and not any(isinstance(module, FSDPModule) for module in self.model.modules()):
+            raise RuntimeError(
+                "Expected a model that this trainer has trained: FSDP2 spreads a model over the devices together with its optimizer, "
+                "found one that was not. Evaluate after `train`, or without FSDP."
+            )
         # The batches come longest first, so that `compute_metrics` has to wait until the order is restored. Without it
         # the base class would ask for the loss alone; the scores below need texts.
         compute_metrics, self.compute_metrics = self.compute_metrics, None
@@ -311,7 +377,7 @@ class ExampleTrainer(Seq2SeqTrainer):
         # The base class pickles the arguments, which nobody should have to load; JSON says the same.
         folder = Path(output_dir or self.args.output_dir)
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-        write_json(folder / "training_args.json", json.loads(self.args.to_json_string()))
+        write_json(folder / ARGUMENTS_FILE, self._arguments())
 
     def decode(self, predictions: np.ndarray) -> list[str]:
         """Token ids `[n, length]`, padded with -100, to texts."""
@@ -320,7 +386,7 @@ class ExampleTrainer(Seq2SeqTrainer):
 
 
 def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> str | None:
-    """The checkpoint folder that `resume_from_checkpoint` means: a folder, or the last one in `output_dir` for True and "true".
+    """The checkpoint folder that `resume_from_checkpoint` means: a folder, or for True and "true" the last whole one in `output_dir`.
 
     Raises:
         ValueError: there is none.
@@ -331,10 +397,17 @@ def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> s
         return None
     remedy = "Leave `resume_from_checkpoint` out to begin anew."
     if wanted is True:
-        folder = get_last_checkpoint(str(output_dir)) if Path(output_dir).is_dir() else None
-        if folder is None:
-            raise ValueError(f"No checkpoint to resume from in {output_dir}: expected a checkpoint-* folder. {remedy}")
-        return folder
+        # The state is written last: a run that was killed while it saved leaves a folder without it.
+        states = Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")
+        steps = {
+            int(number): state.parent for state in states if (number := state.parent.name.split("-")[1]).isdigit()
+        }
+        if not steps:
+            raise ValueError(
+                f"No checkpoint to resume from in {output_dir}: expected a {PREFIX_CHECKPOINT_DIR}-* folder with "
+                f"{TRAINER_STATE_NAME}. {remedy}"
+            )
+        return str(steps[max(steps)])
     if not (Path(wanted) / TRAINER_STATE_NAME).is_file():
         raise ValueError(
             f"No checkpoint to resume from in {wanted}: expected a folder with {TRAINER_STATE_NAME}, or 'true' for "
