@@ -68,11 +68,12 @@ class Answer:
 
 
 class Logged(NamedTuple):
-    """A request that came; `path` has no percent signs, and `origin` is `hub` or `storage`."""
+    """A request that came: `target` is the path and query as sent, `part` its `Range`, `origin` `hub` or `storage`."""
 
     method: str
-    path: str
+    target: str
     token: str | None
+    part: str | None
     origin: str
 
 
@@ -135,10 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         server = self.hub_server
-        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         authorization = self.headers.get("Authorization")
         token = authorization.removeprefix("Bearer ") if authorization else None
-        server.log.append(Logged(self.command, path, token, server.origin))
+        server.log.append(Logged(self.command, self.path, token, self.headers.get("Range"), server.origin))
         faults = server.faults_for(self.command, self.path)
         try:
             for fault in faults:
