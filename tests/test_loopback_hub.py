@@ -1,12 +1,15 @@
 """The real clients against the loopback Hub (or that at RECROSS_TEST_ENDPOINT): what other tests rely on."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from datasets import Dataset
 from loopback_hub import Call, ClientGone, CutAnswer, CutRequest, LoopbackHub, Slow, Status, StepError, WrongBytes
-from safetensors.numpy import save_file
+from peft import LoraConfig, get_peft_model
+from safetensors.numpy import load_file, save_file
 
 ROWS = [{"text": f"text {number}", "label": number % 2} for number in range(50)]
 
@@ -260,7 +263,7 @@ def test_a_download_that_is_cut_goes_on_where_it_was(loopback, run_client, tmp_p
     loopback.fail("GET", "/models/org/large/", CutAnswer(11_000_000))
     client = run_client()
     path = client("huggingface_hub:hf_hub_download", repo_id="org/large", filename="model.safetensors")
-    assert hashlib.sha256(open(path, "rb").read()).hexdigest() == hashlib.sha256(content).hexdigest()
+    assert sha256(Path(path)) == hashlib.sha256(content).hexdigest()
     assert [
         request.part for request in loopback.requests if request.origin == "storage" and request.method == "GET"
     ] == [
@@ -276,9 +279,11 @@ def test_a_busy_hub_is_asked_again_and_wrong_bytes_are_found(loopback, run_clien
     loopback.fail("GET", "/org/busy/.*c.txt", Slow(100, 0.05))
 
     def download(name, path):
+        from pathlib import Path
+
         from huggingface_hub import hf_hub_download
 
-        return open(hf_hub_download(name, path), "rb").read().decode("latin-1")
+        return Path(hf_hub_download(name, path)).read_bytes().decode("latin-1")
 
     assert client(download, name="org/busy", path="a.txt") == "as it is"
     assert [request.method for request in loopback.requests] == ["HEAD", "HEAD", "GET"]
@@ -335,3 +340,110 @@ def test_an_upload_that_is_cut_goes_on_and_a_commit_that_fails_or_is_lost_says_s
     assert "model.safetensors" in commit.files  # it landed, and only the answer was lost
     assert not [request for request in loopback.requests if request.method == "PUT"]  # no content is sent twice
     assert client(upload, name=name, folder=str(folder)) == commit.oid
+
+
+# ---- the libraries ---------------------------------------------------------------------------------------------------
+
+METRIC = """
+import datasets
+import evaluate
+
+
+class Exact(evaluate.Metric):
+    def _info(self):
+        features = datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"exact": sum(map(str.__eq__, predictions, references)) / len(references)}
+"""
+
+
+def load_all(names, commits):
+    """What each library makes of its repository at a commit: numbers that tell whether it is the right one."""
+    import datasets
+    import evaluate
+    import torch
+    from peft import PeftModel
+    from sentence_transformers import CrossEncoder
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    def weight(model, name):
+        return sum(float(value.abs().sum()) for key, value in model.state_dict().items() if name in key)
+
+    tokenizer = AutoTokenizer.from_pretrained(names["model"], revision=commits["model"])
+    model = AutoModelForSeq2SeqLM.from_pretrained(names["model"], revision=commits["model"])
+    found = {"ids": tokenizer("Is it?")["input_ids"], "model": weight(model, "shared.weight")}
+    adapted = PeftModel.from_pretrained(model, names["adapter"], revision=commits["adapter"])
+    found["adapter"] = weight(adapted, "lora_A")
+    scorer = CrossEncoder(names["scorer"], revision=commits["scorer"], device="cpu", activation_fn=torch.nn.Identity())
+    found["scorer"] = float(scorer.predict([("a", "b")])[0])
+    rows = datasets.load_dataset(names["rows"], split="train", revision=commits["rows"])
+    found["rows"] = [rows.num_rows, rows[3]["text"]]
+    metric = evaluate.load(names["metric"], revision=commits["metric"])
+    found["metric"] = metric.compute(predictions=["a", "b"], references=["a", "c"])["exact"]
+    return found
+
+
+@pytest.fixture
+def artifacts(tmp_path, tokenizer, bart, pair_tokenizer, cross_encoder):
+    """A folder and a kind for each library."""
+    bart.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    torch.manual_seed(1)
+    get_peft_model(tiny.bart(tokenizer), LoraConfig(r=2)).save_pretrained(tmp_path / "adapter")
+    cross_encoder.save_pretrained(tmp_path / "scorer")
+    pair_tokenizer.save_pretrained(tmp_path / "scorer")
+    Dataset.from_list(ROWS).to_parquet(tmp_path / "rows" / "data" / "train.parquet")
+    (tmp_path / "metric").mkdir()
+    kinds = {"model": "model", "adapter": "model", "scorer": "model", "rows": "dataset", "metric": "space"}
+    return {name: (tmp_path / name, kind) for name, kind in kinds.items()}
+
+
+def test_libraries_load_what_was_uploaded_at_the_commit_they_are_told_and_offline(
+    hub, run_client, artifacts, tmp_path, bart, cross_encoder, pair_tokenizer
+):
+    names = {name: hub.name(name) for name in artifacts}
+    script = names["metric"].split("/")[1]  # evaluate wants the file to be named as the Space
+    (artifacts["metric"][0] / f"{script}.py").write_text(METRIC)
+    client = run_client(hub.token)
+    commits = {}
+    for name, (folder, kind) in artifacts.items():
+        space = {"space_sdk": "static"} if kind == "space" else {}
+        commits[name] = client(upload, name=names[name], folder=str(folder), kind=kind, **space)
+    client("huggingface_hub:create_tag", repo_id=names["model"], tag="v1", revision=commits["model"])
+    model, adapter = artifacts["model"][0] / "model.safetensors", artifacts["adapter"][0] / "adapter_model.safetensors"
+    weights, loras = load_file(model), load_file(adapter)
+    for path, content in ((model, weights), (adapter, loras)):
+        save_file({name: value * 2 for name, value in content.items()}, path, metadata={"format": "pt"})
+    Dataset.from_list(ROWS[1:]).to_parquet(artifacts["rows"][0] / "data" / "train.parquet")
+    newer = commits | {
+        name: client(upload, name=names[name], folder=str(artifacts[name][0]), kind=artifacts[name][1])
+        for name in ("model", "adapter", "rows")
+    }
+    assert all(newer[name] != commits[name] for name in ("model", "adapter", "rows"))
+
+    with torch.no_grad():
+        score = cross_encoder(**pair_tokenizer("a", "b", return_tensors="pt")).logits.item()
+    total = float(abs(weights["model.shared.weight"]).sum())
+    lora_a = sum(float(abs(value).sum()) for name, value in loras.items() if "lora_A" in name)
+    old = {
+        "ids": pair_tokenizer("Is it?")["input_ids"],
+        "model": pytest.approx(total, rel=1e-5),
+        "adapter": pytest.approx(lora_a, rel=1e-5),
+        "scorer": pytest.approx(score, rel=1e-4),
+        "rows": [50, "text 3"],
+        "metric": 0.5,
+    }
+    doubled = {"model": pytest.approx(2 * total, rel=1e-5), "adapter": pytest.approx(2 * lora_a, rel=1e-5)}
+    new = old | doubled | {"rows": [49, "text 4"]}
+
+    assert client(load_all, names=names, commits=commits) == old
+    assert client(load_all, names=names, commits=dict.fromkeys(names)) == new
+    assert client(load_all, names=names, commits=commits | {"model": "v1"}) == old
+    if isinstance(hub, LoopbackHub):
+        hub.requests.clear()
+    # Offline, `load_dataset` takes what it prepared last, whatever commit it is told.
+    assert run_client(offline=True)(load_all, names=names, commits=commits) == old | {"rows": new["rows"]}
+    if isinstance(hub, LoopbackHub):
+        assert hub.requests == []
