@@ -1,13 +1,20 @@
 """The real clients against the loopback Hub (or that at RECROSS_TEST_ENDPOINT): what other tests rely on."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
 from loopback_hub import Call, ClientGone, CutAnswer, CutRequest, LoopbackHub, Slow, Status, StepError, WrongBytes
+from loopback_hub.store import MAIN, File, Store, is_ignored
+from loopback_hub.transport import Answer, Request
 from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
 
@@ -447,3 +454,89 @@ def test_libraries_load_what_was_uploaded_at_the_commit_they_are_told_and_offlin
     assert run_client(offline=True)(load_all, names=names, commits=commits) == old | {"rows": new["rows"]}
     if isinstance(hub, LoopbackHub):
         assert hub.requests == []
+
+
+def test_libraries_push_what_they_have(hub, run_client, artifacts):
+    def push(names, folders, rows):
+        from datasets import Dataset, load_dataset
+        from huggingface_hub import HfApi, ModelCard
+        from sentence_transformers import CrossEncoder
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+        model = AutoModelForSeq2SeqLM.from_pretrained(folders["model"])
+        model.push_to_hub(names["model"])
+        AutoTokenizer.from_pretrained(folders["model"]).push_to_hub(names["model"])
+        ModelCard("---\nlicense: apache-2.0\n---\n# Tiny\n").push_to_hub(names["model"])
+        CrossEncoder(folders["scorer"], device="cpu").push_to_hub(names["scorer"])
+        for split in ("train", "test"):
+            Dataset.from_list(rows[split]).push_to_hub(names["rows"], split=split)
+        found = load_dataset(names["rows"])
+        again = AutoModelForSeq2SeqLM.from_pretrained(names["model"])
+        return {
+            "rows": {split: found[split][:]["text"] for split in found},
+            "same": all(bool((again.state_dict()[key] == value).all()) for key, value in model.state_dict().items()),
+            "license": HfApi().model_info(names["model"]).card_data.license,
+            "scorer": "model.safetensors" in HfApi().list_repo_files(names["scorer"]),
+        }
+
+    names = {name: hub.name(name) for name in ("model", "scorer", "rows")}
+    rows = {"train": ROWS[:5], "test": ROWS[5:8]}
+    folders = {name: str(folder) for name, (folder, _) in artifacts.items()}
+    found = run_client(hub.token)(push, names=names, folders=folders, rows=rows)
+    texts = {split: [row["text"] for row in rows[split]] for split in rows}
+    assert found == {"rows": texts, "same": True, "license": "apache-2.0", "scorer": True}
+
+
+# ---- the Hub itself --------------------------------------------------------------------------------------------------
+
+
+def test_the_same_tests_run_against_another_hub(tmp_path):
+    """Those that need no faults, requests or other users; the rest is skipped."""
+    with LoopbackHub() as other:
+        environment = os.environ | {"RECROSS_TEST_ENDPOINT": other.endpoint, "RECROSS_TEST_TOKEN": other.token}
+        chosen = "errors_say or gated_repository"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", chosen]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert "1 passed, 1 skipped" in done.stdout, done.stdout[-2000:]
+        assert "RECROSS_TEST_ENDPOINT names another Hub" in done.stdout
+        assert any("/commit/" in request.target for request in other.requests)
+        assert not other.store.repositories  # what tests made is deleted
+
+
+@pytest.mark.parametrize(
+    ("path", "ignored"),
+    [
+        ("a.tmp", True),
+        ("deep/a.tmp", True),
+        ("build/a.txt", True),
+        ("deep/build/a.txt", True),
+        ("docs/api/a.md", True),
+        ("docs/a.md", False),
+        ("a.txt", False),
+        ("a.tmp.txt", False),
+    ],
+)
+def test_gitignore_names_files_and_folders(path, ignored):
+    assert is_ignored(path, "# comment\n\n*.tmp\nbuild/\n/docs/api\n") is ignored
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b/c", "b/d/e", "f"]), st.binary(max_size=3)), min_size=1, max_size=6))
+def test_every_commit_keeps_its_whole_state(changes):
+    repository = Store().create("models", "org/name")
+    states = []
+    for path, content in changes:
+        before = repository.commit()
+        commit = repository.write(MAIN, {path: File(content)}, parent=before)
+        states.append((commit.oid, {**(states[-1][1] if states else {}), path: content}))
+    for oid, state in states:
+        found = {path: file.content for path, file in repository.commit(oid).files.items()}
+        assert {path: content for path, content in found.items() if path != ".gitattributes"} == state
+    assert [commit.oid for commit in repository.history("main")][:-1] == [oid for oid, _ in reversed(states)]
+
+
+@given(st.binary(max_size=40), st.integers(0, 45), st.one_of(st.none(), st.integers(0, 60)))
+def test_a_range_is_what_it_says(body, first, last):
+    part = f"bytes={first}-{'' if last is None else last}"
+    answer = Answer(200, body).part_for(Request("GET", "/", {"range": part}))
+    expected = body[first:] if last is None else body[first : last + 1]
+    assert (answer.status, answer.body) == ((206, expected) if expected else (416, b""))

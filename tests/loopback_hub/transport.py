@@ -107,8 +107,7 @@ class Server:
         log: list[Logged],
     ) -> None:
         self.origin, self.respond, self.lock, self.rules, self.log = origin, respond, lock, rules, log
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub_server": self}))
-        self._http.daemon_threads = True
+        self._http = _HTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub_server": self}))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -124,6 +123,11 @@ class Server:
             for rule in struck:
                 rule.times -= 1
         return [rule.fault for rule in struck]
+
+
+class _HTTPServer(ThreadingHTTPServer):
+    request_queue_size = 128  # a client opens several connections at once
+    daemon_threads = True
 
 
 class _Handler(BaseHTTPRequestHandler):
