@@ -1,7 +1,7 @@
 """A Hub on the loopback interface, which speaks the protocol to the real clients, and processes to run those in."""
 
 from .client import Client, ClientGone, StepError, client_environment
-from .faults import Call, CutAnswer, CutRequest, Slow, Status, WrongBytes
+from .faults import CutAnswer, CutRequest, OnArrival, OnReceipt, Slow, Status, WrongBytes
 from .hub import LoopbackHub, RemoteHub
 from .store import MAIN
 
@@ -11,12 +11,13 @@ CONVERTED = "refs/convert/parquet"
 __all__ = [
     "CONVERTED",
     "MAIN",
-    "Call",
     "Client",
     "ClientGone",
     "CutAnswer",
     "CutRequest",
     "LoopbackHub",
+    "OnArrival",
+    "OnReceipt",
     "RemoteHub",
     "Slow",
     "Status",

@@ -87,6 +87,15 @@ class LoopbackHub(RemoteHub):
         self._rules.append(Rule(method, pattern, fault, times))
         return self._rules[-1]
 
+    def settle(self, timeout: float = 10.0) -> None:
+        """Waits until what clients asked for is done or has failed, as after a client was killed.
+
+        Raises:
+            TimeoutError: Something is still under way.
+        """
+        if not all(server.settle(timeout) for server in self._servers):
+            raise TimeoutError(f"Expected all requests to end within {timeout} s, found some under way")
+
     def mend(self) -> None:
         """Ends all faults."""
         self._rules.clear()
