@@ -305,7 +305,11 @@ def test_a_download_that_is_killed_begins_anew(loopback, run_client):
 
 
 def test_a_busy_hub_is_asked_again_and_wrong_bytes_are_found(loopback, run_client):
-    loopback.add("models", "org/busy", {"a.txt": b"as it is", "b.txt": b"as it was", "c.txt": b"slow" * 100})
+    loopback.add(
+        "models",
+        "org/busy",
+        {"a.txt": b"as it is", "b.txt": b"as it was", "c.txt": b"slow" * 100, "d.txt": b"as it will be"},
+    )
     client = run_client()
     loopback.fail("HEAD", "/org/busy/", Status(503), times=1)
     loopback.fail("GET", "/org/busy/.*c.txt", Slow(100, 0.05))
@@ -322,8 +326,11 @@ def test_a_busy_hub_is_asked_again_and_wrong_bytes_are_found(loopback, run_clien
     began = time.monotonic()
     assert client(download, name="org/busy", path="c.txt") == "slow" * 100
     assert time.monotonic() - began >= 0.15  # three pauses before the last piece
-    loopback.fail("GET", "/org/busy/", WrongBytes())
+    loopback.fail("GET", "/org/busy/", WrongBytes(), times=9)
     assert client(download, name="org/busy", path="b.txt") != "as it was"  # the client looks at the size alone
+
+    loopback.mend()
+    assert client(download, name="org/busy", path="d.txt") == "as it will be"
 
     def verify(name):
         from huggingface_hub import HfApi
@@ -368,6 +375,7 @@ def test_an_upload_that_is_cut_goes_on_and_a_commit_that_fails_or_is_lost_says_s
     with pytest.raises(StepError, match="500 Internal Server Error"):
         client(upload, name=name, folder=str(folder))
     assert list(loopback.repository("models", name).commit().files) == [".gitattributes"]
+    assert sum(request.method == "PUT" for request in loopback.requests) == 3  # two files, and one of them again
     loopback.requests.clear()
     loopback.fail("POST", "/commit/", CutAnswer(0))
     with pytest.raises(StepError, match="RemoteProtocolError"):

@@ -13,8 +13,8 @@ from .transport import Logged, Rule, Server
 
 
 @dataclass
-class RemoteHub:
-    """A Hub at an address; tests may use what both kinds of Hubs have.
+class Hub:
+    """A Hub at an address, and all that tests may use of a Hub that is not theirs.
 
     Args:
         endpoint: Its address.
@@ -33,7 +33,7 @@ class RemoteHub:
         return self.named[-1]
 
 
-class LoopbackHub(RemoteHub):
+class LoopbackHub(Hub):
     """A Hub with two origins on the loopback interface, from `with` to its end.
 
     Attributes:
