@@ -14,6 +14,7 @@ for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_EVALU
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from loopback_hub import Client, LoopbackHub, RemoteHub, client_environment  # noqa: E402
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, MeanPooledEncoder, UpstreamIndex  # noqa: E402
 from recross_hf.prompts import promptsource_folder  # noqa: E402
@@ -116,3 +117,53 @@ def answering_bart(tokenizer, examples, tmp_path_factory):
     )
     ExampleTrainer(model, args, train_dataset=examples, processing_class=tokenizer).train()
     return model.eval()
+
+
+def _delete(name):
+    from huggingface_hub import HfApi
+
+    for kind in ("model", "dataset", "space"):
+        HfApi().delete_repo(name, repo_type=kind, missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub on the loopback interface, or that at RECROSS_TEST_ENDPOINT, where RECROSS_TEST_TOKEN may write."""
+    endpoint = os.environ.get("RECROSS_TEST_ENDPOINT")
+    if endpoint is None:
+        with LoopbackHub() as hub:
+            yield hub
+        return
+    folder, token = tmp_path_factory.mktemp("remote"), os.environ["RECROSS_TEST_TOKEN"]
+    with Client(client_environment(endpoint, folder, token), folder) as client:
+        hub = RemoteHub(endpoint, token, client("huggingface_hub:whoami")["name"])
+        yield hub
+        for name in hub.named:
+            client(_delete, name=name)
+
+
+@pytest.fixture
+def loopback(hub):
+    """The Hub of tests that look at its requests, make it fail or need other users; no fault outlives a test."""
+    if not isinstance(hub, LoopbackHub):
+        pytest.skip(
+            "RECROSS_TEST_ENDPOINT names another Hub: it has no faults on demand, log of requests or other users"
+        )
+    hub.requests.clear()
+    yield hub
+    hub.mend()
+
+
+@pytest.fixture
+def run_client(hub, tmp_path):
+    """Starts clients of the Hub: `run_client(token=hub.token)`. Those of a test have one `HF_HOME` unless told otherwise."""
+    clients = []
+
+    def run(token=None, *, home=None, offline=False, **environment):
+        settings = client_environment(hub.endpoint, home or tmp_path / "home", token, offline=offline)
+        clients.append(Client(settings | environment, tmp_path))
+        return clients[-1]
+
+    yield run
+    for client in clients:
+        client.close()

@@ -1,6 +1,5 @@
 import io
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -8,7 +7,7 @@ import textwrap
 import pytest
 import yaml
 from datasets import Dataset
-from hub import CONVERTED, Hub
+from loopback_hub import CONVERTED, MAIN, LoopbackHub, client_environment
 
 from recross_hf import TaskSource, load_examples, read_task_sources
 from recross_hf.sources import SourceError, open_rows, sources_of_files
@@ -235,15 +234,22 @@ def parquet(rows):
 
 @pytest.fixture(scope="module")
 def hub():
-    hub = Hub()
-    hub.add("org/native", {"README.md": b"", "data/train-0.parquet": parquet(ROWS[:30])})
-    hub.licenses["org/native"] = "cc-by-4.0"
-    hub.add("org/scripted", {"scripted.py": b"raise SystemExit('this must not run')"})
+    with LoopbackHub() as hub:
+        fill(hub)
+        yield hub
+
+
+def fill(hub):
+    def add(name, files, reference=MAIN):
+        hub.add("datasets", name, files, reference)
+
+    add("org/native", {"README.md": b"---\nlicense: cc-by-4.0\n---\n", "data/train-0.parquet": parquet(ROWS[:30])})
+    add("org/scripted", {"scripted.py": b"raise SystemExit('this must not run')"})
     converted = {f"plain/train/{part}.parquet": parquet(ROWS[part * 10 : part * 10 + 10]) for part in range(2)}
-    hub.add("org/scripted", converted | {"plain/partial-test/0.parquet": parquet(ROWS[:3])}, CONVERTED)
-    hub.add("org/gated", {"data/train-0.parquet": parquet(ROWS[:3])})
-    hub.gated.add("org/gated")
-    hub.add("bigscience/P3", {"P3.py": b"raise SystemExit('this must not run')"})
+    add("org/scripted", converted | {"plain/partial-test/0.parquet": parquet(ROWS[:3])}, CONVERTED)
+    add("org/gated", {"data/train-0.parquet": parquet(ROWS[:3])})
+    hub.repository("datasets", "org/gated").gated = "manual"
+    add("bigscience/P3", {"P3.py": b"raise SystemExit('this must not run')"})
     rendered = [
         {
             "inputs": [1],
@@ -258,13 +264,10 @@ def hub():
     configs["cb_guess_score_eval/train/0.parquet"] = parquet(rendered * 3)
     configs["anli_guess/train/0.parquet"] = parquet(rendered)
     configs["anli_infer/train/0.parquet"] = parquet(rendered[:3])
-    hub.add("bigscience/P3", configs | {"README.md": b""}, CONVERTED)
-    hub.add("org/dotted", {"dotted.py": b""})
-    hub.add("org/dotted", {"3.0.0/train/0.parquet": parquet(ROWS[:4]), "README.md": b""}, CONVERTED)
-    hub.add("org/unconverted", {"unconverted.py": b""})
-    with hub.serve() as endpoint:
-        hub.endpoint = endpoint
-        yield hub
+    add("bigscience/P3", configs | {"README.md": b""}, CONVERTED)
+    add("org/dotted", {"dotted.py": b""})
+    add("org/dotted", {"3.0.0/train/0.parquet": parquet(ROWS[:4]), "README.md": b""}, CONVERTED)
+    add("org/unconverted", {"unconverted.py": b""})
 
 
 READ = """
@@ -287,13 +290,7 @@ def read_hub(hub, tmp_path):
     """Reads in a process of its own: the clients look at the environment when they are imported."""
 
     def read(**fields):
-        environment = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
-        environment |= {
-            "HF_ENDPOINT": hub.endpoint,
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-        }
-        environment |= {"HF_HUB_DISABLE_XET": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
+        environment = client_environment(hub.endpoint, tmp_path / "home")
         environment |= fields.pop("environment", {})
         command = [sys.executable, "-c", READ, json.dumps({"task": "t"} | fields)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=120)
@@ -306,7 +303,7 @@ def read_hub(hub, tmp_path):
 def test_a_data_set_on_the_hub_is_read_with_its_commit_and_licence(hub, read_hub):
     found = read_hub(dataset="org/native", templates="{{text}} ||| {{label}}")
     assert found["rows"] == ROWS[:30]
-    assert found["version"] == f"org/native@{hub.commit('org/native', 'main')}"
+    assert found["version"] == f"org/native@{hub.repository('datasets', 'org/native').commit().oid}"
     assert found["license"] == "cc-by-4.0"
     assert found["column_names"] == ["text", "label"]
     before = len(hub.requests)
