@@ -32,10 +32,10 @@ RANKS = [
         "soft_em",
     }
     | {"starter", "upstream"},
-    {"card", "encoder", "generation", "prompts", "selection", "tokenized"},
-    {"group_training", "index", "reranker", "sources", "trainer"},
-    {"cross_encoder", "judges", "rendering", "retriever"},
-    {"adapter", "mixture", "reranker_trainer", "supervision"},
+    {"card", "encoder", "generation", "hub", "prompts", "selection", "tokenized"},
+    {"group_training", "index", "manifest", "reranker", "sources", "trainer"},
+    {"cross_encoder", "judges", "publication", "rendering", "retriever"},
+    {"adapter", "mixture", "parts", "reranker_trainer", "supervision"},
     {"pipeline"},
 ]
 """A module imports from lower ranks alone. `__init__` holds the version and stands below all."""
