@@ -279,7 +279,7 @@ def edit_json(path, **changes):
         (
             lambda f: faiss.write_index(faiss.IndexFlatL2(16), str(f / "index.faiss")),
             IndexMismatchError,
-            "vector for each of the 48 examples, found 0",
+            "found 0 vectors of 16 dimensions in place of 48 of 16",
         ),
     ],
     ids=["format", "no config", "no vectors", "no examples", "broken config", "other vectors"],

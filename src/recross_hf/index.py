@@ -538,8 +538,7 @@ def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.I
     if (dimension, number) != (config["dimension"], config["num_examples"]):
         raise _malformed(
             path,
-            f"{number} vectors of {dimension} dimensions where {CONFIG_FILE} says {config['num_examples']} of "
-            f"{config['dimension']}",
+            f"{number} vectors of {dimension} dimensions in place of {config['num_examples']} of {config['dimension']}",
         )
     # A byte a vector is the least that any kind takes; flat ones take four a dimension.
     least = number * (4 * dimension if kind.startswith(b"IxF") else 1)
@@ -555,14 +554,14 @@ def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.I
     try:
         return faiss.read_index(str(path), flags)
     except (RuntimeError, MemoryError) as error:
-        raise _malformed(path, _reason(error)) from error
+        raise _malformed(path, f"a malformed file ({_reason(error)})") from error
     finally:
         faiss.set_deserialization_vector_byte_limit(limit)
 
 
 def _malformed(path: Path, found: str) -> IndexMismatchError:
     return IndexMismatchError(
-        f"Expected a FAISS index in {path}, found a malformed file: {found}. Download or save the index again."
+        f"Expected the FAISS index that {CONFIG_FILE} describes in {path}, found {found}. Download or save the index again."
     )
 
 
