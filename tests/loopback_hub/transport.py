@@ -68,11 +68,12 @@ class Answer:
 
 
 class Logged(NamedTuple):
-    """A request that came; `path` has no percent signs, and `origin` is `hub` or `storage`."""
+    """A request that came: `target` is the path and query as sent, `part` its `Range`, `origin` `hub` or `storage`."""
 
     method: str
-    path: str
+    target: str
     token: str | None
+    part: str | None
     origin: str
 
 
@@ -106,8 +107,7 @@ class Server:
         log: list[Logged],
     ) -> None:
         self.origin, self.respond, self.lock, self.rules, self.log = origin, respond, lock, rules, log
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub_server": self}))
-        self._http.daemon_threads = True
+        self._http = _HTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub_server": self}))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -125,6 +125,11 @@ class Server:
         return [rule.fault for rule in struck]
 
 
+class _HTTPServer(ThreadingHTTPServer):
+    request_queue_size = 128  # a client opens several connections at once
+    daemon_threads = True
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub_server: Server
     protocol_version = "HTTP/1.1"
@@ -135,10 +140,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         server = self.hub_server
-        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         authorization = self.headers.get("Authorization")
         token = authorization.removeprefix("Bearer ") if authorization else None
-        server.log.append(Logged(self.command, path, token, server.origin))
+        server.log.append(Logged(self.command, self.path, token, self.headers.get("Range"), server.origin))
         faults = server.faults_for(self.command, self.path)
         try:
             for fault in faults:
