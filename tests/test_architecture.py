@@ -30,11 +30,12 @@ RANKS = [
         "recipes",
         "report",
         "soft_em",
-    }
-    | {"starter", "upstream"},
+        "starter",
+        "upstream",
+    },
     {"card", "encoder", "generation", "hub", "prompts", "selection", "tokenized"},
-    {"group_training", "index", "manifest", "reranker", "sources", "trainer"},
-    {"cross_encoder", "judges", "publication", "rendering", "retriever"},
+    {"group_training", "index", "manifest", "pushing", "reranker", "sources"},
+    {"cross_encoder", "judges", "publication", "rendering", "retriever", "trainer"},
     {"adapter", "mixture", "parts", "reranker_trainer", "supervision"},
     {"pipeline"},
 ]

@@ -25,11 +25,12 @@ from .architectures import architecture_of, pad_token_id, unwrapped
 from .arguments import ExampleTrainingArguments
 from .files import write_json
 from .mixing import MixtureBatchSampler
+from .pushing import SafePushTrainer
 from .soft_em import score
 from .tokenized import TokenizedExamples
 
 
-class ExampleTrainer(Seq2SeqTrainer):
+class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
     """Trains a text-to-text model on examples, and scores what it generates.
 
     ```python
