@@ -399,9 +399,8 @@ def _explanation(
     if status in (409, 412):
         return f"Somebody else wrote to {what} at the same time, and nothing of this was written. Publish again."
     if status is not None:
-        return (
-            f"The Hub answered {status} when asked for {what}: {error}. If that is its own trouble, try again later."
-        )
+        said = str(error).partition("\n")[0].rstrip(".")
+        return f"The Hub answered {status} when asked for {what}: {said}. If that is its own trouble, try again later."
     return (
         f"No connection to {constants.ENDPOINT} for {what}"
         f"{'' if writes else ', which is not in the cache'}: {error}. Check the network and try again."
