@@ -16,10 +16,13 @@ from recross_hf import (
     ReCrossPipeline,
     Reranker,
     UpstreamIndex,
+    files,
+    index,
+    parts,
 )
 from recross_hf.generation import generate_texts
 from recross_hf.index import IndexMismatchError
-from recross_hf.manifest import PipelineFolderError
+from recross_hf.manifest import PipelineFolderError, write_manifest
 
 ADAPTATION = {"max_input_length": 64, "max_target_length": 8, "learning_rate": 1e-2}
 FAST = {"num_retrieved": 12, "max_steps": 4, "use_cpu": True, "disable_tqdm": True}
@@ -406,3 +409,61 @@ def test_inputs_longer_than_the_model_are_cut_whatever_the_arguments_say(pipelin
     assert isinstance(pipeline(text), str)
     adapter = pipeline.adapter([text], AdaptationArguments(max_input_length=512, num_retrieved=4, use_cpu=True))
     assert len(adapter.tokenize(adapter.query_dataset)[0]["input_ids"]) == 128
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_parts_are_opened_when_they_are_used(reranking, adapted, tmp_path):
+    reranking.save_pretrained(tmp_path / "base")
+    loaded = ReCrossPipeline.from_pretrained(tmp_path / "base")
+    loaded("Is it good?")
+    assert {"index", "reranker"}.isdisjoint(vars(loaded._stored))
+    adapted.save_pretrained(tmp_path / "adapted")
+    loaded = ReCrossPipeline.from_pretrained(tmp_path / "adapted")
+    loaded("Is it good?")
+    is_peft = hasattr(adapted.model, "peft_config")
+    assert ("upstream_model" in vars(loaded._stored)) == is_peft
+    assert loaded.index is loaded.index
+
+
+def test_whether_a_large_index_belongs_to_the_model_is_found_out_once(folder, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(files.constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(parts, "REMEMBERED_SIZE", 1)
+    checks = []
+    check = index._check_encoder
+    monkeypatch.setattr(index, "_check_encoder", lambda *args: checks.append(args) or check(*args))
+    for _ in range(3):
+        assert len(ReCrossPipeline.from_pretrained(folder).index) == 48
+    assert len(checks) == 1
+    with pytest.raises(IndexMismatchError, match="dtype: float32 != bfloat16"):
+        ReCrossPipeline.from_pretrained(folder, dtype=torch.bfloat16).index  # noqa: B018
+    assert len(ReCrossPipeline.from_pretrained(folder, verify_checksums=False).index) == 48
+    assert len(checks) == 3
+    tiny.bart(tokenizer, seed=8).save_pretrained(folder / "upstream_model")
+    write_manifest(folder, ("upstream_model", "index"), {"max_length": 128, "autocast_dtype": None}, {})
+    for _ in range(2):
+        with pytest.raises(IndexMismatchError, match="was built with another encoder"):
+            ReCrossPipeline.from_pretrained(folder).index  # noqa: B018
+
+
+def test_a_part_that_is_replaced_is_the_new_one(reranking, tmp_path):
+    reranking.save_pretrained(tmp_path)
+    loaded = ReCrossPipeline.from_pretrained(tmp_path)
+    assert loaded._is_stored("reranker")
+    loaded.reranker = None
+    assert not loaded._is_stored("reranker")
+    (tmp_path / "scratch").mkdir()
+    planned = loaded.publication("org/name", tmp_path / "scratch")
+    assert [publication.repo_id for publication in planned.publications()] == [
+        "org/name-upstream-model",
+        "org/name-index",
+        "org/name",
+    ]
+    loaded.upstream_model = reranking.upstream_model
+    assert loaded._is_stored("index") and not loaded._is_stored("upstream_model")
+
+
+def test_a_revision_is_of_the_hub(folder):
+    with pytest.raises(ValueError, match=r"`revision` of a pipeline on the Hub, found 'v1' of the folder"):
+        ReCrossPipeline.from_pretrained(folder, revision="v1")

@@ -85,16 +85,28 @@ def is_intact(path: Path, sha256: str) -> bool:
     if stamp["size"] < REMEMBERED_SIZE:
         return sha256_of(path) == sha256
     entry = {**stamp, "sha256": sha256}
-    if _remembered().get(str(path)) == entry:
+    if _remembered("files").get(str(path)) == entry:
         return True
     intact = sha256_of(path) == sha256
     if intact and _stamp(path) == stamp:
-        # Another process may write at the same time: what is lost then is read again. A home that cannot be written
-        # costs the same.
-        with suppress(OSError):
-            kept = {name: value for name, value in _remembered().items() if Path(name).is_file()}
-            write_json(_memory(), kept | {str(path): entry})
+        files = {name: value for name, value in _remembered("files").items() if Path(name).is_file()}
+        _remember("files", files | {str(path): entry})
     return intact
+
+
+def was_checked(content: Any) -> bool:
+    """Whether [`remember_check`] was called with this JSON value; it stands for contents whose check has one outcome."""
+    return _digest(content) in _remembered("checks")
+
+
+def remember_check(content: Any) -> None:
+    """Keeps that a check passed, so that it need not be made again."""
+    last = dict(list(_remembered("checks").items())[-99:])
+    _remember("checks", last | {_digest(content): True})
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _memory() -> Path:
@@ -111,9 +123,17 @@ def _stamp(path: Path) -> dict[str, int]:
     }
 
 
-def _remembered() -> dict[str, Any]:
+def _remembered(kind: str) -> dict[str, Any]:
     try:
         found = read_json(_memory())
     except (OSError, ValueError):
         return {}
+    found = found.get(kind) if isinstance(found, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def _remember(kind: str, entries: dict[str, Any]) -> None:
+    # Another process may write at the same time: what is lost then is found out again. A home that cannot be written
+    # costs the same.
+    with suppress(OSError):
+        write_json(_memory(), {name: _remembered(name) for name in ("files", "checks")} | {kind: entries})

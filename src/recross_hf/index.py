@@ -209,6 +209,7 @@ class UpstreamIndex:
         encoder: Encoder,
         metric_type: int | None = None,
         memory_map: bool = True,
+        verify: bool = True,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -222,6 +223,7 @@ class UpstreamIndex:
             encoder: what encodes queries; it must be what encoded the examples.
             metric_type: the metric that is expected, if it matters to the caller.
             memory_map: leave the vectors on disk and let the system page them in.
+            verify: compare encoder and examples with what was indexed; a caller who did may leave it out.
             revision: of the data set: a branch, a tag or a commit. The others are those of [`HubAccess`].
 
         Raises:
@@ -249,7 +251,6 @@ class UpstreamIndex:
                 f"Expected the metric {METRIC_NAMES.get(metric_type, metric_type)}, found an index with "
                 f"{config['metric']} in {folder}. Build it again with the other `metric_type`, or ask for this one."
             )
-        _check_encoder(encoder, config, folder)
         try:
             dataset = Dataset.from_parquet(str(folder / EXAMPLES_FILE))
         except (DatasetGenerationError, pa.ArrowInvalid) as error:
@@ -257,16 +258,9 @@ class UpstreamIndex:
                 f"Expected examples as parquet in {folder / EXAMPLES_FILE}, found a malformed file: {error}. Download or "
                 "save the index again."
             ) from error
-        if len(dataset) != config["num_examples"] or ids_hash(dataset) != config["ids_sha256"]:
-            raise IndexMismatchError(
-                f"The ids in {folder / EXAMPLES_FILE} are not those that were indexed: the examples were changed, "
-                "reordered or replaced. Restore the file or build the index again."
-            )
-        if column_hash(dataset, "input") != config["texts_sha256"]:
-            raise IndexMismatchError(
-                f"The inputs in {folder / EXAMPLES_FILE} are not those that were indexed. Restore the file or build the "
-                "index again."
-            )
+        if verify:
+            _check_encoder(encoder, config, folder)
+            _check_examples(dataset, config, folder / EXAMPLES_FILE)
         return cls(dataset, _read_faiss(folder / INDEX_FILE, config, memory_map), encoder, config)
 
     # ---- searching -------------------------------------------------------------------------------------------------
@@ -341,6 +335,18 @@ def _check_encoder(encoder: Encoder, config: dict[str, Any], folder: Path) -> No
         raise IndexMismatchError(
             f"The index in {folder} was built with another encoder: for the same texts it gave other vectors. Pass the "
             "encoder it was built with, or build the index again with this one."
+        )
+
+
+def _check_examples(dataset: Dataset, config: dict[str, Any], path: Path) -> None:
+    if len(dataset) != config["num_examples"] or ids_hash(dataset) != config["ids_sha256"]:
+        raise IndexMismatchError(
+            f"The ids in {path} are not those that were indexed: the examples were changed, reordered or replaced. Restore "
+            "the file or build the index again."
+        )
+    if column_hash(dataset, "input") != config["texts_sha256"]:
+        raise IndexMismatchError(
+            f"The inputs in {path} are not those that were indexed. Restore the file or build the index again."
         )
 
 

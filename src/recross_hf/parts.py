@@ -10,11 +10,13 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from . import __version__
 from .architectures import load_model
 from .cross_encoder import CrossEncoderReranker
 from .encoder import MeanPooledEncoder
+from .files import REMEMBERED_SIZE, remember_check, was_checked
 from .hub import HubAccess, Repository, fetch_file, fetch_files, is_repo_id
-from .index import UpstreamIndex
+from .index import INDEX_FILE, UpstreamIndex
 from .manifest import (
     ADAPTED_MODEL,
     INDEX,
@@ -142,7 +144,18 @@ class PipelineParts:
         encoder = MeanPooledEncoder.from_settings(
             self.upstream_model, self._load_tokenizer(UPSTREAM_MODEL), self.manifest.encoder
         )
-        return UpstreamIndex.from_pretrained(self.folder(INDEX), encoder=encoder)
+        folder, parts = self.folder(INDEX), self.manifest.parts
+        # Whether model and index belong together depends on nothing but files whose checksums are known: of a large index
+        # it is found out once.
+        pair = [dict(parts[name].sha256) for name in (UPSTREAM_MODEL, INDEX)]
+        pair += [self.manifest.encoder, str(self.dtype), __version__]
+        vectors = folder / INDEX_FILE
+        remembers = self.verify_checksums and vectors.is_file() and vectors.stat().st_size >= REMEMBERED_SIZE
+        known = remembers and was_checked(pair)
+        index = UpstreamIndex.from_pretrained(folder, encoder=encoder, verify=not known)
+        if remembers and not known:
+            remember_check(pair)
+        return index
 
     @cached_property
     def reranker(self) -> CrossEncoderReranker | None:

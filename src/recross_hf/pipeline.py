@@ -351,7 +351,7 @@ class ReCrossPipeline:
             return False
         names = (name, "processing_class") if name in (UPSTREAM_MODEL, ADAPTED_MODEL) else (name,)
         return all(
-            vars(self)[attribute] is vars(self._stored).get(attribute)
+            vars(self)[attribute] is vars(self._stored).get(attribute, self)
             for attribute in names
             if attribute in vars(self)
         )
