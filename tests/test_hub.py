@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from loopback_hub import CutAnswer, Status, StepError, WrongBytes, client_environment
+from loopback_hub import Call, ClientGone, CutAnswer, Status, StepError, WrongBytes, client_environment
 
 from recross_hf import CrossEncoderReranker, ReCrossPipeline, load_starter_task
 from recross_hf.hub import Publication
@@ -414,6 +414,30 @@ def test_a_failure_half_way_leaves_the_old_pipeline_and_a_rerun_completes(
     if part == "":  # all parts were there
         assert not asked(loopback, "PUT")
     assert reader("hub_steps:open_index", name=repo_id) == 24
+
+
+def test_who_is_killed_at_any_point_breaks_nothing_and_a_rerun_completes(
+    loopback, run_client, named, folder, other_folder, tmp_path
+):
+    repo_id, writer = named("killed"), run_client(loopback.token)
+    first = writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+    expected = writer("hub_steps:open_index", name=str(folder))
+    for method, target in (("PUT", "."), ("POST", f"{repo_id}-index/commit/"), ("POST", f"{repo_id}/preupload/")):
+        victim = run_client(loopback.token)
+        loopback.fail(method, target, Call(victim.kill))
+        with pytest.raises(ClientGone):
+            victim("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
+        assert writer("hub_steps:open_index", name=repo_id, force_download=True) == expected
+    assert loopback.repository("models", repo_id).commit("main").oid == first
+    home = tmp_path / "reader"
+    for name in ("recross.json", "tokenizer.json", "index.json"):
+        victim = run_client(home=home)
+        loopback.fail("GET", name, Call(victim.kill))
+        with pytest.raises(ClientGone):
+            victim("hub_steps:open_index", name=repo_id)
+    assert run_client(home=home)("hub_steps:open_index", name=repo_id) == expected
+    writer("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
+    assert run_client(home=home)("hub_steps:open_index", name=repo_id) == 24
 
 
 # ---- training and examples -------------------------------------------------------------------------------------------
