@@ -14,7 +14,7 @@ for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_EVALU
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 from hypothesis import settings  # noqa: E402
-from loopback_hub import Client, LoopbackHub, RemoteHub, client_environment  # noqa: E402
+from loopback_hub import Client, Hub, LoopbackHub, client_environment  # noqa: E402
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, MeanPooledEncoder, UpstreamIndex  # noqa: E402
 from recross_hf.prompts import promptsource_folder  # noqa: E402
@@ -136,7 +136,7 @@ def hub(tmp_path_factory):
         return
     folder, token = tmp_path_factory.mktemp("remote"), os.environ["RECROSS_TEST_TOKEN"]
     with Client(client_environment(endpoint, folder, token), folder) as client:
-        hub = RemoteHub(endpoint, token, client("huggingface_hub:whoami")["name"])
+        hub = Hub(endpoint, token, client("huggingface_hub:whoami")["name"])
         yield hub
         for name in hub.named:
             client(_delete, name=name)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,20 @@ import torch
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from loopback_hub import Call, ClientGone, CutAnswer, CutRequest, LoopbackHub, Slow, Status, StepError, WrongBytes
+from loopback_hub import (
+    Client,
+    ClientGone,
+    CutAnswer,
+    CutRequest,
+    LoopbackHub,
+    OnArrival,
+    OnReceipt,
+    Slow,
+    Status,
+    StepError,
+    WrongBytes,
+    client_environment,
+)
 from loopback_hub.store import MAIN, File, Store, is_ignored
 from loopback_hub.transport import Answer, Request
 from peft import LoraConfig, get_peft_model
@@ -205,7 +219,7 @@ def may(public, private, tokens):
         found[who] = [
             outcome(api.whoami),
             outcome(api.model_info, public),
-            outcome(api.hf_hub_download, public, "a.txt", cache_dir=who),
+            outcome(api.hf_hub_download, public, "a.bin", cache_dir=who),
             outcome(api.model_info, private),
             outcome(api.upload_file, repo_id=public, **add),
             outcome(api.create_tag, public, tag=who),
@@ -219,7 +233,7 @@ def may(public, private, tokens):
 def test_a_token_may_do_what_it_may(loopback, run_client):
     public, private = loopback.name("public"), loopback.name("private")
     for name in (public, private):
-        loopback.add("models", name, {"a.txt": b"a"})
+        loopback.add("models", name, {"a.bin": b"a"})
     loopback.repository("models", private).private = True
     tokens = {"none": False, "invalid": loopback.invalid_token, "reader": loopback.read_token}
     tokens |= {"other": loopback.other_token, "writer": loopback.token}
@@ -232,8 +246,8 @@ def test_a_token_may_do_what_it_may(loopback, run_client):
         "other": ["ok"] * 3 + ["RepositoryNotFoundError 404", *denied * 3, "ok", *denied],
         "writer": ["ok"] * 9,
     }
-    assert loopback.repository("models", public).commit().files.keys() == {".gitattributes", "a.txt", "writer.txt"}
-    assert not any(request.token for request in loopback.requests if request.origin == "storage")
+    assert loopback.repository("models", public).commit().files.keys() == {".gitattributes", "a.bin", "writer.txt"}
+    assert {request.token for request in loopback.requests if request.origin == "storage"} == {None}
 
 
 def test_a_gated_repository_is_for_those_who_were_let_in(loopback, run_client):
@@ -279,8 +293,23 @@ def test_a_download_that_is_cut_goes_on_where_it_was(loopback, run_client, tmp_p
     ]
 
 
+def test_a_download_that_is_killed_begins_anew(loopback, run_client):
+    content = bytes(range(256)) * 1000
+    loopback.add("models", "org/killed", {"model.safetensors": content})
+    client = run_client()
+    loopback.fail("GET", "/models/org/killed/", OnArrival(client.kill))
+    wanted = {"repo_id": "org/killed", "filename": "model.safetensors"}
+    with pytest.raises(ClientGone, match="ended with -9"):
+        client("huggingface_hub:hf_hub_download", **wanted)
+    assert Path(run_client()("huggingface_hub:hf_hub_download", **wanted)).read_bytes() == content
+
+
 def test_a_busy_hub_is_asked_again_and_wrong_bytes_are_found(loopback, run_client):
-    loopback.add("models", "org/busy", {"a.txt": b"as it is", "b.txt": b"as it was", "c.txt": b"slow" * 100})
+    loopback.add(
+        "models",
+        "org/busy",
+        {"a.txt": b"as it is", "b.txt": b"as it was", "c.txt": b"slow" * 100, "d.txt": b"as it will be"},
+    )
     client = run_client()
     loopback.fail("HEAD", "/org/busy/", Status(503), times=1)
     loopback.fail("GET", "/org/busy/.*c.txt", Slow(100, 0.05))
@@ -294,9 +323,14 @@ def test_a_busy_hub_is_asked_again_and_wrong_bytes_are_found(loopback, run_clien
 
     assert client(download, name="org/busy", path="a.txt") == "as it is"
     assert [request.method for request in loopback.requests] == ["HEAD", "HEAD", "GET"]
+    began = time.monotonic()
     assert client(download, name="org/busy", path="c.txt") == "slow" * 100
-    loopback.fail("GET", "/org/busy/", WrongBytes())
+    assert time.monotonic() - began >= 0.15  # three pauses before the last piece
+    loopback.fail("GET", "/org/busy/", WrongBytes(), times=9)
     assert client(download, name="org/busy", path="b.txt") != "as it was"  # the client looks at the size alone
+
+    loopback.mend()
+    assert client(download, name="org/busy", path="d.txt") == "as it will be"
 
     def verify(name):
         from huggingface_hub import HfApi
@@ -309,11 +343,12 @@ def test_a_busy_hub_is_asked_again_and_wrong_bytes_are_found(loopback, run_clien
 def test_an_upload_that_is_killed_shows_nothing_and_a_second_one_completes(loopback, run_client, folder):
     name = loopback.name("killed")
     client = run_client(loopback.token)
-    before = client("huggingface_hub:create_repo", repo_id=name)
+    client("huggingface_hub:create_repo", repo_id=name)
     before = loopback.repository("models", name).commit()
-    loopback.fail("PUT", "/models/", Call(client.kill))
+    loopback.fail("PUT", "/models/", OnArrival(client.kill))
     with pytest.raises(ClientGone, match="ended with -9"):
         client(upload, name=name, folder=str(folder))
+    loopback.settle()
     assert loopback.repository("models", name).commit() is before
     loopback.mend()
     client = run_client(loopback.token)
@@ -322,9 +357,10 @@ def test_an_upload_that_is_killed_shows_nothing_and_a_second_one_completes(loopb
     assert loopback.repository("models", name).commit().parent == before.oid
     # Killed when the commit is on its way: it lands, and a second run has nothing to do.
     (folder / "README.md").write_text("# Another card\n")
-    loopback.fail("POST", "/commit/", Call(client.kill))
+    loopback.fail("POST", "/commit/", OnReceipt(client.kill))
     with pytest.raises(ClientGone):
         client(upload, name=name, folder=str(folder))
+    loopback.settle()
     last = loopback.repository("models", name).commit()
     assert last.parent == commit
     loopback.requests.clear()
@@ -339,6 +375,7 @@ def test_an_upload_that_is_cut_goes_on_and_a_commit_that_fails_or_is_lost_says_s
     with pytest.raises(StepError, match="500 Internal Server Error"):
         client(upload, name=name, folder=str(folder))
     assert list(loopback.repository("models", name).commit().files) == [".gitattributes"]
+    assert sum(request.method == "PUT" for request in loopback.requests) == 3  # two files, and one of them again
     loopback.requests.clear()
     loopback.fail("POST", "/commit/", CutAnswer(0))
     with pytest.raises(StepError, match="RemoteProtocolError"):
@@ -347,6 +384,19 @@ def test_an_upload_that_is_cut_goes_on_and_a_commit_that_fails_or_is_lost_says_s
     assert "model.safetensors" in commit.files  # it landed, and only the answer was lost
     assert not [request for request in loopback.requests if request.method == "PUT"]  # no content is sent twice
     assert client(upload, name=name, folder=str(folder)) == commit.oid
+
+
+def test_a_step_that_takes_too_long_ends_the_client(loopback, tmp_path):
+    def wait():
+        import time
+
+        time.sleep(60)
+
+    with Client(client_environment(loopback.endpoint, tmp_path), tmp_path, timeout=0.5) as client:
+        with pytest.raises(ClientGone, match="The process ended with -9"):
+            client(wait)
+        with pytest.raises(ClientGone):
+            client("time:time")
 
 
 # ---- the libraries ---------------------------------------------------------------------------------------------------

@@ -24,7 +24,10 @@ class Fault:
     pace: Pace | None = None
 
     def at_arrival(self) -> None:
-        """Called when the head of a request has come, and neither its body was read nor anything done."""
+        """Called when the head of a request has come, and perhaps not its body."""
+
+    def at_receipt(self) -> None:
+        """Called when the whole request has come, and nothing is done yet."""
 
     def changed(self, body: bytes) -> bytes:
         """The body to send, of the same length."""
@@ -66,11 +69,21 @@ class Slow(Fault):
         self.pace = Pace(size, seconds)
 
 
-class Call(Fault):
-    """A function is called when the request arrives; then it is handled as usual."""
+class OnArrival(Fault):
+    """A function is called when the head of the request has come; what else comes is handled as usual."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         self.function = function
 
     def at_arrival(self) -> None:
+        self.function()
+
+
+class OnReceipt(Fault):
+    """A function is called when the whole request has come; then it is handled as usual, whether anybody waits or not."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.function = function
+
+    def at_receipt(self) -> None:
         self.function()

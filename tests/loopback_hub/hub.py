@@ -13,8 +13,8 @@ from .transport import Logged, Rule, Server
 
 
 @dataclass
-class RemoteHub:
-    """A Hub at an address; tests may use what both kinds of Hubs have.
+class Hub:
+    """A Hub at an address, and all that tests may use of a Hub that is not theirs.
 
     Args:
         endpoint: Its address.
@@ -33,7 +33,7 @@ class RemoteHub:
         return self.named[-1]
 
 
-class LoopbackHub(RemoteHub):
+class LoopbackHub(Hub):
     """A Hub with two origins on the loopback interface, from `with` to its end.
 
     Attributes:
@@ -86,6 +86,15 @@ class LoopbackHub(RemoteHub):
         """What befalls the next requests of a method whose target (path and query, either origin) has the pattern."""
         self._rules.append(Rule(method, pattern, fault, times))
         return self._rules[-1]
+
+    def settle(self, timeout: float = 10.0) -> None:
+        """Waits until what clients asked for is done or has failed, as after a client was killed.
+
+        Raises:
+            TimeoutError: Something is still under way.
+        """
+        if not all(server.settle(timeout) for server in self._servers):
+            raise TimeoutError(f"Expected all requests to end within {timeout} s, found some under way")
 
     def mend(self) -> None:
         """Ends all faults."""

@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -107,6 +108,8 @@ class Server:
         log: list[Logged],
     ) -> None:
         self.origin, self.respond, self.lock, self.rules, self.log = origin, respond, lock, rules, log
+        self.working = 0
+        self.idle = threading.Condition()
         self._http = _HTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub_server": self}))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
@@ -116,6 +119,16 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+    def settle(self, timeout: float) -> bool:
+        """Waits until no request is being handled; says whether that was so in time."""
+        with self.idle:
+            return self.idle.wait_for(lambda: self.working == 0, timeout)
+
+    def count(self, change: int) -> None:
+        with self.idle:
+            self.working += change
+            self.idle.notify_all()
 
     def faults_for(self, method: str, target: str) -> list[Fault]:
         with self.lock:
@@ -138,27 +151,38 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: Any) -> None:
         pass
 
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client may be killed between two requests
+            super().handle()
+
     def _handle(self) -> None:
         server = self.hub_server
-        authorization = self.headers.get("Authorization")
-        token = authorization.removeprefix("Bearer ") if authorization else None
-        server.log.append(Logged(self.command, self.path, token, self.headers.get("Range"), server.origin))
-        faults = server.faults_for(self.command, self.path)
+        server.count(1)
         try:
-            for fault in faults:
-                fault.at_arrival()
-            limit = min((fault.request_limit for fault in faults if fault.request_limit is not None), default=None)
-            body = self._read(limit)
-            request = Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-            statuses = [fault.status for fault in faults if fault.status is not None]
-            if statuses:
-                answer = Answer.of({"error": "made to fail"}, statuses[0])
-            else:
-                with server.lock:
-                    answer = server.respond(request)
-            self._send(answer, faults)
+            authorization = self.headers.get("Authorization")
+            token = authorization.removeprefix("Bearer ") if authorization else None
+            server.log.append(Logged(self.command, self.path, token, self.headers.get("Range"), server.origin))
+            self._answer(server.faults_for(self.command, self.path))
         except (ConnectionError, _Cut):
             self._hang_up()
+        finally:
+            server.count(-1)
+
+    def _answer(self, faults: list[Fault]) -> None:
+        for fault in faults:
+            fault.at_arrival()
+        limit = min((fault.request_limit for fault in faults if fault.request_limit is not None), default=None)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        request = Request(self.command, self.path, headers, self._read(limit))
+        for fault in faults:
+            fault.at_receipt()
+        statuses = [fault.status for fault in faults if fault.status is not None]
+        if statuses:
+            answer = Answer.of({"error": "made to fail"}, statuses[0])
+        else:
+            with self.hub_server.lock:
+                answer = self.hub_server.respond(request)
+        self._send(answer, faults)
 
     do_HEAD = do_GET = do_POST = do_PUT = do_DELETE = _handle
 
