@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from loopback_hub import Call, ClientGone, CutAnswer, Status, StepError, WrongBytes, client_environment
+from loopback_hub import ClientGone, CutAnswer, OnReceipt, Status, StepError, WrongBytes, client_environment
 
 from recross_hf import CrossEncoderReranker, ReCrossPipeline, load_starter_task
 from recross_hf.hub import Publication
@@ -424,7 +424,7 @@ def test_who_is_killed_at_any_point_breaks_nothing_and_a_rerun_completes(
     expected = writer("hub_steps:open_index", name=str(folder))
     for method, target in (("PUT", "."), ("POST", f"{repo_id}-index/commit/"), ("POST", f"{repo_id}/preupload/")):
         victim = run_client(loopback.token)
-        loopback.fail(method, target, Call(victim.kill))
+        loopback.fail(method, target, OnReceipt(victim.kill))
         with pytest.raises(ClientGone):
             victim("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
         assert writer("hub_steps:open_index", name=repo_id, force_download=True) == expected
@@ -432,7 +432,7 @@ def test_who_is_killed_at_any_point_breaks_nothing_and_a_rerun_completes(
     home = tmp_path / "reader"
     for name in ("recross.json", "tokenizer.json", "index.json"):
         victim = run_client(home=home)
-        loopback.fail("GET", name, Call(victim.kill))
+        loopback.fail("GET", name, OnReceipt(victim.kill))
         with pytest.raises(ClientGone):
             victim("hub_steps:open_index", name=repo_id)
     assert run_client(home=home)("hub_steps:open_index", name=repo_id) == expected
