@@ -43,7 +43,7 @@ setup(
         "datasets>=4.0",
         "evaluate>=0.4.5",
         "huggingface_hub>=1.0",
-        "faiss-cpu>=1.11",
+        "faiss-cpu>=1.15",
         "safetensors>=0.4",
         "pyarrow>=16",
         "numpy>=1.26",

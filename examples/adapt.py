@@ -9,6 +9,11 @@ Your own pipeline and inputs (one a line, or parquet, jsonl, csv), here with LoR
     accelerate launch examples/adapt.py --pipeline bart0-pipeline --query_file tickets.txt --eval_file labelled.jsonl \
         --use_peft --learning_rate 1e-4 --output_dir ticket-triage
 
+From a pipeline on the Hub, and the adapted one to the Hub; what it was made of is named there, and not uploaded again:
+
+    accelerate launch examples/adapt.py --pipeline org/bart0-pipeline --query_file tickets.txt --use_peft \
+        --push_to_hub --hub_model_id me/ticket-triage
+
 Every argument of `Seq2SeqTrainingArguments` works. Settings come from the command line, else from `--preset`, else from the
 pipeline, else from the paper.
 """
@@ -19,6 +24,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from huggingface_hub import ModelCard
 from transformers import HfArgumentParser
 
 from recross_hf import (
@@ -39,7 +45,12 @@ from recross_hf.report import adaptation_results, format_results, plot_task_shar
 
 @dataclass
 class ScriptArguments:
-    pipeline: str | None = field(default=None, metadata={"help": "A pipeline folder; the starter by default."})
+    pipeline: str | None = field(
+        default=None, metadata={"help": "A pipeline folder, or a name on the Hub; the starter by default."}
+    )
+    revision: str | None = field(
+        default=None, metadata={"help": "Of a pipeline on the Hub: a branch, a tag or a commit."}
+    )
     query_file: str | None = field(default=None, metadata={"help": "The unlabelled inputs of your task."})
     eval_file: str | None = field(
         default=None, metadata={"help": "Labelled examples to evaluate on, if there are any."}
@@ -78,10 +89,12 @@ def main() -> None:
         seconds[stage] = time.perf_counter() - start
         start = time.perf_counter()
 
-    pipeline = ReCrossPipeline.from_pretrained(script.pipeline)
+    pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
     settings = {None: pipeline.adaptation, "paper": {}, "as_run": AS_RUN}[script.preset]
     parser.set_defaults(output_dir="adapted", report_to="none", **settings)
     script, args = parser.parse_args_into_dataclasses()
+    # The pipeline is pushed when it is whole, and not the model while it trains.
+    push_to_hub, args.push_to_hub = args.push_to_hub, False
     if script.query_file is None:
         if script.pipeline is not None:
             parser.error("--pipeline needs --query_file, the unlabelled inputs of your task")
@@ -145,8 +158,15 @@ def main() -> None:
             f"\n{format_results(results)}\n\nWritten to {output_dir}/: the model, README.md, results.json, "
             "retrieved.parquet, retrieved_tasks.png"
         )
-    if args.push_to_hub:
-        adapter.push_to_hub()
+    if push_to_hub and adapter.is_world_process_zero():
+        commit = pipeline.adapted(adapter).push_to_hub(
+            args.hub_model_id or Path(args.output_dir).resolve().name,
+            token=args.hub_token,
+            private=args.hub_private_repo,
+            revision=args.hub_revision,
+            card=ModelCard.load(Path(args.output_dir) / "README.md"),
+        )
+        print(f"Published: {commit.commit_url}")
     adapter.accelerator.wait_for_everyone()
     adapter.accelerator.end_training()
 

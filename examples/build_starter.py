@@ -43,7 +43,8 @@ from recross_hf import (
 )
 from recross_hf.files import write_json, write_parquet
 from recross_hf.judges import by_reversal
-from recross_hf.pipeline import INDEX, MANIFEST_FILE, UPSTREAM_MODEL, save_reranker, write_manifest
+from recross_hf.manifest import INDEX, MANIFEST_FILE, UPSTREAM_MODEL, write_manifest
+from recross_hf.pipeline import save_reranker
 from recross_hf.starter import NUM_QUERY_SETS, STARTER_DIRECTORY
 
 QUERIES_A_SET = 16
@@ -231,8 +232,7 @@ def main() -> None:
     encoder = MeanPooledEncoder.from_pretrained(output_dir / UPSTREAM_MODEL, device="cpu", max_length=MAX_INPUT_LENGTH)
     indexed = [row for row in range(len(upstream)) if row % args.examples_per_task < args.indexed_per_task]
     UpstreamIndex.build(upstream.select(indexed), encoder, output_dir / INDEX, factory="SQ8")
-    parts = {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}
-    write_manifest(output_dir, parts, encoder.settings, ADAPTATION)
+    write_manifest(output_dir, (UPSTREAM_MODEL, INDEX), encoder.settings, ADAPTATION)
     reranker = make_reranker(ReCrossPipeline.from_pretrained(output_dir, device="cpu"), set_aside)
     reranker.model.half()
     save_reranker(output_dir, reranker)

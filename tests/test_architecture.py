@@ -31,12 +31,13 @@ RANKS = [
         "report",
         "sharding",
         "soft_em",
-    }
-    | {"starter", "upstream"},
-    {"card", "encoder", "generation", "prompts", "selection", "tokenized"},
-    {"group_training", "index", "reranker", "sources", "trainer"},
-    {"cross_encoder", "judges", "rendering", "retriever"},
-    {"adapter", "mixture", "reranker_trainer", "supervision"},
+        "starter",
+        "upstream",
+    },
+    {"card", "encoder", "generation", "hub", "prompts", "selection", "tokenized"},
+    {"group_training", "index", "manifest", "pushing", "reranker", "sources"},
+    {"cross_encoder", "judges", "publication", "rendering", "retriever", "trainer"},
+    {"adapter", "mixture", "parts", "reranker_trainer", "supervision"},
     {"pipeline"},
 ]
 """A module imports from lower ranks alone. `__init__` holds the version and stands below all."""

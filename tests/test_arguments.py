@@ -3,7 +3,12 @@ import dataclasses
 import pytest
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
-from recross_hf import AdaptationArguments, ExampleTrainingArguments, SupervisionArguments
+from recross_hf import (
+    AdaptationArguments,
+    ExampleTrainingArguments,
+    RerankerTrainingArguments,
+    SupervisionArguments,
+)
 
 
 def test_the_defaults_are_the_papers(tmp_path):
@@ -141,3 +146,10 @@ def test_every_setting_of_the_mining_is_documented_and_can_be_given_on_the_comma
     assert args == SupervisionArguments(
         num_labelled=50, retrieve_own_task=True, trainable_parameters="^decoder", num_rounds=1, upsampling_ratio=1.5
     )
+
+
+@pytest.mark.parametrize("arguments", [ExampleTrainingArguments, AdaptationArguments, RerankerTrainingArguments])
+@pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
+def test_whole_checkpoints_are_not_pushed(arguments, strategy, tmp_path):
+    with pytest.raises(ValueError, match=rf"must be 'end' or 'every_save', found '{strategy}': .* pickles"):
+        arguments(output_dir=str(tmp_path), hub_strategy=strategy)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from recross_hf.files import read_json, sha256_of, weights_hash, write_atomically, write_json, write_parquet
+from recross_hf import files
+from recross_hf.files import is_intact, read_json, sha256_of, weights_hash, write_atomically, write_json, write_parquet
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path):
@@ -87,3 +88,36 @@ def test_any_module_has_a_hash():
     hashes.append(weights_hash(module))
     module.weight = torch.nn.Parameter(module.weight.detach().contiguous())
     assert weights_hash(module) == hashes[1] != hashes[0]
+
+
+def test_a_large_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(files, "REMEMBERED_SIZE", 8)
+    reads = []
+    monkeypatch.setattr(files, "sha256_of", lambda path: reads.append(path) or sha256_of(path))
+    large, small = tmp_path / "large", tmp_path / "small"
+    large.write_bytes(b"123456789")
+    small.write_bytes(b"1234")
+    digest = sha256_of(large)
+    for _ in range(3):
+        assert is_intact(large, digest)
+        assert is_intact(small, sha256_of(small))
+    assert reads.count(large) == 1 and reads.count(small) == 3
+    assert not is_intact(large, "0" * 64)
+    assert is_intact(large, digest)
+    (tmp_path / "link").symlink_to(large)
+    assert is_intact(tmp_path / "link", digest)  # a link into a cache is the file
+    assert reads.count(large) == 2
+    large.write_bytes(b"12345678X")
+    assert not is_intact(large, digest)
+    (tmp_path / "home" / "recross_hf" / "verified.json").write_text("no json")
+    assert not is_intact(large, digest)
+    assert is_intact(large, sha256_of(large))
+
+
+def test_a_home_that_cannot_be_written_costs_a_second_read(tmp_path, monkeypatch):
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setattr(files.constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(files, "REMEMBERED_SIZE", 1)
+    (tmp_path / "large").write_bytes(b"1")
+    assert is_intact(tmp_path / "large", sha256_of(tmp_path / "large"))

@@ -279,7 +279,7 @@ def edit_json(path, **changes):
         (
             lambda f: faiss.write_index(faiss.IndexFlatL2(16), str(f / "index.faiss")),
             IndexMismatchError,
-            "vector for each of the 48 examples, found 0",
+            "found 0 vectors of 16 dimensions in place of 48 of 16",
         ),
     ],
     ids=["format", "no config", "no vectors", "no examples", "broken config", "other vectors"],
@@ -439,3 +439,63 @@ def test_a_sentence_transformer_is_an_encoder_as_it_is(examples, tokenizer, tmp_
     assert np.allclose(vectors_of(index), expected, atol=1e-5)
     hits = index.search(encoder.encode(examples["input"][:3]), k=1)
     assert hits.positions[:, 0].tolist() == [0, 1, 2]
+
+
+# ---- files of others -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory_map", [True, False])
+@pytest.mark.parametrize("factory", ["Flat", "SQ8", "IVF4,Flat", "HNSW8", "PCA8,IVF4,Flat", "IVF4,SQ8"])
+def test_a_faiss_file_that_is_cut_or_claims_too_much_is_refused(
+    factory, memory_map, examples, random_encoder, tmp_path
+):
+    UpstreamIndex.build(examples, random_encoder, tmp_path, factory=factory)
+    path = tmp_path / "index.faiss"
+    whole = path.read_bytes()
+
+    def refused(content, match):
+        path.write_bytes(content)
+        with pytest.raises(IndexMismatchError, match=match):
+            UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder, memory_map=memory_map)
+
+    refused(b"", "a file of 0 bytes")
+    refused(whole[:36], "a file of 36 bytes")
+    refused(whole[: len(whole) - 1], "malformed|too few")
+    refused(b"XXXX" + whole[4:], "malformed file")
+    refused(whole[:8] + (2**40).to_bytes(8, "little") + whole[16:], "found 1099511627776 vectors of 16 dimensions")
+    # Every number of 64 bits might be a length; none of them may make FAISS ask for more memory than the file has.
+    limit = faiss.get_deserialization_vector_byte_limit()
+    for place in range(37, min(len(whole) - 8, 400)):
+        if int.from_bytes(whole[place : place + 8], "little") in (48, 48 * 16, 48 * 16 * 4, 16, 4, 64, 32):
+            path.write_bytes(whole[:place] + (2**38).to_bytes(8, "little") + whole[place + 8 :])
+            try:
+                UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder, memory_map=memory_map)
+            except IndexMismatchError:
+                continue
+    assert faiss.get_deserialization_vector_byte_limit() == limit
+    path.write_bytes(whole)
+    assert len(UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder, memory_map=memory_map)) == 48
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"dimension": "16"}, "Expected dimension of an index"),
+        ({"factory": None, "probes": {}}, "Expected factory, probes of an index"),
+        ({"dimension": 17}, "48 vectors of 16 dimensions in place of 48 of 17"),
+        ({"filler": "x" * (17 << 20)}, r"at most 16,777,216 bytes in .*index\.json"),
+    ],
+)
+def test_a_configuration_that_is_malformed_is_refused(change, match, examples, random_encoder, tmp_path):
+    UpstreamIndex.build(examples, random_encoder, tmp_path)
+    edit_json(tmp_path / "index.json", **change)
+    with pytest.raises(IndexMismatchError, match=match):
+        UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder)
+
+
+def test_parquet_that_is_malformed_is_refused(examples, random_encoder, tmp_path):
+    UpstreamIndex.build(examples, random_encoder, tmp_path)
+    path = tmp_path / "examples.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(IndexMismatchError, match=r"Expected examples as parquet in .*malformed file"):
+        UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder)

@@ -16,10 +16,13 @@ from recross_hf import (
     ReCrossPipeline,
     Reranker,
     UpstreamIndex,
+    files,
+    index,
+    parts,
 )
 from recross_hf.generation import generate_texts
 from recross_hf.index import IndexMismatchError
-from recross_hf.pipeline import PipelineFolderError
+from recross_hf.manifest import PipelineFolderError, write_manifest
 
 ADAPTATION = {"max_input_length": 64, "max_target_length": 8, "learning_rate": 1e-2}
 FAST = {"num_retrieved": 12, "max_steps": 4, "use_cpu": True, "disable_tqdm": True}
@@ -58,6 +61,10 @@ def adapted(request, pipeline, queries, tmp_path_factory):
 
 def content_of(folder) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def files_of(manifest) -> set[str]:
+    return {f"{part['path']}/{name}" for part in manifest["parts"].values() for name in part["sha256"]}
 
 
 def edit_manifest(folder, **changes) -> None:
@@ -271,8 +278,8 @@ def test_a_reranker_that_is_no_cross_encoder_cannot_be_saved(pipeline, folder):
 def test_a_changed_byte_of_the_reranker_is_noticed(reranking, tmp_path):
     reranking.save_pretrained(tmp_path)
     manifest = json.loads((tmp_path / "recross.json").read_text())
-    assert manifest["parts"]["reranker"] == "reranker"
-    assert set(manifest["sha256"]) == set(content_of(tmp_path)) - {"recross.json"}
+    assert manifest["parts"]["reranker"]["path"] == "reranker"
+    assert files_of(manifest) == set(content_of(tmp_path)) - {"recross.json"}
     path = tmp_path / "reranker" / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -348,8 +355,9 @@ def test_checksums_can_be_passed_over_but_another_model_cannot(folder, tokenizer
         ReCrossPipeline.from_pretrained(folder)
     assert len(ReCrossPipeline.from_pretrained(folder, verify_checksums=False).index) == 48
     tiny.bart(tokenizer, seed=8).save_pretrained(folder / "upstream_model")
+    loaded = ReCrossPipeline.from_pretrained(folder, verify_checksums=False)
     with pytest.raises(IndexMismatchError, match="was built with another encoder"):
-        ReCrossPipeline.from_pretrained(folder, verify_checksums=False)
+        loaded.index  # noqa: B018
 
 
 def test_what_is_no_pipeline_is_refused(folder, built_folder, tmp_path):
@@ -357,8 +365,8 @@ def test_what_is_no_pipeline_is_refused(folder, built_folder, tmp_path):
         ReCrossPipeline.from_pretrained(tmp_path / "nothing")
     with pytest.raises(PipelineFolderError, match="a model alone is no pipeline"):
         ReCrossPipeline.from_pretrained(built_folder / "upstream_model")
-    edit_manifest(folder, format_version=2)
-    with pytest.raises(PipelineFolderError, match=r"pipeline of format 1, found 2 .*pip install -U recross_hf"):
+    edit_manifest(folder, format_version=3)
+    with pytest.raises(PipelineFolderError, match=r"pipeline of format 2, found 3 .*pip install -U recross_hf"):
         ReCrossPipeline.from_pretrained(folder)
     (folder / "recross.json").write_text("{")
     with pytest.raises(ValueError, match=r"Expected JSON in .*recross\.json"):
@@ -369,7 +377,7 @@ def test_the_manifest_names_no_place_of_this_machine(built_folder):
     for name in ("recross.json", "index/index.json"):
         assert str(built_folder) not in (built_folder / name).read_text()
     manifest = json.loads((built_folder / "recross.json").read_text())
-    assert set(manifest["sha256"]) == set(content_of(built_folder)) - {"recross.json"}
+    assert files_of(manifest) == set(content_of(built_folder)) - {"recross.json"}
 
 
 def test_a_model_in_bfloat16_keeps_its_type(tokenizer, examples, tmp_path):
@@ -377,7 +385,7 @@ def test_a_model_in_bfloat16_keeps_its_type(tokenizer, examples, tmp_path):
     built = ReCrossPipeline.build(half, tokenizer, examples, tmp_path)
     assert built.model.dtype == torch.bfloat16
     with pytest.raises(IndexMismatchError, match=r"dtype: bfloat16 != float32"):
-        ReCrossPipeline.from_pretrained(tmp_path)
+        ReCrossPipeline.from_pretrained(tmp_path).index  # noqa: B018
     assert isinstance(ReCrossPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16).index, UpstreamIndex)
 
 
@@ -401,3 +409,61 @@ def test_inputs_longer_than_the_model_are_cut_whatever_the_arguments_say(pipelin
     assert isinstance(pipeline(text), str)
     adapter = pipeline.adapter([text], AdaptationArguments(max_input_length=512, num_retrieved=4, use_cpu=True))
     assert len(adapter.tokenize(adapter.query_dataset)[0]["input_ids"]) == 128
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_parts_are_opened_when_they_are_used(reranking, adapted, tmp_path):
+    reranking.save_pretrained(tmp_path / "base")
+    loaded = ReCrossPipeline.from_pretrained(tmp_path / "base")
+    loaded("Is it good?")
+    assert {"index", "reranker"}.isdisjoint(vars(loaded._stored))
+    adapted.save_pretrained(tmp_path / "adapted")
+    loaded = ReCrossPipeline.from_pretrained(tmp_path / "adapted")
+    loaded("Is it good?")
+    is_peft = hasattr(adapted.model, "peft_config")
+    assert ("upstream_model" in vars(loaded._stored)) == is_peft
+    assert loaded.index is loaded.index
+
+
+def test_whether_a_large_index_belongs_to_the_model_is_found_out_once(folder, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(files.constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(parts, "REMEMBERED_SIZE", 1)
+    checks = []
+    check = index._check_encoder
+    monkeypatch.setattr(index, "_check_encoder", lambda *args: checks.append(args) or check(*args))
+    for _ in range(3):
+        assert len(ReCrossPipeline.from_pretrained(folder).index) == 48
+    assert len(checks) == 1
+    with pytest.raises(IndexMismatchError, match="dtype: float32 != bfloat16"):
+        ReCrossPipeline.from_pretrained(folder, dtype=torch.bfloat16).index  # noqa: B018
+    assert len(ReCrossPipeline.from_pretrained(folder, verify_checksums=False).index) == 48
+    assert len(checks) == 3
+    tiny.bart(tokenizer, seed=8).save_pretrained(folder / "upstream_model")
+    write_manifest(folder, ("upstream_model", "index"), {"max_length": 128, "autocast_dtype": None}, {})
+    for _ in range(2):
+        with pytest.raises(IndexMismatchError, match="was built with another encoder"):
+            ReCrossPipeline.from_pretrained(folder).index  # noqa: B018
+
+
+def test_a_part_that_is_replaced_is_the_new_one(reranking, tmp_path):
+    reranking.save_pretrained(tmp_path)
+    loaded = ReCrossPipeline.from_pretrained(tmp_path)
+    assert loaded._is_stored("reranker")
+    loaded.reranker = None
+    assert not loaded._is_stored("reranker")
+    (tmp_path / "scratch").mkdir()
+    planned = loaded.publication("org/name", tmp_path / "scratch")
+    assert [publication.repo_id for publication in planned.publications()] == [
+        "org/name-upstream-model",
+        "org/name-index",
+        "org/name",
+    ]
+    loaded.upstream_model = reranking.upstream_model
+    assert loaded._is_stored("index") and not loaded._is_stored("upstream_model")
+
+
+def test_a_revision_is_of_the_hub(folder):
+    with pytest.raises(ValueError, match=r"`revision` of a pipeline on the Hub, found 'v1' of the folder"):
+        ReCrossPipeline.from_pretrained(folder, revision="v1")

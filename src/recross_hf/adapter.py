@@ -21,6 +21,7 @@ from .arguments import AdaptationArguments
 from .card import adapted_model_card
 from .data import load_queries
 from .files import write_parquet
+from .manifest import RETRIEVED_FILE
 from .reranker import Reranker
 from .retriever import RandomRetriever, Retriever
 from .selection import SELECTIONS
@@ -28,8 +29,6 @@ from .trainer import ExampleTrainer, checkpoint_to_resume
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-
-RETRIEVED_FILE = "retrieved.parquet"
 
 
 class RetrievalAugmentedAdapter(ExampleTrainer):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 
 @dataclass
@@ -14,8 +15,8 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
     """Arguments of [`ExampleTrainer`]: those of any `Seq2SeqTrainer`, and how text becomes tokens.
 
     Raises:
-        ValueError: a length or a number is too small, arguments contradict one another, or no text would be generated to
-            score (`predict_with_generate=False`).
+        ValueError: a length or a number is too small, arguments contradict one another, no text would be generated to
+            score (`predict_with_generate=False`), or `hub_strategy` would push pickles.
     """
 
     predict_with_generate: bool = field(
@@ -70,6 +71,7 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _refuse_pickled_pushes(self)
         for name in ("max_input_length", "max_target_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1 token, found {getattr(self, name)}.")
@@ -317,7 +319,7 @@ class RerankerTrainingArguments(TrainingArguments):
     """Arguments of [`train_reranker`]; the defaults are those of the authors' code.
 
     Raises:
-        ValueError: `max_length` leaves no room for a pair.
+        ValueError: `max_length` leaves no room for a pair, or `hub_strategy` would push pickles.
     """
 
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
@@ -336,6 +338,7 @@ class RerankerTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _refuse_pickled_pushes(self)
         if self.max_length < 8:
             raise ValueError(
                 f"`max_length` must leave room for two texts, at least 8 tokens, found {self.max_length}."
@@ -397,3 +400,11 @@ class MixtureArguments:
             raise ValueError(f"`ngram_size` must be at least 2 words, found {self.ngram_size}.")
         if self.on_overlap not in ("drop", "keep", "fail"):
             raise ValueError(f"`on_overlap` must be 'drop', 'keep' or 'fail', found {self.on_overlap!r}.")
+
+
+def _refuse_pickled_pushes(args: TrainingArguments) -> None:
+    if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+        raise ValueError(
+            f"`hub_strategy` must be 'end' or 'every_save', found {args.hub_strategy.value!r}: whole checkpoints hold the state "
+            "of the optimizer as pickles, which are not published."
+        )

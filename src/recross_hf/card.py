@@ -1,4 +1,4 @@
-"""Cards: of adapted models, of mined supervision, and of upstream data."""
+"""Cards: of adapted models, of mined supervision, of upstream data, and of what is published."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from .arguments import AdaptationArguments, MixtureArguments
 from .report import task_shares
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from .architectures import Architecture
+    from .hub import Repository
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 SUPERVISION_TEMPLATE = Path(__file__).with_name("supervision_card_template.md")
@@ -199,3 +202,170 @@ from transformers import {auto_class}, AutoTokenizer
 model = PeftModel.from_pretrained({auto_class}.from_pretrained("the/upstream-model"), "path/or/name")
 tokenizer = AutoTokenizer.from_pretrained("path/or/name")
 {generate}"""
+
+
+# ---- what is published -------------------------------------------------------------------------------------------------
+
+
+def pipeline_card(
+    repo_id: str,
+    parts: Mapping[str, Repository],
+    *,
+    adaptation: Mapping[str, Any],
+    retrieved: Dataset | None = None,
+    adapted_kind: str | None = None,
+) -> ModelCard:
+    """The card of a published pipeline.
+
+    Args:
+        parts: where its other parts are.
+        adaptation: the settings that it is adapted with.
+        retrieved: what an adapted one learned from.
+        adapted_kind: "transformers" for an adapted model, "peft" for an adapter, None where nothing was adapted.
+    """
+    upstream = parts["upstream_model"].repo_id
+    data = ModelCardData(
+        base_model=upstream,
+        base_model_relation=None if adapted_kind is None else {"peft": "adapter"}.get(adapted_kind, "finetune"),
+        library_name=adapted_kind or "recross_hf",
+        pipeline_tag="text-generation",
+        datasets=[parts["index"].repo_id],
+        tags=["recross", "retrieval-augmentation", "unsupervised-adaptation"],
+    )
+    places = "\n".join(f"| {name} | {_link(where)} | `{where.revision}` |" for name, where in parts.items())
+    settings = "\n".join(f"| `{name}` | {value} |" for name, value in adaptation.items())
+    learned = ""
+    if retrieved is not None:
+        shares = "\n".join(f"| {task} | {100 * share:.1f} % |" for task, share in task_shares(retrieved).items())
+        learned = f"""
+## What it learned from
+
+`retrieved.parquet` lists {len(retrieved)} upstream examples with their ids, ranks and distances.
+
+| upstream task | share of the retrieved examples |
+|---|---|
+{shares}
+"""
+    return ModelCard(
+        f"""---
+{data}
+---
+
+# {repo_id.rpartition("/")[2]}
+
+A pipeline of `recross_hf` {__version__}: a multi-task language model that adapts itself to an unseen task from a handful of
+unlabelled inputs, by retrieval augmentation (ReCross, Lin et al. 2022).
+
+```python
+from recross_hf import ReCrossPipeline
+
+pipeline = ReCrossPipeline.from_pretrained("{repo_id}")
+pipeline("an input of the task")
+```
+
+## Parts
+
+| part | repository | commit |
+|---|---|---|
+{places}
+{learned}
+## Settings of an adaptation
+
+| setting | value |
+|---|---|
+{settings}
+"""
+    )
+
+
+def model_repo_card(repo_id: str, config: PretrainedConfig) -> ModelCard:
+    """The card of a published upstream model."""
+    data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["recross"])
+    auto_class = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM"
+    return ModelCard(
+        f"""---
+{data}
+---
+
+# {repo_id.rpartition("/")[2]}
+
+The upstream model of a `recross_hf` {__version__} pipeline ({config.model_type}), trained on examples of many tasks.
+
+```python
+from transformers import {auto_class}, AutoTokenizer
+
+model = {auto_class}.from_pretrained("{repo_id}")
+tokenizer = AutoTokenizer.from_pretrained("{repo_id}")
+```
+"""
+    )
+
+
+def index_card(repo_id: str, dataset: Dataset, config: Mapping[str, Any]) -> DatasetCard:
+    """The card of a published index.
+
+    Args:
+        dataset: its examples.
+        config: of `index.json`.
+    """
+    data = DatasetCardData(
+        tags=["recross", "faiss", "multi-task"],
+        task_categories=["text-generation"],
+        # The other files are no examples.
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "examples.parquet"}]}],
+    )
+    shares = "\n".join(f"| {task} | {100 * share:.1f} % |" for task, share in task_shares(dataset).items())
+    return DatasetCard(
+        f"""---
+{data}
+---
+
+# {repo_id.rpartition("/")[2]}
+
+{len(dataset):,} upstream examples and the FAISS index of their vectors ({config["factory"]}, {config["metric"]}, {config["dimension"]}
+dimensions), of a `recross_hf` {__version__} pipeline.
+
+```python
+from datasets import load_dataset
+from huggingface_hub import hf_hub_download
+
+examples = load_dataset("{repo_id}", split="train")
+examples.load_faiss_index("embeddings", hf_hub_download("{repo_id}", "index.faiss", repo_type="dataset"))
+```
+
+| task | share of the examples |
+|---|---|
+{shares}
+"""
+    )
+
+
+def reranker_card(repo_id: str, config: PretrainedConfig) -> ModelCard:
+    """The card of a published reranker."""
+    data = ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="text-ranking",
+        tags=["recross", "cross-encoder", "reranker"],
+    )
+    return ModelCard(
+        f"""---
+{data}
+---
+
+# {repo_id.rpartition("/")[2]}
+
+A cross-encoder ({config.model_type}) that tells which upstream examples help on which inputs, of `recross_hf` {__version__}.
+
+```python
+from recross_hf import CrossEncoderReranker
+
+reranker = CrossEncoderReranker.from_pretrained("{repo_id}")
+reranker.rank(["an input"], ["a candidate", "another"])
+```
+"""
+    )
+
+
+def _link(where: Repository) -> str:
+    prefix = {"model": "", "dataset": "datasets/"}[where.repo_type]
+    return f"[{where.repo_id}](https://huggingface.co/{prefix}{where.repo_id})"

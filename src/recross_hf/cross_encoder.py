@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
+from huggingface_hub import CommitInfo
 from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .architectures import longest_input
 from .batching import token_budget_batches
+from .card import reranker_card
 from .files import weights_hash
+from .hub import HubAccess, Publication, artifact_folder, full_name, publish
+from .manifest import check_model_files
 from .pairs import PairTokenizer
 from .processes import process_state
 from .reranker import Reranker
@@ -96,18 +101,30 @@ class CrossEncoderReranker(Reranker):
         *,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
         **kwargs: Any,
     ) -> Self:
         """Loads a trained reranker, from a folder or the Hub; other cross-encoders with one label work as well.
 
         Args:
+            revision: on the Hub: a branch, a tag or a commit. The others are those of [`HubAccess`].
             kwargs: passed to the constructor.
 
         Raises:
+            HubError: the model could not be had.
+            PipelineFolderError: its weights are pickled, or it asks for code of its own.
             ValueError: the model was never trained to score pairs.
         """
+        access = HubAccess(token, cache_dir, local_files_only, force_download)
+        folder = artifact_folder(name_or_path, "model", revision, access)
+        if folder.is_dir():
+            check_model_files(folder, [path.name for path in folder.iterdir() if path.is_file()])
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            name_or_path, dtype=dtype, output_loading_info=True
+            folder, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
         )
         if loading["missing_keys"]:
             raise ValueError(
@@ -115,7 +132,7 @@ class CrossEncoderReranker(Reranker):
                 f"{', '.join(sorted(loading['missing_keys']))}: its scores would be random. Train one with `train_reranker`."
             )
         device = torch.device(device) if device is not None else process_state().device
-        processing_class = AutoTokenizer.from_pretrained(name_or_path)
+        processing_class = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         settings: dict[str, Any] = {}
         if hasattr(model.config, "include_answers"):  # saved below: its length is the tokenizer's, also beyond 512
             settings = {
@@ -134,6 +151,34 @@ class CrossEncoderReranker(Reranker):
         tokenizer = copy.deepcopy(self.processing_class)
         tokenizer.model_max_length = self.max_length
         tokenizer.save_pretrained(save_directory)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+    ) -> CommitInfo:
+        """Publishes the reranker in one commit; `sentence_transformers.CrossEncoder` opens it, too.
+
+        The arguments are those of [`publish`].
+        """
+        repo_id = full_name(repo_id, token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            files: dict[str, Path | bytes] = {path.name: path for path in sorted(Path(folder).iterdir())}
+            files["README.md"] = str(reranker_card(repo_id, self.model.config)).encode()
+            return publish(
+                Publication(repo_id, "model", files),
+                token=token,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                commit_message=commit_message,
+            )
 
     def identity(self) -> dict[str, Any]:
         """What the scores depend on, as JSON values."""

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what identifies their content."""
+"""Files that are written whole or not at all, what identifies their content, and a memory of what was verified."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset
+from huggingface_hub import constants
+
+REMEMBERED_SIZE = 16 << 20
+"""Files from this size on are remembered once they are verified; reading a smaller one takes some ten milliseconds."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -65,5 +70,70 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also what is no UTF-8
         raise ValueError(f"Expected JSON in {path}, found: {error}. Download or write the file again.") from error
+
+
+def is_intact(path: Path, sha256: str) -> bool:
+    """Whether a file has this checksum.
+
+    A large file is read once: as long as its size, its times and its inode stay what they were, it is taken for the same.
+    What was found is kept in `recross_hf/verified.json` below `HF_HOME`.
+    """
+    path = path.resolve()
+    stamp = _stamp(path)
+    if stamp["size"] < REMEMBERED_SIZE:
+        return sha256_of(path) == sha256
+    entry = {**stamp, "sha256": sha256}
+    if _remembered("files").get(str(path)) == entry:
+        return True
+    intact = sha256_of(path) == sha256
+    if intact and _stamp(path) == stamp:
+        files = {name: value for name, value in _remembered("files").items() if Path(name).is_file()}
+        _remember("files", files | {str(path): entry})
+    return intact
+
+
+def was_checked(content: Any) -> bool:
+    """Whether [`remember_check`] was called with this JSON value; it stands for contents whose check has one outcome."""
+    return _digest(content) in _remembered("checks")
+
+
+def remember_check(content: Any) -> None:
+    """Keeps that a check passed, so that it need not be made again."""
+    last = dict(list(_remembered("checks").items())[-99:])
+    _remember("checks", last | {_digest(content): True})
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _memory() -> Path:
+    return Path(constants.HF_HOME) / "recross_hf" / "verified.json"
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    status = path.stat()
+    return {
+        "size": status.st_size,
+        "modified": status.st_mtime_ns,
+        "changed": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
+
+
+def _remembered(kind: str) -> dict[str, Any]:
+    try:
+        found = read_json(_memory())
+    except (OSError, ValueError):
+        return {}
+    found = found.get(kind) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _remember(kind: str, entries: dict[str, Any]) -> None:
+    # Another process may write at the same time: what is lost then is found out again. A home that cannot be written
+    # costs the same.
+    with suppress(OSError):
+        write_json(_memory(), {name: _remembered(name) for name in ("files", "checks")} | {kind: entries})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +14,20 @@ from typing import Any
 
 import faiss
 import numpy as np
+import pyarrow as pa
 from accelerate import PartialState
 from datasets import Dataset
+from datasets.exceptions import DatasetGenerationError
 from datasets.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from huggingface_hub import CommitInfo
 from tqdm.auto import tqdm
 
 from .aggregation import Hits
+from .card import index_card
 from .data import EXAMPLE_FEATURES, ExampleError
 from .encoder import Encoder, IdentifiedEncoder
 from .files import read_json, write_atomically, write_json, write_parquet
+from .hub import HubAccess, Publication, artifact_folder, full_name, publish
 from .processes import process_state
 
 logger = logging.getLogger(__name__)
@@ -28,6 +35,7 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 EXAMPLES_FILE, INDEX_FILE, CONFIG_FILE = "examples.parquet", "index.faiss", "index.json"
 SHARDS_FOLDER = "vectors.partial"
+MAX_CONFIG_SIZE = 16 << 20
 COLUMN = "embeddings"
 """Name of the FAISS index within the `Dataset`, as in `dataset.get_nearest_examples("embeddings", vector)`."""
 
@@ -165,28 +173,67 @@ class UpstreamIndex:
         """Writes the examples (parquet), the vectors (faiss) and what they depend on (JSON)."""
         _write(Path(save_directory), self.faiss_index, self.dataset, self.config)
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+    ) -> CommitInfo:
+        """Publishes the index as a data set: the examples, the vectors and what they depend on, in one commit.
+
+        `datasets.load_dataset` and `load_faiss_index` open it, too. The arguments are those of [`publish`].
+        """
+        repo_id = full_name(repo_id, token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            files: dict[str, Path | bytes] = {path.name: path for path in sorted(Path(folder).iterdir())}
+            files["README.md"] = str(index_card(repo_id, self.dataset, self.config)).encode()
+            return publish(
+                Publication(repo_id, "dataset", files),
+                token=token,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                commit_message=commit_message,
+            )
+
     @classmethod
     def from_pretrained(
         cls,
-        directory: str | Path,
+        name_or_path: str | Path,
         *,
         encoder: Encoder,
         metric_type: int | None = None,
         memory_map: bool = True,
+        verify: bool = True,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
     ) -> UpstreamIndex:
-        """Opens an index that [`UpstreamIndex.build`] or [`UpstreamIndex.save_pretrained`] wrote.
+        """Opens an index that [`UpstreamIndex.build`] or [`UpstreamIndex.save_pretrained`] wrote, or one on the Hub.
 
         Args:
-            directory: the folder.
+            name_or_path: the folder, or the name of a data set on the Hub.
             encoder: what encodes queries; it must be what encoded the examples.
             metric_type: the metric that is expected, if it matters to the caller.
             memory_map: leave the vectors on disk and let the system page them in.
+            verify: compare encoder and examples with what was indexed; a caller who did may leave it out.
+            revision: of the data set: a branch, a tag or a commit. The others are those of [`HubAccess`].
 
         Raises:
             FileNotFoundError: a file is missing.
-            IndexMismatchError: the encoder, its pooling, the metric, the ids or the format are not those of the index.
+            HubError: the data set could not be had.
+            IndexMismatchError: the encoder, its pooling, the metric, the ids or the format are not those of the index, or
+                a file of it is malformed.
         """
-        folder = Path(directory)
+        access = HubAccess(token, cache_dir, local_files_only, force_download)
+        folder = artifact_folder(name_or_path, "dataset", revision, access)
         for name in (CONFIG_FILE, INDEX_FILE, EXAMPLES_FILE):
             if not (folder / name).is_file():
                 raise FileNotFoundError(
@@ -198,30 +245,23 @@ class UpstreamIndex:
                         else ""
                     )
                 )
-        config = read_json(folder / CONFIG_FILE)
-        if config.get("format_version") != FORMAT_VERSION:
-            raise IndexMismatchError(
-                f"Expected an index of format {FORMAT_VERSION}, found {config.get('format_version')} in {folder}. "
-                "Build it again, or install the version of recross_hf that wrote it."
-            )
+        config = _read_config(folder / CONFIG_FILE)
         if metric_type is not None and METRIC_NAMES.get(metric_type) != config["metric"]:
             raise IndexMismatchError(
                 f"Expected the metric {METRIC_NAMES.get(metric_type, metric_type)}, found an index with "
                 f"{config['metric']} in {folder}. Build it again with the other `metric_type`, or ask for this one."
             )
-        _check_encoder(encoder, config, folder)
-        dataset = Dataset.from_parquet(str(folder / EXAMPLES_FILE))
-        if len(dataset) != config["num_examples"] or ids_hash(dataset) != config["ids_sha256"]:
+        try:
+            dataset = Dataset.from_parquet(str(folder / EXAMPLES_FILE))
+        except (DatasetGenerationError, pa.ArrowInvalid) as error:
             raise IndexMismatchError(
-                f"The ids in {folder / EXAMPLES_FILE} are not those that were indexed: the examples were changed, "
-                "reordered or replaced. Restore the file or build the index again."
-            )
-        if column_hash(dataset, "input") != config["texts_sha256"]:
-            raise IndexMismatchError(
-                f"The inputs in {folder / EXAMPLES_FILE} are not those that were indexed. Restore the file or build the "
-                "index again."
-            )
-        return cls(dataset, _read_faiss(folder / INDEX_FILE, config["factory"], memory_map), encoder, config)
+                f"Expected examples as parquet in {folder / EXAMPLES_FILE}, found a malformed file: {error}. Download or "
+                "save the index again."
+            ) from error
+        if verify:
+            _check_encoder(encoder, config, folder)
+            _check_examples(dataset, config, folder / EXAMPLES_FILE)
+        return cls(dataset, _read_faiss(folder / INDEX_FILE, config, memory_map), encoder, config)
 
     # ---- searching -------------------------------------------------------------------------------------------------
 
@@ -295,6 +335,18 @@ def _check_encoder(encoder: Encoder, config: dict[str, Any], folder: Path) -> No
         raise IndexMismatchError(
             f"The index in {folder} was built with another encoder: for the same texts it gave other vectors. Pass the "
             "encoder it was built with, or build the index again with this one."
+        )
+
+
+def _check_examples(dataset: Dataset, config: dict[str, Any], path: Path) -> None:
+    if len(dataset) != config["num_examples"] or ids_hash(dataset) != config["ids_sha256"]:
+        raise IndexMismatchError(
+            f"The ids in {path} are not those that were indexed: the examples were changed, reordered or replaced. Restore "
+            "the file or build the index again."
+        )
+    if column_hash(dataset, "input") != config["texts_sha256"]:
+        raise IndexMismatchError(
+            f"The inputs in {path} are not those that were indexed. Restore the file or build the index again."
         )
 
 
@@ -440,18 +492,83 @@ def _empty_index(dimension: int, factory: str, metric_type: int, nprobe: int | N
     return index
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: Exception) -> str:
     return str(error).rsplit("Error: ", 1)[-1].strip().rstrip(".")
 
 
 # ---- files: written whole or not at all ------------------------------------------------------------------------------
 
 
-def _read_faiss(path: Path, factory: str, memory_map: bool) -> faiss.Index:
-    if not memory_map:
-        return faiss.read_index(str(path))
-    # FAISS has one way to map inverted lists and another for the rest; each leaves the other's kind in memory.
-    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP if "IVF" in factory else faiss.IO_FLAG_MMAP_IFC)
+def _read_config(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_CONFIG_SIZE:
+        raise IndexMismatchError(
+            f"Expected at most {MAX_CONFIG_SIZE:,} bytes in {path}, found {path.stat().st_size:,}. It is none that recross_hf "
+            "wrote: do not use it."
+        )
+    config = read_json(path)
+    found = config.get("format_version") if isinstance(config, dict) else None
+    if found != FORMAT_VERSION:
+        raise IndexMismatchError(
+            f"Expected an index of format {FORMAT_VERSION}, found {found} in {path.parent}. "
+            "Build it again, or install the version of recross_hf that wrote it."
+        )
+    kinds = {
+        "metric": str,
+        "factory": str,
+        "num_examples": int,
+        "dimension": int,
+        "ids_sha256": str,
+        "texts_sha256": str,
+        "encoder": dict,
+        "probes": list,
+    }
+    wrong = [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]
+    if wrong:
+        raise IndexMismatchError(
+            f"Expected {', '.join(wrong)} of an index in {path}, found something else. Download or save the index again."
+        )
+    return config
+
+
+_HEADER = struct.Struct("<4siqqq?i")
+"""What every FAISS file begins with: kind, dimension, number of vectors, two fillers, whether it is trained, metric."""
+
+
+def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.Index:
+    size, head = path.stat().st_size, b""
+    with path.open("rb") as file:
+        head = file.read(_HEADER.size)
+    if len(head) < _HEADER.size:
+        raise _malformed(path, f"a file of {size} bytes")
+    kind, dimension, number, *_ = _HEADER.unpack(head)
+    if (dimension, number) != (config["dimension"], config["num_examples"]):
+        raise _malformed(
+            path,
+            f"{number} vectors of {dimension} dimensions in place of {config['num_examples']} of {config['dimension']}",
+        )
+    # A byte a vector is the least that any kind takes; flat ones take four a dimension.
+    least = number * (4 * dimension if kind.startswith(b"IxF") else 1)
+    if size < least:
+        raise _malformed(path, f"{size:,} bytes, too few for {number:,} vectors of {dimension} dimensions")
+    flags = 0
+    if memory_map:
+        # FAISS has one way to map inverted lists and another for the rest; each leaves the other's kind in memory.
+        flags = faiss.IO_FLAG_MMAP if "IVF" in config["factory"] else faiss.IO_FLAG_MMAP_IFC
+    # A length within the file may be anything; FAISS would make room for it before it finds the file too short.
+    limit = faiss.get_deserialization_vector_byte_limit()
+    faiss.set_deserialization_vector_byte_limit(size)
+    try:
+        return faiss.read_index(str(path), flags)
+    except (RuntimeError, MemoryError) as error:
+        raise _malformed(path, f"a malformed file ({_reason(error)})") from error
+    finally:
+        faiss.set_deserialization_vector_byte_limit(limit)
+
+
+def _malformed(path: Path, found: str) -> IndexMismatchError:
+    return IndexMismatchError(
+        f"Expected the FAISS index that {CONFIG_FILE} describes in {path}, found {found}. Download or save the index again."
+    )
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:

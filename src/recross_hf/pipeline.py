@@ -7,23 +7,41 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub import CommitInfo, ModelCard
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from . import __version__
-from .adapter import RETRIEVED_FILE, RetrievalAugmentedAdapter
-from .architectures import load_model
+from .adapter import RetrievalAugmentedAdapter
 from .arguments import AdaptationArguments
+from .card import index_card, model_repo_card, reranker_card
 from .cross_encoder import CrossEncoderReranker
 from .encoder import MeanPooledEncoder
-from .files import read_json, sha256_of, write_json, write_parquet
+from .files import write_json, write_parquet
 from .generation import generate_texts
+from .hub import HubAccess, Publication, full_name
 from .index import UpstreamIndex
+from .manifest import (
+    ADAPTED_MODEL,
+    INDEX,
+    MANIFEST_FILE,
+    RERANKER,
+    RETRIEVED,
+    RETRIEVED_FILE,
+    UPSTREAM_MODEL,
+    Manifest,
+    Part,
+    describe_part,
+    read_manifest,
+    write_manifest,
+)
+from .parts import PipelineParts
 from .processes import process_state
+from .publication import CARD_FILE, PipelinePublication
 from .reranker import Reranker
 from .retriever import DenseRetriever, Retriever
 from .starter import STARTER_DIRECTORY
@@ -31,14 +49,7 @@ from .starter import STARTER_DIRECTORY
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-FORMAT_VERSION = 1
-MANIFEST_FILE = "recross.json"
-UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL = "upstream_model", "index", "reranker", "adapted_model"
 _LENGTHS_AND_BEAMS = ("max_input_length", "max_target_length", "generation_num_beams")
-
-
-class PipelineFolderError(ValueError):
-    """A folder is no pipeline, or not the one that was saved; the message says what is wrong with it."""
 
 
 class ReCrossPipeline:
@@ -51,6 +62,9 @@ class ReCrossPipeline:
     adapted.retrieved.to_pandas().groupby("task").size()
     adapted.save_pretrained("adapted")
     ```
+
+    A saved or published pipeline opens its parts when they are first used: to predict, neither index nor reranker are
+    fetched.
 
     Args:
         upstream_model: the multi-task model, sequence-to-sequence or decoder-only, which embeds inputs, too. It is never
@@ -81,6 +95,39 @@ class ReCrossPipeline:
         self.adaptation = dict(adaptation or {})
         self.adapted_model = adapted_model
         self.retrieved = retrieved
+        self._stored: PipelineParts | None = None
+
+    # Of a pipeline that was loaded; assigned, they are what they were assigned.
+
+    @cached_property
+    def upstream_model(self) -> PreTrainedModel:
+        """The multi-task model."""
+        return self._stored.upstream_model
+
+    @cached_property
+    def processing_class(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer."""
+        return self._stored.processing_class
+
+    @cached_property
+    def index(self) -> UpstreamIndex:
+        """The upstream examples."""
+        return self._stored.index
+
+    @cached_property
+    def reranker(self) -> Reranker | None:
+        """Chooses among what the index finds."""
+        return self._stored.reranker
+
+    @cached_property
+    def adapted_model(self) -> PreTrainedModel | None:
+        """What predicts, if the pipeline has been adapted."""
+        return self._stored.adapted_model
+
+    @cached_property
+    def retrieved(self) -> Dataset | None:
+        """What an adapted pipeline learned from."""
+        return self._stored.retrieved
 
     @classmethod
     def build(
@@ -113,8 +160,7 @@ class ReCrossPipeline:
         encoder = encoder or MeanPooledEncoder(upstream_model, processing_class)
         index = UpstreamIndex.build(upstream_dataset, encoder, folder / INDEX, **index_kwargs)
         if state.is_main_process:
-            parts = {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}
-            write_manifest(folder, parts, encoder.settings, dict(adaptation or {}))
+            write_manifest(folder, (UPSTREAM_MODEL, INDEX), encoder.settings, dict(adaptation or {}))
         state.wait_for_everyone()
         return cls(upstream_model, processing_class, index, adaptation=adaptation)
 
@@ -228,15 +274,12 @@ class ReCrossPipeline:
         """This pipeline with the model that `adapter` trained."""
         model = adapter.accelerator.unwrap_model(adapter.model)
         model.eval()
-        return ReCrossPipeline(
-            self.upstream_model,
-            self.processing_class,
-            self.index,
-            reranker=self.reranker,
-            adaptation=self.adaptation | {name: getattr(adapter.args, name) for name in _LENGTHS_AND_BEAMS},
-            adapted_model=model,
-            retrieved=adapter.retrieved,
-        )
+        # A copy, for parts that were not used yet stay where they are.
+        pipeline = copy.copy(self)
+        pipeline.adaptation = self.adaptation | {name: getattr(adapter.args, name) for name in _LENGTHS_AND_BEAMS}
+        pipeline.adapted_model = model
+        pipeline.retrieved = adapter.retrieved
+        return pipeline
 
     def arguments(self, **overrides: Any) -> AdaptationArguments:
         """The arguments that suit this pipeline, with some of them replaced."""
@@ -274,72 +317,191 @@ class ReCrossPipeline:
         shutil.rmtree(replaced, ignore_errors=True)
 
     def _write(self, folder: Path) -> None:
-        if not isinstance(self.index.encoder, MeanPooledEncoder):
+        self._check_classes()
+        parts = [UPSTREAM_MODEL, INDEX]
+        parts += [RERANKER] * (self.reranker is not None)
+        parts += [ADAPTED_MODEL] * (self.adapted_model is not None)
+        for name in parts:
+            self._write_part(name, folder / name)
+        if self.retrieved is not None:
+            parts.append(RETRIEVED)
+            write_parquet(self.retrieved, folder / RETRIEVED_FILE)
+        write_manifest(folder, parts, self.index.encoder.settings, self.adaptation)
+
+    def _write_part(self, name: str, folder: Path) -> None:
+        getattr(self, name).save_pretrained(folder)
+        if name in (UPSTREAM_MODEL, ADAPTED_MODEL):
+            self.processing_class.save_pretrained(folder)
+
+    def _check_classes(self) -> None:
+        if not self._is_stored(INDEX) and not isinstance(self.index.encoder, MeanPooledEncoder):
             raise TypeError(
                 "Expected an index made with the upstream model's own encoder, found one of "
                 f"{type(self.index.encoder).__name__}: a pipeline folder cannot hold it. Save the index on its own."
             )
-        if self.reranker is not None and not isinstance(self.reranker, CrossEncoderReranker):
+        if not self._is_stored(RERANKER) and not isinstance(self.reranker, CrossEncoderReranker | None):
             raise TypeError(
                 f"Expected a CrossEncoderReranker, found {type(self.reranker).__name__}: a pipeline folder cannot hold it. Set "
                 "`pipeline.reranker = None` and save, then pass it to `adapt`."
             )
-        parts = {UPSTREAM_MODEL: UPSTREAM_MODEL, INDEX: INDEX}
-        self.upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
-        self.processing_class.save_pretrained(folder / UPSTREAM_MODEL)
-        self.index.save_pretrained(folder / INDEX)
-        if self.reranker is not None:
-            parts[RERANKER] = RERANKER
-            self.reranker.save_pretrained(folder / RERANKER)
-        if self.adapted_model is not None:
-            parts[ADAPTED_MODEL] = ADAPTED_MODEL
-            self.adapted_model.save_pretrained(folder / ADAPTED_MODEL)
-            self.processing_class.save_pretrained(folder / ADAPTED_MODEL)
-        if self.retrieved is not None:
-            parts["retrieved"] = RETRIEVED_FILE
-            write_parquet(self.retrieved, folder / RETRIEVED_FILE)
-        write_manifest(folder, parts, self.index.encoder.settings, self.adaptation)
+
+    def _is_stored(self, name: str) -> bool:
+        """Whether a part is the one that was loaded, or would be."""
+        if self._stored is None or name not in self._stored:
+            return False
+        names = (name, "processing_class") if name in (UPSTREAM_MODEL, ADAPTED_MODEL) else (name,)
+        return all(
+            vars(self)[attribute] is vars(self._stored).get(attribute, self)
+            for attribute in names
+            if attribute in vars(self)
+        )
 
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_pipeline_path: str | Path | None = None,
+        name_or_path: str | Path | None = None,
         *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device | None = None,
         verify_checksums: bool = True,
     ) -> ReCrossPipeline:
-        """Loads a pipeline folder; with no path, the small starter that comes with the package.
+        """Loads a pipeline from a folder or the Hub; with no name, the small starter that comes with the package.
+
+        The parts are fetched and opened when they are first used; what is at fault with one of them is said then.
 
         Args:
+            name_or_path: the folder, or the name of a repository, such as `org/name`.
+            revision: on the Hub: a branch, a tag or a commit. With a commit, a cached pipeline loads without a request. The
+                others are those of [`HubAccess`].
             dtype: of the models. The index must have been built with the same.
             device: of the models; Accelerate's choice by default.
-            verify_checksums: compare every file with the checksum that was saved with it.
+            verify_checksums: compare every file with the checksum that was saved with it. A large file is read for that
+                once, see [`files.is_intact`].
 
         Raises:
             FileNotFoundError: there is no such folder.
-            PipelineFolderError: the folder is no pipeline, or a file of it is missing or changed.
+            HubError: the pipeline could not be had.
+            PipelineFolderError: it is no pipeline, or a file of it is missing or changed.
             IndexMismatchError: model and index do not belong together.
         """
-        folder = _resolve(pretrained_pipeline_path)
-        manifest = read_manifest(folder, verify_checksums=verify_checksums)
-        parts = {name: folder / path for name, path in manifest["parts"].items()}
-        device = torch.device(device) if device is not None else process_state().device
-        model = load_model(parts[UPSTREAM_MODEL], dtype=dtype).to(device).eval()
-        tokenizer = AutoTokenizer.from_pretrained(parts[UPSTREAM_MODEL])
-        encoder = MeanPooledEncoder.from_settings(model, tokenizer, manifest["encoder"])
-        index = UpstreamIndex.from_pretrained(parts[INDEX], encoder=encoder)
-        return cls(
-            model,
-            tokenizer,
-            index,
-            reranker=CrossEncoderReranker.from_pretrained(parts[RERANKER], dtype=dtype, device=device)
-            if RERANKER in parts
-            else None,
-            adaptation=manifest["adaptation"],
-            adapted_model=_load_adapted(parts[ADAPTED_MODEL], model, dtype) if ADAPTED_MODEL in parts else None,
-            retrieved=Dataset.from_parquet(str(parts["retrieved"])) if "retrieved" in parts else None,
+        pipeline = cls.__new__(cls)
+        pipeline._stored = PipelineParts.open(
+            STARTER_DIRECTORY if name_or_path is None else name_or_path,
+            HubAccess(token, cache_dir, local_files_only, force_download),
+            revision=revision,
+            dtype=dtype,
+            device=torch.device(device) if device is not None else process_state().device,
+            verify_checksums=verify_checksums,
         )
+        pipeline.adaptation = dict(pipeline._stored.manifest.adaptation)
+        return pipeline
+
+    # ---- publishing ------------------------------------------------------------------------------------------------
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        card: ModelCard | None = None,
+    ) -> CommitInfo | None:
+        """Publishes the pipeline: its parts in repositories of their own, then `recross.json`, which names their commits.
+
+        Parts that were loaded from the Hub and not replaced stay where they are and are named at their commits. An adapted
+        model lies at the root of the pipeline's repository, so that `AutoModel...` or `PeftModel` opens it by its name. If
+        something fails on the way, the repository holds the old pipeline, whole; called again, this uploads what is missing.
+
+        Args:
+            repo_id: such as `org/name`; parts are `org/name-index` and so on.
+            card: in place of the one that is written.
+
+        The others are those of [`publish`].
+
+        Returns:
+            The commit to the pipeline's repository; None in other processes than the main one, which publishes.
+
+        Raises:
+            HubError: there is no permission or no network, or somebody else wrote at the same time.
+            TypeError: a part is of a class that cannot be saved.
+        """
+        if not process_state().is_main_process:
+            return None
+        with tempfile.TemporaryDirectory() as scratch:
+            return self.publication(full_name(repo_id, token), Path(scratch), card=card).push(
+                token=token,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                commit_message=commit_message,
+            )
+
+    def publication(self, repo_id: str, scratch: Path, *, card: ModelCard | None = None) -> PipelinePublication:
+        """What `push_to_hub` would write; no request is made, unless a part has to be fetched.
+
+        Args:
+            repo_id: with its namespace.
+            scratch: an empty folder for files that are not on disk yet.
+        """
+        self._check_classes()
+        new_parts, published_parts = {}, {}
+        for name, repo_type, present in (
+            (UPSTREAM_MODEL, "model", True),
+            (INDEX, "dataset", True),
+            (RERANKER, "model", self._is_stored(RERANKER) or self.reranker is not None),
+        ):
+            if not present:
+                continue
+            place = self._stored.repository(name) if self._is_stored(name) else None
+            if place is not None:
+                part = self._stored.manifest.parts[name]
+                published_parts[name] = Part(part.sha256, part.path, place)
+                continue
+            part_id = f"{repo_id}-{name.replace('_', '-')}"
+            files: dict[str, Path | bytes] = dict(self._files(name, scratch))
+            files[CARD_FILE] = str(self._part_card(name, part_id)).encode()
+            new_parts[name] = Publication(part_id, repo_type, files)
+        is_adapted = self.adapted_model is not None
+        retrieved_file = None
+        if self.retrieved is not None:
+            retrieved_file = scratch / RETRIEVED_FILE
+            write_parquet(self.retrieved, retrieved_file)
+        return PipelinePublication(
+            repo_id,
+            new_parts,
+            published_parts,
+            adapted_files=self._files(ADAPTED_MODEL, scratch) if is_adapted else {},
+            retrieved_file=retrieved_file,
+            encoder=self._stored.manifest.encoder if self._is_stored(INDEX) else self.index.encoder.settings,
+            adaptation=self.adaptation,
+            retrieved=self.retrieved,
+            card=card,
+        )
+
+    def _files(self, name: str, scratch: Path) -> dict[str, Path]:
+        """Files of a part, those that were loaded or new ones."""
+        if self._is_stored(name):
+            files = self._stored.files(name)
+        else:
+            self._write_part(name, scratch / name)
+            paths = sorted(path for path in (scratch / name).rglob("*") if path.is_file())
+            files = {path.relative_to(scratch / name).as_posix(): path for path in paths}
+        return {name: path for name, path in files.items() if name != CARD_FILE}  # PEFT writes one
+
+    def _part_card(self, name: str, repo_id: str) -> ModelCard:
+        if name == INDEX:
+            return index_card(repo_id, self.index.dataset, self.index.config)
+        if name == RERANKER:
+            return reranker_card(repo_id, self.reranker.model.config)
+        return model_repo_card(repo_id, self.upstream_model.config)
 
 
 def save_reranker(pipeline_path: str | Path, reranker: CrossEncoderReranker) -> None:
@@ -357,77 +519,5 @@ def save_reranker(pipeline_path: str | Path, reranker: CrossEncoderReranker) -> 
         (folder / RERANKER).rename(replaced)
     partial.rename(folder / RERANKER)
     shutil.rmtree(replaced, ignore_errors=True)
-    write_manifest(folder, manifest["parts"] | {RERANKER: RERANKER}, manifest["encoder"], manifest["adaptation"])
-
-
-def _resolve(name_or_path: str | Path | None) -> Path:
-    """The folder of a pipeline. (Names on the Hub will be resolved here.)"""
-    if name_or_path is None:
-        return STARTER_DIRECTORY
-    folder = Path(name_or_path)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"Expected the folder of a pipeline, found none at {folder}. Pipelines are loaded from disk: download a "
-            "published one first (`hf download`), or call `from_pretrained()` for the starter."
-        )
-    return folder
-
-
-def _load_adapted(folder: Path, upstream_model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    if not (folder / "adapter_config.json").is_file():
-        return load_model(folder, dtype=dtype).to(upstream_model.device).eval()
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise ImportError("This pipeline holds a PEFT adapter: pip install 'recross_hf[peft]' to load it.") from error
-    return PeftModel.from_pretrained(copy.deepcopy(upstream_model), folder).eval()
-
-
-# ---- the manifest ------------------------------------------------------------------------------------------------------
-
-
-def write_manifest(
-    folder: Path, parts: dict[str, str], encoder_settings: dict[str, Any], adaptation: dict[str, Any]
-) -> None:
-    """Writes `recross.json`: the format, the parts, the settings, and a checksum of every file of a part."""
-    files = [
-        path
-        for part in parts.values()
-        for path in ([folder / part] if (folder / part).is_file() else sorted((folder / part).rglob("*")))
-        if path.is_file()
-    ]
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        "recross_hf_version": __version__,
-        "parts": parts,
-        "encoder": encoder_settings,
-        "adaptation": adaptation,
-        "sha256": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
-    }
-    write_json(folder / MANIFEST_FILE, manifest)
-
-
-def read_manifest(folder: Path, *, verify_checksums: bool = True) -> dict[str, Any]:
-    """Reads and checks `recross.json`."""
-    path = folder / MANIFEST_FILE
-    if not path.is_file():
-        raise PipelineFolderError(
-            f"Expected a pipeline folder with {MANIFEST_FILE}, found none in {folder}. A pipeline is written by "
-            "`ReCrossPipeline.save_pretrained`; a model alone is no pipeline."
-        )
-    manifest = read_json(path)
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise PipelineFolderError(
-            f"Expected a pipeline of format {FORMAT_VERSION}, found {manifest.get('format_version')} in {folder} (written "
-            f"by recross_hf {manifest.get('recross_hf_version')}). Install a version that reads it: pip install -U "
-            "recross_hf."
-        )
-    for name, expected in manifest["sha256"].items():
-        if not (folder / name).is_file():
-            raise PipelineFolderError(f"Expected the file {name} in {folder}, found none. Download or save it again.")
-        if verify_checksums and sha256_of(folder / name) != expected:
-            raise PipelineFolderError(
-                f"{folder / name} is not the file that was saved: its checksum differs. Download or save it again; if "
-                "you changed it on purpose, pass `verify_checksums=False`."
-            )
-    return manifest
+    parts = {**manifest.parts, RERANKER: describe_part(folder, RERANKER)}
+    write_json(folder / MANIFEST_FILE, Manifest(parts, manifest.encoder, manifest.adaptation).to_json())

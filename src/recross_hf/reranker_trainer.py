@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .arguments import RerankerTrainingArguments
 from .cross_encoder import CrossEncoderReranker, longest_pair
@@ -19,6 +19,7 @@ from .files import write_json
 from .objectives import Objective, binary, pairwise
 from .pairs import PairTokenizer
 from .processes import process_state
+from .pushing import SafePushTrainer
 from .ranking_metrics import roc_auc, spearman
 from .reranker import with_answer
 
@@ -166,7 +167,7 @@ def _candidate_text(text: str, answer: str, include_answers: bool) -> str:
     return with_answer(text, answer) if include_answers else text
 
 
-class RerankerTrainer(Trainer):
+class RerankerTrainer(SafePushTrainer):
     """Trains a cross-encoder on mined pairs.
 
     Args:

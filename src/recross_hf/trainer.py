@@ -26,6 +26,7 @@ from .architectures import SEQUENCE_TO_SEQUENCE, architecture_of, pad_token_id, 
 from .arguments import ExampleTrainingArguments
 from .files import write_json
 from .mixing import MixtureBatchSampler
+from .pushing import SafePushTrainer
 from .sharding import shared_weights_in_one_group
 from .soft_em import score
 from .tokenized import TokenizedExamples
@@ -35,7 +36,7 @@ ARGUMENTS_FILE = "training_args.json"
 BATCH_SETTINGS = ("token_budget", "mixing_temperature", "max_examples_per_task", "data_seed", "num_processes")
 
 
-class ExampleTrainer(Seq2SeqTrainer):
+class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
     """Trains a text-to-text model on examples, and scores what it generates.
 
     ```python

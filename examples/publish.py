@@ -1,0 +1,90 @@
+"""Publish a pipeline and the SoftEM metric on the Hub: one commit a repository, the pipeline's own last.
+
+Look first, without a token and without a request:
+
+    python examples/publish.py --namespace my-org --pipeline bart0-pipeline --dry_run
+
+then publish, as `hf auth login` (or HF_TOKEN) allows:
+
+    python examples/publish.py --namespace my-org --pipeline bart0-pipeline --private
+
+    my-org/bart0-pipeline                  recross.json and the card; of an adapted pipeline also what was adapted
+    my-org/bart0-pipeline-upstream-model   opens with AutoModelForSeq2SeqLM or AutoModelForCausalLM
+    my-org/bart0-pipeline-index            a data set; load_dataset and load_faiss_index
+    my-org/bart0-pipeline-reranker         opens with sentence_transformers.CrossEncoder
+    my-org/soft_em                         a Space; evaluate.load("my-org/soft_em")
+
+Run again after a failure: what is there already is not uploaded a second time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import HfArgumentParser
+
+import recross_hf.soft_em
+from recross_hf import ReCrossPipeline
+from recross_hf.hub import Publication, Repository, publish
+
+SPACE = Path(__file__).with_name("soft_em_space")
+
+
+@dataclass
+class PublishArguments:
+    namespace: str = field(metadata={"help": "The user or organization to publish under."})
+    pipeline: str | None = field(
+        default=None, metadata={"help": "A pipeline folder, or a name on the Hub; the starter by default."}
+    )
+    name: str | None = field(default=None, metadata={"help": "Of the pipeline; that of its folder by default."})
+    private: bool = field(default=False, metadata={"help": "Make private repositories."})
+    revision: str | None = field(default=None, metadata={"help": "The branch to write to; made if it is not there."})
+    create_pr: bool = field(default=False, metadata={"help": "Propose the commits in place of making them."})
+    metric: bool = field(default=True, metadata={"help": "Publish the SoftEM metric, too."})
+    dry_run: bool = field(default=False, metadata={"help": "Show every file, size and card, and publish nothing."})
+
+
+def metric_space(namespace: str) -> Publication:
+    """SoftEM as a Space, which `evaluate.load` takes by its name."""
+    files: dict[str, Path | bytes] = {path.name: path for path in SPACE.iterdir() if path.is_file()}
+    files["soft_em.py"] = Path(recross_hf.soft_em.__file__)
+    return Publication(f"{namespace}/soft_em", "space", files, space_sdk="gradio")
+
+
+def show(publication: Publication) -> None:
+    """Prints what a repository would hold."""
+    sizes = publication.sizes
+    repository = Repository(publication.repo_id, publication.repo_type)
+    print(f"\n{repository.url} ({publication.repo_type}): {len(sizes)} files, {sum(sizes.values()):,} bytes")
+    for name, size in sizes.items():
+        print(f"  {size:>15,}  {name}")
+    card = publication.files["README.md"]
+    text = card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8")
+    print(textwrap.indent(text, "    | ", lambda line: True))
+
+
+def main() -> None:
+    args = HfArgumentParser(PublishArguments).parse_args_into_dataclasses()[0]
+    pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
+    name = args.name or (Path(args.pipeline).resolve().name if args.pipeline else "starter")
+    repo_id = f"{args.namespace}/{name}"
+    settings = {"private": args.private or None, "revision": args.revision, "create_pr": args.create_pr}
+    if args.dry_run:
+        with tempfile.TemporaryDirectory() as scratch:
+            for publication in pipeline.publication(repo_id, Path(scratch)).publications():
+                show(publication)
+        if args.metric:
+            show(metric_space(args.namespace))
+        print("\nNothing was published: this was a dry run.")
+        return
+    if args.metric:
+        print(publish(metric_space(args.namespace), **settings).commit_url)
+    commit = pipeline.push_to_hub(repo_id, **settings)
+    print(f'{commit.commit_url}\n\nReCrossPipeline.from_pretrained("{repo_id}", revision="{commit.oid}")')
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What publishing a pipeline writes: a repository a part, and the pipeline's own, which comes last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from huggingface_hub import CommitInfo, ModelCard
+
+from .card import pipeline_card
+from .files import sha256_of
+from .hub import Publication, Repository, publish
+from .manifest import (
+    ADAPTED_MODEL,
+    MANIFEST_FILE,
+    RETRIEVED,
+    RETRIEVED_FILE,
+    UPSTREAM_MODEL,
+    Manifest,
+    Part,
+)
+
+CARD_FILE = "README.md"
+
+
+@dataclass(frozen=True)
+class PipelinePublication:
+    """A pipeline to be published.
+
+    Args:
+        repo_id: of the pipeline, with its namespace.
+        new_parts: what repositories of its parts are to hold, by part.
+        published_parts: parts that are on the Hub, at their commits.
+        adapted_files: of the adapted model, which lie at the root of the pipeline's repository.
+        retrieved_file: what it learned from.
+        encoder: [`MeanPooledEncoder.settings`].
+        adaptation: the settings that it is adapted with.
+        retrieved: the content of `retrieved_file`.
+        card: in place of the one that is written of all this.
+    """
+
+    repo_id: str
+    new_parts: Mapping[str, Publication]
+    published_parts: Mapping[str, Part]
+    adapted_files: Mapping[str, Path]
+    retrieved_file: Path | None
+    encoder: dict[str, Any]
+    adaptation: dict[str, Any]
+    retrieved: Dataset | None
+    card: ModelCard | None = None
+
+    def publications(self) -> list[Publication]:
+        """All repositories in the order of their commits; in place of commits that are not made yet stand zeros."""
+        return [*self.new_parts.values(), self.own(dict.fromkeys(self.new_parts, "0" * 40))]
+
+    def own(self, commits: Mapping[str, str]) -> Publication:
+        """What the pipeline's own repository is to hold.
+
+        Args:
+            commits: of the new parts.
+        """
+        parts = dict(self.published_parts)
+        for name, publication in self.new_parts.items():
+            repository = Repository(publication.repo_id, publication.repo_type, commits[name])
+            parts[name] = Part(publication.sha256, repository=repository)
+        places = {name: part.repository for name, part in parts.items()}
+        adapted: dict[str, Path | bytes] = dict(self.adapted_files)
+        if "adapter_config.json" in adapted:
+            config = json.loads(self.adapted_files["adapter_config.json"].read_text(encoding="utf-8"))
+            config["base_model_name_or_path"] = places[UPSTREAM_MODEL].repo_id
+            config["revision"] = places[UPSTREAM_MODEL].revision
+            adapted["adapter_config.json"] = (json.dumps(config, indent=2) + "\n").encode()
+        files = dict(adapted)
+        if adapted:
+            parts[ADAPTED_MODEL] = Part({name: _sha256(content) for name, content in sorted(adapted.items())})
+        if self.retrieved_file is not None:
+            files[RETRIEVED_FILE] = self.retrieved_file
+            parts[RETRIEVED] = Part({RETRIEVED_FILE: sha256_of(self.retrieved_file)})
+        files[MANIFEST_FILE] = Manifest(parts, self.encoder, self.adaptation).to_bytes()
+        kind = None
+        if adapted:
+            kind = "peft" if "adapter_config.json" in adapted else "transformers"
+        card = self.card or pipeline_card(
+            self.repo_id, places, adaptation=self.adaptation, retrieved=self.retrieved, adapted_kind=kind
+        )
+        files[CARD_FILE] = str(card).encode()
+        return Publication(self.repo_id, "model", files)
+
+    def push(
+        self,
+        *,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+    ) -> CommitInfo:
+        """Publishes the parts and then the pipeline, whose manifest names their commits; see [`publish`].
+
+        Until the last commit is made, the repository of the pipeline holds the old one, whole.
+        """
+        settings = {
+            "token": token,
+            "private": private,
+            "revision": revision,
+            "create_pr": create_pr,
+            "commit_message": commit_message,
+        }
+        commits = {name: publish(publication, **settings).oid for name, publication in self.new_parts.items()}
+        return publish(self.own(commits), **settings)
+
+
+def _sha256(content: Path | bytes) -> str:
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256_of(content)

@@ -1,0 +1,180 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recross_hf import AdaptationArguments
+from recross_hf.hub import Repository
+from recross_hf.manifest import (
+    ADAPTATION_SETTINGS,
+    Manifest,
+    Part,
+    PipelineFolderError,
+    check_model_files,
+    read_manifest,
+    write_manifest,
+)
+
+ENCODER = {"max_length": 8, "autocast_dtype": None}
+DIGEST, COMMIT = "0a" * 32, "0f" * 20
+
+
+def content(**changes):
+    parts = {
+        "upstream_model": {"path": "upstream_model", "sha256": {"model.safetensors": DIGEST}},
+        "index": {"repo_id": "org/i", "repo_type": "dataset", "revision": COMMIT, "sha256": {"index.json": DIGEST}},
+    }
+    return {"format_version": 2, "parts": parts, "encoder": ENCODER, "adaptation": {"seed": 3}} | changes
+
+
+def read(tmp_path, manifest):
+    path = tmp_path / "recross.json"
+    path.write_text(manifest if isinstance(manifest, str) else json.dumps(manifest))
+    return Manifest.read(path, "org/name")
+
+
+def with_part(**changes):
+    return content(parts=content()["parts"] | {"reranker": changes})
+
+
+def test_a_manifest_comes_back_as_it_was_written(tmp_path):
+    parts = {
+        "upstream_model": Part({"a/b.json": DIGEST}, "sub/folder", Repository("org/m", "model", COMMIT)),
+        "index": Part({"index.faiss": DIGEST}, repository=Repository("org/i", "dataset", COMMIT)),
+        "adapted_model": Part({"model.safetensors": DIGEST}),
+        "retrieved": Part({"retrieved.parquet": DIGEST}),
+    }
+    manifest = Manifest(parts, ENCODER, {"rerank": False, "generation_num_beams": None})
+    (tmp_path / "recross.json").write_bytes(manifest.to_bytes())
+    assert Manifest.read(tmp_path / "recross.json", "org/name") == manifest
+    described = manifest.to_json()["parts"]
+    assert described["index"] == {
+        "repo_id": "org/i",
+        "repo_type": "dataset",
+        "revision": COMMIT,
+        "sha256": {"index.faiss": DIGEST},
+    }
+    assert described["adapted_model"] == {"path": ".", "sha256": {"model.safetensors": DIGEST}}
+
+
+def test_what_is_well_formed_is_read(tmp_path):
+    assert read(tmp_path, content()).parts["index"].repository == Repository("org/i", "dataset", COMMIT)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        (content(format_version=3), r"pipeline of format 2, found 3 in org/name .*pip install -U recross_hf"),
+        (content(format_version=1), r"pipeline of format 2, found 1"),
+        ([], r"pipeline of format 2, found None"),
+        (content(parts=None), r"Expected the parts of a pipeline, found None"),
+        (content(parts={}), r"Expected an upstream model and an index"),
+        (
+            content(parts=content()["parts"] | {"code": {"sha256": {"a.json": DIGEST}}}),
+            r"Expected the parts upstream_model, .*found 'upstream_model, index, code'",
+        ),
+        (content(encoder={"max_length": 0, "autocast_dtype": None}), r"max_length and autocast_dtype"),
+        (content(encoder={"max_length": True, "autocast_dtype": None}), r"max_length and autocast_dtype"),
+        (content(encoder={"max_length": 8, "autocast_dtype": "int8"}), r"max_length and autocast_dtype"),
+        (content(adaptation={"output_dir": "/home/somebody"}), r"settings of how to learn .* found output_dir="),
+        (content(adaptation={"resume_from_checkpoint": "x"}), r"found resume_from_checkpoint='x'"),
+        (content(adaptation={"seed": [1]}), r"found seed=\[1\]"),
+        (with_part(path="../other", sha256={"a.json": DIGEST}), r"within the folder, found '\.\./other'"),
+        (with_part(path="/etc", sha256={"a.json": DIGEST}), r"within the folder, found '/etc'"),
+        (with_part(sha256={"../../a.json": DIGEST}), r"within the folder, found '\.\./\.\./a\.json'"),
+        (with_part(sha256={"a\\b.json": DIGEST}), r"within the folder"),
+        (with_part(sha256={"C:/b.json": DIGEST}), r"within the folder"),
+        (with_part(sha256={"a//b.json": DIGEST}), r"within the folder"),
+        (
+            with_part(sha256={"pytorch_model.bin": DIGEST}),
+            r"safe formats .* found 'pytorch_model\.bin'. Pickles and code",
+        ),
+        (with_part(sha256={"optimizer.pt": DIGEST}), r"safe formats"),
+        (with_part(sha256={"modeling_new.py": DIGEST}), r"safe formats"),
+        (with_part(sha256={"a.json": "short"}), r"SHA-256 checksum of a\.json, found 'short'"),
+        (with_part(sha256={"a.json": 3}), r"SHA-256 checksum of a\.json, found 3"),
+        (with_part(sha256={}), r"checksums of a part's files"),
+        (with_part(path=3, sha256={"a.json": DIGEST}), r"the path of a part, found 3"),
+        (with_part(url="http://x", sha256={"a.json": DIGEST}), r"found 'url, sha256'"),
+        (with_part(repo_id="org/r", revision="main", sha256={"a.json": DIGEST}), r"a commit of org/r .* found 'main'"),
+        (with_part(repo_id="org/r", sha256={"a.json": DIGEST}), r"a commit of org/r .* found None"),
+        (
+            with_part(repo_id="../r", revision=COMMIT, sha256={"a.json": DIGEST}),
+            r"a repository's name, found '\.\./r'",
+        ),
+        (
+            with_part(repo_id="o/r", repo_type="space", revision=COMMIT, sha256={"a.json": DIGEST}),
+            r"a model or dataset repository, found 'space'",
+        ),
+    ],
+)
+def test_what_is_malformed_is_refused(manifest, message, tmp_path):
+    with pytest.raises(PipelineFolderError, match=message):
+        read(tmp_path, manifest)
+
+
+def test_a_manifest_that_is_too_large_or_no_json_is_refused(tmp_path):
+    with pytest.raises(
+        PipelineFolderError, match=r"recross\.json of at most 1,048,576 bytes in org/name, found 1,048,577"
+    ):
+        read(tmp_path, " " * (1 << 20) + "{")
+    for text in ("{", "[" * 500_000):
+        with pytest.raises(ValueError, match=r"Expected JSON in .*recross\.json"):
+            read(tmp_path, text)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(["parts", "encoder", "adaptation", "index", "sha256", "path", "repo_id", "revision"]), values)
+def test_whatever_stands_in_a_place_is_read_or_refused(place, value):
+    changed = json.loads(json.dumps(content()))
+    target = changed if place in changed else changed["parts"] if place == "index" else changed["parts"]["index"]
+    target[place] = value
+    try:
+        parts = {name: Part.from_json(part) for name, part in changed["parts"].items()} if place != "parts" else None
+        manifest = Manifest(parts or {}, changed["encoder"], changed["adaptation"])
+    except PipelineFolderError:
+        return
+    for part in manifest.parts.values():
+        for name in [part.path, *part.sha256]:
+            assert ".." not in name.split("/") and not name.startswith("/") and "\\" not in name
+
+
+def test_settings_that_a_pipeline_may_hold_are_those_of_an_adaptation():
+    assert set(AdaptationArguments.__dataclass_fields__) >= ADAPTATION_SETTINGS
+    places = ("dir", "hub", "push", "report", "resume", "logging", "deepspeed", "fsdp")
+    assert not [name for name in ADAPTATION_SETTINGS if any(place in name for place in places)]
+
+
+def test_a_folder_is_described_and_what_is_no_artifact_is_not_saved(tmp_path):
+    for name in ("upstream_model", "index"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "config.json").write_text("{}")
+    write_manifest(tmp_path, ("upstream_model", "index"), ENCODER, {})
+    assert read_manifest(tmp_path).parts["index"].sha256.keys() == {"sub/config.json"}
+    (tmp_path / "index" / "training_args.bin").write_bytes(b"")
+    with pytest.raises(PipelineFolderError, match=r"safe formats .* found 'training_args\.bin'"):
+        write_manifest(tmp_path, ("upstream_model", "index"), ENCODER, {})
+
+
+def test_a_model_with_pickled_weights_or_code_of_its_own_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("model.safetensors", "adapter_model.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    check_model_files(tmp_path, ["config.json", "model.safetensors"])
+    with pytest.raises(
+        PipelineFolderError, match=r"weights as safetensors in .*, found config\.json, pytorch_model\.bin"
+    ):
+        check_model_files(tmp_path, ["config.json", "pytorch_model.bin"])
+    with pytest.raises(PipelineFolderError, match=r"weights as safetensors"):
+        check_model_files(tmp_path, ["adapter_config.json", "other.safetensors"])
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text(json.dumps({"auto_map": {"AutoModel": "modeling.New"}}))
+        with pytest.raises(PipelineFolderError, match=rf"code of its own \(`auto_map`\) in .*{name}.* never run"):
+            check_model_files(tmp_path, [name, "model.safetensors"])
