@@ -89,8 +89,10 @@ def test_the_library_neither_prints_nor_parses_arguments_nor_runs_foreign_code(p
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
     assert not {name.split(".")[0] for name in imported} & {"argparse", "pickle", "joblib", "dill", "cloudpickle"}
-    keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
-    assert "trust_remote_code" not in keywords
+    trusted = [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "trust_remote_code"
+    ]
+    assert all(isinstance(value, ast.Constant) and value.value is False for value in trusted)
     assert "allow_pickle=True" not in source
 
 

@@ -145,11 +145,20 @@ def test_a_branch_a_proposal_and_a_private_repository(loopback, run_client, name
 def test_files_of_an_older_version_go_and_others_stay(loopback, run_client, named, folder):
     repo_id, client = named("older"), run_client(loopback.token)
     part = f"{repo_id}-upstream-model"
-    loopback.add("models", part, {"pytorch_model.bin": b"old", "old.json": b"{}", "LICENSE": b"mine", "a.png": b"png"})
+    loopback.add(
+        "models",
+        part,
+        {
+            "pytorch_model.bin": b"old",
+            "model-00001-of-00002.safetensors": b"",
+            "notes.json": b"{}",
+            "LICENSE": b"mine",
+        },
+    )
     client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
     files = set(loopback.repository("models", part).commit("main").files)
-    assert {"LICENSE", "a.png", "model.safetensors", "README.md"} <= files
-    assert not {"pytorch_model.bin", "old.json"} & files
+    assert {"LICENSE", "notes.json", "model.safetensors", "README.md"} <= files
+    assert not {"pytorch_model.bin", "model-00001-of-00002.safetensors"} & files
 
 
 def test_an_index_and_a_reranker_have_names_of_their_own(hub, run_client, folder, tmp_path):

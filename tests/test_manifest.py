@@ -163,18 +163,67 @@ def test_a_folder_is_described_and_what_is_no_artifact_is_not_saved(tmp_path):
         write_manifest(tmp_path, ("upstream_model", "index"), ENCODER, {})
 
 
-def test_a_model_with_pickled_weights_or_code_of_its_own_is_refused(tmp_path):
+@pytest.fixture
+def model_folder(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    for name in ("model.safetensors", "adapter_model.safetensors"):
-        (tmp_path / name).write_bytes(b"")
-    check_model_files(tmp_path, ["config.json", "model.safetensors"])
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "README.md").write_text("a card is no part of the model")
+    return tmp_path
+
+
+MODEL_FILES = ["config.json", "model.safetensors"]
+
+
+def test_a_model_is_its_settings_and_weights_in_a_safe_format(model_folder):
+    check_model_files(model_folder, MODEL_FILES)
+    (model_folder / "model.safetensors").unlink()
+    (model_folder / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(
         PipelineFolderError, match=r"weights as safetensors in .*, found config\.json, pytorch_model\.bin"
     ):
-        check_model_files(tmp_path, ["config.json", "pytorch_model.bin"])
+        check_model_files(model_folder, ["config.json", "pytorch_model.bin"])
+
+
+def test_weights_under_another_name_are_refused(model_folder):
+    """A list of shards may name a pickle that is called a text."""
+    (model_folder / "weights.txt").write_bytes(b"")
+    (model_folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "weights.txt"}}))
     with pytest.raises(PipelineFolderError, match=r"weights as safetensors"):
-        check_model_files(tmp_path, ["adapter_config.json", "other.safetensors"])
+        check_model_files(model_folder, [*MODEL_FILES, "weights.txt", "model.safetensors.index.json"])
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "evil.py", "pytorch_model.bin", "generation_config.json"])
+def test_a_file_that_is_not_named_is_refused_where_it_would_be_read(model_folder, name):
+    (model_folder / name).write_text("{}")
+    with pytest.raises(PipelineFolderError, match=rf"found {name} beside them, which would be read with them"):
+        check_model_files(model_folder, MODEL_FILES)
+
+
+def test_an_adapter_is_no_upstream_model(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    names = ["adapter_config.json", "adapter_model.safetensors"]
+    check_model_files(tmp_path, names, adapter_allowed=True)
+    with pytest.raises(PipelineFolderError, match=r"Expected a whole model in .*, found an adapter"):
+        check_model_files(tmp_path, names)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "XLORA", "adapters": {"0": "org/other"}}')
+    with pytest.raises(PipelineFolderError, match="found peft_type='XLORA'"):
+        check_model_files(tmp_path, names, adapter_allowed=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"auto_map": {"AutoModel": "modeling.New"}},
+        {"encoder": {"auto_map": {"AutoModel": "modeling.New"}}},
+        {"attn_implementation": "org/kernel"},
+        {"quantization_config": {"quant_method": "other"}},
+    ],
+)
+def test_settings_that_ask_for_code_from_elsewhere_are_refused(model_folder, settings):
     for name in ("config.json", "tokenizer_config.json"):
-        (tmp_path / name).write_text(json.dumps({"auto_map": {"AutoModel": "modeling.New"}}))
-        with pytest.raises(PipelineFolderError, match=rf"code of its own \(`auto_map`\) in .*{name}.* never run"):
-            check_model_files(tmp_path, [name, "model.safetensors"])
+        (model_folder / "tokenizer_config.json").write_text("{}")
+        (model_folder / "config.json").write_text("{}")
+        (model_folder / name).write_text(json.dumps(settings))
+        with pytest.raises(PipelineFolderError, match=rf"in .*{name}, which asks for code from elsewhere.* never run"):
+            check_model_files(model_folder, [*MODEL_FILES, "tokenizer_config.json"])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from datasets import Dataset, Features, Image
 from peft import LoraConfig
 
 from recross_hf import (
@@ -422,8 +423,7 @@ def test_parts_are_opened_when_they_are_used(reranking, adapted, tmp_path):
     adapted.save_pretrained(tmp_path / "adapted")
     loaded = ReCrossPipeline.from_pretrained(tmp_path / "adapted")
     loaded("Is it good?")
-    is_peft = hasattr(adapted.model, "peft_config")
-    assert ("upstream_model" in vars(loaded._stored)) == is_peft
+    assert "upstream_model" not in vars(loaded._stored)  # of an adapter nobody else has its base
     assert loaded.index is loaded.index
 
 
@@ -467,3 +467,51 @@ def test_a_part_that_is_replaced_is_the_new_one(reranking, tmp_path):
 def test_a_revision_is_of_the_hub(folder):
     with pytest.raises(ValueError, match=r"`revision` of a pipeline on the Hub, found 'v1' of the folder"):
         ReCrossPipeline.from_pretrained(folder, revision="v1")
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["index opened before", "index not opened"])
+def test_a_model_that_was_trained_in_place_is_not_saved_or_published_with_the_old_index(
+    opened, built_folder, tmp_path
+):
+    pipeline = ReCrossPipeline.from_pretrained(built_folder)
+    assert not opened or len(pipeline.index) == 48
+    with torch.no_grad():
+        pipeline.upstream_model.get_encoder().layers[0].fc1.weight.add_(1.0)
+    error = "the model was replaced or trained since|was built with another encoder"
+    with pytest.raises(IndexMismatchError, match=error):
+        pipeline.save_pretrained(tmp_path / "saved")
+    with pytest.raises(IndexMismatchError, match=error):
+        pipeline.publication("org/name", tmp_path)
+
+
+def test_a_reranker_that_was_trained_in_place_is_published_anew(reranking, tmp_path):
+    reranking.save_pretrained(tmp_path / "saved")
+    pipeline = ReCrossPipeline.from_pretrained(tmp_path / "saved")
+    assert pipeline._is_stored("reranker")
+    with torch.no_grad():
+        next(pipeline.reranker.model.parameters()).add_(1.0)
+    assert not pipeline._is_stored("reranker")
+    (tmp_path / "scratch").mkdir()
+    files = pipeline.publication("org/name", tmp_path / "scratch").new_parts["reranker"].files
+    assert files["model.safetensors"].is_relative_to(tmp_path / "scratch")
+
+
+def test_an_index_with_columns_that_open_files_is_refused(folder):
+    path = folder / "index" / "examples.parquet"
+    dataset = Dataset.from_parquet(str(path))
+    features = dataset.features | {"extra": Image()}
+    pictures = Dataset.from_dict(dataset.to_dict() | {"extra": [None] * len(dataset)}, features=Features(features))
+    pictures.to_parquet(path)
+    with pytest.raises(
+        ValueError, match=r"Expected columns of texts and numbers in .*, found 'extra' of the type Image"
+    ):
+        ReCrossPipeline.from_pretrained(folder, verify_checksums=False).index  # noqa: B018
+
+
+def test_an_index_whose_lists_lie_in_another_file_is_refused(folder):
+    path = folder / "index" / "index.faiss"
+    content = path.read_bytes()
+    record = b"ilod" + (4).to_bytes(8, "little") + (128).to_bytes(8, "little")
+    path.write_bytes(b"IwFl" + content[4:] + record)
+    with pytest.raises(IndexMismatchError, match="inverted lists in a file of their own, which could be any"):
+        ReCrossPipeline.from_pretrained(folder, verify_checksums=False).index  # noqa: B018

@@ -328,6 +328,7 @@ def load_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, 
     Raises:
         TypeError: the model is of another kind, such as a plain BERT.
     """
+    kwargs = dict(kwargs, trust_remote_code=False)
     config = AutoConfig.from_pretrained(name_or_path, **kwargs)
     found = f"{(config.architectures or [type(config).__name__])[0]} in {name_or_path}"
     return _architecture(config, found).auto_class.from_pretrained(name_or_path, dtype=dtype, **kwargs)

@@ -124,7 +124,12 @@ class CrossEncoderReranker(Reranker):
         if folder.is_dir():
             check_model_files(folder, [path.name for path in folder.iterdir() if path.is_file()])
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, local_files_only=True, use_safetensors=True
+            folder,
+            dtype=dtype,
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
         )
         if loading["missing_keys"]:
             raise ValueError(
@@ -132,7 +137,7 @@ class CrossEncoderReranker(Reranker):
                 f"{', '.join(sorted(loading['missing_keys']))}: its scores would be random. Train one with `train_reranker`."
             )
         device = torch.device(device) if device is not None else process_state().device
-        processing_class = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        processing_class = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         settings: dict[str, Any] = {}
         if hasattr(model.config, "include_answers"):  # saved below: its length is the tokenizer's, also beyond 512
             settings = {

@@ -127,6 +127,20 @@ def examples_by_task(
     return found
 
 
+def check_plain(dataset: Dataset, path: Path) -> None:
+    """Refuses columns that hold more than texts and numbers: those of images or sounds would open files and addresses.
+
+    Raises:
+        ExampleError: there is one.
+    """
+    for name, feature in dataset.features.items():
+        inner = feature.feature if isinstance(feature, List) else feature
+        if not isinstance(inner, Value):
+            raise ExampleError(
+                f"Expected columns of texts and numbers in {path}, found {name!r} of the type {type(inner).__name__}. Remove it."
+            )
+
+
 def take_rows(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> Dataset:
     """Some rows as a `Dataset` in memory; `Dataset.select` refuses a data set that has an index."""
     table = dataset.with_format("arrow")[np.asarray(rows, dtype=np.int64)]

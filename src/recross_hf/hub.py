@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import (
@@ -37,6 +37,13 @@ SAFE_SUFFIXES = frozenset({".safetensors", ".parquet", ".faiss", ".json", ".txt"
 """Formats of artifacts: none of them can hold code that runs when it is read."""
 UNSAFE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5"})
 COMMIT = re.compile(r"[0-9a-f]{40}")
+# Of an older version, and read in place of the new files or beside them. Whatever else a repository has is its owner's.
+_SHADOWING = re.compile(
+    r"(pytorch_model|model|adapter_model|tf_model|flax_model)[\w.-]*\.(bin|safetensors|h5|msgpack|index\.json)"
+    r"|(config|adapter_config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|recross|index)\.json"
+    r"|vocab\.(json|txt)|merges\.txt|(tokenizer|spiece|sentencepiece\.bpe)\.model|chat_template\.jinja"
+    r"|examples\.parquet|retrieved\.parquet|index\.faiss"
+)
 
 # The client changed its HTTP library between two versions; this is the base of whatever that raises.
 _HTTPError = HfHubHTTPError.__bases__[0]
@@ -65,7 +72,7 @@ class HubAccess:
         force_download: fetch files anew that are in the cache.
     """
 
-    token: str | bool | None = None
+    token: str | bool | None = field(default=None, repr=False)
     cache_dir: str | Path | None = None
     local_files_only: bool = False
     force_download: bool = False
@@ -197,12 +204,23 @@ def _download(repository: Repository, name: str, access: HubAccess) -> Path:
 def _check(path: Path, repository: Repository, name: str, intact: bool) -> None:
     if intact:
         return
+    # What is as the Hub announced it may be somebody else's, too: then it is the manifest that errs.
+    if _knows_checksum(path) and _is_announced(path):
+        raise HubError(
+            f"{name} of {repository} is what the Hub holds, and not what the pipeline names: its checksum differs. Ask who "
+            "published the pipeline to publish it again."
+        )
     for cached in (path.resolve(), path):
         cached.unlink(missing_ok=True)
     raise HubError(
         f"{name} of {repository} did not arrive as it was published: its checksum differs. It was removed from the cache: "
         "load again to fetch it anew. If that gives the same, the file on the Hub is another one: publish it again."
     )
+
+
+def _knows_checksum(path: Path) -> bool:
+    blob = path.resolve()
+    return blob.parent.name == "blobs" and len(blob.name) in (40, 64)
 
 
 def _is_announced(path: Path) -> bool:
@@ -284,8 +302,8 @@ def publish(
 ) -> CommitInfo:
     """Makes a repository hold these files: one commit, or none where it holds them already.
 
-    Files that an older version had and this one has not are deleted in the same commit; what is in no format of artifacts
-    (pictures, a licence) stays. Nothing is uploaded twice.
+    Files of artifacts that an older version had and this one has not, such as shards of weights, are deleted in the same
+    commit; whatever else there is stays. Nothing is uploaded twice.
 
     Args:
         private: of a repository that is made; by default as the namespace says.
@@ -300,7 +318,7 @@ def publish(
     api = HfApi(token=token)
     with _explained(repository, writes=True):
         api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=publication.space_sdk)
-        if revision is not None and not create_pr:
+        if revision is not None and not create_pr and not revision.startswith("refs/"):
             api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
         info = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
         if private and not info.private:
@@ -309,8 +327,7 @@ def publish(
                 "/settings), or publish under another name."
             )
         there = {sibling.rfilename for sibling in info.siblings or []}
-        formats = SAFE_SUFFIXES | UNSAFE_SUFFIXES
-        old = sorted(name for name in there - {*publication.files} if PurePosixPath(name).suffix in formats)
+        old = sorted(name for name in there - {*publication.files} if _SHADOWING.fullmatch(name))
         return api.create_commit(
             repo_id,
             [

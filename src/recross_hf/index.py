@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import mmap
+import re
 import shutil
 import struct
 import tempfile
@@ -24,7 +26,7 @@ from tqdm.auto import tqdm
 
 from .aggregation import Hits
 from .card import index_card
-from .data import EXAMPLE_FEATURES, ExampleError
+from .data import EXAMPLE_FEATURES, ExampleError, check_plain
 from .encoder import Encoder, IdentifiedEncoder
 from .files import read_json, write_atomically, write_json, write_parquet
 from .hub import HubAccess, Publication, artifact_folder, full_name, publish
@@ -258,6 +260,7 @@ class UpstreamIndex:
                 f"Expected examples as parquet in {folder / EXAMPLES_FILE}, found a malformed file: {error}. Download or "
                 "save the index again."
             ) from error
+        check_plain(dataset, folder / EXAMPLES_FILE)
         if verify:
             _check_encoder(encoder, config, folder)
             _check_examples(dataset, config, folder / EXAMPLES_FILE)
@@ -534,6 +537,12 @@ _HEADER = struct.Struct("<4siqqq?i")
 """What every FAISS file begins with: kind, dimension, number of vectors, two fillers, whether it is trained, metric."""
 
 
+def _names_another_file(path: Path) -> bool:
+    """Whether FAISS would open another file for it, to read and to write: the record of lists on disk, and its two counts."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return re.search(rb"ilod.{4}\x00{4}.{4}\x00{4}", content, re.DOTALL) is not None
+
+
 def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.Index:
     size, head = path.stat().st_size, b""
     with path.open("rb") as file:
@@ -550,6 +559,8 @@ def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.I
     least = number * (4 * dimension if kind.startswith(b"IxF") else 1)
     if size < least:
         raise _malformed(path, f"{size:,} bytes, too few for {number:,} vectors of {dimension} dimensions")
+    if not kind.startswith(b"IxF") and _names_another_file(path):
+        raise _malformed(path, "inverted lists in a file of their own, which could be any")
     flags = 0
     if memory_map:
         # FAISS has one way to map inverted lists and another for the rest; each leaves the other's kind in memory.

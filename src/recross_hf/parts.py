@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import __version__
 from .architectures import load_model
 from .cross_encoder import CrossEncoderReranker
+from .data import check_plain
 from .encoder import MeanPooledEncoder
-from .files import REMEMBERED_SIZE, remember_check, was_checked
+from .files import REMEMBERED_SIZE, read_json, remember_check, was_checked
 from .hub import HubAccess, Repository, fetch_file, fetch_files, is_repo_id
 from .index import INDEX_FILE, UpstreamIndex
 from .manifest import (
@@ -164,7 +167,7 @@ class PipelineParts:
         """The reranker, if there is one."""
         if RERANKER not in self:
             return None
-        return CrossEncoderReranker.from_pretrained(self.folder(RERANKER), dtype=self.dtype, device=self.device)
+        return CrossEncoderReranker.from_pretrained(self._checked(RERANKER), dtype=self.dtype, device=self.device)
 
     @cached_property
     def adapted_model(self) -> PreTrainedModel | None:
@@ -180,14 +183,45 @@ class PipelineParts:
                 "This pipeline holds a PEFT adapter: pip install 'recross_hf[peft]' to load it."
             ) from error
         folder = self._checked(ADAPTED_MODEL)
-        return PeftModel.from_pretrained(copy.deepcopy(self.upstream_model), folder).eval()
+        # The upstream model is copied only where somebody has it.
+        opened = "upstream_model" in vars(self)
+        base = copy.deepcopy(self.upstream_model) if opened else self._load(UPSTREAM_MODEL)
+        return PeftModel.from_pretrained(base, folder).eval()
 
     @cached_property
     def retrieved(self) -> Dataset | None:
         """What an adapted pipeline learned from."""
         if RETRIEVED not in self:
             return None
-        return Dataset.from_parquet(str(self.folder(RETRIEVED) / RETRIEVED_FILE))
+        path = self.folder(RETRIEVED) / RETRIEVED_FILE
+        retrieved = Dataset.from_parquet(str(path))
+        check_plain(retrieved, path)
+        return retrieved
+
+    def holds(self, name: str, opened: Any) -> bool:
+        """Whether an opened part is still what its files say: models are trained in place, too."""
+        if not isinstance(opened, CrossEncoderReranker | torch.nn.Module):
+            return True
+        files = self.files(name)
+        model = opened
+        if isinstance(opened, CrossEncoderReranker):
+            model, config = opened.model, read_json(files["config.json"])
+            if config.get("include_answers", opened.include_answers) != opened.include_answers:
+                return False
+        if "adapter_config.json" in files:
+            from peft import get_peft_model_state_dict
+
+            weights = get_peft_model_state_dict(model)
+        else:
+            weights = model.state_dict()
+        stored: dict[str, torch.Tensor] = {}
+        for path in files.values():
+            if path.suffix == ".safetensors":
+                stored |= load_file(path)
+        return all(
+            key not in weights or torch.equal(weights[key].cpu(), value.to(weights[key].dtype))
+            for key, value in stored.items()
+        )
 
     def _load(self, name: str) -> PreTrainedModel:
         folder = self._checked(name)
@@ -195,9 +229,9 @@ class PipelineParts:
         return model.to(self.device).eval()
 
     def _load_tokenizer(self, name: str) -> PreTrainedTokenizerBase:
-        return AutoTokenizer.from_pretrained(self._checked(name), local_files_only=True)
+        return AutoTokenizer.from_pretrained(self._checked(name), local_files_only=True, trust_remote_code=False)
 
     def _checked(self, name: str) -> Path:
         folder = self.folder(name)
-        check_model_files(folder, self.manifest.parts[name].sha256)
+        check_model_files(folder, self.manifest.parts[name].sha256, adapter_allowed=name == ADAPTED_MODEL)
         return folder

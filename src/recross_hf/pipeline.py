@@ -24,7 +24,7 @@ from .encoder import MeanPooledEncoder
 from .files import write_json, write_parquet
 from .generation import generate_texts
 from .hub import HubAccess, Publication, full_name
-from .index import UpstreamIndex
+from .index import IndexMismatchError, UpstreamIndex
 from .manifest import (
     ADAPTED_MODEL,
     INDEX,
@@ -334,6 +334,7 @@ class ReCrossPipeline:
             self.processing_class.save_pretrained(folder)
 
     def _check_classes(self) -> None:
+        self._check_encoder_of_index()
         if not self._is_stored(INDEX) and not isinstance(self.index.encoder, MeanPooledEncoder):
             raise TypeError(
                 "Expected an index made with the upstream model's own encoder, found one of "
@@ -345,15 +346,29 @@ class ReCrossPipeline:
                 "`pipeline.reranker = None` and save, then pass it to `adapt`."
             )
 
+    def _check_encoder_of_index(self) -> None:
+        """Model and index go together; either may have been replaced since they were loaded."""
+        if (self._is_stored(UPSTREAM_MODEL) and self._is_stored(INDEX)) or not isinstance(
+            self.index.encoder, MeanPooledEncoder
+        ):
+            return
+        settings = self.index.encoder.settings
+        encoder = MeanPooledEncoder.from_settings(self.upstream_model, self.processing_class, settings)
+        if self.index.config["encoder"].get("weights") != encoder.identity()["weights"]:
+            raise IndexMismatchError(
+                "Expected an index of this upstream model's vectors, found one of other weights: the model was replaced or trained "
+                "since. Build the index again with `ReCrossPipeline.build`."
+            )
+
     def _is_stored(self, name: str) -> bool:
         """Whether a part is the one that was loaded, or would be."""
         if self._stored is None or name not in self._stored:
             return False
         names = (name, "processing_class") if name in (UPSTREAM_MODEL, ADAPTED_MODEL) else (name,)
+        opened = {attribute: vars(self)[attribute] for attribute in names if attribute in vars(self)}
         return all(
-            vars(self)[attribute] is vars(self._stored).get(attribute, self)
-            for attribute in names
-            if attribute in vars(self)
+            value is vars(self._stored).get(attribute, self) and self._stored.holds(name, value)
+            for attribute, value in opened.items()
         )
 
     @classmethod
