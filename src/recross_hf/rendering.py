@@ -102,7 +102,7 @@ def make_examples(work: RowsToRender) -> Rendered:
     table = pa.table(columns, schema=SCHEMA)
     for name, values in digests.items():
         table = table.append_column(name, pa.array(values, type=pa.uint64()))
-    # An id that says nothing of its source was made to; the one that the data have is compared, too.
+    # The id that the data have is compared, and not the one that was made of it.
     overlaps = _TARGETS.find(
         [example.get("own_id", example["id"]) for example in sound], columns["input"], columns["references"]
     )
