@@ -13,7 +13,7 @@ from transformers import BertModel
 
 from recross_hf import MeanPooledEncoder, UpstreamIndex
 from recross_hf.data import ExampleError
-from recross_hf.index import IndexMismatchError
+from recross_hf.index import IndexMismatchError, _names_another_file
 
 QUERIES = ["Which colour has the sun?", "Add nine and three.", "Is it good?"]
 FILES = {"examples.parquet", "index.faiss", "index.json"}
@@ -499,3 +499,22 @@ def test_parquet_that_is_malformed_is_refused(examples, random_encoder, tmp_path
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(IndexMismatchError, match=r"Expected examples as parquet in .*malformed file"):
         UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder)
+
+
+def test_lists_in_another_file_are_found_wherever_their_record_is(tmp_path):
+    """FAISS opens the file that such a record names, to read and to write."""
+    vectors = np.random.default_rng(0).normal(size=(400, 16)).astype(np.float32)
+    quantizer = faiss.IndexFlatL2(16)
+    index = faiss.IndexIVFFlat(quantizer, 16, 8)
+    index.train(vectors)
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "plain.faiss"))
+    index.reset()
+    lists = faiss.OnDiskInvertedLists(8, index.code_size, str(tmp_path / "lists.ivfdata"))
+    index.replace_invlists(lists, False)
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "on_disk.faiss"))
+    nested = faiss.IndexPreTransform(faiss.RandomRotationMatrix(16, 16), index)
+    faiss.write_index(nested, str(tmp_path / "nested.faiss"))
+    found = {name: _names_another_file(tmp_path / f"{name}.faiss") for name in ("plain", "on_disk", "nested")}
+    assert found == {"plain": False, "on_disk": True, "nested": True}
