@@ -1,5 +1,6 @@
 """Pipelines, indexes and rerankers on a Hub, by its real clients; the steps are those of `hub_steps`."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import tiny
 from loopback_hub import ClientGone, CutAnswer, OnReceipt, Status, StepError, WrongBytes, client_environment
 
 from recross_hf import CrossEncoderReranker, ReCrossPipeline, load_starter_task
-from recross_hf.hub import Publication
+from recross_hf.hub import HubError, Publication, Repository, _check
 from recross_hf.starter import STARTER_DIRECTORY
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -516,3 +517,19 @@ def test_what_is_no_safe_format_is_not_published(tmp_path):
     with pytest.raises(ValueError, match=r"safe formats .*found training_args\.bin: pickles and other formats"):
         Publication("org/name", "model", {"training_args.bin": b"", "README.md": b""})
     assert Publication("org/name", "space", {"app.py": b"12"}).sizes == {"app.py": 2}
+
+
+@pytest.mark.parametrize("content", [b"as announced", b"broken"])
+def test_a_cached_file_goes_only_if_it_is_not_what_the_hub_announced(content, tmp_path):
+    """A manifest may name any repository, and any checksum: it must not cost somebody a file that is sound."""
+    blob = tmp_path / "blobs" / hashlib.sha256(b"as announced").hexdigest()
+    link = tmp_path / "snapshots" / ("0" * 40) / "model.safetensors"
+    for path in (blob, link):
+        path.parent.mkdir(parents=True)
+    blob.write_bytes(content)
+    link.symlink_to(blob)
+    is_sound = content == b"as announced"
+    error = "is what the Hub holds, and not what the pipeline names" if is_sound else "It was removed from the cache"
+    with pytest.raises(HubError, match=error):
+        _check(link, Repository("org/name"), "model.safetensors", False)
+    assert blob.exists() == link.exists() == is_sound
