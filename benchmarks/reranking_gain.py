@@ -33,9 +33,9 @@ from recross_hf import (
     load_examples,
     load_queries,
 )
-from recross_hf.evaluation import paired_interval
 from recross_hf.files import read_json, write_json
 from recross_hf.report import format_table, task_shares
+from recross_hf.significance import paired_interval
 from recross_hf.soft_em import exact_match, soft_match
 
 METRICS = {"exact_match": exact_match, "soft_em": soft_match}

@@ -26,11 +26,11 @@ from recross_hf import (
     load_starter_task,
     starter_tasks,
 )
-from recross_hf.evaluation import paired_interval
 from recross_hf.files import write_json
 from recross_hf.group_training import GroupTrainer
 from recross_hf.judges import by_reversal
 from recross_hf.report import format_table
+from recross_hf.significance import paired_interval
 from recross_hf.soft_em import exact_match
 
 JUDGING = 100

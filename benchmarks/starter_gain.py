@@ -22,9 +22,9 @@ from remembering import Remembering
 from tqdm.auto import tqdm
 
 from recross_hf import RandomRetriever, ReCrossPipeline, load_starter_task, starter_tasks
-from recross_hf.evaluation import paired_interval
 from recross_hf.files import read_json, write_json
 from recross_hf.report import format_table, task_shares
+from recross_hf.significance import paired_interval
 from recross_hf.soft_em import exact_match, soft_match
 from recross_hf.starter import NUM_QUERY_SETS
 

@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from recross_hf import ReCrossPipeline, load_starter_task, starter_tasks
-from recross_hf.evaluation import paired_interval
+from recross_hf.significance import paired_interval
 from recross_hf.soft_em import exact_match
 from recross_hf.starter import NUM_QUERY_SETS, STARTER_DIRECTORY
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recross_hf.evaluation import paired_interval
+from recross_hf.significance import paired_interval
 
 
 def test_the_mean_is_that_of_the_tasks_whatever_their_sizes():
