@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from .card import METRICS, cell, interval_cell, model_link, part_rows, render, rows, settings_rows, share_rows
 from .hub import Repository, is_repo_id
 from .report import task_shares
+from .significance import share_interval
 
 if TYPE_CHECKING:
     from .architectures import Architecture
@@ -163,7 +164,7 @@ def _evaluation_row(prefix: str, evaluation: Evaluation) -> list[str]:
     row = [model, _listed(evaluation.tasks), f"{evaluation.n:,}"]
     for metric in METRICS:
         value = getattr(evaluation, metric)
-        row.append(f"{value:.2f}" if evaluation.is_mean else interval_cell(value, evaluation.n))
+        row.append(f"{value:.2f}" if evaluation.is_mean else interval_cell(share_interval(value, evaluation.n)))
     return row
 
 

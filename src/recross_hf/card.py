@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from huggingface_hub import CardData, RepoCard, constants
 
 from . import __version__
-from .significance import share_interval
 
 if TYPE_CHECKING:
     from .hub import Repository
+    from .significance import Interval
 
 TEMPLATES = Path(__file__).with_name("card_templates")
 METRICS = {"soft_em": "SoftEM", "exact_match": "exact match"}
@@ -57,7 +57,7 @@ def cell(text: object) -> str:
 
 def rows(values: Iterable[Sequence[object]]) -> str:
     """Rows of a table; strings go through [`cell`]."""
-    return "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in values)
+    return "\n".join("".join(f"| {text} " if text else "| " for text in map(cell, row)) + "|" for row in values)
 
 
 def settings_rows(settings: Mapping[str, Any]) -> str:
@@ -77,10 +77,9 @@ def part_rows(parts: Mapping[str, Repository]) -> str:
     )
 
 
-def interval_cell(percent: float, num_examples: int) -> str:
-    """A score in percent with the 95 % interval that [`share_interval`] gives it."""
-    _, low, high = share_interval(percent, num_examples)
-    return f"{percent:.2f} ({low:.2f} to {high:.2f})"
+def interval_cell(interval: Interval) -> str:
+    """A score and its interval, such as those of [`share_interval`]."""
+    return f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})"
 
 
 def model_link(repo_id: str) -> str:

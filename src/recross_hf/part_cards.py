@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from .card import METRICS, cell, interval_cell, part_rows, render, rows, settings_rows
+from .significance import share_interval
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -100,7 +101,11 @@ def upstream_model_card(
         tasks=None if examples is None else _task_rows(examples),
         pipeline_id=pipeline_id,
         results=rows(
-            (task, f"{found['n']:,}", *(interval_cell(found[metric], found["n"]) for metric in METRICS))
+            (
+                task,
+                f"{found['n']:,}",
+                *(interval_cell(share_interval(found[metric], found["n"])) for metric in METRICS),
+            )
             for task, found in tasks.items()
         ),
         mean=""
@@ -141,13 +146,11 @@ def index_card(
     )
 
 
-def reranker_card(
-    repo_id: str, config: PretrainedConfig, *, query_tasks: Iterable[str] = (), license: str | None = None
-) -> ModelCard:
+def reranker_card(repo_id: str, config: PretrainedConfig, *, license: str | None = None) -> ModelCard:
     """The card of a published reranker.
 
     Args:
-        query_tasks: the upstream tasks that its training pairs were mined for, if they are known.
+        config: `query_tasks`, the upstream tasks whose queries it was trained on, are in it if [`RerankerTrainer`] made it.
     """
     data = ModelCardData(
         license=license,
@@ -162,7 +165,8 @@ def reranker_card(
         "num_hidden_layers": getattr(config, "num_hidden_layers", None),
         "include_answers": getattr(config, "include_answers", False),
     }
-    tasks = ", ".join(cell(task) for task in query_tasks)
+    query_tasks = getattr(config, "query_tasks", None)
+    tasks = ", ".join(map(cell, query_tasks)) if isinstance(query_tasks, list) else ""
     return render(
         ModelCard,
         "reranker.md",
