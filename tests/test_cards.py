@@ -171,6 +171,8 @@ def written_cards(bart, cross_encoder, examples):
     results = {"eval_soft_em": 50.0, "eval_exact_match": 40.0}
     results["tasks"] = {"sum": {"soft_em": 50.0, "exact_match": 40.0, "n": 10}}
     evaluations = {"adapted": Evaluation(50.0, 40.0, 10, ["sum"], True)}
+    report = {"source": "org/sums", "license": "mit", "rows": 9, "train": 8, "dev": 1, "notes": [], "overlap": {}}
+    report |= {"templates": {"add": 9}, "templates_left_out": {}, "dropped": {}}
     return {
         "pipeline": pipeline_card("org/p", PLACES, adaptation={"learning_rate": 1e-6}, license="mit"),
         "upstream_model": upstream_model_card(
@@ -179,7 +181,7 @@ def written_cards(bart, cross_encoder, examples):
         "index": index_card("org/p-i", dataset, INDEX_CONFIG),
         "reranker": reranker_card("org/p-r", cross_encoder.config, license="mit"),
         "adapted_model": adapted_card(parts=PLACES, evaluations=evaluations),
-        "mixture": mixture_card({}, args=MixtureArguments(), num_target_texts=0),
+        "mixture": mixture_card({"sum": report}, args=MixtureArguments(), num_target_texts=0),
     }
 
 
