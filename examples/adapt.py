@@ -24,7 +24,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import ModelCard
 from transformers import HfArgumentParser
 
 from recross_hf import (
@@ -164,7 +163,6 @@ def main() -> None:
             token=args.hub_token,
             private=args.hub_private_repo,
             revision=args.hub_revision,
-            card=ModelCard.load(Path(args.output_dir) / "README.md"),
         )
         print(f"Published: {commit.commit_url}")
     adapter.accelerator.wait_for_everyone()

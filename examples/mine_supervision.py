@@ -27,7 +27,7 @@ from recross_hf import (
     summarize_supervision,
 )
 from recross_hf.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
-from recross_hf.card import supervision_card
+from recross_hf.data_card import supervision_card
 from recross_hf.files import read_json, write_json, write_parquet
 from recross_hf.judges import by_groups, by_reversal
 from recross_hf.processes import process_state

@@ -14,6 +14,14 @@ then publish, as `hf auth login` (or HF_TOKEN) allows:
     my-org/bart0-pipeline-reranker         opens with sentence_transformers.CrossEncoder
     my-org/soft_em                         a Space; evaluate.load("my-org/soft_em")
 
+Cards are written from what is known of each part; `--license` and `--results bart0/eval_results.json` add what is not. A README.md in
+the folder of a part is published in place of the one that would be written, and so is what `--cards` names:
+
+    python examples/publish.py --namespace my-org --pipeline bart0-pipeline --license apache-2.0 \
+        --cards upstream_model=model_cards/bart0.md index=model_cards/index.md reranker=model_cards/reranker.md
+
+In those files `this-namespace/this-pipeline` stands for the pipeline's name. The starter's card and the metric's are those in model_cards/.
+
 Run again after a failure: what is there already is not uploaded a second time.
 """
 
@@ -24,13 +32,16 @@ import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from huggingface_hub import ModelCard, RepoCard
 from transformers import HfArgumentParser
 
 import recross_hf.soft_em
 from recross_hf import ReCrossPipeline
+from recross_hf.files import read_json
 from recross_hf.hub import Publication, Repository, publish
 
 SPACE = Path(__file__).with_name("soft_em_space")
+MODEL_CARDS = Path(__file__).parents[1] / "model_cards"
 
 
 @dataclass
@@ -43,13 +54,30 @@ class PublishArguments:
     private: bool = field(default=False, metadata={"help": "Make private repositories."})
     revision: str | None = field(default=None, metadata={"help": "The branch to write to; made if it is not there."})
     create_pr: bool = field(default=False, metadata={"help": "Propose the commits in place of making them."})
+    license: str | None = field(default=None, metadata={"help": "Such as apache-2.0, for the cards that are written."})
+    results: str | None = field(
+        default=None, metadata={"help": "eval_results.json of train_upstream.py, for the upstream model's card."}
+    )
+    cards: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Cards in place of those that are written, e.g. index=model_cards/index.md; also upstream_model, reranker, pipeline."
+        },
+    )
     metric: bool = field(default=True, metadata={"help": "Publish the SoftEM metric, too."})
     dry_run: bool = field(default=False, metadata={"help": "Show every file, size and card, and publish nothing."})
+
+
+def read_card(path: str | Path, repo_id: str) -> RepoCard:
+    """A card with the names that it is published under."""
+    text = Path(path).read_text(encoding="utf-8").replace("this-namespace/this-pipeline", repo_id)
+    return ModelCard(text.replace("this-namespace", repo_id.partition("/")[0]))
 
 
 def metric_space(namespace: str) -> Publication:
     """SoftEM as a Space, which `evaluate.load` takes by its name."""
     files: dict[str, Path | bytes] = {path.name: path for path in SPACE.iterdir() if path.is_file()}
+    files["README.md"] = str(read_card(MODEL_CARDS / "soft_em.md", f"{namespace}/soft_em")).encode()
     files["soft_em.py"] = Path(recross_hf.soft_em.__file__)
     return Publication(f"{namespace}/soft_em", "space", files, space_sdk="gradio")
 
@@ -71,10 +99,16 @@ def main() -> None:
     pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
     name = args.name or (Path(args.pipeline).resolve().name if args.pipeline else "starter")
     repo_id = f"{args.namespace}/{name}"
+    cards = {name: read_card(path, repo_id) for name, path in (pair.split("=", 1) for pair in args.cards)}
+    license = args.license
+    if args.pipeline is None:
+        license = license or "apache-2.0"
+        cards.setdefault("pipeline", read_card(MODEL_CARDS / "starter.md", repo_id))
+    about = {"license": license, "cards": cards, "results": read_json(Path(args.results)) if args.results else None}
     settings = {"private": args.private or None, "revision": args.revision, "create_pr": args.create_pr}
     if args.dry_run:
         with tempfile.TemporaryDirectory() as scratch:
-            for publication in pipeline.publication(repo_id, Path(scratch)).publications():
+            for publication in pipeline.publication(repo_id, Path(scratch), **about).publications():
                 show(publication)
         if args.metric:
             show(metric_space(args.namespace))
@@ -82,7 +116,7 @@ def main() -> None:
         return
     if args.metric:
         print(publish(metric_space(args.namespace), **settings).commit_url)
-    commit = pipeline.push_to_hub(repo_id, **settings)
+    commit = pipeline.push_to_hub(repo_id, **settings, **about)
     print(f'{commit.commit_url}\n\nReCrossPipeline.from_pretrained("{repo_id}", revision="{commit.oid}")')
 
 

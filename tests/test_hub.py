@@ -498,6 +498,8 @@ def test_the_examples_go_the_whole_round(loopback, run_client, named, tmp_path):
         if path.parent.parent == STARTER_DIRECTORY and path.parent.name != "tasks":
             assert f"{path.stat().st_size:,}  {path.name}" in shown
     assert f"datasets/{namespace}/{name}-index" in shown and "    | library_name: recross_hf" in shown
+    assert "    | # The starter of recross_hf" in shown and f'evaluate.load("{namespace}/soft_em")' in shown
+    assert f"base_model: {namespace}/{name}-upstream-model" in shown and "this-namespace" not in shown
     run_example("publish.py", loopback, home, *publish, token=loopback.token)
     client = run_client(home=tmp_path / "reader")
     assert client(load_metric, name=f"{namespace}/soft_em") == {"soft_em": 100.0, "exact_match": 0.0}

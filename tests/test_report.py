@@ -11,7 +11,7 @@ from recross_hf import (
     Reranker,
     RetrievalAugmentedAdapter,
 )
-from recross_hf.card import supervision_card
+from recross_hf.data_card import supervision_card
 from recross_hf.judges import by_reversal
 from recross_hf.report import (
     adaptation_results,

@@ -16,11 +16,11 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import TrainOutput
 
+from .adapted_card import Adaptation, Evaluation, adapted_model_card
 from .architectures import architecture_of
 from .arguments import AdaptationArguments
-from .card import adapted_model_card
 from .data import load_queries
-from .files import write_parquet
+from .files import write_atomically, write_parquet
 from .manifest import RETRIEVED_FILE
 from .reranker import Reranker
 from .retriever import RandomRetriever, Retriever
@@ -29,6 +29,19 @@ from .trainer import ExampleTrainer, checkpoint_to_resume
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+
+_SETTINGS = (
+    "num_retrieved",
+    "learning_rate",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "label_smoothing_factor",
+    "max_input_length",
+    "max_target_length",
+    "seed",
+)
 
 
 class RetrievalAugmentedAdapter(ExampleTrainer):
@@ -117,6 +130,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         self.query_dataset = load_queries(query_dataset)
         self.retrieved: Dataset | None = None
         self.scores: dict[str, dict[str, float]] = {}
+        self._evaluations: dict[str, Evaluation] = {}
         self.seconds: dict[str, float] = {}
 
     def retrieve(self) -> Dataset:
@@ -185,12 +199,26 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             if isinstance(eval_dataset, str):
                 eval_dataset = self.eval_dataset[eval_dataset]
             evaluated = self.eval_dataset if eval_dataset is None else eval_dataset
-            self.scores[metric_key_prefix] = {
-                "soft_em": metrics[f"{metric_key_prefix}_soft_em"],
-                "exact_match": metrics[f"{metric_key_prefix}_exact_match"],
-                "n": sum(map(len, evaluated.values())) if isinstance(evaluated, dict) else len(evaluated),
-            }
+            sets = list(evaluated.values()) if isinstance(evaluated, dict) else [evaluated]
+            found = {name: metrics[f"{metric_key_prefix}_{name}"] for name in ("soft_em", "exact_match")}
+            found["n"] = sum(map(len, sets))
+            self.scores[metric_key_prefix] = found
+            tasks = sorted(
+                {task for examples in sets if "task" in examples.column_names for task in examples["task"][:]}
+            )
+            self._evaluations[metric_key_prefix] = Evaluation(
+                **found, tasks=tasks, is_adapted=self.state.global_step > 0, is_mean=isinstance(evaluated, dict)
+            )
         return metrics
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """How the model was adapted and how it does, for its card."""
+        names = (*_SETTINGS, *(("upsampling_ratio", "select_by") if self.selects else ()))
+        settings = {name: getattr(self.args, name) for name in names}
+        parts = {"retriever": self.retriever, "reranker": self.reranker}
+        settings |= {name: type(part).__name__ for name, part in parts.items() if part is not None}
+        return Adaptation(len(self.query_dataset), settings, dict(self._evaluations))
 
     def _retrieved_of(self, folder: str) -> Dataset:
         path = Path(folder) / RETRIEVED_FILE
@@ -205,23 +233,65 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         if self.retrieved is not None:
             write_parquet(self.retrieved, Path(output_dir or self.args.output_dir) / RETRIEVED_FILE)
 
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Writes `README.md`: how the model was adapted, what it learned from and, once evaluated, how it does."""
-        if not self.is_world_process_zero() or self.retrieved is None:
-            return super().create_model_card(*args, **kwargs)
+    def create_model_card(
+        self,
+        language: str | list[str] | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Writes `README.md`: how the model was adapted, what it learned from and, once evaluated, how it does.
+
+        Args:
+            language: of the task.
+            license: such as apache-2.0.
+            tags: more of them.
+            model_name: the title; the name on the Hub, or the folder's, by default.
+            finetuned_from: the upstream model's name on the Hub; where it was loaded from by default.
+            tasks: the type of task of the results; text-generation by default.
+            dataset_tags: names on the Hub of data sets that belong to it; the first is that of the results.
+            dataset: the name, for the results, of what was evaluated on; its tasks by default.
+            dataset_args: the configuration of that.
+        """
+        if not self.is_world_process_zero():
+            return
+        if self.retrieved is None:
+            super().create_model_card(
+                language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
+            )
+            return
         path = Path(self.args.output_dir) / "README.md"
-        model_name = kwargs.get("model_name") or (args[3] if len(args) > 3 else None) or path.parent.resolve().name
-        adapted_model_card(
-            model_name=model_name,
-            base_model=self.model.config._name_or_path,
-            args=self.args,
+        card = adapted_model_card(
+            self.hub_model_id or self.args.hub_model_id or path.parent.resolve().name,
+            title=model_name,
+            base_model=finetuned_from or self.model.config._name_or_path,
+            adaptation=self.adaptation,
             retrieved=self.retrieved,
-            num_queries=len(self.query_dataset),
-            selects=self.selects,
             architecture=self.architecture,
             is_peft=hasattr(self.model, "peft_config"),
-            scores=self.scores,
-        ).save(path)
+            license=license,
+            language=language,
+            tags=_as_list(tags),
+            datasets=_as_list(dataset_tags),
+            eval_task=_first(tasks) or "text-generation",
+            eval_dataset=_first(dataset),
+            eval_dataset_type=_first(dataset_tags),
+            eval_dataset_config=_first(dataset_args),
+        )
+        write_atomically(path, lambda partial: partial.write_text(str(card), encoding="utf-8"))
+
+
+def _as_list(values: str | list[str] | None) -> list[str]:
+    return [values] if isinstance(values, str) else list(values or [])
+
+
+def _first(values: str | list[str] | None) -> str | None:
+    return next(iter(_as_list(values)), None)
 
 
 def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed: int) -> PreTrainedModel:

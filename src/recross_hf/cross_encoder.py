@@ -16,11 +16,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from .architectures import longest_input
 from .batching import token_budget_batches
-from .card import reranker_card
 from .files import weights_hash
 from .hub import HubAccess, Publication, artifact_folder, full_name, publish
 from .manifest import check_model_files
 from .pairs import PairTokenizer
+from .part_cards import reranker_card
 from .processes import process_state
 from .reranker import Reranker
 
@@ -166,16 +166,17 @@ class CrossEncoderReranker(Reranker):
         revision: str | None = None,
         create_pr: bool = False,
         commit_message: str | None = None,
+        license: str | None = None,
     ) -> CommitInfo:
         """Publishes the reranker in one commit; `sentence_transformers.CrossEncoder` opens it, too.
 
-        The arguments are those of [`publish`].
+        `license`, such as apache-2.0, goes into its card; the other arguments are those of [`publish`].
         """
         repo_id = full_name(repo_id, token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             files: dict[str, Path | bytes] = {path.name: path for path in sorted(Path(folder).iterdir())}
-            files["README.md"] = str(reranker_card(repo_id, self.model.config)).encode()
+            files["README.md"] = str(reranker_card(repo_id, self.model.config, license=license)).encode()
             return publish(
                 Publication(repo_id, "model", files),
                 token=token,

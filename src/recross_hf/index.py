@@ -25,11 +25,11 @@ from huggingface_hub import CommitInfo
 from tqdm.auto import tqdm
 
 from .aggregation import Hits
-from .card import index_card
 from .data import EXAMPLE_FEATURES, ExampleError, check_plain
 from .encoder import Encoder, IdentifiedEncoder
 from .files import read_json, write_atomically, write_json, write_parquet
 from .hub import HubAccess, Publication, artifact_folder, full_name, publish
+from .part_cards import index_card
 from .processes import process_state
 
 logger = logging.getLogger(__name__)
@@ -184,16 +184,18 @@ class UpstreamIndex:
         revision: str | None = None,
         create_pr: bool = False,
         commit_message: str | None = None,
+        license: str | None = None,
     ) -> CommitInfo:
         """Publishes the index as a data set: the examples, the vectors and what they depend on, in one commit.
 
-        `datasets.load_dataset` and `load_faiss_index` open it, too. The arguments are those of [`publish`].
+        `datasets.load_dataset` and `load_faiss_index` open it, too. `license`, such as apache-2.0, goes into its card; the other arguments
+        are those of [`publish`].
         """
         repo_id = full_name(repo_id, token)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             files: dict[str, Path | bytes] = {path.name: path for path in sorted(Path(folder).iterdir())}
-            files["README.md"] = str(index_card(repo_id, self.dataset, self.config)).encode()
+            files["README.md"] = str(index_card(repo_id, self.dataset, self.config, license=license)).encode()
             return publish(
                 Publication(repo_id, "dataset", files),
                 token=token,

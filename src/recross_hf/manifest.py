@@ -233,7 +233,8 @@ def describe_part(folder: Path, name: str) -> Part:
     """A part that lies in `folder`, with the checksums of its files."""
     if name == RETRIEVED:
         return Part({RETRIEVED_FILE: sha256_of(folder / RETRIEVED_FILE)})
-    files = sorted(path for path in (folder / name).rglob("*") if path.is_file())
+    # The card is there for people to write in.
+    files = sorted(path for path in (folder / name).rglob("*") if path.is_file() and path.name != "README.md")
     return Part({path.relative_to(folder / name).as_posix(): sha256_of(path) for path in files}, name)
 
 

@@ -28,9 +28,9 @@ from datasets.table import InMemoryTable
 from tqdm.auto import tqdm
 
 from .arguments import MixtureArguments
-from .card import mixture_card
 from .contamination import Overlap, TargetTexts, source_example
 from .data import ExampleError, files_of
+from .data_card import mixture_card
 from .digests import DigestSet, digest_of, spread
 from .files import read_json, write_atomically, write_json
 from .prompts import EXACT_METRICS, PromptError, PromptTemplate, select_templates

@@ -6,24 +6,25 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from huggingface_hub import CommitInfo, ModelCard
+from huggingface_hub import CommitInfo, DatasetCard, ModelCard, RepoCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .adapted_card import Adaptation, adapted_model_card
 from .adapter import RetrievalAugmentedAdapter
+from .architectures import architecture_of
 from .arguments import AdaptationArguments
-from .card import index_card, model_repo_card, reranker_card
 from .cross_encoder import CrossEncoderReranker
 from .encoder import MeanPooledEncoder
 from .files import write_json, write_parquet
 from .generation import generate_texts
-from .hub import HubAccess, Publication, full_name
+from .hub import HubAccess, Publication, Repository, full_name
 from .index import IndexMismatchError, UpstreamIndex
 from .manifest import (
     ADAPTED_MODEL,
@@ -39,6 +40,7 @@ from .manifest import (
     read_manifest,
     write_manifest,
 )
+from .part_cards import index_card, pipeline_card, reranker_card, upstream_model_card
 from .parts import PipelineParts
 from .processes import process_state
 from .publication import CARD_FILE, PipelinePublication
@@ -49,6 +51,7 @@ from .starter import STARTER_DIRECTORY
 if TYPE_CHECKING:
     from peft import PeftConfig
 
+PIPELINE = "pipeline"
 _LENGTHS_AND_BEAMS = ("max_input_length", "max_target_length", "generation_num_beams")
 
 
@@ -96,6 +99,7 @@ class ReCrossPipeline:
         self.adapted_model = adapted_model
         self.retrieved = retrieved
         self._stored: PipelineParts | None = None
+        self._adaptation: Adaptation | None = None
 
     # Of a pipeline that was loaded; assigned, they are what they were assigned.
 
@@ -279,6 +283,7 @@ class ReCrossPipeline:
         pipeline.adaptation = self.adaptation | {name: getattr(adapter.args, name) for name in _LENGTHS_AND_BEAMS}
         pipeline.adapted_model = model
         pipeline.retrieved = adapter.retrieved
+        pipeline._adaptation = adapter.adaptation
         return pipeline
 
     def arguments(self, **overrides: Any) -> AdaptationArguments:
@@ -292,7 +297,8 @@ class ReCrossPipeline:
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Writes the pipeline: `recross.json`, `upstream_model/`, `index/`, `reranker/`, and what an adaptation added.
 
-        A folder beside it is filled first and takes its place when it is whole.
+        A folder beside it is filled first and takes its place when it is whole. A `README.md` that somebody wrote for the
+        pipeline or a part of it is kept.
         """
         if not process_state().is_main_process:
             return
@@ -307,6 +313,12 @@ class ReCrossPipeline:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             self._write(partial)
+            for name in (PIPELINE, UPSTREAM_MODEL, INDEX, RERANKER):
+                place = "" if name == PIPELINE else name
+                written = folder / place / CARD_FILE
+                card = written.read_bytes() if written.is_file() else self._card_beside(name)
+                if card is not None and (partial / place).is_dir():
+                    (partial / place / CARD_FILE).write_bytes(card)
             if folder.exists():
                 folder.rename(replaced)
             partial.rename(folder)
@@ -332,6 +344,7 @@ class ReCrossPipeline:
         getattr(self, name).save_pretrained(folder)
         if name in (UPSTREAM_MODEL, ADAPTED_MODEL):
             self.processing_class.save_pretrained(folder)
+        (folder / CARD_FILE).unlink(missing_ok=True)  # PEFT writes one that says nothing
 
     def _check_classes(self) -> None:
         self._check_encoder_of_index()
@@ -414,6 +427,7 @@ class ReCrossPipeline:
             verify_checksums=verify_checksums,
         )
         pipeline.adaptation = dict(pipeline._stored.manifest.adaptation)
+        pipeline._adaptation = None
         return pipeline
 
     # ---- publishing ------------------------------------------------------------------------------------------------
@@ -427,7 +441,9 @@ class ReCrossPipeline:
         revision: str | None = None,
         create_pr: bool = False,
         commit_message: str | None = None,
-        card: ModelCard | None = None,
+        results: Mapping[str, Any] | None = None,
+        license: str | None = None,
+        cards: Mapping[str, RepoCard] | None = None,
     ) -> CommitInfo | None:
         """Publishes the pipeline: its parts in repositories of their own, then `recross.json`, which names their commits.
 
@@ -437,7 +453,11 @@ class ReCrossPipeline:
 
         Args:
             repo_id: such as `org/name`; parts are `org/name-index` and so on.
-            card: in place of the one that is written.
+            results: of the upstream model on its own tasks, see [`task_results`]; they go into its card.
+            license: such as apache-2.0; it goes into the cards that are written.
+            cards: in place of those that are written, by part: `upstream_model`, `index`, `reranker`; the pipeline's own is
+                `pipeline`. A `README.md` in the folder of a part, or of a pipeline that is published as it was loaded, is kept
+                as it is.
 
         The others are those of [`publish`].
 
@@ -451,7 +471,9 @@ class ReCrossPipeline:
         if not process_state().is_main_process:
             return None
         with tempfile.TemporaryDirectory() as scratch:
-            return self.publication(full_name(repo_id, token), Path(scratch), card=card).push(
+            return self.publication(
+                full_name(repo_id, token), Path(scratch), results=results, license=license, cards=cards
+            ).push(
                 token=token,
                 private=private,
                 revision=revision,
@@ -459,14 +481,33 @@ class ReCrossPipeline:
                 commit_message=commit_message,
             )
 
-    def publication(self, repo_id: str, scratch: Path, *, card: ModelCard | None = None) -> PipelinePublication:
+    def publication(
+        self,
+        repo_id: str,
+        scratch: Path,
+        *,
+        results: Mapping[str, Any] | None = None,
+        license: str | None = None,
+        cards: Mapping[str, RepoCard] | None = None,
+    ) -> PipelinePublication:
         """What `push_to_hub` would write; no request is made, unless a part has to be fetched.
 
         Args:
             repo_id: with its namespace.
             scratch: an empty folder for files that are not on disk yet.
+
+        The others are those of `push_to_hub`.
         """
         self._check_classes()
+        cards = dict(cards or {})
+        if unknown := sorted(set(cards) - {PIPELINE, UPSTREAM_MODEL, INDEX, RERANKER}):
+            raise ValueError(
+                f"Expected cards of {PIPELINE}, {UPSTREAM_MODEL}, {INDEX} or {RERANKER}, found {', '.join(unknown)}. Name them so."
+            )
+
+        def given_card(name: str) -> bytes | None:
+            return str(cards[name]).encode() if name in cards else self._card_beside(name)
+
         new_parts, published_parts = {}, {}
         for name, repo_type, present in (
             (UPSTREAM_MODEL, "model", True),
@@ -480,9 +521,9 @@ class ReCrossPipeline:
                 part = self._stored.manifest.parts[name]
                 published_parts[name] = Part(part.sha256, part.path, place)
                 continue
-            part_id = f"{repo_id}-{name.replace('_', '-')}"
+            part_id = _part_id(repo_id, name)
             files: dict[str, Path | bytes] = dict(self._files(name, scratch))
-            files[CARD_FILE] = str(self._part_card(name, part_id)).encode()
+            files[CARD_FILE] = given_card(name) or str(self._part_card(name, repo_id, results, license)).encode()
             new_parts[name] = Publication(part_id, repo_type, files)
         is_adapted = self.adapted_model is not None
         retrieved_file = None
@@ -497,8 +538,7 @@ class ReCrossPipeline:
             retrieved_file=retrieved_file,
             encoder=self._stored.manifest.encoder if self._is_stored(INDEX) else self.index.encoder.settings,
             adaptation=self.adaptation,
-            retrieved=self.retrieved,
-            card=card,
+            card=lambda places: given_card(PIPELINE) or str(self._card(repo_id, places, license)).encode(),
         )
 
     def _files(self, name: str, scratch: Path) -> dict[str, Path]:
@@ -509,14 +549,59 @@ class ReCrossPipeline:
             self._write_part(name, scratch / name)
             paths = sorted(path for path in (scratch / name).rglob("*") if path.is_file())
             files = {path.relative_to(scratch / name).as_posix(): path for path in paths}
-        return {name: path for name, path in files.items() if name != CARD_FILE}  # PEFT writes one
+        return {name: path for name, path in files.items() if name != CARD_FILE}
 
-    def _part_card(self, name: str, repo_id: str) -> ModelCard:
+    def _card_beside(self, name: str) -> bytes | None:
+        """The card that somebody wrote beside a part on disk, or beside all of them."""
+        if self._stored is None or not isinstance(self._stored.home, Path):
+            return None
+        if name == PIPELINE:
+            # That of another pipeline, where something was adapted or replaced since.
+            parts = {UPSTREAM_MODEL, INDEX, *self._stored.manifest.parts}
+            parts |= {ADAPTED_MODEL} if self.adapted_model is not None else set()
+            folder = self._stored.home if all(map(self._is_stored, parts)) else None
+        else:
+            folder = self._stored.folder(name) if self._is_stored(name) else None
+        path = None if folder is None else folder / CARD_FILE
+        return path.read_bytes() if path is not None and path.is_file() else None
+
+    def _part_card(
+        self, name: str, repo_id: str, results: Mapping[str, Any] | None, license: str | None
+    ) -> ModelCard | DatasetCard:
+        part_id = _part_id(repo_id, name)
         if name == INDEX:
-            return index_card(repo_id, self.index.dataset, self.index.config)
+            return index_card(part_id, self.index.dataset, self.index.config, license=license)
         if name == RERANKER:
-            return reranker_card(repo_id, self.reranker.model.config)
-        return model_repo_card(repo_id, self.upstream_model.config)
+            return reranker_card(part_id, self.reranker.model.config, license=license)
+        # An index on the Hub need not be fetched for it: it has a card of its own.
+        is_here = not self._is_stored(INDEX) or self._stored.repository(INDEX) is None
+        examples = self.index.dataset if is_here else None
+        return upstream_model_card(
+            part_id,
+            self.upstream_model.config,
+            pipeline_id=repo_id,
+            examples=examples,
+            results=results,
+            license=license,
+        )
+
+    def _card(self, repo_id: str, places: Mapping[str, Repository], license: str | None) -> ModelCard:
+        if self.adapted_model is None:
+            return pipeline_card(repo_id, places, adaptation=self.adaptation, license=license)
+        return adapted_model_card(
+            repo_id,
+            base_model=places[UPSTREAM_MODEL].repo_id,
+            adaptation=self._adaptation or Adaptation(None, self.adaptation),
+            retrieved=self.retrieved,
+            architecture=architecture_of(self.adapted_model),
+            is_peft=hasattr(self.adapted_model, "peft_config"),
+            parts=places,
+            license=license,
+        )
+
+
+def _part_id(repo_id: str, name: str) -> str:
+    return f"{repo_id}-{name.replace('_', '-')}"
 
 
 def save_reranker(pipeline_path: str | Path, reranker: CrossEncoderReranker) -> None:

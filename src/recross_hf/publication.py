@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-from huggingface_hub import CommitInfo, ModelCard
+from huggingface_hub import CommitInfo
 
-from .card import pipeline_card
 from .files import sha256_of
 from .hub import Publication, Repository, publish
 from .manifest import (
@@ -40,8 +38,7 @@ class PipelinePublication:
         retrieved_file: what it learned from.
         encoder: [`MeanPooledEncoder.settings`].
         adaptation: the settings that it is adapted with.
-        retrieved: the content of `retrieved_file`.
-        card: in place of the one that is written of all this.
+        card: the bytes of its card, given where its parts are.
     """
 
     repo_id: str
@@ -51,8 +48,7 @@ class PipelinePublication:
     retrieved_file: Path | None
     encoder: dict[str, Any]
     adaptation: dict[str, Any]
-    retrieved: Dataset | None
-    card: ModelCard | None = None
+    card: Callable[[Mapping[str, Repository]], bytes]
 
     def publications(self) -> list[Publication]:
         """All repositories in the order of their commits; in place of commits that are not made yet stand zeros."""
@@ -82,13 +78,7 @@ class PipelinePublication:
             files[RETRIEVED_FILE] = self.retrieved_file
             parts[RETRIEVED] = Part({RETRIEVED_FILE: sha256_of(self.retrieved_file)})
         files[MANIFEST_FILE] = Manifest(parts, self.encoder, self.adaptation).to_bytes()
-        kind = None
-        if adapted:
-            kind = "peft" if "adapter_config.json" in adapted else "transformers"
-        card = self.card or pipeline_card(
-            self.repo_id, places, adaptation=self.adaptation, retrieved=self.retrieved, adapted_kind=kind
-        )
-        files[CARD_FILE] = str(card).encode()
+        files[CARD_FILE] = self.card(places)
         return Publication(self.repo_id, "model", files)
 
     def push(

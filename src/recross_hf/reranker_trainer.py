@@ -214,6 +214,8 @@ class RerankerTrainer(SafePushTrainer):
         if args.device.type == "cpu":
             args.dataloader_pin_memory = False
         args.remove_unused_columns = False
+        if train_dataset is not None:
+            model.config.query_tasks = sorted(set(train_dataset["query_task"][:]))  # saved with it, for its card
         max_length = min(args.max_length, longest_pair(model, processing_class))
         self._settings = {"max_length": max_length, "include_answers": args.include_answers}
         # Made once before, so that a model of which none can be made is refused now and not after the training.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -50,3 +52,16 @@ def paired_interval(
         resampled += np.einsum("rs,sn,rn->r", sets, array, examples / num_examples, optimize=True)
     low, high = np.quantile(resampled / len(differences), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(np.mean([array.mean() for array in differences])), float(low), float(high))
+
+
+def share_interval(percent: float, num_examples: int, *, level: float = 0.95) -> Interval:
+    """A share of independent examples with its Wilson interval, in percent.
+
+    It knows nothing of query sets, nor of examples that share a source: it says how much the choice of test examples matters.
+    """
+    z, share = NormalDist().inv_cdf((1 + level) / 2), percent / 100
+    centre = (share + z**2 / (2 * num_examples)) / (1 + z**2 / num_examples)
+    half = (
+        z / (1 + z**2 / num_examples) * math.sqrt(share * (1 - share) / num_examples + (z / (2 * num_examples)) ** 2)
+    )
+    return Interval(percent, 100 * max(0.0, centre - half), 100 * min(1.0, centre + half))
