@@ -22,13 +22,12 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
+from figures import Figure, report
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from recross_hf import ReCrossPipeline, SupervisionArguments
 from recross_hf.data import take_rows
-from recross_hf.files import write_json
 from recross_hf.group_training import GroupTrainer
-from recross_hf.report import format_table
 from recross_hf.tokenized import TokenizedExamples
 
 
@@ -178,35 +177,38 @@ def main() -> None:
     num_groups = len(loaded[4])
     per_minute = {way: 60 * num_groups / np.median(found) for way, found in seconds.items()}
     difference = float(np.abs(np.subtract(losses["plain"], losses["ours"])).max())
-    rows = [
-        [
-            way,
-            f"{per_minute[way]:.1f}",
-            f"{np.mean(losses[way]):.5f}",
-            f"{memory[way]:.0f}",
-            f"{memory[way] / trainable:.1f} x",
-        ]
-        for way in WAYS
+    trained = options.trainable_parameters or "all weights"
+    figures = [
+        Figure(
+            what=f"mining, {trained}",
+            unit="groups a minute",
+            ours=per_minute["ours"],
+            peer=per_minute["plain"],
+            peer_name="a copy and a Trainer a group",
+            ratio=float(np.median(np.divide(seconds["plain"], seconds["ours"]))),
+            goal=4.0,
+        ),
+        Figure(
+            what=f"its peak memory, {trainable:.0f} MB of trainable weights",
+            unit="MB above the model",
+            ours=memory["ours"],
+            peer=memory["plain"],
+            peer_name="a copy and a Trainer a group",
+            ratio=memory["ours"] / memory["plain"],
+        ),
     ]
-    print(format_table(["way", "groups a minute", "mean loss", "peak MB above model", "in trainable weights"], rows))
-    print(
-        f"\n{per_minute['ours'] / per_minute['plain']:.2f} times the groups a minute; losses differ by {difference:.1e} at most; "
-        f"trainable weights: {trainable:.1f} MB."
-    )
-    write_json(
-        options.output,
-        {
-            "pipeline": Path(options.pipeline).name if options.pipeline else "starter",
-            "trainable_parameters": options.trainable_parameters,
-            "seconds": seconds,
-            "num_groups": num_groups,
-            "ratio": per_minute["ours"] / per_minute["plain"],
-            "losses": losses,
-            "largest_difference": difference,
-            "peak_mb_above_model": memory,
-            "trainable_mb": trainable,
-        },
-    )
+    raw = {
+        "pipeline": Path(options.pipeline).name if options.pipeline else "starter",
+        "trainable_parameters": options.trainable_parameters,
+        "seconds": seconds,
+        "num_groups": num_groups,
+        "losses": losses,
+        "largest_difference": difference,
+        "peak_mb_above_model": memory,
+        "trainable_mb": trainable,
+    }
+    report(figures, raw, options.output)
+    print(f"\nLosses differ by {difference:.1e} at most.")
 
 
 if __name__ == "__main__":
