@@ -1,5 +1,6 @@
 """Seconds of an adaptation: `RetrievalAugmentedAdapter` against a bare PyTorch loop over the same batches.
 
+    python benchmarks/adaptation_step.py
     python benchmarks/adaptation_step.py --pipeline minilm0-pipeline --queries piqa/query-0.parquet --columns id=example_id
 
 Both train a copy of the same model on the same retrieved examples, in the same order, with the same optimiser (fused
@@ -17,11 +18,12 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from figures import Figure, report
 from transformers import TrainerCallback
 
-from recross_hf import AdaptationArguments, ReCrossPipeline, load_queries
-from recross_hf.files import write_json
-from recross_hf.report import format_table
+from recross_hf import AdaptationArguments, ReCrossPipeline, load_queries, load_starter_task, starter_tasks
+
+BARE, OURS = "bare PyTorch loop", "RetrievalAugmentedAdapter"
 
 
 class Clock(TrainerCallback):
@@ -38,8 +40,8 @@ class Clock(TrainerCallback):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pipeline", required=True)
-    parser.add_argument("--queries", required=True)
+    parser.add_argument("--pipeline", help="the starter by default")
+    parser.add_argument("--queries", help="inputs of an unseen task; the starter's by default")
     parser.add_argument("--columns", nargs="*", default=[])
     parser.add_argument("--num_retrieved", type=int, default=128)
     parser.add_argument("--batch_size", type=int, default=4)
@@ -48,9 +50,12 @@ def main() -> None:
     args = parser.parse_args()
 
     pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
-    columns = dict(pair.split("=", 1) for pair in args.columns)
-    queries = load_queries(args.queries, columns=columns).select(range(16))
-    seconds: dict[str, list[float]] = {"bare PyTorch loop": [], "RetrievalAugmentedAdapter": []}
+    if args.queries:
+        columns = dict(pair.split("=", 1) for pair in args.columns)
+        queries = load_queries(args.queries, columns=columns).select(range(16))
+    else:
+        queries = load_starter_task(starter_tasks()[0])[0]
+    seconds: dict[str, list[float]] = {BARE: [], OURS: []}
     difference = 0.0
     with tempfile.TemporaryDirectory() as folder:
         settings = AdaptationArguments(
@@ -79,24 +84,31 @@ def main() -> None:
                 return clock.seconds
 
             # Turn and turn about, so that neither always finds the warmer machine.
-            runs = [("bare PyTorch loop", run_bare), ("RetrievalAugmentedAdapter", run_adapter)]
+            runs = [(BARE, run_bare), (OURS, run_adapter)]
             for name, run in runs if repeat % 2 == 0 else reversed(runs):
                 seconds[name].append(run())
             pairs = zip(bare.parameters(), adapter.model.parameters(), strict=True)
             difference = max(difference, *(float((a - b).abs().max()) for a, b in pairs))
-    reference = seconds["bare PyTorch loop"]
-    ratios = {name: median(b / a for a, b in zip(reference, times, strict=True)) for name, times in seconds.items()}
     steps = -(-args.num_retrieved // args.batch_size)
-    rows = [[name, f"{1000 * median(times) / steps:.1f}", f"{ratios[name]:.3f}"] for name, times in seconds.items()]
-    print(
-        format_table(
-            [f"{steps} steps of {args.batch_size}, {torch.get_num_threads()} threads", "ms/step", "ratio"], rows
-        )
+    figure = Figure(
+        what=f"adaptation, {steps} steps of {args.batch_size}",
+        unit="ms a step",
+        ours=1000 * median(seconds[OURS]) / steps,
+        peer=1000 * median(seconds[BARE]) / steps,
+        peer_name=BARE,
+        ratio=median(b / a for a, b in zip(seconds[BARE], seconds[OURS], strict=True)),
+        goal=1.05,
+        at_most=True,
     )
+    raw = {
+        "steps": steps,
+        "batch_size": args.batch_size,
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "largest_difference": difference,
+    }
+    report([figure], raw, args.output)
     print(f"largest difference between the trained weights (dropout draws differ): {difference:.1e}")
-    write_json(
-        args.output, {"steps": steps, "batch_size": args.batch_size, "seconds": seconds, "median_ratio": ratios}
-    )
 
 
 def _wait_for_device() -> None:
