@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from huggingface_hub import CommitInfo, ModelCard
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .adapter import RetrievalAugmentedAdapter
 from .arguments import AdaptationArguments
@@ -23,7 +23,7 @@ from .cross_encoder import CrossEncoderReranker
 from .encoder import MeanPooledEncoder
 from .files import write_json, write_parquet
 from .generation import generate_texts
-from .hub import HubAccess, Publication, full_name
+from .hub import Publication, full_name
 from .index import IndexMismatchError, UpstreamIndex
 from .manifest import (
     ADAPTED_MODEL,
@@ -42,6 +42,7 @@ from .manifest import (
 from .parts import PipelineParts
 from .processes import process_state
 from .publication import CARD_FILE, PipelinePublication
+from .repository import HubAccess
 from .reranker import Reranker
 from .retriever import DenseRetriever, Retriever
 from .starter import STARTER_DIRECTORY
@@ -329,7 +330,9 @@ class ReCrossPipeline:
         write_manifest(folder, parts, self.index.encoder.settings, self.adaptation)
 
     def _write_part(self, name: str, folder: Path) -> None:
-        getattr(self, name).save_pretrained(folder)
+        part = getattr(self, name)
+        # The base of an adapter stays as it is: PEFT would ask the Hub whether its vocabulary was resized.
+        part.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(part, "peft_config") else {}))
         if name in (UPSTREAM_MODEL, ADAPTED_MODEL):
             self.processing_class.save_pretrained(folder)
 
@@ -387,7 +390,8 @@ class ReCrossPipeline:
     ) -> ReCrossPipeline:
         """Loads a pipeline from a folder or the Hub; with no name, the small starter that comes with the package.
 
-        The parts are fetched and opened when they are first used; what is at fault with one of them is said then.
+        The parts are fetched, verified and opened when they are first used; what is at fault with one of them is said then.
+        Under `accelerate launch`, each process loads a pipeline of the Hub; the main process says at which commit.
 
         Args:
             name_or_path: the folder, or the name of a repository, such as `org/name`.
@@ -401,8 +405,9 @@ class ReCrossPipeline:
         Raises:
             FileNotFoundError: there is no such folder.
             HubError: the pipeline could not be had.
-            PipelineFolderError: it is no pipeline, or a file of it is missing or changed.
-            IndexMismatchError: model and index do not belong together.
+            PipelineFolderError: it is no pipeline, or a file of it is missing; of a part whose files are others, when it is first
+                used.
+            IndexMismatchError: model and index do not belong together, likewise.
         """
         pipeline = cls.__new__(cls)
         pipeline._stored = PipelineParts.open(
@@ -445,7 +450,8 @@ class ReCrossPipeline:
             The commit to the pipeline's repository; None in other processes than the main one, which publishes.
 
         Raises:
-            HubError: there is no permission or no network, or somebody else wrote at the same time.
+            HubError: there is no permission or no network, somebody else wrote at the same time, or those who may read the pipeline
+                may not read a part of it.
             TypeError: a part is of a class that cannot be saved.
         """
         if not process_state().is_main_process:
@@ -457,7 +463,7 @@ class ReCrossPipeline:
                 revision=revision,
                 create_pr=create_pr,
                 commit_message=commit_message,
-            )
+            )[-1]
 
     def publication(self, repo_id: str, scratch: Path, *, card: ModelCard | None = None) -> PipelinePublication:
         """What `push_to_hub` would write; no request is made, unless a part has to be fetched.
@@ -484,7 +490,7 @@ class ReCrossPipeline:
             files: dict[str, Path | bytes] = dict(self._files(name, scratch))
             files[CARD_FILE] = str(self._part_card(name, part_id)).encode()
             new_parts[name] = Publication(part_id, repo_type, files)
-        is_adapted = self.adapted_model is not None
+        is_adapted = self._is_stored(ADAPTED_MODEL) or self.adapted_model is not None
         retrieved_file = None
         if self.retrieved is not None:
             retrieved_file = scratch / RETRIEVED_FILE
@@ -513,26 +519,39 @@ class ReCrossPipeline:
 
     def _part_card(self, name: str, repo_id: str) -> ModelCard:
         if name == INDEX:
-            return index_card(repo_id, self.index.dataset, self.index.config)
+            return index_card(repo_id, *self._indexed())
         if name == RERANKER:
-            return reranker_card(repo_id, self.reranker.model.config)
-        return model_repo_card(repo_id, self.upstream_model.config)
+            return reranker_card(repo_id, self._config(RERANKER))
+        return model_repo_card(repo_id, self._config(UPSTREAM_MODEL))
+
+    # For cards no weights are read.
+
+    def _config(self, name: str) -> PreTrainedConfig:
+        if name not in vars(self):
+            return self._stored.config(name)
+        part = getattr(self, name)
+        return part.model.config if name == RERANKER else part.config
+
+    def _indexed(self) -> tuple[Dataset, dict[str, Any]]:
+        return (self.index.dataset, self.index.config) if INDEX in vars(self) else self._stored.indexed()
 
 
 def save_reranker(pipeline_path: str | Path, reranker: CrossEncoderReranker) -> None:
     """Puts a reranker into a pipeline folder, in place of the one that it has; nothing else in it is written anew.
 
+    Killed at any point, it leaves a pipeline that is whole, with the old reranker or the new one; called again, it completes.
+
     Raises:
         PipelineFolderError: the folder is no pipeline.
     """
     folder = Path(pipeline_path)
-    manifest = read_manifest(folder, verify_checksums=False)
-    partial, replaced = (folder / f".{RERANKER}.{os.getpid()}.{name}" for name in ("partial", "replaced"))
-    shutil.rmtree(partial, ignore_errors=True)
-    reranker.save_pretrained(partial)
-    if (folder / RERANKER).exists():
-        (folder / RERANKER).rename(replaced)
-    partial.rename(folder / RERANKER)
-    shutil.rmtree(replaced, ignore_errors=True)
-    parts = {**manifest.parts, RERANKER: describe_part(folder, RERANKER)}
-    write_json(folder / MANIFEST_FILE, Manifest(parts, manifest.encoder, manifest.adaptation).to_json())
+    manifest = read_manifest(folder)
+    other = f"{RERANKER}.new"
+    is_in_place = RERANKER in manifest.parts and manifest.parts[RERANKER].path == RERANKER
+    # The folder that the manifest names is not touched: the new one is written elsewhere, then named, and once more here.
+    for name in (other, RERANKER) if is_in_place else (RERANKER,):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        reranker.save_pretrained(folder / name)
+        parts = {**manifest.parts, RERANKER: describe_part(folder, name)}
+        write_json(folder / MANIFEST_FILE, Manifest(parts, manifest.encoder, manifest.adaptation).to_json())
+    shutil.rmtree(folder / other, ignore_errors=True)
