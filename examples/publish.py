@@ -80,10 +80,16 @@ def main() -> None:
             show(metric_space(args.namespace))
         print("\nNothing was published: this was a dry run.")
         return
-    if args.metric:
-        print(publish(metric_space(args.namespace), **settings).commit_url)
-    commit = pipeline.push_to_hub(repo_id, **settings)
-    print(f'{commit.commit_url}\n\nReCrossPipeline.from_pretrained("{repo_id}", revision="{commit.oid}")')
+    commits = [publish(metric_space(args.namespace), **settings)] if args.metric else []
+    with tempfile.TemporaryDirectory() as scratch:
+        commits += pipeline.publication(repo_id, Path(scratch)).push(**settings)
+    for commit in commits:
+        print(commit.pr_url or commit.commit_url)
+    if args.create_pr:
+        print(
+            "\nThe pipeline names the commits proposed of its parts: merge those pull requests or keep them, and do not delete them."
+        )
+    print(f'\nReCrossPipeline.from_pretrained("{repo_id}", revision="{commit.oid}")')
 
 
 if __name__ == "__main__":
