@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from transformers import HfArgumentParser
@@ -39,6 +40,8 @@ from recross_hf import (
 from recross_hf.architectures import architecture_of
 from recross_hf.arguments import AS_RUN
 from recross_hf.files import write_json
+from recross_hf.hub import check_may_publish
+from recross_hf.processes import agreed
 from recross_hf.report import adaptation_results, format_results, plot_task_shares
 
 
@@ -94,6 +97,9 @@ def main() -> None:
     script, args = parser.parse_args_into_dataclasses()
     # The pipeline is pushed when it is whole, and not the model while it trains.
     push_to_hub, args.push_to_hub = args.push_to_hub, False
+    if push_to_hub:
+        check = partial(check_may_publish, token=args.hub_token, private=args.hub_private_repo)
+        repo_id = agreed(partial(check, args.hub_model_id or Path(args.output_dir).resolve().name))
     if script.query_file is None:
         if script.pipeline is not None:
             parser.error("--pipeline needs --query_file, the unlabelled inputs of your task")
@@ -157,16 +163,17 @@ def main() -> None:
             f"\n{format_results(results)}\n\nWritten to {output_dir}/: the model, README.md, results.json, "
             "retrieved.parquet, retrieved_tasks.png"
         )
+    # The others are done: none of them waits while the main process uploads.
+    adapter.accelerator.wait_for_everyone()
+    adapter.accelerator.end_training()
     if push_to_hub and adapter.is_world_process_zero():
         commit = pipeline.adapted(adapter).push_to_hub(
-            args.hub_model_id or Path(args.output_dir).resolve().name,
+            repo_id,
             token=args.hub_token,
             private=args.hub_private_repo,
             revision=args.hub_revision,
         )
         print(f"Published: {commit.commit_url}")
-    adapter.accelerator.wait_for_everyone()
-    adapter.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ from transformers import HfArgumentParser
 import recross_hf.soft_em
 from recross_hf import ReCrossPipeline
 from recross_hf.files import read_json
-from recross_hf.hub import Publication, Repository, publish
+from recross_hf.hub import Publication, publish
+from recross_hf.repository import Repository
 
 SPACE = Path(__file__).with_name("soft_em_space")
 MODEL_CARDS = Path(__file__).parents[1] / "model_cards"
@@ -114,10 +115,16 @@ def main() -> None:
             show(metric_space(args.namespace))
         print("\nNothing was published: this was a dry run.")
         return
-    if args.metric:
-        print(publish(metric_space(args.namespace), **settings).commit_url)
-    commit = pipeline.push_to_hub(repo_id, **settings, **about)
-    print(f'{commit.commit_url}\n\nReCrossPipeline.from_pretrained("{repo_id}", revision="{commit.oid}")')
+    commits = [publish(metric_space(args.namespace), **settings)] if args.metric else []
+    with tempfile.TemporaryDirectory() as scratch:
+        commits += pipeline.publication(repo_id, Path(scratch), **about).push(**settings)
+    for commit in commits:
+        print(commit.pr_url or commit.commit_url)
+    if args.create_pr:
+        print(
+            "\nThe pipeline names the commits proposed of its parts: merge those pull requests or keep them, and do not delete them."
+        )
+    print(f'\nReCrossPipeline.from_pretrained("{repo_id}", revision="{commit.oid}")')
 
 
 if __name__ == "__main__":

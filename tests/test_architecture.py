@@ -29,15 +29,29 @@ RANKS = [
         "ranking_metrics",
         "recipes",
         "report",
+        "repository",
         "sharding",
         "significance",
         "soft_em",
         "starter",
         "upstream",
+        "weights",
     },
-    {"data_card", "encoder", "generation", "hub", "part_cards", "prompts", "results", "selection", "tokenized"},
-    {"adapted_card", "group_training", "index", "manifest", "pushing", "reranker", "sources"},
-    {"cross_encoder", "judges", "publication", "rendering", "retriever", "trainer"},
+    {
+        "data_card",
+        "encoder",
+        "generation",
+        "hub",
+        "manifest",
+        "part_cards",
+        "prompts",
+        "pushing",
+        "results",
+        "selection",
+        "tokenized",
+    },
+    {"adapted_card", "group_training", "index", "publication", "reranker", "sources", "trainer"},
+    {"cross_encoder", "judges", "rendering", "retriever"},
     {"adapter", "mixture", "parts", "reranker_trainer", "supervision"},
     {"pipeline"},
 ]
@@ -104,6 +118,12 @@ def test_importing_the_package_imports_nothing_heavy():
     heavy = {"torch", "transformers", "datasets", "numpy", "faiss", "accelerate", "evaluate", "peft", "pyarrow"}
     assert not heavy & set(output)
     assert not {name for name in output if name.startswith("recross_hf.")}
+
+
+def test_reading_a_manifest_and_the_hub_needs_no_torch():
+    code = "import sys, recross_hf.hub, recross_hf.manifest; print(*sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "accelerate", "faiss"} & set(output)
 
 
 def test_every_public_name_is_where_it_says():

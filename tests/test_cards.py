@@ -20,8 +20,8 @@ from recross_hf.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
 from recross_hf.arguments import MixtureArguments
 from recross_hf.card import TEMPLATES, cell, rows
 from recross_hf.data_card import mixture_card
-from recross_hf.hub import Repository
 from recross_hf.part_cards import index_card, pipeline_card, reranker_card, upstream_model_card
+from recross_hf.repository import Repository
 from recross_hf.significance import share_interval
 
 ROOT = Path(__file__).parents[1]

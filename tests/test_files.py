@@ -6,7 +6,8 @@ import torch
 from datasets import Dataset
 
 from recross_hf import files
-from recross_hf.files import is_intact, read_json, sha256_of, weights_hash, write_atomically, write_json, write_parquet
+from recross_hf.files import is_intact, read_json, sha256_of, write_atomically, write_json, write_parquet
+from recross_hf.weights import weights_hash
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path):

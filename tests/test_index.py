@@ -518,3 +518,29 @@ def test_lists_in_another_file_are_found_wherever_their_record_is(tmp_path):
     faiss.write_index(nested, str(tmp_path / "nested.faiss"))
     found = {name: _names_another_file(tmp_path / f"{name}.faiss") for name in ("plain", "on_disk", "nested")}
     assert found == {"plain": False, "on_disk": True, "nested": True}
+
+
+@pytest.mark.parametrize("memory_map", [True, False])
+@pytest.mark.parametrize("factory", ["IVF4,Flat", "PCA8,IVF4,SQ8"])
+def test_inverted_lists_that_hold_other_vectors_are_refused(factory, memory_map, examples, random_encoder, tmp_path):
+    index = UpstreamIndex.build(examples, random_encoder, tmp_path, factory=factory, nprobe=4)
+    inverted = faiss.extract_index_ivf(index.faiss_index)
+    sizes = np.array([inverted.invlists.list_size(number) for number in range(4)], dtype=np.int64)
+    path, numbers = tmp_path / "index.faiss", np.arange(48)
+    whole = path.read_bytes()
+
+    def opened(content):
+        path.write_bytes(content)
+        return UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder, memory_map=memory_map)
+
+    fewer = sizes - np.eye(4, dtype=np.int64)[np.argmax(sizes)]
+    with pytest.raises(IndexMismatchError, match="inverted lists of 47 vectors in place of 48"):
+        opened(whole.replace(sizes.tobytes(), fewer.tobytes()))
+    # The numbers beside the vectors are those of examples that are not there.
+    number = faiss.rev_swig_ptr(inverted.invlists.get_ids(0), int(sizes[0])).astype(np.int64)
+    assert set(number) < set(numbers)
+    for moved in (number + 1000, number - 1000):
+        with pytest.raises(IndexMismatchError, match=r"positions of 48 examples, found -?\d+ beside a vector"):
+            opened(whole.replace(number.tobytes(), moved.tobytes())).search(
+                random_encoder.encode(examples["input"][:]), k=48
+            )

@@ -1,11 +1,12 @@
 import json
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import SchedulerType
 
 from recross_hf import AdaptationArguments
-from recross_hf.hub import Repository
 from recross_hf.manifest import (
     ADAPTATION_SETTINGS,
     Manifest,
@@ -15,6 +16,7 @@ from recross_hf.manifest import (
     read_manifest,
     write_manifest,
 )
+from recross_hf.repository import Repository
 
 ENCODER = {"max_length": 8, "autocast_dtype": None}
 DIGEST, COMMIT = "0a" * 32, "0f" * 20
@@ -79,7 +81,15 @@ def test_what_is_well_formed_is_read(tmp_path):
         (content(encoder={"max_length": 8, "autocast_dtype": "int8"}), r"max_length and autocast_dtype"),
         (content(adaptation={"output_dir": "/home/somebody"}), r"settings of how to learn .* found output_dir="),
         (content(adaptation={"resume_from_checkpoint": "x"}), r"found resume_from_checkpoint='x'"),
-        (content(adaptation={"seed": [1]}), r"found seed=\[1\]"),
+        (content(adaptation={"seed": [1]}), r"Expected seed of the type int, found \[1\]"),
+        (content(adaptation={"seed": True}), r"Expected seed of the type int, found True"),
+        (content(adaptation={"rerank": 1}), r"Expected rerank of the type bool, found 1"),
+        (
+            content(adaptation={"learning_rate": "1e-4"}),
+            r"Expected learning_rate of the type float or int, found '1e-4'",
+        ),
+        (content(adaptation={"learning_rate": float("nan")}), r"Expected learning_rate of the type .* found nan"),
+        (content(adaptation={"max_input_length": None}), r"Expected max_input_length of the type int, found None"),
         (with_part(path="../other", sha256={"a.json": DIGEST}), r"within the folder, found '\.\./other'"),
         (with_part(path="/etc", sha256={"a.json": DIGEST}), r"within the folder, found '/etc'"),
         (with_part(sha256={"../../a.json": DIGEST}), r"within the folder, found '\.\./\.\./a\.json'"),
@@ -147,7 +157,10 @@ def test_whatever_stands_in_a_place_is_read_or_refused(place, value):
 
 
 def test_settings_that_a_pipeline_may_hold_are_those_of_an_adaptation():
-    assert set(AdaptationArguments.__dataclass_fields__) >= ADAPTATION_SETTINGS
+    types = get_type_hints(AdaptationArguments)
+    for name, kinds in ADAPTATION_SETTINGS.items():
+        expected = {kind for kind in get_args(types[name]) or (types[name],) if kind is not SchedulerType}
+        assert set(kinds) == ({float, int} if float in expected else expected), name
     places = ("dir", "hub", "push", "report", "resume", "logging", "deepspeed", "fsdp")
     assert not [name for name in ADAPTATION_SETTINGS if any(place in name for place in places)]
 

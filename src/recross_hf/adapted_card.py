@@ -12,8 +12,8 @@ from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .card import METRICS, cell, interval_cell, model_link, part_rows, render, rows, settings_rows, share_rows
-from .hub import Repository, is_repo_id
 from .report import task_shares
+from .repository import Repository, is_repo_id
 from .significance import share_interval
 
 if TYPE_CHECKING:

@@ -229,6 +229,9 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         return Dataset.from_parquet(str(path))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        for peft_config in getattr(self.model, "peft_config", {}).values():
+            # PEFT names the base as it saves; of one that is named already it asks the Hub whether its vocabulary was resized.
+            peft_config.base_model_name_or_path = None
         super()._save(output_dir, state_dict)
         if self.retrieved is not None:
             write_parquet(self.retrieved, Path(output_dir or self.args.output_dir) / RETRIEVED_FILE)

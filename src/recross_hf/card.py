@@ -12,7 +12,7 @@ from huggingface_hub import CardData, RepoCard, constants
 from . import __version__
 
 if TYPE_CHECKING:
-    from .hub import Repository
+    from .repository import Repository
     from .significance import Interval
 
 TEMPLATES = Path(__file__).with_name("card_templates")

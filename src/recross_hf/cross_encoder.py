@@ -16,13 +16,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from .architectures import longest_input
 from .batching import token_budget_batches
-from .files import weights_hash
-from .hub import HubAccess, Publication, artifact_folder, full_name, publish
+from .hub import Publication, artifact_folder, full_name, publish
 from .manifest import check_model_files
 from .pairs import PairTokenizer
 from .part_cards import reranker_card
 from .processes import process_state
+from .repository import HubAccess
 from .reranker import Reranker
+from .weights import weights_hash
 
 _LONG_WORK = 4096
 """Pairs from which on a progress bar is shown."""

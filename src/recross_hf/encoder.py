@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .architectures import architecture_of, load_model, longest_input, pad_token_id
 from .batching import token_budget_batches
-from .files import weights_hash
 from .processes import process_state
+from .weights import weights_hash
 
 
 class Encoder(Protocol):

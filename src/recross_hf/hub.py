@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import (
@@ -14,29 +13,21 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
-    constants,
+    get_hf_file_metadata,
     hf_hub_download,
+    hf_hub_url,
     snapshot_download,
+    try_to_load_from_cache,
 )
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import DryRunError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
 
 from .files import is_intact, sha256_of
+from .repository import SAFE_SUFFIXES, HubAccess, HubError, Repository, explained, is_repo_id
 
-SAFE_SUFFIXES = frozenset({".safetensors", ".parquet", ".faiss", ".json", ".txt", ".md", ".model", ".jinja"})
-"""Formats of artifacts: none of them can hold code that runs when it is read."""
-UNSAFE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5"})
-COMMIT = re.compile(r"[0-9a-f]{40}")
+LARGEST_TEXT = 128 << 20
+"""Bytes that a file of settings, a tokenizer or a card may have; weights, examples and vectors may have any number."""
+_LARGE_SUFFIXES = frozenset({".safetensors", ".parquet", ".faiss"})
 # Of an older version, and read in place of the new files or beside them. Whatever else a repository has is its owner's.
 _SHADOWING = re.compile(
     r"(pytorch_model|model|adapter_model|tf_model|flax_model)[\w.-]*\.(bin|safetensors|h5|msgpack|index\.json)"
@@ -45,82 +36,22 @@ _SHADOWING = re.compile(
     r"|examples\.parquet|retrieved\.parquet|index\.faiss"
 )
 
-# The client changed its HTTP library between two versions; this is the base of whatever that raises.
-_HTTPError = HfHubHTTPError.__bases__[0]
-_CLIENT_ERRORS = (
-    _HTTPError,
-    EntryNotFoundError,
-    HFValidationError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    ConnectionError,
-)
-
-
-class HubError(OSError):
-    """Something on the Hub could not be had or written; the message says why, and what to do."""
-
-
-@dataclass(frozen=True)
-class HubAccess:
-    """How files are fetched, as in `huggingface_hub`.
-
-    Args:
-        token: a token, `False` for none; the one of `hf auth login` by default.
-        cache_dir: where files are kept; the cache of `huggingface_hub` by default.
-        local_files_only: take what is in the cache and make no request.
-        force_download: fetch files anew that are in the cache.
-    """
-
-    token: str | bool | None = field(default=None, repr=False)
-    cache_dir: str | Path | None = None
-    local_files_only: bool = False
-    force_download: bool = False
-
-
-@dataclass(frozen=True)
-class Repository:
-    """A repository on the Hub at a revision.
-
-    Args:
-        repo_type: "model", "dataset" or "space".
-        revision: a branch, a tag or a commit; the main branch by default.
-    """
-
-    repo_id: str
-    repo_type: str = "model"
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        return f"the {self.repo_type} repository {self.repo_id}"
-
-    @property
-    def url(self) -> str:
-        """Its page."""
-        prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
-        return f"{constants.ENDPOINT}/{prefix}{self.repo_id}"
-
-
-def is_repo_id(name: str) -> bool:
-    """Whether a name could be that of a repository: `org/name`, or `name` alone."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
-
-
 # ---- fetching ----------------------------------------------------------------------------------------------------------
 
 
-def fetch_file(repository: Repository, name: str, access: HubAccess) -> tuple[Path, Repository]:
+def fetch_file(
+    repository: Repository, name: str, access: HubAccess, *, largest: int = LARGEST_TEXT
+) -> tuple[Path, Repository]:
     """A file of a repository, and the repository at the commit that it is of.
 
+    Args:
+        largest: bytes that a file of settings may have; a larger one is not fetched.
+
     Raises:
-        HubError: it could not be had, or its bytes are not those that the Hub announced.
+        HubError: it could not be had, is too large, or its bytes are not those that the Hub announced.
     """
-    path = _download(repository, name, access)
-    _check(path, repository, name, _is_announced(path))
+    path, is_new = _download(repository, name, access, largest)
+    _check(path, repository, name, _is_announced(path, repository, name, access if is_new else None))
     commit = path.parents[len(PurePosixPath(name).parts) - 1].name
     return path, Repository(repository.repo_id, repository.repo_type, commit)
 
@@ -140,12 +71,12 @@ def fetch_files(
         The folder with the files; there may be others in it.
 
     Raises:
-        HubError: a file could not be had, or its bytes are others. Those leave the cache.
+        HubError: a file could not be had, is too large, or its bytes are others. Those leave the cache.
     """
     found = Path()
     for name, expected in sha256.items():
         name = str(PurePosixPath(folder) / name)
-        path = _download(repository, name, access)
+        path, _ = _download(repository, name, access)
         if verify:
             _check(path, repository, name, is_intact(path, expected))
         found = path.parents[len(PurePosixPath(name).parts) - 1]
@@ -156,25 +87,32 @@ def fetch_artifact(repository: Repository, access: HubAccess) -> Path:
     """The files at the root of a repository that are in safe formats, each compared with what the Hub announced.
 
     Raises:
-        HubError: the repository could not be had, or the bytes of a file are others. Those leave the cache.
+        HubError: the repository could not be had, a file of settings is too large, or the bytes of a file are others.
+            Those leave the cache.
     """
-    with _explained(repository, access=access):
-        folder = Path(
-            snapshot_download(
-                repository.repo_id,
-                repo_type=repository.repo_type,
-                revision=repository.revision,
-                allow_patterns=[f"*{suffix}" for suffix in SAFE_SUFFIXES],
-                ignore_patterns=["*/*"],
-                token=access.token,
-                cache_dir=access.cache_dir,
-                local_files_only=access.local_files_only,
-                force_download=access.force_download,
-            )
-        )
+    arguments = {
+        "repo_type": repository.repo_type,
+        "revision": repository.revision,
+        "allow_patterns": [f"*{suffix}" for suffix in SAFE_SUFFIXES],
+        "ignore_patterns": ["*/*"],
+        "token": access.token,
+        "cache_dir": access.cache_dir,
+        "local_files_only": access.local_files_only,
+        "force_download": access.force_download,
+    }
+    with explained(repository, access=access):
+        try:
+            planned = snapshot_download(repository.repo_id, dry_run=True, **arguments)
+        except DryRunError:
+            planned = []  # The Hub cannot be asked, so that nothing is fetched.
+        new = {file.filename: file.file_size for file in planned if file.will_download}
+        for name, size in new.items():
+            _check_size(size, repository, name, LARGEST_TEXT)
+        folder = Path(snapshot_download(repository.repo_id, **arguments))
     for path in sorted(folder.iterdir()):
         if path.suffix in SAFE_SUFFIXES:
-            _check(path, repository, path.name, _is_announced(path))
+            asked = access if path.name in new else None
+            _check(path, repository, path.name, _is_announced(path, repository, path.name, asked))
     return folder
 
 
@@ -185,19 +123,40 @@ def artifact_folder(name_or_path: str | Path, repo_type: str, revision: str | No
     return fetch_artifact(Repository(name_or_path, repo_type, revision), access)
 
 
-def _download(repository: Repository, name: str, access: HubAccess) -> Path:
-    with _explained(repository, name=name, access=access):
-        return Path(
-            hf_hub_download(
+def _download(repository: Repository, name: str, access: HubAccess, largest: int = LARGEST_TEXT) -> tuple[Path, bool]:
+    """A file in the cache, and whether it was fetched just now."""
+    arguments = {
+        "repo_type": repository.repo_type,
+        "revision": repository.revision,
+        "token": access.token,
+        "cache_dir": access.cache_dir,
+        "local_files_only": access.local_files_only,
+        "force_download": access.force_download,
+    }
+    with explained(repository, name=name, access=access):
+        planned = hf_hub_download(repository.repo_id, name, dry_run=True, **arguments)
+        if not planned.will_download:
+            cached = try_to_load_from_cache(
                 repository.repo_id,
                 name,
-                repo_type=repository.repo_type,
-                revision=repository.revision,
-                token=access.token,
                 cache_dir=access.cache_dir,
-                local_files_only=access.local_files_only,
-                force_download=access.force_download,
+                revision=repository.revision,
+                repo_type=repository.repo_type,
             )
+            if (
+                cached == planned.local_path
+            ):  # also where a branch is remembered, so that it is found without the network
+                return Path(cached), False
+        _check_size(planned.file_size, repository, name, largest)
+        return Path(hf_hub_download(repository.repo_id, name, **arguments)), planned.will_download
+
+
+def _check_size(size: int | None, repository: Repository, name: str, largest: int) -> None:
+    """Before a byte of it is fetched: what is no weights, examples or vectors is small."""
+    if PurePosixPath(name).suffix not in _LARGE_SUFFIXES and size is not None and size > largest:
+        raise HubError(
+            f"Expected {name} of at most {largest:,} bytes in {repository}, found {size:,}. It was not fetched: it is none that "
+            "recross_hf wrote."
         )
 
 
@@ -205,7 +164,7 @@ def _check(path: Path, repository: Repository, name: str, intact: bool) -> None:
     if intact:
         return
     # What is as the Hub announced it may be somebody else's, too: then it is the manifest that errs.
-    if _knows_checksum(path) and _is_announced(path):
+    if _knows_checksum(path) and _is_announced(path, repository, name, None):
         raise HubError(
             f"{name} of {repository} is what the Hub holds, and not what the pipeline names: its checksum differs. Ask who "
             "published the pipeline to publish it again."
@@ -223,15 +182,28 @@ def _knows_checksum(path: Path) -> bool:
     return blob.parent.name == "blobs" and len(blob.name) in (40, 64)
 
 
-def _is_announced(path: Path) -> bool:
-    """Whether a cached file is what the Hub announced: its name in the cache is its checksum there."""
-    blob = path.resolve()
-    if blob.parent.name != "blobs":
-        return True  # a cache without links knows no checksums
-    if len(blob.name) == 64:
-        return is_intact(blob, blob.name)
-    content = blob.read_bytes()
-    return len(blob.name) != 40 or hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == blob.name
+def _is_announced(path: Path, repository: Repository, name: str, asked: HubAccess | None) -> bool:
+    """Whether a cached file is what the Hub announced: its name in the cache is its checksum there.
+
+    Args:
+        asked: how to ask the Hub where the cache has no such names, as on a file system without links; None leaves it.
+    """
+    digest = path.resolve().name
+    if path.resolve().parent.name != "blobs":
+        if asked is None:
+            return True
+        commit = path.parents[len(PurePosixPath(name).parts) - 1].name
+        url = hf_hub_url(repository.repo_id, name, repo_type=repository.repo_type, revision=commit)
+        with explained(repository, name=name, access=asked):
+            digest = get_hf_file_metadata(url, token=asked.token).etag
+    if len(digest) == 64:
+        return is_intact(path, digest)
+    return len(digest) != 40 or _git_digest(path.read_bytes()) == digest
+
+
+def _git_digest(content: bytes) -> str:
+    """Git's name of a file with this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 # ---- publishing --------------------------------------------------------------------------------------------------------
@@ -287,8 +259,40 @@ def full_name(repo_id: str, token: str | bool | None = None) -> str:
         raise HubError(f"Expected the name of a repository, such as org/name, found {repo_id!r}.")
     if "/" in repo_id:
         return repo_id
-    with _explained(Repository(repo_id), writes=True):
+    with explained(Repository(repo_id), writes=True):
         return f"{HfApi().whoami(token=token)['name']}/{repo_id}"
+
+
+def check_may_publish(
+    repo_id: str, *, repo_type: str = "model", token: str | bool | None = None, private: bool | None = None
+) -> str:
+    """Makes sure, before work that is to be published begins, that a repository is there and may be written to.
+
+    Returns:
+        Its name, with its namespace.
+
+    Raises:
+        HubError: that is not so.
+    """
+    repo_id = full_name(repo_id, token)
+    with explained(Repository(repo_id, repo_type), writes=True):
+        api = HfApi(token=token)
+        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+        api.auth_check(repo_id, repo_type=repo_type, write=True)
+    return repo_id
+
+
+def is_private(repository: Repository, token: str | bool | None = None) -> bool | None:
+    """Whether a repository is private; None where the token sees none.
+
+    Raises:
+        HubError: the Hub could not be asked, or takes no such token.
+    """
+    with explained(repository, writes=True):
+        try:
+            return HfApi(token=token).repo_info(repository.repo_id, repo_type=repository.repo_type).private
+        except RepositoryNotFoundError:
+            return None
 
 
 def publish(
@@ -308,117 +312,70 @@ def publish(
     Args:
         private: of a repository that is made; by default as the namespace says.
         revision: the branch to write to; it is made if it is not there.
-        create_pr: propose the commit in place of making it.
+        create_pr: propose the commit in place of making it. A pipeline names the commits that were proposed of its parts:
+            keep those pull requests, merged or not.
 
     Raises:
-        HubError: there is no permission or no network, or somebody else wrote at the same time.
+        HubError: there is no permission or no network, somebody else wrote at the same time, or the Hub does not hold what it
+            was sent.
     """
     repo_id, repo_type = publication.repo_id, publication.repo_type
     repository = Repository(repo_id, repo_type, revision)
+    additions = [CommitOperationAdd(name, content) for name, content in sorted(publication.files.items())]
     api = HfApi(token=token)
-    with _explained(repository, writes=True):
+    with explained(repository, writes=True):
         api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=publication.space_sdk)
         if revision is not None and not create_pr and not revision.startswith("refs/"):
             api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
         info = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
         if private and not info.private:
-            raise HubError(
-                f"Expected {repository} to be private, found it public. Change that in its settings ({repository.url}"
-                "/settings), or publish under another name."
-            )
+            raise not_private(repository)
         there = {sibling.rfilename for sibling in info.siblings or []}
         old = sorted(name for name in there - {*publication.files} if _SHADOWING.fullmatch(name))
-        return api.create_commit(
+        # An artifact is published whole: what the repository's own .gitignore names would be left out of the commit, silently.
+        api.preupload_lfs_files(
             repo_id,
-            [
-                *(CommitOperationAdd(name, content) for name, content in sorted(publication.files.items())),
-                *(CommitOperationDelete(name) for name in old),
-            ],
+            additions,
+            repo_type=repo_type,
+            revision=revision,
+            create_pr=create_pr,
+            gitignore_content="",
+            free_memory=False,
+        )
+        commit = api.create_commit(
+            repo_id,
+            [*additions, *(CommitOperationDelete(name) for name in old)],
             repo_type=repo_type,
             commit_message=commit_message or f"Publish {repo_id.rpartition('/')[2]}",
             revision=revision,
             create_pr=create_pr,
             parent_commit=info.sha,  # so that of two writers one is told
         )
-
-
-# ---- errors ------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _explained(
-    repository: Repository,
-    *,
-    name: str | None = None,
-    access: HubAccess | None = None,
-    writes: bool = False,
-) -> Iterator[None]:
-    """Turns what the client raises into a `HubError` that says what to do."""
-    try:
-        yield
-    except HubError:
-        raise
-    except (*_CLIENT_ERRORS, ValueError, RuntimeError) as error:
-        # That a file is not in the cache has a reason of its own, unless nothing else was tried.
-        causes = [one for one in _chain(error) if isinstance(one, _CLIENT_ERRORS)]
-        if not causes:
-            raise
-        cause = next((one for one in causes if not isinstance(one, LocalEntryNotFoundError)), causes[0])
-        what = str(repository) if name is None else f"{name} of {repository}"
-        if repository.revision is not None:
-            what += f" at {repository.revision}"
-        raise HubError(_explanation(cause, what, repository, access, writes)) from error
-
-
-def _chain(error: BaseException | None) -> Iterable[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _explanation(
-    error: BaseException, what: str, repository: Repository, access: HubAccess | None, writes: bool
-) -> str:
-    remedy = "log in with `hf auth login`, or pass `token`"
-    if isinstance(error, GatedRepoError):
-        return f"{repository} is gated: its owners decide who reads it. Ask for access at {repository.url}, then {remedy}."
-    if isinstance(error, RepositoryNotFoundError):
-        return (
-            f"There is no {repository.repo_type} repository {repository.repo_id} at {constants.ENDPOINT}, or it is private "
-            f"and not yours to see. Check the name (a folder of this name is not here either); if it is private, {remedy}."
+        # Where nothing was to change, the client names the branch's head, which may be somebody else's by now.
+        held = api.get_paths_info(repo_id, [*publication.files], repo_type=repo_type, revision=commit.oid)
+        digests = {
+            file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in held if isinstance(file, RepoFile)
+        }
+    missing = [one.path_in_repo for one in additions if not _is_of(one, digests.get(one.path_in_repo))]
+    if missing:
+        raise HubError(
+            f"Expected {repository} to hold at {commit.oid} what was published, found {', '.join(missing)} missing or "
+            "different: the Hub left them out, or somebody else wrote at the same time. Look at both, and publish again."
         )
-    if isinstance(error, RevisionNotFoundError):
-        return (
-            f"{repository} has no revision {repository.revision}. Name a branch, a tag or a commit that it has: "
-            f"{repository.url}."
-        )
-    if isinstance(error, HFValidationError):
-        return f"Expected the name of a repository, such as org/name, found {repository.repo_id!r}."
-    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
-        setting = "`local_files_only=True`" if access is not None and access.local_files_only else "HF_HUB_OFFLINE"
-        return (
-            f"{what} is not in the cache, and {setting} forbids to fetch it. Load it once with the network, or name "
-            "the `cache_dir` that has it."
-        )
-    if isinstance(error, EntryNotFoundError):
-        return f"There is no {what}. Check name and revision, or ask who published it to publish it again."
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if status == 401 or isinstance(error, LocalTokenNotFoundError):
-        return (
-            f"The Hub asks for a valid token to {'write to' if writes else 'read'} {what}: there is none, or it was mistyped "
-            f"or has expired. Make one at {constants.ENDPOINT}/settings/tokens, then {remedy}."
-        )
-    if status == 403:
-        return (
-            f"The token may not {'write to' if writes else 'read'} {what}. Take one with that right, or ask the owners of "
-            f"{repository.repo_id.partition('/')[0]} for it."
-        )
-    if status in (409, 412):
-        return f"Somebody else wrote to {what} at the same time, and nothing of this was written. Publish again."
-    if status is not None:
-        said = str(error).partition("\n")[0].rstrip(".")
-        return f"The Hub answered {status} when asked for {what}: {said}. If that is its own trouble, try again later."
-    return (
-        f"No connection to {constants.ENDPOINT} for {what}"
-        f"{'' if writes else ', which is not in the cache'}: {error}. Check the network and try again."
+    return commit
+
+
+def not_private(repository: Repository) -> HubError:
+    """That a repository is public which was to be private."""
+    return HubError(
+        f"Expected {repository} to be private, found it public. Change that in its settings ({repository.url}/settings), or "
+        "publish under another name."
     )
+
+
+def _is_of(addition: CommitOperationAdd, digest: str | None) -> bool:
+    """Whether this is the checksum on the Hub of a file that was sent: SHA-256, or git's name of a small one."""
+    if digest is None or len(digest) == 64:
+        return digest == addition.upload_info.sha256.hex()
+    with addition.as_file() as file:
+        return _git_digest(file.read()) == digest

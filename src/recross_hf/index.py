@@ -28,9 +28,10 @@ from .aggregation import Hits
 from .data import EXAMPLE_FEATURES, ExampleError, check_plain
 from .encoder import Encoder, IdentifiedEncoder
 from .files import read_json, write_atomically, write_json, write_parquet
-from .hub import HubAccess, Publication, artifact_folder, full_name, publish
+from .hub import Publication, artifact_folder, full_name, publish
 from .part_cards import index_card
 from .processes import process_state
+from .repository import HubAccess
 
 logger = logging.getLogger(__name__)
 
@@ -281,6 +282,9 @@ class UpstreamIndex:
         Returns:
             [`Hits`] `[n, k]`. Distances are squared L2, or the inner product with its sign changed: they fall with
             relevance.
+
+        Raises:
+            IndexMismatchError: the vectors name examples that are not there.
         """
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.faiss_index.d:
@@ -290,6 +294,13 @@ class UpstreamIndex:
         distances, positions = self.faiss_index.search(vectors, k, **search_kwargs)
         if self.metric_type == faiss.METRIC_INNER_PRODUCT:
             distances = -distances
+        # An IVF index holds a number with each vector, which a foreign file may choose.
+        wrong = positions[(positions < -1) | (positions >= len(self))]
+        if len(wrong):
+            raise IndexMismatchError(
+                f"Expected positions of {len(self)} examples, found {wrong[0]} beside a vector: the FAISS index is damaged, or none "
+                "of these examples. Download the index or build it again."
+            )
         return Hits(positions, np.where(positions < 0, np.inf, distances))
 
 
@@ -571,11 +582,16 @@ def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.I
     limit = faiss.get_deserialization_vector_byte_limit()
     faiss.set_deserialization_vector_byte_limit(size)
     try:
-        return faiss.read_index(str(path), flags)
+        index = faiss.read_index(str(path), flags)
     except (RuntimeError, MemoryError) as error:
         raise _malformed(path, f"a malformed file ({_reason(error)})") from error
     finally:
         faiss.set_deserialization_vector_byte_limit(limit)
+    inverted = faiss.try_extract_index_ivf(index)
+    listed = number if inverted is None else inverted.invlists.compute_ntotal()
+    if listed != number:
+        raise _malformed(path, f"inverted lists of {listed:,} vectors in place of {number:,}")
+    return index
 
 
 def _malformed(path: Path, found: str) -> IndexMismatchError:

@@ -6,14 +6,16 @@ What is read may be anybody's: every value is checked before it is used.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from types import NoneType
 from typing import Any
 
 from . import __version__
 from .files import is_intact, read_json, sha256_of, write_json
-from .hub import COMMIT, SAFE_SUFFIXES, Repository, is_repo_id
+from .repository import COMMIT, SAFE_SUFFIXES, Repository, is_repo_id
 
 FORMAT_VERSION = 2
 MANIFEST_FILE = "recross.json"
@@ -26,36 +28,35 @@ UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED = (
     "retrieved",
 )
 RETRIEVED_FILE = "retrieved.parquet"
-ADAPTATION_SETTINGS = frozenset(
-    {
-        "adam_beta1",
-        "adam_beta2",
-        "adam_epsilon",
-        "drop_long_targets",
-        "generation_num_beams",
-        "gradient_accumulation_steps",
-        "label_smoothing_factor",
-        "learning_rate",
-        "lr_scheduler_type",
-        "max_grad_norm",
-        "max_input_length",
-        "max_steps",
-        "max_target_length",
-        "num_retrieved",
-        "num_train_epochs",
-        "per_device_eval_batch_size",
-        "per_device_train_batch_size",
-        "rerank",
-        "seed",
-        "select_by",
-        "sum_token_loss",
-        "token_budget",
-        "upsampling_ratio",
-        "warmup_steps",
-        "weight_decay",
-    }
-)
-"""What a pipeline may say of how it is adapted. None of it names a place, a report or an account."""
+_NUMBER = (float, int)
+ADAPTATION_SETTINGS: dict[str, tuple[type, ...]] = {
+    "adam_beta1": _NUMBER,
+    "adam_beta2": _NUMBER,
+    "adam_epsilon": _NUMBER,
+    "drop_long_targets": (bool,),
+    "generation_num_beams": (int, NoneType),
+    "gradient_accumulation_steps": (int,),
+    "label_smoothing_factor": _NUMBER,
+    "learning_rate": _NUMBER,
+    "lr_scheduler_type": (str,),
+    "max_grad_norm": _NUMBER,
+    "max_input_length": (int,),
+    "max_steps": (int,),
+    "max_target_length": (int,),
+    "num_retrieved": (int,),
+    "num_train_epochs": _NUMBER,
+    "per_device_eval_batch_size": (int,),
+    "per_device_train_batch_size": (int,),
+    "rerank": (bool,),
+    "seed": (int,),
+    "select_by": (str,),
+    "sum_token_loss": (bool,),
+    "token_budget": (int, NoneType),
+    "upsampling_ratio": _NUMBER,
+    "warmup_steps": _NUMBER,
+    "weight_decay": _NUMBER,
+}
+"""What a pipeline may say of how it is adapted, and of which types. None of it names a place, a report or an account."""
 
 _AUTOCAST_DTYPES = (None, "bfloat16", "float16")
 
@@ -164,11 +165,15 @@ class Manifest:
         )
         _expect(isinstance(self.adaptation, dict), "settings of the adaptation", self.adaptation)
         for name, value in self.adaptation.items():
-            if name not in ADAPTATION_SETTINGS or not isinstance(value, str | int | float | None):
+            if name not in ADAPTATION_SETTINGS:
                 raise PipelineFolderError(
                     f"Expected settings of how to learn ({', '.join(sorted(ADAPTATION_SETTINGS))}), found "
                     f"{name}={value!r}. A pipeline cannot say more than that: pass other settings to `adapt`."
                 )
+            kinds = ADAPTATION_SETTINGS[name]
+            holds = isinstance(value, kinds) and isinstance(value, bool) == (kinds == (bool,))
+            holds = holds and not (isinstance(value, float) and not math.isfinite(value))
+            _expect(holds, f"{name} of the type {' or '.join(kind.__name__ for kind in kinds)}", value)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `recross.json`."""
@@ -238,11 +243,11 @@ def describe_part(folder: Path, name: str) -> Part:
     return Part({path.relative_to(folder / name).as_posix(): sha256_of(path) for path in files}, name)
 
 
-def read_manifest(folder: Path, *, verify_checksums: bool = True) -> Manifest:
-    """Reads `recross.json` of a folder and checks that the files beside it are there, and what they were.
+def read_manifest(folder: Path) -> Manifest:
+    """Reads `recross.json` of a folder and checks that the files beside it are there; see [`check_files`] for what they hold.
 
     Raises:
-        PipelineFolderError: there is none, or a file is missing or another.
+        PipelineFolderError: there is none, or a file is missing.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
@@ -252,18 +257,30 @@ def read_manifest(folder: Path, *, verify_checksums: bool = True) -> Manifest:
         )
     manifest = Manifest.read(path, str(folder))
     for part in manifest.parts.values():
-        for name, expected in part.sha256.items() if part.repository is None else ():
-            place = (PurePosixPath(part.path) / name).as_posix()
+        for place in _places(part) if part.repository is None else ():
             if not (folder / place).is_file():
                 raise PipelineFolderError(
                     f"Expected the file {place} in {folder}, found none. Download or save it again."
                 )
-            if verify_checksums and not is_intact(folder / place, expected):
-                raise PipelineFolderError(
-                    f"{folder / place} is not the file that was saved: its checksum differs. Download or save it again; if "
-                    "you changed it on purpose, pass `verify_checksums=False`."
-                )
     return manifest
+
+
+def check_files(folder: Path, part: Part) -> None:
+    """Compares the files of a part that lies in `folder` with their checksums.
+
+    Raises:
+        PipelineFolderError: one is another, or gone.
+    """
+    for place, expected in _places(part).items():
+        if not (folder / place).is_file() or not is_intact(folder / place, expected):
+            raise PipelineFolderError(
+                f"{folder / place} is not the file that was saved: its checksum differs. Download or save it again; if "
+                "you changed it on purpose, pass `verify_checksums=False`."
+            )
+
+
+def _places(part: Part) -> dict[str, str]:
+    return {(PurePosixPath(part.path) / name).as_posix(): digest for name, digest in part.sha256.items()}
 
 
 def check_model_files(folder: Path, names: Iterable[str], *, adapter_allowed: bool = False) -> None:

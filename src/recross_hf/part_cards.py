@@ -15,7 +15,7 @@ from .significance import share_interval
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from .hub import Repository
+    from .repository import Repository
 
 _NO_DATA = "What it was trained on was not recorded with it."
 

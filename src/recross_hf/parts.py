@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from . import __version__
 from .architectures import load_model
@@ -18,20 +18,24 @@ from .cross_encoder import CrossEncoderReranker
 from .data import check_plain
 from .encoder import MeanPooledEncoder
 from .files import REMEMBERED_SIZE, read_json, remember_check, was_checked
-from .hub import HubAccess, Repository, fetch_file, fetch_files, is_repo_id
-from .index import INDEX_FILE, UpstreamIndex
+from .hub import fetch_file, fetch_files
+from .index import CONFIG_FILE, EXAMPLES_FILE, INDEX_FILE, UpstreamIndex
 from .manifest import (
     ADAPTED_MODEL,
     INDEX,
     MANIFEST_FILE,
+    MAX_MANIFEST_SIZE,
     RERANKER,
     RETRIEVED,
     RETRIEVED_FILE,
     UPSTREAM_MODEL,
     Manifest,
+    check_files,
     check_model_files,
     read_manifest,
 )
+from .processes import agreed
+from .repository import COMMIT, HubAccess, Repository, is_repo_id
 
 
 class PipelineParts:
@@ -39,11 +43,11 @@ class PipelineParts:
 
     Args:
         manifest: the pipeline's `recross.json`.
-        home: where that is: a folder whose files were verified, or a repository at a commit.
+        home: where that is: a folder, or a repository at a commit.
         access: how parts on the Hub are fetched.
         dtype: of the models.
         device: of the models.
-        verify_checksums: of files that are fetched.
+        verify_checksums: compare the files of a part with their checksums when it is first used.
     """
 
     def __init__(
@@ -77,10 +81,13 @@ class PipelineParts:
     ) -> PipelineParts:
         """Reads the manifest of a folder or of a repository; of the latter, the revision is looked up here and never again.
 
+        Under `accelerate launch`, the main process looks it up for all: somebody may publish in between. So each process must
+        open what is not pinned to a commit.
+
         Raises:
             FileNotFoundError: there is no such folder, and no repository can have that name.
             HubError: the repository, or its manifest, could not be had.
-            PipelineFolderError: it is no pipeline, or a file of the folder is missing or changed.
+            PipelineFolderError: it is no pipeline, or a file of the folder is missing.
         """
         settings = {"dtype": dtype, "device": device, "verify_checksums": verify_checksums}
         folder = Path(name_or_path)
@@ -89,14 +96,17 @@ class PipelineParts:
                 raise ValueError(
                     f"Expected a `revision` of a pipeline on the Hub, found {revision!r} of the folder {folder}, which has none."
                 )
-            return cls(read_manifest(folder, verify_checksums=verify_checksums), folder, access, **settings)
+            return cls(read_manifest(folder), folder, access, **settings)
         if isinstance(name_or_path, Path) or not is_repo_id(name_or_path):
             raise FileNotFoundError(
                 f"Expected the folder of a pipeline, found none at {folder}. Name a folder that "
                 "`ReCrossPipeline.save_pretrained` wrote or a repository on the Hub (`org/name`), or call "
-                "`from_pretrained()` for the starter."
+                "`from_pretrained()` for the starter." + _interrupted_save(folder)
             )
-        path, home = fetch_file(Repository(name_or_path, "model", revision), MANIFEST_FILE, access)
+        home = Repository(name_or_path, "model", revision)
+        if revision is None or not COMMIT.fullmatch(revision):
+            _, home = agreed(partial(fetch_file, home, MANIFEST_FILE, access, largest=MAX_MANIFEST_SIZE))
+        path, _ = fetch_file(home, MANIFEST_FILE, access, largest=MAX_MANIFEST_SIZE)
         return cls(Manifest.read(path, name_or_path), home, access, **settings)
 
     def __contains__(self, name: str) -> bool:
@@ -111,6 +121,8 @@ class PipelineParts:
         if name not in self._folders:
             part, repository = self.manifest.parts[name], self.repository(name)
             if repository is None:
+                if self.verify_checksums:
+                    check_files(Path(self.home), part)
                 self._folders[name] = Path(self.home) / part.path
             else:
                 self._folders[name] = fetch_files(
@@ -122,6 +134,19 @@ class PipelineParts:
         """A part's files by name."""
         folder = self.folder(name)
         return {file: folder / PurePosixPath(file) for file in self.manifest.parts[name].sha256}
+
+    # ---- what parts say of themselves without being opened -----------------------------------------------------------
+
+    def config(self, name: str) -> PreTrainedConfig:
+        """The configuration of a model."""
+        return AutoConfig.from_pretrained(self._checked(name), local_files_only=True, trust_remote_code=False)
+
+    def indexed(self) -> tuple[Dataset, dict[str, Any]]:
+        """The examples of the index, and its `index.json`."""
+        files = self.files(INDEX)
+        dataset = Dataset.from_parquet(str(files[EXAMPLES_FILE]))
+        check_plain(dataset, files[EXAMPLES_FILE])
+        return dataset, read_json(files[CONFIG_FILE])
 
     # ---- opened parts ------------------------------------------------------------------------------------------------
 
@@ -211,7 +236,7 @@ class PipelineParts:
         if "adapter_config.json" in files:
             from peft import get_peft_model_state_dict
 
-            weights = get_peft_model_state_dict(model)
+            weights = get_peft_model_state_dict(model, save_embedding_layers=False)
         else:
             weights = model.state_dict()
         stored: dict[str, torch.Tensor] = {}
@@ -235,3 +260,9 @@ class PipelineParts:
         folder = self.folder(name)
         check_model_files(folder, self.manifest.parts[name].sha256, adapter_allowed=name == ADAPTED_MODEL)
         return folder
+
+
+def _interrupted_save(folder: Path) -> str:
+    """What to do where a save was killed between two renames."""
+    left = sorted(folder.parent.glob(f".{folder.name}.*.replaced"))
+    return f" A save was interrupted: the pipeline that was to be replaced is {left[-1]}, rename it." if left else ""

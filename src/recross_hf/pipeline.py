@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from huggingface_hub import CommitInfo, DatasetCard, ModelCard, RepoCard
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .adapted_card import Adaptation, adapted_model_card
 from .adapter import RetrievalAugmentedAdapter
-from .architectures import architecture_of
+from .architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
 from .arguments import AdaptationArguments
 from .cross_encoder import CrossEncoderReranker
 from .encoder import MeanPooledEncoder
 from .files import write_json, write_parquet
 from .generation import generate_texts
-from .hub import HubAccess, Publication, Repository, full_name
+from .hub import Publication, full_name
 from .index import IndexMismatchError, UpstreamIndex
 from .manifest import (
     ADAPTED_MODEL,
@@ -44,6 +44,7 @@ from .part_cards import index_card, pipeline_card, reranker_card, upstream_model
 from .parts import PipelineParts
 from .processes import process_state
 from .publication import CARD_FILE, PipelinePublication
+from .repository import HubAccess, Repository
 from .reranker import Reranker
 from .retriever import DenseRetriever, Retriever
 from .starter import STARTER_DIRECTORY
@@ -341,7 +342,9 @@ class ReCrossPipeline:
         write_manifest(folder, parts, self.index.encoder.settings, self.adaptation)
 
     def _write_part(self, name: str, folder: Path) -> None:
-        getattr(self, name).save_pretrained(folder)
+        part = getattr(self, name)
+        # The base of an adapter stays as it is: PEFT would ask the Hub whether its vocabulary was resized.
+        part.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(part, "peft_config") else {}))
         if name in (UPSTREAM_MODEL, ADAPTED_MODEL):
             self.processing_class.save_pretrained(folder)
         (folder / CARD_FILE).unlink(missing_ok=True)  # PEFT writes one that says nothing
@@ -400,7 +403,8 @@ class ReCrossPipeline:
     ) -> ReCrossPipeline:
         """Loads a pipeline from a folder or the Hub; with no name, the small starter that comes with the package.
 
-        The parts are fetched and opened when they are first used; what is at fault with one of them is said then.
+        The parts are fetched, verified and opened when they are first used; what is at fault with one of them is said then.
+        Under `accelerate launch`, each process loads a pipeline of the Hub; the main process says at which commit.
 
         Args:
             name_or_path: the folder, or the name of a repository, such as `org/name`.
@@ -414,8 +418,9 @@ class ReCrossPipeline:
         Raises:
             FileNotFoundError: there is no such folder.
             HubError: the pipeline could not be had.
-            PipelineFolderError: it is no pipeline, or a file of it is missing or changed.
-            IndexMismatchError: model and index do not belong together.
+            PipelineFolderError: it is no pipeline, or a file of it is missing; of a part whose files are others, when it is first
+                used.
+            IndexMismatchError: model and index do not belong together, likewise.
         """
         pipeline = cls.__new__(cls)
         pipeline._stored = PipelineParts.open(
@@ -465,7 +470,8 @@ class ReCrossPipeline:
             The commit to the pipeline's repository; None in other processes than the main one, which publishes.
 
         Raises:
-            HubError: there is no permission or no network, or somebody else wrote at the same time.
+            HubError: there is no permission or no network, somebody else wrote at the same time, or those who may read the pipeline
+                may not read a part of it.
             TypeError: a part is of a class that cannot be saved.
         """
         if not process_state().is_main_process:
@@ -479,7 +485,7 @@ class ReCrossPipeline:
                 revision=revision,
                 create_pr=create_pr,
                 commit_message=commit_message,
-            )
+            )[-1]
 
     def publication(
         self,
@@ -525,7 +531,7 @@ class ReCrossPipeline:
             files: dict[str, Path | bytes] = dict(self._files(name, scratch))
             files[CARD_FILE] = given_card(name) or str(self._part_card(name, repo_id, results, license)).encode()
             new_parts[name] = Publication(part_id, repo_type, files)
-        is_adapted = self.adapted_model is not None
+        is_adapted = self._is_adapted()
         retrieved_file = None
         if self.retrieved is not None:
             retrieved_file = scratch / RETRIEVED_FILE
@@ -558,7 +564,7 @@ class ReCrossPipeline:
         if name == PIPELINE:
             # That of another pipeline, where something was adapted or replaced since.
             parts = {UPSTREAM_MODEL, INDEX, *self._stored.manifest.parts}
-            parts |= {ADAPTED_MODEL} if self.adapted_model is not None else set()
+            parts |= {ADAPTED_MODEL} if self._is_adapted() else set()
             folder = self._stored.home if all(map(self._is_stored, parts)) else None
         else:
             folder = self._stored.folder(name) if self._is_stored(name) else None
@@ -570,34 +576,50 @@ class ReCrossPipeline:
     ) -> ModelCard | DatasetCard:
         part_id = _part_id(repo_id, name)
         if name == INDEX:
-            return index_card(part_id, self.index.dataset, self.index.config, license=license)
+            return index_card(part_id, *self._indexed(), license=license)
         if name == RERANKER:
-            return reranker_card(part_id, self.reranker.model.config, license=license)
+            return reranker_card(part_id, self._config(RERANKER), license=license)
         # An index on the Hub need not be fetched for it: it has a card of its own.
         is_here = not self._is_stored(INDEX) or self._stored.repository(INDEX) is None
-        examples = self.index.dataset if is_here else None
         return upstream_model_card(
             part_id,
-            self.upstream_model.config,
+            self._config(UPSTREAM_MODEL),
             pipeline_id=repo_id,
-            examples=examples,
+            examples=self._indexed()[0] if is_here else None,
             results=results,
             license=license,
         )
 
     def _card(self, repo_id: str, places: Mapping[str, Repository], license: str | None) -> ModelCard:
-        if self.adapted_model is None:
+        if not self._is_adapted():
             return pipeline_card(repo_id, places, adaptation=self.adaptation, license=license)
+        config = self._config(UPSTREAM_MODEL)
         return adapted_model_card(
             repo_id,
             base_model=places[UPSTREAM_MODEL].repo_id,
             adaptation=self._adaptation or Adaptation(None, self.adaptation),
             retrieved=self.retrieved,
-            architecture=architecture_of(self.adapted_model),
-            is_peft=hasattr(self.adapted_model, "peft_config"),
+            architecture=SEQUENCE_TO_SEQUENCE if config.is_encoder_decoder else DECODER_ONLY,
+            is_peft="adapter_config.json" in self._stored.manifest.parts[ADAPTED_MODEL].sha256
+            if self._is_stored(ADAPTED_MODEL)
+            else hasattr(self.adapted_model, "peft_config"),
             parts=places,
             license=license,
         )
+
+    def _is_adapted(self) -> bool:
+        return self._is_stored(ADAPTED_MODEL) or self.adapted_model is not None
+
+    # For cards no weights are read.
+
+    def _config(self, name: str) -> PreTrainedConfig:
+        if name not in vars(self):
+            return self._stored.config(name)
+        part = getattr(self, name)
+        return part.model.config if name == RERANKER else part.config
+
+    def _indexed(self) -> tuple[Dataset, dict[str, Any]]:
+        return (self.index.dataset, self.index.config) if INDEX in vars(self) else self._stored.indexed()
 
 
 def _part_id(repo_id: str, name: str) -> str:
@@ -607,17 +629,19 @@ def _part_id(repo_id: str, name: str) -> str:
 def save_reranker(pipeline_path: str | Path, reranker: CrossEncoderReranker) -> None:
     """Puts a reranker into a pipeline folder, in place of the one that it has; nothing else in it is written anew.
 
+    Killed at any point, it leaves a pipeline that is whole, with the old reranker or the new one; called again, it completes.
+
     Raises:
         PipelineFolderError: the folder is no pipeline.
     """
     folder = Path(pipeline_path)
-    manifest = read_manifest(folder, verify_checksums=False)
-    partial, replaced = (folder / f".{RERANKER}.{os.getpid()}.{name}" for name in ("partial", "replaced"))
-    shutil.rmtree(partial, ignore_errors=True)
-    reranker.save_pretrained(partial)
-    if (folder / RERANKER).exists():
-        (folder / RERANKER).rename(replaced)
-    partial.rename(folder / RERANKER)
-    shutil.rmtree(replaced, ignore_errors=True)
-    parts = {**manifest.parts, RERANKER: describe_part(folder, RERANKER)}
-    write_json(folder / MANIFEST_FILE, Manifest(parts, manifest.encoder, manifest.adaptation).to_json())
+    manifest = read_manifest(folder)
+    other = f"{RERANKER}.new"
+    is_in_place = RERANKER in manifest.parts and manifest.parts[RERANKER].path == RERANKER
+    # The folder that the manifest names is not touched: the new one is written elsewhere, then named, and once more here.
+    for name in (other, RERANKER) if is_in_place else (RERANKER,):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        reranker.save_pretrained(folder / name)
+        parts = {**manifest.parts, RERANKER: describe_part(folder, name)}
+        write_json(folder / MANIFEST_FILE, Manifest(parts, manifest.encoder, manifest.adaptation).to_json())
+    shutil.rmtree(folder / other, ignore_errors=True)

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import CommitInfo
 
 from .files import sha256_of
-from .hub import Publication, Repository, publish
+from .hub import Publication, is_private, not_private, publish
 from .manifest import (
     ADAPTED_MODEL,
     MANIFEST_FILE,
@@ -22,6 +22,7 @@ from .manifest import (
     Manifest,
     Part,
 )
+from .repository import HubError, Repository
 
 CARD_FILE = "README.md"
 
@@ -68,8 +69,10 @@ class PipelinePublication:
         adapted: dict[str, Path | bytes] = dict(self.adapted_files)
         if "adapter_config.json" in adapted:
             config = json.loads(self.adapted_files["adapter_config.json"].read_text(encoding="utf-8"))
-            config["base_model_name_or_path"] = places[UPSTREAM_MODEL].repo_id
-            config["revision"] = places[UPSTREAM_MODEL].revision
+            # PEFT looks for the base at the root of a repository: of one elsewhere it is better not told than misled.
+            at_root = parts[UPSTREAM_MODEL].path == "."
+            config["base_model_name_or_path"] = places[UPSTREAM_MODEL].repo_id if at_root else None
+            config["revision"] = places[UPSTREAM_MODEL].revision if at_root else None
             adapted["adapter_config.json"] = (json.dumps(config, indent=2) + "\n").encode()
         files = dict(adapted)
         if adapted:
@@ -89,11 +92,20 @@ class PipelinePublication:
         revision: str | None = None,
         create_pr: bool = False,
         commit_message: str | None = None,
-    ) -> CommitInfo:
+    ) -> list[CommitInfo]:
         """Publishes the parts and then the pipeline, whose manifest names their commits; see [`publish`].
 
-        Until the last commit is made, the repository of the pipeline holds the old one, whole.
+        Until the last commit is made, the repository of the pipeline holds the old one, whole. The commits of parts that are
+        proposed (`create_pr`) stay reachable as long as their pull requests are kept, merged or not.
+
+        Returns:
+            All commits in their order; of a proposed one, `pr_url` says where it is discussed.
+
+        Raises:
+            HubError: as [`publish`] says; before the first commit, if a repository is public that is to be private, or private
+                and named by a public pipeline.
         """
+        self._check_who_reads(token, private)
         settings = {
             "token": token,
             "private": private,
@@ -101,8 +113,33 @@ class PipelinePublication:
             "create_pr": create_pr,
             "commit_message": commit_message,
         }
-        commits = {name: publish(publication, **settings).oid for name, publication in self.new_parts.items()}
-        return publish(self.own(commits), **settings)
+        commits = {name: publish(publication, **settings) for name, publication in self.new_parts.items()}
+        last = publish(self.own({name: commit.oid for name, commit in commits.items()}), **settings)
+        return [*commits.values(), last]
+
+    def _check_who_reads(self, token: str | bool | None, private: bool | None) -> None:
+        """Whoever may read the pipeline must be able to read its parts."""
+        own = Repository(self.repo_id)
+        new = [Repository(publication.repo_id, publication.repo_type) for publication in self.new_parts.values()]
+        found = {repository: is_private(repository, token) for repository in (*new, own)}
+        if private and False in found.values():
+            raise not_private(next(repository for repository, is_so in found.items() if is_so is False))
+        if found[own] or (found[own] is None and private):
+            return
+        for name, part in self.published_parts.items():
+            place = Repository(part.repository.repo_id, part.repository.repo_type)
+            found[place] = is_private(place, token)
+            if found[place] is None:
+                raise HubError(
+                    f"Expected {place}, which holds the part {name}, found none that the token may read. Take a token of its "
+                    "owners, or load the part from a folder, so that it is published anew."
+                )
+        hidden = [repository for repository, is_so in found.items() if is_so and repository != own]
+        if hidden:
+            raise HubError(
+                f"Expected parts that everybody can read, for {own} is public, found {' and '.join(map(str, hidden))} private: "
+                "nobody else could load the pipeline. Publish it with `private=True`, or make the parts public in their settings."
+            )
 
 
 def _sha256(content: Path | bytes) -> str:

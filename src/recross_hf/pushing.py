@@ -12,7 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import PushInProgress
 
-from .hub import SAFE_SUFFIXES, UNSAFE_SUFFIXES
+from .repository import SAFE_SUFFIXES, UNSAFE_SUFFIXES
 
 
 class SafePushTrainer(Trainer):
@@ -50,7 +50,9 @@ class SafePushTrainer(Trainer):
             ValueError: there are pickles in it.
         """
         folder = Path(self.args.output_dir)
-        pickles = [path.name for path in folder.glob("*") if path.suffix in UNSAFE_SUFFIXES]
+        paths = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix in UNSAFE_SUFFIXES]
+        # The base class leaves out what is called so: checkpoints, and what begins with an underscore.
+        pickles = [str(path) for path in paths if not path.parts[0].startswith(("_", f"{PREFIX_CHECKPOINT_DIR}-"))]
         if pickles:
             raise ValueError(
                 f"Expected safe formats alone in {folder}, found {', '.join(sorted(pickles))}: pickles are not published. Move "

@@ -28,13 +28,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .arguments import SupervisionArguments
 from .cross_encoder import CrossEncoderReranker
 from .data import ExampleError, take_rows
-from .files import read_json, weights_hash, write_json, write_parquet
+from .files import read_json, write_json, write_parquet
 from .group_training import GroupTrainer
 from .index import column_hash
 from .judges import Judge, by_groups
 from .processes import process_state
 from .reranker import Reranker
 from .retriever import Retriever
+from .weights import weights_hash
 
 if TYPE_CHECKING:
     from peft import PeftConfig

@@ -143,6 +143,9 @@ class HubProtocol:
             case "GET", "auth-check":
                 self.access.require_content(token, repository)
                 return Answer.of({})
+            case "GET", "auth-check", "write":
+                self.access.require_write(token, repository.owner)
+                return Answer.of({})
             case "POST", "preupload", revision:
                 self._require_commit(request, token, repository)
                 return _preupload(request.json(), repository.commit(revision))

@@ -1,0 +1,374 @@
+"""What can go wrong between a pipeline and a Hub, and what is made sure before that; the steps are those of `hub_steps`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from loopback_hub import OnReceipt, StepError, WrongBytes, client_environment
+from loopback_hub.faults import Fault
+
+from recross_hf import CrossEncoderReranker, ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline, pipeline
+from recross_hf.manifest import PipelineFolderError
+from recross_hf.parts import PipelineParts
+from recross_hf.pipeline import save_reranker
+from recross_hf.repository import HubAccess
+
+TESTS = Path(__file__).parent
+EXAMPLES = TESTS.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def folder(answering_bart, tokenizer, examples, tmp_path_factory):
+    """A small pipeline with a reranker."""
+    folder = tmp_path_factory.mktemp("saved") / "small"
+    built = ReCrossPipeline.build(
+        answering_bart, tokenizer, examples, folder, adaptation={"max_input_length": 64, "max_target_length": 8}
+    )
+    built.reranker = reranker()
+    built.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """Of the small pipeline, to be changed."""
+    ReCrossPipeline.from_pretrained(folder).save_pretrained(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def reranker(shift=0.0):
+    """Whose scores are shifted."""
+    tokenizer = tiny.pair_tokenizer()
+    model = tiny.cross_encoder(tokenizer)
+    with torch.no_grad():
+        model.classifier.out_proj.bias.add_(shift)
+    return CrossEncoderReranker(model, tokenizer, max_length=50)
+
+
+def content_of(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def asked(hub, *methods):
+    return [f"{request.method} {request.target}" for request in hub.requests if request.method in methods]
+
+
+# ---- before a byte is fetched ----------------------------------------------------------------------------------------
+
+
+def test_what_is_too_large_is_not_fetched(loopback, run_client, folder):
+    client = run_client()
+    files = content_of(folder)
+    large = b" " * (129 << 20)
+    loopback.add("models", "org/large-manifest", files | {"recross.json": b" " * (1 << 20) + b"{}"})
+    loopback.add("models", "org/large-config", files | {"upstream_model/config.json": large})
+    loopback.add("models", "org/large-reranker", {"model.safetensors": b"", "config.json": large})
+    for name, limit, step in (
+        ("org/large-manifest", "recross.json of at most 1,048,576 bytes", "hub_steps:predict"),
+        ("org/large-config", "upstream_model/config.json of at most 134,217,728 bytes", "hub_steps:predict"),
+        ("org/large-reranker", "config.json of at most 134,217,728 bytes", "hub_steps:pull_reranker"),
+    ):
+        loopback.requests.clear()
+        with pytest.raises(StepError, match=rf"Expected {limit} in the model repository {name}, found .* not fetched"):
+            client(step, **({"repo_id": name} if step.endswith("reranker") else {"name": name}))
+        assert not [
+            request for request in asked(loopback, "GET") if request.endswith(("config.json", "large/recross"))
+        ]
+    assert not [request for request in asked(loopback, "GET") if "/resolve/" in request]
+
+
+def test_a_cache_in_part_says_what_is_missing(loopback, run_client, folder):
+    repo_id, client = loopback.name("part"), run_client(loopback.token)
+    client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+    reader = run_client()
+    assert reader("hub_steps:predict", name=repo_id)
+    with pytest.raises(
+        StepError,
+        match=rf"examples\.parquet of the dataset repository {repo_id}-index at .* is not in the cache, and `local_files_only=True`",
+    ):
+        reader("hub_steps:open_index", name=repo_id, local_files_only=True)
+    loopback.fail("GET", "tokenizer.json", WrongBytes())
+    with pytest.raises(StepError, match=r"tokenizer\.json of .* did not arrive as it was published"):
+        reader("hub_steps:pull_reranker", repo_id=f"{repo_id}-reranker")
+    with pytest.raises(
+        StepError,
+        match=rf"{repo_id}-reranker is in the cache in part: 1 file\(s\) are missing \(tokenizer\.json\), and `local_files_only",
+    ):
+        reader("hub_steps:pull_reranker", repo_id=f"{repo_id}-reranker", local_files_only=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_cache_without_links_is_compared_with_what_the_hub_says(name, loopback, run_client, folder, tmp_path):
+    repo_id, writer = loopback.name("links"), run_client(loopback.token)
+    writer("hub_steps:push_reranker", pipeline=str(folder), repo_id=repo_id)
+    weights = loopback.repository("models", repo_id).commit("main").files["model.safetensors"].sha256
+    client = run_client(HF_HUB_DISABLE_SYMLINKS="1", home=tmp_path / "plain")
+    loopback.fail("GET", weights if name == "model.safetensors" else name, WrongBytes())
+    with pytest.raises(
+        StepError, match=rf"{name} of the model repository {repo_id} did not arrive as it was published"
+    ):
+        client("hub_steps:pull_reranker", repo_id=repo_id)
+    assert client("hub_steps:pull_reranker", repo_id=repo_id) == writer("hub_steps:pull_reranker", repo_id=repo_id)
+    assert not [path for path in (tmp_path / "plain").rglob("*") if path.is_symlink()]
+
+
+# ---- what a commit holds ---------------------------------------------------------------------------------------------
+
+
+class Ignores(Fault):
+    """The Hub says that it leaves every file out."""
+
+    def changed(self, body):
+        return body.replace(b'"shouldIgnore": false', b'"shouldIgnore": true ')
+
+
+def test_a_repository_that_leaves_files_out_gets_them_all_the_same(loopback, run_client, folder):
+    repo_id, client = loopback.name("ignored"), run_client(loopback.token)
+    loopback.add("models", repo_id, {".gitignore": b"*.json\n*.safetensors\n"})
+    loopback.add("models", f"{repo_id}-upstream-model", {".gitignore": b"*.json\n*.safetensors\n"})
+    client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+    assert client("hub_steps:predict", name=repo_id) == client("hub_steps:predict", name=str(folder))
+
+
+def test_a_commit_without_a_file_is_an_error(loopback, run_client, folder):
+    repo_id, client = loopback.name("left-out"), run_client(loopback.token)
+    loopback.fail("POST", f"{repo_id}-index/preupload/", Ignores(), times=9)
+    with pytest.raises(
+        StepError,
+        match=rf"Expected the dataset repository {repo_id}-index to hold at \w+ .* index\.faiss.* missing or",
+    ):
+        client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+    assert ("models", repo_id) not in loopback.store.repositories
+
+
+def push_proposed(pipeline, repo_id, scratch):
+    from pathlib import Path
+
+    from recross_hf import ReCrossPipeline
+
+    planned = ReCrossPipeline.from_pretrained(pipeline).publication(repo_id, Path(scratch))
+    return [commit.pr_url for commit in planned.push(create_pr=True)]
+
+
+def test_every_proposed_commit_is_told_of_and_loads(loopback, run_client, folder, tmp_path):
+    repo_id, client = loopback.name("proposed"), run_client(loopback.token)
+    found = client(push_proposed, pipeline=str(folder), repo_id=repo_id, scratch=str(tmp_path))
+    assert found == [
+        f"{loopback.endpoint}/{place}/discussions/1"
+        for place in (f"{repo_id}-upstream-model", f"datasets/{repo_id}-index", f"{repo_id}-reranker", repo_id)
+    ]
+    assert client("hub_steps:open_index", name=repo_id, revision="refs/pr/1") == 48
+
+
+# ---- who may read and write ------------------------------------------------------------------------------------------
+
+
+def test_a_public_pipeline_names_no_private_parts(loopback, run_client, folder):
+    base, adapted, client = loopback.name("base"), loopback.name("adapted"), run_client(loopback.token)
+    client("hub_steps:publish", pipeline=str(folder), repo_id=base)
+    index = loopback.repository("datasets", f"{base}-index")
+    index.private = True
+    loopback.requests.clear()
+    with pytest.raises(
+        StepError,
+        match=rf"for the model repository {adapted} is public, found the dataset repository {base}-index private: nobody else",
+    ):
+        client("hub_steps:publish", pipeline=base, repo_id=adapted)
+    assert not asked(loopback, "POST", "PUT")
+    client("hub_steps:publish", pipeline=base, repo_id=adapted, private=True)
+    assert loopback.repository("models", adapted).private
+
+
+def test_that_a_part_is_public_is_found_before_the_first_commit(loopback, run_client, folder):
+    repo_id, client = loopback.name("half"), run_client(loopback.token)
+    loopback.add("models", f"{repo_id}-reranker", {"a.txt": b"a"})
+    with pytest.raises(
+        StepError, match=rf"Expected the model repository {repo_id}-reranker to be private, found it pub"
+    ):
+        client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id, private=True)
+    assert [name for _, name in loopback.store.repositories if name.startswith(repo_id)] == [f"{repo_id}-reranker"]
+
+
+@pytest.mark.parametrize("case", ["a token to read", "somebody else's repository"])
+def test_who_may_not_publish_is_told_before_training(case, loopback, tmp_path):
+    repo_id = loopback.name("before")
+    if case == "a token to read":
+        token, match = loopback.read_token, f"may not write to the model repository {repo_id}"
+    else:
+        loopback.add("models", repo_id, {"a.txt": b"a"})
+        token, match = loopback.other_token, f"may not write to the model repository {repo_id}"
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "adapt.py", "--push_to_hub", "--hub_model_id", repo_id, "--max_steps", "1"],
+        env=client_environment(loopback.endpoint, tmp_path, token) | {"ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode and match in done.stderr
+    assert not (tmp_path / "adapted" / "model.safetensors").exists()
+
+
+def publish_and_train_with(token, pipeline, repo_id, trained_id, output_dir):
+    from recross_hf import ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline, load_examples
+
+    ReCrossPipeline.from_pretrained(pipeline).push_to_hub(repo_id, token=token, private=True)
+    loaded = ReCrossPipeline.from_pretrained(repo_id, token=token)
+    settings = {"push_to_hub": True, "hub_model_id": trained_id, "hub_token": token, "output_dir": output_dir}
+    settings |= {"max_steps": 2, "save_steps": 1, "save_strategy": "steps", "report_to": "none", "use_cpu": True}
+    trainer = ExampleTrainer(
+        loaded.upstream_model,
+        ExampleTrainingArguments(**settings),
+        train_dataset=load_examples(loaded.index.dataset),
+        processing_class=loaded.processing_class,
+    )
+    trainer.train()
+    trainer.push_to_hub()
+
+
+def test_a_token_is_written_nowhere(loopback, run_client, folder, tmp_path):
+    client = run_client()
+    client(
+        publish_and_train_with,
+        token=loopback.token,
+        pipeline=str(folder),
+        repo_id=loopback.name("secret"),
+        trained_id=loopback.name("trained"),
+        output_dir=str(tmp_path / "out"),
+    )
+    assert (tmp_path / "out" / "checkpoint-1" / "optimizer.pt").is_file()
+    places = [path for path, content in content_of(tmp_path).items() if loopback.token.encode() in content]
+    assert not places
+    assert "hf_" not in repr(HubAccess(token="hf_secret"))
+
+
+# ---- several processes -----------------------------------------------------------------------------------------------
+
+
+def in_two_processes(hub, home, name):
+    """What each of two processes says of a pipeline that they load."""
+    environment = client_environment(hub.endpoint, home) | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    done = subprocess.run(
+        [*command, TESTS / "hub_script.py", name], env=environment, cwd=home, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((home / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_all_processes_load_one_version_and_none_waits_for_one_that_failed(loopback, run_client, folder, tmp_path):
+    repo_id, writer = loopback.name("ranks"), run_client(loopback.token)
+    first = writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+    push = OnReceipt(lambda: loopback.add("models", repo_id, {"notes.txt": os.urandom(8)}))
+    loopback.fail("GET", "/resolve/", push, times=3)  # somebody publishes whenever a file is fetched
+    assert in_two_processes(loopback, tmp_path, repo_id) == [first, first]
+    loopback.mend()
+    for said in in_two_processes(loopback, tmp_path, "org/gone"):
+        assert said.startswith("HubError: There is no model repository org/gone")
+
+
+# ---- adapters --------------------------------------------------------------------------------------------------------
+
+
+def adapt_and_save(name, saved, published):
+    import json
+    from pathlib import Path
+
+    import hub_steps
+
+    pipeline = hub_steps.adapted(name, True)
+    pipeline.save_pretrained(saved)
+    config = json.loads((Path(saved) / "adapted_model" / "adapter_config.json").read_text())
+    pipeline.push_to_hub(published)
+    return config["base_model_name_or_path"], pipeline(["Is it good?"])
+
+
+def test_saving_an_adapter_asks_nothing_of_its_base(loopback, run_client, folder, tmp_path):
+    base, adapted, client = loopback.name("base"), loopback.name("adapted"), run_client(loopback.token)
+    client("hub_steps:publish", pipeline=str(folder), repo_id=base)
+    client("hub_steps:behaviour", name=base)
+    loopback.requests.clear()
+    named, _ = client(adapt_and_save, name=base, saved=str(tmp_path / "saved"), published=adapted)
+    assert named == f"{base}-upstream-model"
+    assert not [request for request in asked(loopback, "HEAD") if f"{base}-" in request]
+
+
+def test_an_adapter_of_a_model_in_a_folder_of_a_repository_names_no_other(loopback, run_client, folder, tmp_path):
+    """PEFT would look for the model at the root, where another one may lie."""
+    repo_id, client = loopback.name("adapted"), run_client(loopback.token)
+    loopback.add("models", "org/whole", content_of(folder))
+    _, expected = client(adapt_and_save, name="org/whole", saved=str(tmp_path / "saved"), published=repo_id)
+    config = json.loads(loopback.repository("models", repo_id).commit("main").files["adapter_config.json"].content)
+    assert config["base_model_name_or_path"] is None and config["revision"] is None
+    assert run_client()("hub_steps:predict", name=repo_id) == expected
+
+
+# ---- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_of_a_folder_is_verified_when_it_is_used(copy):
+    path = copy / "index" / "index.faiss"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    loaded = ReCrossPipeline.from_pretrained(copy)
+    assert loaded.upstream_model is not None
+    with pytest.raises(PipelineFolderError, match=r"index/index\.faiss is not the file that was saved"):
+        loaded.index  # noqa: B018
+
+
+def test_a_publication_of_what_is_on_disk_reads_no_weights(folder, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(PipelineParts, "_load", refuse)
+    monkeypatch.setattr(CrossEncoderReranker, "from_pretrained", refuse)
+    planned = ReCrossPipeline.from_pretrained(folder).publication("org/name", tmp_path).publications()
+    assert [publication.repo_id for publication in planned][-1] == "org/name"
+    assert all(publication.files["README.md"] for publication in planned)
+
+
+@pytest.mark.parametrize("killed_at", range(6))
+def test_a_reranker_that_is_put_into_a_pipeline_and_killed_leaves_a_whole_one(killed_at, copy, monkeypatch):
+    old, new = (one.score(["a"], ["b"]).item() for one in (reranker(), reranker(shift=3.0)))
+    left = killed_at
+
+    def count(function):
+        def counted(*args, **kwargs):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+            return function(*args, **kwargs)
+
+        return counted
+
+    assert old != new
+    with monkeypatch.context() as patches:
+        patches.setattr(pipeline, "write_json", count(pipeline.write_json))
+        patches.setattr(pipeline.shutil, "rmtree", count(pipeline.shutil.rmtree))
+        patches.setattr(CrossEncoderReranker, "save_pretrained", count(CrossEncoderReranker.save_pretrained))
+        with pytest.raises(KeyboardInterrupt):
+            save_reranker(copy, reranker(shift=3.0))
+    assert ReCrossPipeline.from_pretrained(copy).reranker.score(["a"], ["b"]).item() in (old, new)
+    save_reranker(copy, reranker(shift=3.0))
+    assert ReCrossPipeline.from_pretrained(copy).reranker.score(["a"], ["b"]).item() == new
+    assert {path.name for path in copy.iterdir()} == {"upstream_model", "index", "reranker", "recross.json"}
+
+
+def test_a_save_that_was_killed_between_two_renames_says_where_the_old_pipeline_is(copy):
+    copy.rename(copy.with_name(".copy.17.replaced"))
+    with pytest.raises(FileNotFoundError, match=r"A save was interrupted: .* is .*\.copy\.17\.replaced, rename it"):
+        ReCrossPipeline.from_pretrained(copy)
+
+
+def test_pickles_in_folders_below_are_not_pushed_either(bart, tokenizer, examples, tmp_path):
+    args = ExampleTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    trainer = ExampleTrainer(bart, args, train_dataset=examples, processing_class=tokenizer)
+    for name in ("runs/state.pt", "checkpoint-1/optimizer.pt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"safe formats alone in .*, found runs/state\.pt: pickles are not published"):
+        trainer.push_to_hub()
