@@ -38,6 +38,7 @@ RANKS = [
         "weights",
     },
     {
+        "adapted_card",
         "data_card",
         "encoder",
         "generation",
@@ -50,7 +51,7 @@ RANKS = [
         "selection",
         "tokenized",
     },
-    {"adapted_card", "group_training", "index", "publication", "reranker", "sources", "trainer"},
+    {"group_training", "index", "publication", "reranker", "sources", "trainer"},
     {"cross_encoder", "judges", "rendering", "retriever"},
     {"adapter", "mixture", "parts", "reranker_trainer", "supervision"},
     {"pipeline"},
