@@ -34,7 +34,7 @@ RANKS = [
         "starter",
         "upstream",
     },
-    {"card", "encoder", "generation", "hub", "prompts", "results", "selection", "tokenized"},
+    {"card", "encoder", "generation", "hub", "likelihood", "prompts", "results", "selection", "tokenized"},
     {"group_training", "index", "manifest", "pushing", "reranker", "sources"},
     {"cross_encoder", "judges", "publication", "rendering", "retriever", "trainer"},
     {"adapter", "mixture", "parts", "reranker_trainer", "supervision"},
