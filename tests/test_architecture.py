@@ -35,7 +35,7 @@ RANKS = [
         "upstream",
     },
     {"card", "encoder", "generation", "hub", "likelihood", "prompts", "results", "selection", "tokenized"},
-    {"group_training", "index", "manifest", "pushing", "reranker", "sources"},
+    {"gate", "group_training", "index", "manifest", "pushing", "reranker", "sources"},
     {"cross_encoder", "judges", "publication", "rendering", "retriever", "trainer"},
     {"adapter", "mixture", "parts", "reranker_trainer", "supervision"},
     {"pipeline"},
