@@ -25,6 +25,7 @@ _MODULE_OF = {
     "MeanPooledEncoder": "encoder",
     "encode_in_processes": "encoder",
     "UpstreamIndex": "index",
+    "rank_choices": "likelihood",
     "prepare_mixture": "mixture",
     "PromptTemplate": "prompts",
     "load_templates": "prompts",
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from .data import examples_by_task, load_examples, load_queries
     from .encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .index import UpstreamIndex
+    from .likelihood import rank_choices
     from .mixture import prepare_mixture
     from .pipeline import ReCrossPipeline
     from .prompts import PromptTemplate, load_templates, select_templates

@@ -18,6 +18,7 @@ from .significance import share_interval
 
 if TYPE_CHECKING:
     from .architectures import Architecture
+    from .gate import GateVerdict
 
 _SHOWN_EXAMPLES = 20
 _SHOWN_COLUMNS = ("rank", "id", "task", "distance", "score")
@@ -49,11 +50,13 @@ class Adaptation:
         num_queries: None where that is not known any more.
         settings: by their names in [`AdaptationArguments`].
         evaluations: by the prefix of their metrics.
+        gate: what the safety gate found, if there was one.
     """
 
     num_queries: int | None
     settings: Mapping[str, Any]
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+    gate: GateVerdict | None = None
 
 
 def adapted_model_card(
@@ -138,6 +141,9 @@ def adapted_model_card(
         num_queries=adaptation.num_queries,
         num_retrieved=None if retrieved is None else len(retrieved),
         evaluations=rows(_evaluation_row(prefix, evaluation) for prefix, evaluation in evaluations.items()),
+        gate=None
+        if adaptation.gate is None
+        else {"kept": adaptation.gate.kept, "reason": cell(adaptation.gate.reason)},
         shares=None if retrieved is None else share_rows(task_shares(retrieved)),
         num_shown=None if first is None else len(first),
         shown_header=f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}",
