@@ -28,17 +28,20 @@ RANKS = [
         "ranking_metrics",
         "recipes",
         "report",
+        "paper_results",
         "sharding",
         "significance",
         "soft_em",
         "starter",
+        "tables",
         "upstream",
     },
     {"card", "encoder", "generation", "hub", "prompts", "results", "selection", "tokenized"},
-    {"group_training", "index", "manifest", "pushing", "reranker", "sources"},
-    {"cross_encoder", "judges", "publication", "rendering", "retriever", "trainer"},
-    {"adapter", "mixture", "parts", "reranker_trainer", "supervision"},
-    {"pipeline"},
+    {"benchmark_scores", "group_training", "index", "manifest", "pushing", "reranker", "sources"},
+    {"comparison", "cross_encoder", "judges", "publication", "rendering", "retriever", "trainer"},
+    {"adapter", "benchmark_tables", "mixture", "parts", "reranker_trainer", "supervision"},
+    {"figures", "findings", "pipeline"},
+    {"benchmark_report"},
 ]
 """A module imports from lower ranks alone. `__init__` holds the version and stands below all."""
 RANK_OF = {name: rank for rank, names in enumerate(RANKS) for name in names}
@@ -133,7 +136,12 @@ def test_every_public_thing_says_what_it_is(path):
 
 
 def test_the_templates_of_cards_are_packaged_and_no_example_imports_private_names():
-    for name in ("card_template.md", "mixture_card_template.md", "supervision_card_template.md"):
+    for name in (
+        "card_template.md",
+        "mixture_card_template.md",
+        "supervision_card_template.md",
+        "benchmark_report.html",
+    ):
         assert (PACKAGE / name).is_file()
     assert (PACKAGE / "py.typed").is_file()
     for path in (ROOT / "examples").glob("*.py"):
