@@ -275,7 +275,9 @@ def test_the_page_says_what_was_found_and_what_is_missing(report):
         {"method": "random", "task": "piqa", "query_set": 1, "error": "RuntimeError: out of memory"}
     ]
     assert "RuntimeError: out of memory" in text and "1 of 52 cells failed" in text
-    assert any(warning.startswith("piqa: upstream in test: 2") for warning in summary["warnings"])
+    assert "piqa: upstream in test: 2 (handling: report)." in summary["warnings"]
+    assert "Nothing was found in the 3 other tasks of 4 that were searched." in text
+    assert any(warning.startswith("There are 3 query sets") for warning in summary["warnings"])
     assert summary["tasks"]["anli_r3"] == {"num_examples": 60, "num_sources": 30}
 
 

@@ -79,8 +79,8 @@ def test_a_failed_cell_takes_its_task_out_of_the_means_and_its_query_set_out_of_
     assert comparison.complete_tasks == ["anli_r3", "mine"]
     assert comparison.query_sets == {"anli_r3": [0, 1, 2], "piqa": [0, 2], "mine": [0, 1, 2]}
     assert comparison.notes == [
-        "Means of exact match (%) are over the 2 tasks with scores of all methods in them, without: piqa.",
-        "exact match (%) on piqa: query sets 0, 2 only.",
+        "Means of exact match are over the 2 tasks with scores of all methods in them, without: piqa.",
+        "On piqa, exact match is the mean of the query sets 0, 2.",
     ]
     assert comparison.score("dense", "piqa") is not None
     assert len(comparison.by_query_set("dense")) == 3
@@ -92,7 +92,7 @@ def test_a_query_set_that_no_task_finished_goes():
     assert comparison.complete_sets == [0, 1]
     assert comparison.complete_tasks == ["anli_r3", "piqa", "mine"]
     assert comparison.notes == [
-        "Means of exact match (%) are over the query sets with scores of all methods in them: 0, 1."
+        "Means of exact match are over the query sets with scores of all methods in them: 0, 1."
     ]
 
 
@@ -106,7 +106,7 @@ def test_a_method_that_mostly_failed_does_not_spoil_the_others():
     first, second = comparison.differences([("dense", "none"), ("random", "none")])
     assert first.overall is None and list(first.by_task) == ["mine"]
     assert second.overall.corrected_p == second.overall.p
-    assert comparison.notes == ["Left out of the means of exact match (%), since more than half is missing: dense."]
+    assert comparison.notes == ["Left out of the means of exact match, since more than half is missing: dense."]
 
 
 def test_where_all_failed_there_are_no_means():
@@ -114,7 +114,7 @@ def test_where_all_failed_there_are_no_means():
     comparison = compared(results)
     assert comparison.summary("dense") is None and comparison.score("dense", "a") is None
     assert comparison.differences([("dense", "none")])[0].overall is None
-    assert comparison.notes == ["No means of exact match (%): no task was finished by all methods with a query set."]
+    assert comparison.notes == ["No means of exact match: no task was finished by all methods with a query set."]
 
 
 def test_tasks_whose_answers_are_not_known_are_no_part_of_rank_classification():

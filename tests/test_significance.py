@@ -133,6 +133,25 @@ def test_memory_does_not_grow_with_the_resamples(monkeypatch):
     assert np.allclose(at_once, in_parts)
 
 
+@pytest.mark.parametrize("num_sets", [2, 3, 5])
+def test_stretched_resamples_vary_as_means_of_new_query_sets_do(num_sets):
+    sets = np.random.default_rng(num_sets).normal(size=(1, num_sets, 1))
+    variances = [
+        resampled_means(
+            sets, np.zeros(1), num_resamples=20_000, rng=np.random.default_rng(0), stretch_sets=stretched
+        ).var()
+        for stretched in (False, True)
+    ]
+    expected = sets.var(ddof=1) / num_sets
+    assert variances[1] == pytest.approx(expected, rel=0.05)
+    assert variances[0] == pytest.approx(expected * (num_sets - 1) / num_sets, rel=0.05)
+
+
+def test_one_query_set_cannot_be_stretched():
+    array = np.random.default_rng(0).normal(size=(1, 20))
+    assert paired_interval([array], stretch_sets=True) == paired_interval([array])
+
+
 def test_clusters_of_other_examples_are_refused():
     with pytest.raises(ValueError, match=r"a cluster for each of 3 examples, found \[2\]"):
         paired_interval([np.ones((1, 3))], clusters=[np.zeros(2)])

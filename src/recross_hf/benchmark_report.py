@@ -308,24 +308,33 @@ class _Report:
 
     def warnings(self) -> list[str]:
         found = reservations(self.comparisons[self.metric], self.cells)
-        for metric in ("soft_em", "exact_match"):
-            found += below_floors(self.comparisons[metric], self.roles)
-        found += [f"{task}: {text}" for task, text in self.overlaps() if not text.startswith("none")]
+        found += self.below_floors()
+        found += [f"{task}: {text}." for task, text in self.overlaps()]
         return list(dict.fromkeys(found))
 
     def failures(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.error is not None]
 
+    def below_floors(self) -> list[str]:
+        return [
+            sentence
+            for metric in ("soft_em", "exact_match")
+            for sentence in below_floors(self.comparisons[metric], self.roles)
+        ]
+
+    def searched(self) -> list[str]:
+        """The tasks whose cells say under `overlaps` of their details what test set, queries and upstream data share."""
+        return list(dict.fromkeys(cell.task for cell in self.cells if "overlaps" in cell.details))
+
     def overlaps(self) -> list[tuple[str, str]]:
-        """By task: what test set, queries and upstream data share, as the cells' details have it under `overlaps`."""
+        """What was found there, by task: the numbers of the details, and how they were handled."""
         found: dict[str, str] = {}
         for cell in self.cells:
-            overlap = cell.details.get("overlaps")
-            if isinstance(overlap, Mapping) and cell.task not in found:
-                counts = {name: value for name, value in overlap.items() if isinstance(value, int) and value}
+            overlap = cell.details.get("overlaps", {})
+            counts = {name: value for name, value in overlap.items() if isinstance(value, int) and value}
+            if counts:
                 listed = ", ".join(f"{name.replace('_', ' ')}: {_plain(value)}" for name, value in counts.items())
-                handling = f" (handling: {overlap['handling']})" if listed and "handling" in overlap else ""
-                found[cell.task] = f"{listed or 'none found'}{handling}"
+                found[cell.task] = f"{listed} (handling: {overlap.get('handling', 'not named')})"
         return list(found.items())
 
     def samples(self) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -363,7 +372,6 @@ class _Report:
             headline=self.headline(),
             parts=self.parts(),
             warnings=self.warnings(),
-            metric=METRICS[self.metric].label,
             level=f"{100 * self.level:g} %",
             num_resamples=f"{self.num_resamples:,}",
             roles=self.roles,

@@ -14,16 +14,21 @@ from .results import SHARED, BenchmarkResults
 class Metric(NamedTuple):
     """What a column of the predictions measures."""
 
-    label: str
+    name: str
     is_percentage: bool = True
+
+    @property
+    def label(self) -> str:
+        """The name with its unit."""
+        return f"{self.name} (%)" if self.is_percentage else f"{self.name} (words)"
 
 
 METRICS = {
-    "exact_match": Metric("exact match (%)"),
-    "soft_em": Metric("SoftEM (%)"),
-    "rank_correct": Metric("rank classification (%)"),
-    "in_answers": Metric("share in answer set (%)"),
-    "num_words": Metric("mean length (words)", is_percentage=False),
+    "exact_match": Metric("exact match"),
+    "soft_em": Metric("SoftEM"),
+    "rank_correct": Metric("rank classification"),
+    "in_answers": Metric("share in answer set"),
+    "num_words": Metric("mean length", is_percentage=False),
 }
 """By column of [`PREDICTION_FEATURES`]; the first three are the higher the better."""
 

@@ -179,30 +179,31 @@ class Comparison:
                 sources,
                 num_resamples=self._num_resamples,
                 rng=np.random.default_rng([self._seed, column]),
+                stretch_sets=True,
             )
             self._resampled[column] = found
         return self._resampled[column]
 
     def _notes(self, scores: BenchmarkScores) -> list[str]:
-        label, notes = METRICS[self.metric].label, []
+        name, notes = METRICS[self.metric].name, []
         lacking = [method for method in self.methods if method not in self.complete_methods]
         if not self.complete_tasks:
-            return [f"No means of {label}: no task was finished by all methods with a query set."]
+            return [f"No means of {name}: no task was finished by all methods with a query set."]
         if lacking:
-            notes.append(f"Left out of the means of {label}, since more than half is missing: {', '.join(lacking)}.")
+            notes.append(f"Left out of the means of {name}, since more than half is missing: {', '.join(lacking)}.")
         dropped = [task for task in self.tasks if task not in self.complete_tasks]
         if dropped:
             notes.append(
-                f"Means of {label} are over the {len(self.complete_tasks)} tasks with scores of all methods in them, without: "
+                f"Means of {name} are over the {len(self.complete_tasks)} tasks with scores of all methods in them, without: "
                 f"{', '.join(dropped)}."
             )
         if len(self.complete_sets) < len(scores.query_sets):
             kept = ", ".join(map(str, self.complete_sets))
-            notes.append(f"Means of {label} are over the query sets with scores of all methods in them: {kept}.")
+            notes.append(f"Means of {name} are over the query sets with scores of all methods in them: {kept}.")
         for task in dropped:
             sets = self.query_sets[task]
             if sets and sets != [SHARED] and len(sets) < len(scores.query_sets):
-                notes.append(f"{label} on {task}: query sets {', '.join(map(str, sets))} only.")
+                notes.append(f"On {task}, {name} is the mean of the query sets {', '.join(map(str, sets))}.")
         return notes
 
 

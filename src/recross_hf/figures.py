@@ -201,8 +201,7 @@ def _forest(axes: Any, comparison: Comparison, rows: Sequence[tuple[str, Estimat
             axes.axhline(place - 0.5, color=_UNCLEAR, linewidth=0.6)
     axes.set_yticks(range(len(rows)), [_plain(name) for name, _, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    label = METRICS[comparison.metric].label.replace("(%)", "(points)")
-    axes.set_xlabel(f"difference in {label}, {_level(comparison)}")
+    axes.set_xlabel(f"difference in {METRICS[comparison.metric].name} (points), {_level(comparison)}")
     _clear(axes)
 
 

@@ -15,6 +15,8 @@ BY_TASK = "_by_task"
 # Methods that choose by likeness are compared with a draw at random, what is built upon them with them.
 _RETRIEVERS = ("bm25", "sbert", "dense")
 _BUILT_UPON = {"recross": "dense"}
+# In simulations where query sets decide, the 95 % interval of one task covers the truth in 75 % with two of them, 89 % with five.
+_MANY_SETS = 5
 
 
 class Roles(NamedTuple):
@@ -93,7 +95,7 @@ def headline(comparison: Comparison, roles: Roles, differences: Sequence[Differe
         )
     estimate, alpha = found.overall, 1 - comparison.level
     where = f"on {_number(len(comparison.complete_tasks), 'task')} with {_sets(comparison)}"
-    metric = _name(comparison.metric)
+    metric = METRICS[comparison.metric].name
     figures = _figures(estimate, comparison.level)
     if estimate.p >= alpha or estimate.low <= 0 <= estimate.high:
         return (
@@ -142,7 +144,7 @@ def below_floors(comparison: Comparison, roles: Roles) -> list[str]:
         if above:
             named = ", ".join(f"{name} {floor:.1f}" for name, floor in above.items())
             sentences.append(
-                f"{method} is below a floor: its {_name(comparison.metric)} is {summary.mean:.1f}; answers that need no "
+                f"{method} is below a floor: its {METRICS[comparison.metric].name} is {summary.mean:.1f}; answers that need no "
                 f"model get more ({named})."
             )
     return sentences
@@ -154,6 +156,11 @@ def reservations(comparison: Comparison, cells: Sequence[Cell]) -> list[str]:
     if len(comparison.complete_sets) == 1 and comparison.complete_sets != [SHARED]:
         sentences.append(
             "There is one query set: the intervals do not cover that another one retrieves other examples."
+        )
+    elif len(comparison.complete_sets) in range(2, _MANY_SETS):
+        sentences.append(
+            f"There are {len(comparison.complete_sets)} query sets: where they differ much, intervals of single tasks are too "
+            "narrow."
         )
     failed = [cell for cell in cells if cell.error is not None]
     if failed:
@@ -185,10 +192,6 @@ def _figures(estimate: Estimate, level: float) -> str:
 def _relation(p: float) -> str:
     text = p_text(p)
     return text if text.startswith("<") else f"= {text}"
-
-
-def _name(metric: str) -> str:
-    return METRICS[metric].label.split(" (")[0]
 
 
 def _number(count: int, noun: str) -> str:

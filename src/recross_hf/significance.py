@@ -25,6 +25,7 @@ def paired_interval(
     differences: Sequence[np.ndarray],
     *,
     clusters: Sequence[np.ndarray] | None = None,
+    stretch_sets: bool = False,
     level: float = 0.95,
     num_resamples: int = 10_000,
     seed: int = 0,
@@ -39,6 +40,7 @@ def paired_interval(
             other, for each example.
         clusters: for each task `[num_examples]`: the number of the source example that each is a rendering of. Those with one
             number are drawn together. By default each example stands alone.
+        stretch_sets: for few query sets, see [`resampled_means`].
         level: coverage of the interval.
 
     Returns:
@@ -57,13 +59,19 @@ def paired_interval(
     rng = np.random.default_rng(seed)
     resampled = np.zeros(num_resamples)
     for array, numbers in zip(differences, clusters, strict=True):
-        resampled += resampled_means(array[None], numbers, num_resamples=num_resamples, rng=rng)[:, 0]
+        found = resampled_means(array[None], numbers, num_resamples=num_resamples, rng=rng, stretch_sets=stretch_sets)
+        resampled += found[:, 0]
     mean = float(np.mean([array.mean() for array in differences]))
     return interval_of(mean, resampled / len(differences), level=level)
 
 
 def resampled_means(
-    scores: np.ndarray, clusters: np.ndarray, *, num_resamples: int, rng: np.random.Generator
+    scores: np.ndarray,
+    clusters: np.ndarray,
+    *,
+    num_resamples: int,
+    rng: np.random.Generator,
+    stretch_sets: bool = False,
 ) -> np.ndarray:
     """Means over query sets and examples of one task, as other query sets and examples might have given them.
 
@@ -74,6 +82,8 @@ def resampled_means(
     Args:
         scores: `[num_models, num_query_sets, num_examples]`; where query sets play no part in a model its rows are equal.
         clusters: `[num_examples]`: the number of each one's source example, in any numbering.
+        stretch_sets: a mean of S resampled query sets varies by (S - 1) / S of what that of S new ones does, half of it where there
+            are two: stretches its deviations, so that the variance is right. One query set alone varies by nothing either way.
 
     Returns:
         `[num_resamples, num_models]`, in the unit of `scores`.
@@ -88,6 +98,8 @@ def resampled_means(
     sums = np.zeros((len(sizes), num_models * num_sets))
     np.add.at(sums, numbers, scores.reshape(num_models * num_sets, num_examples).T)
     set_weights = rng.multinomial(num_sets, np.full(num_sets, 1 / num_sets), size=num_resamples) / num_sets
+    if stretch_sets and num_sets > 1:
+        set_weights = 1 / num_sets + (set_weights - 1 / num_sets) * np.sqrt(num_sets / (num_sets - 1))
     resampled = np.empty((num_resamples, num_models))
     at_once = max(1, _WEIGHTS_AT_ONCE // len(sizes))
     for start in range(0, num_resamples, at_once):
