@@ -136,7 +136,7 @@ def draw_retrieved(
     from matplotlib.colors import PowerNorm
 
     values = np.array([[100 * found.get(name, 0.0) for name in columns] for found in shares.values()])
-    figure = new_figure(3.4 + 0.31 * len(columns), 2.6 + 0.3 * len(shares))
+    figure = new_figure(max(6.5, 3.4 + 0.31 * len(columns)), 2.6 + 0.3 * len(shares))
     axes = figure.add_subplot()
     # Shares of a few percent are to be told from none: colours follow the square root.
     image = axes.imshow(values, cmap="Blues", norm=PowerNorm(0.5, 0, 100 * largest), aspect="auto")
