@@ -51,6 +51,8 @@ _MODULE_OF = {
     "starter_tasks": "starter",
     "load_starter_task": "starter",
     "warm_start_seq2seq": "upstream",
+    "BenchmarkResults": "results",
+    "write_report": "benchmark_report",
 }
 
 __all__ = ["__version__", *_MODULE_OF]
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
         RerankerTrainingArguments,
         SupervisionArguments,
     )
+    from .benchmark_report import write_report
     from .contamination import TargetTexts
     from .cross_encoder import CrossEncoderReranker
     from .data import examples_by_task, load_examples, load_queries
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
     from .prompts import PromptTemplate, load_templates, select_templates
     from .reranker import Reranker
     from .reranker_trainer import RerankerTrainer, evaluate_reranker, split_by_task, train_reranker
+    from .results import BenchmarkResults
     from .retriever import DenseRetriever, RandomRetriever, Retriever
     from .sources import TaskSource, read_task_sources
     from .starter import load_starter_task, starter_tasks
