@@ -34,11 +34,13 @@ RANKS = [
         "starter",
         "upstream",
     },
-    {"card", "encoder", "generation", "hub", "prompts", "results", "selection", "tokenized"},
-    {"group_training", "index", "manifest", "pushing", "reranker", "sources"},
-    {"cross_encoder", "judges", "publication", "rendering", "retriever", "trainer"},
-    {"adapter", "mixture", "parts", "reranker_trainer", "supervision"},
+    {"card", "encoder", "generation", "hub", "prompts", "results", "scoring", "selection", "tokenized"},
+    {"cell_files", "group_training", "index", "manifest", "pushing", "reranker", "sources", "target_tasks"},
+    {"cross_encoder", "judges", "overlaps", "publication", "rendering", "retriever", "trainer"},
+    {"adapter", "bm25", "mixture", "parts", "reranker_trainer", "supervision"},
     {"pipeline"},
+    {"methods"},
+    {"evaluation"},
 ]
 """A module imports from lower ranks alone. `__init__` holds the version and stands below all."""
 RANK_OF = {name: rank for rank, names in enumerate(RANKS) for name in names}

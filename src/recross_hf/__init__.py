@@ -37,6 +37,7 @@ _MODULE_OF = {
     "DenseRetriever": "retriever",
     "RandomRetriever": "retriever",
     "ExampleTrainer": "trainer",
+    "BM25Retriever": "bm25",
     "RetrievalAugmentedAdapter": "adapter",
     "ReCrossPipeline": "pipeline",
     "mine_supervision": "supervision",
@@ -47,8 +48,16 @@ _MODULE_OF = {
     "evaluate_reranker": "reranker_trainer",
     "train_reranker": "reranker_trainer",
     "split_by_task": "reranker_trainer",
+    "Method": "methods",
+    "paper_methods": "methods",
+    "evaluate_methods": "evaluation",
+    "BenchmarkResults": "results",
     "starter_tasks": "starter",
     "load_starter_task": "starter",
+    "TargetTask": "target_tasks",
+    "load_target_task": "target_tasks",
+    "read_target_tasks": "target_tasks",
+    "starter_target_task": "target_tasks",
     "warm_start_seq2seq": "upstream",
 }
 
@@ -64,20 +73,25 @@ if TYPE_CHECKING:
         RerankerTrainingArguments,
         SupervisionArguments,
     )
+    from .bm25 import BM25Retriever
     from .contamination import TargetTexts
     from .cross_encoder import CrossEncoderReranker
     from .data import examples_by_task, load_examples, load_queries
     from .encoder import Encoder, MeanPooledEncoder, encode_in_processes
+    from .evaluation import evaluate_methods
     from .index import UpstreamIndex
+    from .methods import Method, paper_methods
     from .mixture import prepare_mixture
     from .pipeline import ReCrossPipeline
     from .prompts import PromptTemplate, load_templates, select_templates
     from .reranker import Reranker
     from .reranker_trainer import RerankerTrainer, evaluate_reranker, split_by_task, train_reranker
+    from .results import BenchmarkResults
     from .retriever import DenseRetriever, RandomRetriever, Retriever
     from .sources import TaskSource, read_task_sources
     from .starter import load_starter_task, starter_tasks
     from .supervision import label_pairs, load_query_sets, mine_supervision, summarize_supervision
+    from .target_tasks import TargetTask, load_target_task, read_target_tasks, starter_target_task
     from .trainer import ExampleTrainer
     from .upstream import warm_start_seq2seq
 

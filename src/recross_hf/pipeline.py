@@ -169,10 +169,13 @@ class ReCrossPipeline:
         """The model that predicts: the adapted one, or the upstream one."""
         return self.upstream_model if self.adapted_model is None else self.adapted_model
 
-    def __call__(self, inputs: str | Sequence[str], **generate_kwargs: Any) -> str | list[str]:
+    def __call__(
+        self, inputs: str | Sequence[str], *, show_progress: bool | None = None, **generate_kwargs: Any
+    ) -> str | list[str]:
         """Answers one input (a string) or many (a list of strings, in their order).
 
         Args:
+            show_progress: by default for more than 256 inputs.
             generate_kwargs: passed to `model.generate`, e.g. `num_beams=4`; by default as in the adaptation.
         """
         is_single = isinstance(inputs, str)
@@ -187,7 +190,7 @@ class ReCrossPipeline:
             self.processing_class,
             texts,
             max_input_length=args.max_input_length,
-            show_progress=len(texts) > 256,
+            show_progress=len(texts) > 256 if show_progress is None else show_progress,
             **{"max_new_tokens": args.max_target_length, **beams, **generate_kwargs},
         )
         return answers[0] if is_single else answers
