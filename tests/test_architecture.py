@@ -34,7 +34,7 @@ RANKS = [
         "starter",
         "upstream",
     },
-    {"card", "encoder", "generation", "hub", "prompts", "results", "scoring", "selection", "tokenized"},
+    {"card", "encoder", "generation", "hub", "likelihood", "prompts", "results", "scoring", "selection", "tokenized"},
     {"cell_files", "group_training", "index", "manifest", "pushing", "reranker", "sources", "target_tasks"},
     {"cross_encoder", "judges", "overlaps", "publication", "rendering", "retriever", "trainer"},
     {"adapter", "bm25", "mixture", "parts", "reranker_trainer", "supervision"},

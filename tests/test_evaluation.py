@@ -21,6 +21,7 @@ from recross_hf import (
     TargetTask,
     evaluate_methods,
     load_queries,
+    rank_choices,
 )
 from recross_hf import evaluation as evaluation_module
 from recross_hf.cell_files import CellKey, CellMismatchError
@@ -65,7 +66,7 @@ def test_every_method_task_and_query_set_has_a_cell_in_the_order_of_tables(finis
     dense = next(cell for cell in results.cells if cell.method == "dense")
     assert (dense.num_queries, dense.num_retrieved, dense.upsampling_ratio, dense.family) == (3, 8, None, "dense")
     assert sum(dense.retrieved_tasks.values()) == pytest.approx(1)
-    assert set(dense.seconds) == {"prepare", "retrieve", "train", "predict"}
+    assert set(dense.seconds) == {"prepare", "retrieve", "train", "predict", "rank"}
     assert dense.details["settings"]["adaptation"]["num_retrieved"] == 8
     cell = json.loads((folder / dense.details["file"]).read_text())
     assert [len(cell["retrieved"][name]) for name in ("id", "task", "distance")] == [8, 8, 8]
@@ -85,6 +86,13 @@ def test_predictions_are_those_of_the_pipeline(finished, pipeline):
     )
     dense = rows[(rows.method == "dense") & (rows.task == "film") & (rows.query_set == 1)]
     assert dense.prediction.tolist() == adapted(film.test["input"][:])
+
+
+def test_choices_are_ranked_by_the_adapted_model(finished, pipeline):
+    (film, _), rows = tasks(), finished[1].predictions.to_pandas()
+    places = rank_choices(pipeline.model, pipeline.processing_class, film.test["input"][:], film.answers)
+    right = [film.answers[row][place] in film.test[row]["references"] for row, place in enumerate(places)]
+    assert rows[(rows.method == "none") & (rows.task == "film")].rank_correct.tolist() == right
 
 
 def test_scores_and_floors_stand_in_the_same_table(finished):

@@ -25,6 +25,7 @@ _MODULE_OF = {
     "MeanPooledEncoder": "encoder",
     "encode_in_processes": "encoder",
     "UpstreamIndex": "index",
+    "rank_choices": "likelihood",
     "prepare_mixture": "mixture",
     "PromptTemplate": "prompts",
     "load_templates": "prompts",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from .encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .evaluation import evaluate_methods
     from .index import UpstreamIndex
+    from .likelihood import rank_choices
     from .methods import Method, paper_methods
     from .mixture import prepare_mixture
     from .pipeline import ReCrossPipeline

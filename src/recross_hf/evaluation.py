@@ -22,6 +22,7 @@ from .arguments import AdaptationArguments
 from .cell_files import CellFiles, CellKey
 from .digests import digest_of
 from .files import weights_hash
+from .likelihood import rank_choices
 from .methods import Method
 from .overlaps import HANDLINGS, Overlaps, check_overlaps, find_overlaps, without_overlaps
 from .pipeline import ReCrossPipeline
@@ -275,8 +276,8 @@ class _Run:
             found["retrieved"] = retrieved
         with _timed(seconds, "predict"):
             predictions = adapted(task.test["input"][:], show_progress=False)
-        # MERGE of the branch "gate": choices by `likelihood.rank_choices` where `task.answers` are known.
-        choices = [None] * len(predictions)
+        with _timed(seconds, "rank"):
+            choices = self._likeliest(adapted, task)
         return found | {"cell": cell, "predictions": predictions, "choices": choices}
 
     def _adapt(
@@ -312,6 +313,22 @@ class _Run:
         distances = [None if math.isnan(value) else value for value in adapter.retrieved["distance"]]
         retrieved = {"id": adapter.retrieved["id"][:], "task": adapter.retrieved["task"][:], "distance": distances}
         return self.pipeline.adapted(adapter), described, retrieved
+
+    def _likeliest(self, adapted: ReCrossPipeline, task: TargetTask) -> list[str | None]:
+        """Of the answers that a test example may have, the one that the model finds most likely."""
+        rows = [row for row, answers in enumerate(task.answers) if answers]
+        inputs, answers = task.test["input"][:], [task.answers[row] for row in rows]
+        places = rank_choices(
+            adapted.model,
+            adapted.processing_class,
+            [inputs[row] for row in rows],
+            answers,
+            max_input_length=adapted.arguments().max_input_length,
+        )
+        choices: list[str | None] = [None] * len(inputs)
+        for row, allowed, place in zip(rows, answers, places, strict=True):
+            choices[row] = allowed[place]
+        return choices
 
     # ---- results ---------------------------------------------------------------------------------------------------
 
