@@ -88,6 +88,15 @@ def test_predictions_are_those_of_the_pipeline(finished, pipeline):
     assert dense.prediction.tolist() == adapted(film.test["input"][:])
 
 
+def test_the_base_answers_with_the_settings_of_the_others(pipeline, tmp_path):
+    of = [task("film", "film", 1)]
+    results = evaluate(pipeline, tmp_path, of=of, settings={"max_target_length": 1})
+    rows = results.predictions.to_pandas()
+    inputs = of[0].test["input"][:]
+    assert rows[rows.method == "none"].prediction.tolist() == pipeline(inputs, max_new_tokens=1)
+    assert pipeline(inputs, max_new_tokens=1) != pipeline(inputs, max_new_tokens=4)
+
+
 def test_choices_are_ranked_by_the_adapted_model(finished, pipeline):
     (film, _), rows = tasks(), finished[1].predictions.to_pandas()
     places = rank_choices(pipeline.model, pipeline.processing_class, film.test["input"][:], film.answers)

@@ -15,7 +15,8 @@ from recross_hf import (
     UpstreamIndex,
     paper_methods,
 )
-from recross_hf.methods import ablations
+from recross_hf.index import IndexMismatchError
+from recross_hf.methods import ablations, build_index_once
 from recross_hf.reranker import RememberingReranker
 
 
@@ -126,3 +127,16 @@ def test_a_reranker_that_remembers_scores_each_candidate_of_a_query_set_once(exa
         assert reranker.asked == asked
     remembering.rerank(["another"], examples.select(range(4)), 3)
     assert reranker.asked == 12
+
+
+def test_an_index_by_another_encoder_is_built_once(examples, tmp_path):
+    encoder = tiny.HashEncoder()
+    built = build_index_once(examples, encoder, tmp_path / "sbert")
+    encoded = len(encoder.encoded)
+    opened = build_index_once(examples, encoder, tmp_path / "sbert")
+    assert len(built) == len(opened) == 48
+    assert len(encoder.encoded) - encoded < 10  # to see that it is the same encoder
+    with pytest.raises(
+        IndexMismatchError, match=r"Expected an index of the 9 upstream examples in .*, found one of 48 others"
+    ):
+        build_index_once(examples.select(range(9)), encoder, tmp_path / "sbert")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import logging
@@ -25,7 +26,7 @@ from .files import weights_hash
 from .likelihood import rank_choices
 from .methods import Method
 from .overlaps import HANDLINGS, Overlaps, check_overlaps, find_overlaps, without_overlaps
-from .pipeline import ReCrossPipeline
+from .pipeline import LENGTHS_AND_BEAMS, ReCrossPipeline
 from .report import task_shares
 from .reranker import RememberingReranker, Reranker
 from .results import PREDICTION_FEATURES, BenchmarkResults, Cell
@@ -182,8 +183,7 @@ class _Run:
         common = {"version": __version__, "model": self.weights, "task": task.identity()}
         if method.retriever is None:
             arguments = self.arguments_of(key)
-            names = ("max_input_length", "max_target_length", "generation_num_beams")
-            return common | {"generation": {name: getattr(arguments, name) for name in names}}
+            return common | {"generation": {name: getattr(arguments, name) for name in LENGTHS_AND_BEAMS}}
         return common | {
             "task": task.identity(key.query_set, method.num_queries),
             "method": self._identity_of(method, key),
@@ -269,7 +269,8 @@ class _Run:
         cell: dict[str, Any] = {"method": key.method, "task": key.task, "query_set": key.query_set, "seconds": seconds}
         if method.retriever is None:
             cell |= {"kind": "base", "family": method.family or method.name}
-            adapted = self.pipeline
+            adapted = copy.copy(self.pipeline)
+            adapted.adaptation = self.pipeline.adaptation | found["settings"]["generation"]
         else:
             adapted, described, retrieved = self._adapt(method, task, key, seconds)
             cell |= described

@@ -6,10 +6,15 @@ import enum
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datasets import Dataset
+from filelock import FileLock
+
 from .bm25 import BM25Retriever
-from .index import UpstreamIndex
+from .encoder import Encoder
+from .index import CONFIG_FILE, IndexMismatchError, UpstreamIndex, ids_hash
 from .pipeline import ReCrossPipeline
 from .reranker import Reranker
 from .retriever import DenseRetriever, RandomRetriever, Retriever
@@ -155,6 +160,26 @@ def ablations(
             for value in values
         ]
     return [replace(other, family=method.name) for other in found]
+
+
+def build_index_once(upstream: Dataset, encoder: Encoder, folder: str | Path) -> UpstreamIndex:
+    """Opens the index in a folder; if there is none, the first process that asks builds it and the others wait.
+
+    Raises:
+        IndexMismatchError: the folder holds the index of other examples or another encoder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "build.lock"):
+        if not (folder / CONFIG_FILE).is_file():
+            return UpstreamIndex.build(upstream, encoder, folder)
+    index = UpstreamIndex.from_pretrained(folder, encoder=encoder)
+    if ids_hash(index.dataset) != ids_hash(upstream):
+        raise IndexMismatchError(
+            f"Expected an index of the {len(upstream)} upstream examples in {folder}, found one of {len(index)} others. Delete it, or "
+            "choose another folder."
+        )
+    return index
 
 
 def _plain(value: Any) -> Any:

@@ -49,7 +49,8 @@ from .starter import STARTER_DIRECTORY
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-_LENGTHS_AND_BEAMS = ("max_input_length", "max_target_length", "generation_num_beams")
+LENGTHS_AND_BEAMS = ("max_input_length", "max_target_length", "generation_num_beams")
+"""Settings of an adaptation that its predictions depend on, too."""
 
 
 class ReCrossPipeline:
@@ -279,7 +280,7 @@ class ReCrossPipeline:
         model.eval()
         # A copy, for parts that were not used yet stay where they are.
         pipeline = copy.copy(self)
-        pipeline.adaptation = self.adaptation | {name: getattr(adapter.args, name) for name in _LENGTHS_AND_BEAMS}
+        pipeline.adaptation = self.adaptation | {name: getattr(adapter.args, name) for name in LENGTHS_AND_BEAMS}
         pipeline.adapted_model = model
         pipeline.retrieved = adapter.retrieved
         return pipeline
