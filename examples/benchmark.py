@@ -47,7 +47,7 @@ from recross_hf.overlaps import HANDLINGS
 from recross_hf.processes import leave_process_group
 from recross_hf.report import format_table
 
-STARTER_QUERY_SETS, STARTER_TEST = 2, 200
+STARTER_QUERY_SETS, STARTER_TEST = 1, 200
 
 
 @dataclass
@@ -74,7 +74,7 @@ class ScriptArguments:
     num_queries: int = field(default=16, metadata={"help": "|Q|: inputs of a query set to use."})
     num_query_sets: int | None = field(
         default=None,
-        metadata={"help": f"Query sets of each task; all by default, {STARTER_QUERY_SETS} of the starter's."},
+        metadata={"help": f"Query sets of each task; all by default, {STARTER_QUERY_SETS} of the starter's five."},
     )
     num_test: int | None = field(
         default=None,
