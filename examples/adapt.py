@@ -142,6 +142,9 @@ def main() -> None:
         start = time.perf_counter()
     adapter.train(resume_from_checkpoint=args.resume_from_checkpoint)
     lap("train")
+    if adapter.gate is not None:
+        seconds["gate"] = adapter.seconds["gate"]
+        seconds["train"] -= seconds["gate"]
     if evaluation is not None:
         adapter.evaluate(metric_key_prefix="adapted")
         lap("evaluate adapted")

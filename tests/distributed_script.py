@@ -2,10 +2,12 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import tiny
+import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -51,6 +53,29 @@ def reranked_by(reranker, model, encoder, index, examples, folder: Path, num_ret
         processing_class=encoder.processing_class,
     )
     return adapter.retrieve().to_list()
+
+
+def gated(model, encoder, index, folder: Path) -> dict:
+    """What the safety gate says of a training that does harm; each process has the model's own weights again."""
+    args = AdaptationArguments(
+        output_dir=str(folder / "gated"),
+        use_cpu=True,
+        num_retrieved=12,
+        max_steps=2,
+        learning_rate=3.0,
+        safety_gate=True,
+    )
+    adapter = RetrievalAugmentedAdapter(
+        model,
+        args,
+        retriever=DenseRetriever(index),
+        query_dataset=tiny.queries(),
+        processing_class=encoder.processing_class,
+    )
+    adapter.train()
+    restored = adapter.model.state_dict()
+    assert all(torch.equal(value, restored[name]) for name, value in model.state_dict().items())
+    return asdict(adapter.gate)
 
 
 def mined(model, encoder, index, examples, folder: Path) -> list[dict]:
@@ -103,6 +128,7 @@ def main(model_folder: str, output_dir: str, num_processes: int) -> None:
     adapter.save_model()
     everywhere = encode_in_processes(encoder, examples["input"][:], shard_size=5)
     reranked = [reranked_by(reranker(), model, encoder, index, examples, folder, number) for number in NUM_RERANKED]
+    verdict = gated(model, encoder, index, folder)
     pairs = mined(AutoModelForSeq2SeqLM.from_pretrained(model_folder), encoder, index, examples, folder / "mined")
     if state.is_main_process:
         np.savez(
@@ -118,6 +144,7 @@ def main(model_folder: str, output_dir: str, num_processes: int) -> None:
             "retrieved": adapter.retrieved.to_list(),
             "reranked": reranked,
             "pairs": pairs,
+            "gate": verdict,
             "sets": [[row["set"], row["task"], row["base_loss"]] for row in load_query_sets(folder / "mined")],
             "losses": [entry["train_loss"] for entry in adapter.state.log_history if "train_loss" in entry],
             "files": sorted(path.name for path in (folder / "index").iterdir()),

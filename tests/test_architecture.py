@@ -35,7 +35,7 @@ RANKS = [
         "upstream",
     },
     {"card", "encoder", "generation", "hub", "likelihood", "prompts", "results", "scoring", "selection", "tokenized"},
-    {"cell_files", "group_training", "index", "manifest", "pushing", "reranker", "sources", "target_tasks"},
+    {"cell_files", "gate", "group_training", "index", "manifest", "pushing", "reranker", "sources", "target_tasks"},
     {"cross_encoder", "judges", "overlaps", "publication", "rendering", "retriever", "trainer"},
     {"adapter", "bm25", "mixture", "parts", "reranker_trainer", "supervision"},
     {"pipeline"},

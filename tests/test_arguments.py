@@ -41,6 +41,8 @@ def test_as_run_differs_from_the_paper_and_takes_overrides():
         ({"num_retrieved": 0}, "`num_retrieved` must be at least 1, found 0"),
         ({"upsampling_ratio": 0.5}, "`upsampling_ratio` must be at least 1, found 0.5"),
         ({"select_by": "tasks"}, "`select_by` must be 'example' or 'task', found 'tasks'"),
+        ({"gate_fraction": 1.0}, "`gate_fraction` must be between 0 and 1, found 1.0"),
+        ({"gate_fraction": float("nan")}, "`gate_fraction` must be between 0 and 1, found nan"),
         ({"predict_with_generate": False}, "`predict_with_generate` must be True.*leave `eval_strategy` at 'no'"),
     ],
 )
@@ -65,6 +67,8 @@ def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line(
         "upsampling_ratio",
         "select_by",
         "rerank",
+        "safety_gate",
+        "gate_fraction",
     }
     assert all(len(field.metadata["help"]) > 20 for field in ours)
     line = "--output_dir x --num_retrieved 7 --sum_token_loss --max_target_length 9 --learning_rate 1e-3"

@@ -78,6 +78,15 @@ def test_the_same_examples_are_reranked(one_and_two):
         assert len(scores[0]) == number
 
 
+def test_all_processes_agree_on_what_the_safety_gate_says(one_and_two):
+    (one, _), (two, _) = one_and_two
+    assert not one["gate"]["kept"]
+    assert not two["gate"]["kept"]
+    assert two["gate"]["num_held_out"] == one["gate"]["num_held_out"]
+    assert two["gate"]["base"]["answers"] == one["gate"]["base"]["answers"]
+    assert two["gate"]["base"]["loss"] == pytest.approx(one["gate"]["base"]["loss"], abs=1e-5)
+
+
 def test_the_same_pairs_are_mined(one_and_two):
     (one, _), (two, _) = one_and_two
     assert [row[:2] for row in two["sets"]] == [row[:2] for row in one["sets"]]

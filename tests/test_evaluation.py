@@ -216,6 +216,18 @@ def test_lora_and_a_reranker_go_through(pipeline, tmp_path):
     assert results.cells[0].details["settings"]["method"]["peft_config"]["r"] == 2
 
 
+def test_what_the_safety_gate_said_stands_in_the_cell(pipeline, tmp_path):
+    of, by = [task("film", "film", 1)], [Method("none"), Method("dense", DenseRetriever(pipeline.index))]
+    # No loss falls where nothing is learned.
+    results = evaluate(pipeline, tmp_path, of=of, by=by, settings={"safety_gate": True, "learning_rate": 0.0})
+    dense = next(cell for cell in results.cells if cell.method == "dense")
+    assert dense.details["gate"]["kept"] is False
+    assert "which is no improvement" in dense.details["gate"]["reason"]
+    assert dense.seconds["gate"] > 0 and dense.seconds["train"] > 0
+    rows = results.predictions.to_pandas()
+    assert rows[rows.method == "dense"].prediction.tolist() == rows[rows.method == "none"].prediction.tolist()
+
+
 def test_methods_tasks_and_settings_are_checked_before_anything_is_computed(pipeline, tmp_path):
     dense = Method("dense", DenseRetriever(pipeline.index))
     with pytest.raises(ValueError, match="Expected methods with different names, found dense twice"):

@@ -37,6 +37,7 @@ RESULTS = {
     "num_retrieved": 4,
     "base": {"soft_em": 40.0, "exact_match": 30.0, "n": 10},
     "adapted": {"soft_em": 55.25, "exact_match": 20.0, "n": 10},
+    "gate": None,
     "retrieved_tasks": {"a": 0.5, "b": 0.3, "c": 0.2},
     "retriever": "DenseRetriever",
     "reranker": None,
@@ -118,6 +119,7 @@ def test_results_of_an_adapter_are_json(bart, tokenizer, examples, queries, tmp_
         "num_retrieved": 8,
         "base": adapter.scores["base"],
         "adapted": None,
+        "gate": None,
         "retrieved_tasks": task_shares(adapter.retrieved),
         "retriever": "RandomRetriever",
         "reranker": None,
@@ -128,6 +130,12 @@ def test_results_of_an_adapter_are_json(bart, tokenizer, examples, queries, tmp_
     }
     assert results["base"]["n"] == 5
     assert "Not evaluated" in format_results(results)
+
+
+def test_the_verdict_of_the_safety_gate_is_told():
+    gate = {"kept": True, "reason": "The loss on 51 held-out retrieved examples went from 1.2000 to 1.1000."}
+    lines = format_results(RESULTS | {"gate": gate}).split("\n")
+    assert f"safety gate: kept. {gate['reason']}" in lines
 
 
 def test_results_of_an_adapter_with_a_reranker_name_it(bart, tokenizer, examples, queries, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from accelerate.utils import broadcast_object_list, extract_model_from_parallel
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
@@ -21,6 +23,8 @@ from .arguments import AdaptationArguments
 from .card import adapted_model_card
 from .data import load_queries
 from .files import write_parquet
+from .gate import AnswerSigns, GateSigns, GateVerdict, hold_out, token_loss
+from .generation import generate_texts
 from .manifest import RETRIEVED_FILE
 from .reranker import Reranker
 from .retriever import RandomRetriever, Retriever
@@ -29,6 +33,8 @@ from .trainer import ExampleTrainer, checkpoint_to_resume
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+
+logger = logging.getLogger(__name__)
 
 
 class RetrievalAugmentedAdapter(ExampleTrainer):
@@ -64,7 +70,9 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
 
     Attributes:
         retrieved: the retrieved examples with `rank`, `query`, `distance` and, reranked, `score`; None before `retrieve` or `train`.
-        seconds: wall time of `retrieve`, and of `rerank` if there is a reranker.
+        gate: what the safety gate found (`args.safety_gate`); None before `train` and without it. Where it is not `kept`, the
+            weights are those from before the training.
+        seconds: wall time of `retrieve`, of `rerank` if there is a reranker, and of `gate` if there is one.
         scores: what `evaluate` found, by its `metric_key_prefix`: `soft_em`, `exact_match` in percent and `n`.
 
     Raises:
@@ -117,11 +125,13 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         self.query_dataset = load_queries(query_dataset)
         self.retrieved: Dataset | None = None
         self.scores: dict[str, dict[str, float]] = {}
+        self.gate: GateVerdict | None = None
         self.seconds: dict[str, float] = {}
 
     def retrieve(self) -> Dataset:
         """Retrieves |R| upstream examples for the query set and keeps them in `self.retrieved`."""
         inputs, num_retrieved = self.query_dataset["input"][:], self.args.num_retrieved
+        self.seconds.clear()
         select = SELECTIONS[self.args.select_by]
         num_candidates = math.ceil(self.args.upsampling_ratio * num_retrieved) if self.selects else num_retrieved
         with self._timed("retrieve"):
@@ -146,31 +156,80 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
     def _timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[stage] = time.perf_counter() - start
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
     def _agreed(self, examples: Callable[[], Dataset]) -> Dataset:
         """What the main process finds: rounding must not make two processes train on different examples."""
-        found: list[Any] = [None]
+        found = None
         if self.accelerator.is_main_process:
             dataset = examples()
-            found = [(dataset.to_dict(), dataset.features)]
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(found)
-        columns, features = found[0]
+            found = dataset.to_dict(), dataset.features
+        columns, features = self._of_main_process(found)
         return Dataset.from_dict(columns, features=features)
+
+    def _of_main_process(self, found: Any) -> Any:
+        shared = [found]
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(shared)
+        return shared[0]
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """Retrieves (unless [`retrieve`] was called), then trains on what was found.
 
-        A checkpoint holds the retrieved examples, and a resumed run trains on those.
+        A checkpoint holds the retrieved examples, and a resumed run trains on those. With `args.safety_gate` the weights are
+        afterwards the trained ones or those from before, as `self.gate` says.
+
+        Raises:
+            ValueError: the safety gate is asked for and the weights are spread over devices (FSDP, DeepSpeed), or too few
+                examples were retrieved to hold one out.
         """
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
         if checkpoint is not None:
             self.retrieved = self._retrieved_of(checkpoint)
         elif self.retrieved is None:
             self.retrieve()
-        self.train_dataset = self.tokenize_for_training(self.retrieved)
-        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        if not self.args.safety_gate:
+            self.train_dataset = self.tokenize_for_training(self.retrieved)
+            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        learned, held_out = hold_out(self.retrieved, self.args.gate_fraction, seed)
+        self.train_dataset = self.tokenize_for_training(learned)
+        with self._gated(held_out):
+            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+
+    @contextmanager
+    def _gated(self, held_out: Dataset) -> Iterator[None]:
+        """Compares the model before and after, and puts the weights back that it had before unless it is fit to stay."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError(
+                "Expected whole weights in each process for `safety_gate`, which puts them back, found them spread over devices by "
+                "FSDP or DeepSpeed. Adapt with `peft_config` under plain data parallelism, or leave `safety_gate` out."
+            )
+        self.seconds.pop("gate", None)
+        with self._timed("gate"):
+            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            before = [parameter.detach().to("cpu", copy=True) for parameter in trained]
+            base = self._signs(held_out)
+        yield
+        with self._timed("gate"), torch.no_grad():
+            self.gate = self._of_main_process(GateVerdict.on(base, self._signs(held_out), len(held_out)))
+            if not self.gate.kept:
+                for parameter, value in zip(trained, before, strict=True):
+                    parameter.copy_(value)
+                logger.warning("The base model's weights were put back. %s", self.gate.reason)
+
+    def _signs(self, held_out: Dataset) -> GateSigns:
+        inputs = list(dict.fromkeys(self.query_dataset["input"][:]))
+        longest = self.args.max_target_length
+        self._set_generation_config()
+        with self.accelerator.autocast():
+            loss = token_loss(self.model, self.tokenize(held_out), self.data_collator)
+            answers = generate_texts(
+                self.model, self.processing_class, inputs, max_input_length=self.args.max_input_length
+            )
+        # Without its end token, which decoding leaves out, an answer of so many tokens was cut.
+        ids = self.architecture.answer_ids(self.processing_class, answers, longest + 1)
+        return GateSigns(loss, AnswerSigns.of(answers, [len(of_answer) for of_answer in ids], longest))
 
     def evaluate(
         self,
@@ -221,6 +280,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             architecture=self.architecture,
             is_peft=hasattr(self.model, "peft_config"),
             scores=self.scores,
+            gate=self.gate,
         ).save(path)
 
 

@@ -137,7 +137,7 @@ class AdaptationArguments(ExampleTrainingArguments):
     ```
 
     Raises:
-        ValueError: `num_retrieved` or `upsampling_ratio` is below 1, or `select_by` is unknown.
+        ValueError: `num_retrieved` or `upsampling_ratio` is below 1, `select_by` is unknown, or `gate_fraction` is no fraction.
     """
 
     learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of the adaptation."})
@@ -170,6 +170,17 @@ class AdaptationArguments(ExampleTrainingArguments):
             "help": "Let the pipeline's reranker, if it has one, score what dense retrieval finds. --no_rerank: without it."
         },
     )
+    safety_gate: bool = field(
+        default=False,
+        metadata={
+            "help": "Put the base model's weights back unless the loss on held-out retrieved examples falls and the answers to the "
+            "unlabelled inputs do not collapse. Needs no labels."
+        },
+    )
+    gate_fraction: float = field(
+        default=0.1,
+        metadata={"help": "Share of the distinct retrieved examples that the safety gate holds out of training."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -179,6 +190,8 @@ class AdaptationArguments(ExampleTrainingArguments):
             raise ValueError(f"`upsampling_ratio` must be at least 1, found {self.upsampling_ratio}.")
         if self.select_by not in ("example", "task"):
             raise ValueError(f"`select_by` must be 'example' or 'task', found {self.select_by!r}.")
+        if not 0 < self.gate_fraction < 1:
+            raise ValueError(f"`gate_fraction` must be between 0 and 1, found {self.gate_fraction}.")
 
     @classmethod
     def paper(cls, **overrides: Any) -> AdaptationArguments:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from .architectures import Architecture
+    from .gate import GateVerdict
     from .hub import Repository
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -49,6 +50,7 @@ def adapted_model_card(
     architecture: Architecture,
     is_peft: bool,
     scores: dict[str, dict[str, float]],
+    gate: GateVerdict | None = None,
 ) -> ModelCard:
     """The card of a model that [`RetrievalAugmentedAdapter`] made.
 
@@ -56,6 +58,7 @@ def adapted_model_card(
         base_model: the upstream model's name on the Hub, or its path.
         selects: whether the examples were chosen among more (`args.upsampling_ratio`, `args.select_by`).
         scores: SoftEM and exact match in percent by the name of the evaluation, e.g. `{"base": {...}, "adapted": {...}}`.
+        gate: what the safety gate found, if there was one.
     """
     is_local = Path(base_model).exists() or not base_model
     settings = (*_SETTINGS, "upsampling_ratio", "select_by") if selects else _SETTINGS
@@ -76,6 +79,7 @@ def adapted_model_card(
         scores="\n".join(
             f"| {name} | {values['soft_em']:.2f} | {values['exact_match']:.2f} |" for name, values in scores.items()
         ),
+        gate=None if gate is None else {"kept": gate.kept, "reason": _cell(gate.reason)},
         shares="\n".join(f"| {task} | {100 * share:.1f} % |" for task, share in task_shares(retrieved).items()),
         usage=(_USAGE_PEFT if is_peft else _USAGE).format(
             auto_class=architecture.auto_class.__name__, generate=architecture.usage

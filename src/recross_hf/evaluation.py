@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -300,9 +301,10 @@ class _Run:
             )
             adapter.remove_callback(PrinterCallback)
         adapter.retrieve()
-        seconds |= adapter.seconds
         with _timed(seconds, "train"):
             adapter.train()
+        seconds |= adapter.seconds
+        seconds["train"] -= adapter.seconds.get("gate", 0.0)
         described = {
             "kind": "method",
             "family": method.family or method.name,
@@ -310,6 +312,7 @@ class _Run:
             "num_retrieved": arguments.num_retrieved,
             "upsampling_ratio": arguments.upsampling_ratio if adapter.selects else None,
             "retrieved_tasks": task_shares(adapter.retrieved),
+            "details": {"gate": asdict(adapter.gate)} if adapter.gate is not None else {},
         }
         distances = [None if math.isnan(value) else value for value in adapter.retrieved["distance"]]
         retrieved = {"id": adapter.retrieved["id"][:], "task": adapter.retrieved["task"][:], "distance": distances}
@@ -353,7 +356,8 @@ class _Run:
                 "settings": found["settings"],
                 "file": str(self.files.path(key).relative_to(self.files.folder)),
             }
-            cells.append(Cell(**found["cell"], details=details))
+            details |= found["cell"].get("details", {})
+            cells.append(Cell(**{**found["cell"], "details": details}))
             _append(columns, key, task, found["predictions"], found["choices"])
         floors = {name: floor_answers(task.test) for name, task in self.tasks.items()}
         for kind in next(iter(floors.values())):

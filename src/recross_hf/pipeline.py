@@ -49,6 +49,8 @@ from .starter import STARTER_DIRECTORY
 if TYPE_CHECKING:
     from peft import PeftConfig
 
+    from .gate import GateVerdict
+
 LENGTHS_AND_BEAMS = ("max_input_length", "max_target_length", "generation_num_beams")
 """Settings of an adaptation that its predictions depend on, too."""
 
@@ -76,7 +78,12 @@ class ReCrossPipeline:
         adaptation: defaults of [`AdaptationArguments`] that suit this model.
         adapted_model: what predicts, if the pipeline has been adapted.
         retrieved: what it learned from, with `rank`, `query` and `distance`.
+
+    Attributes:
+        gate: what the safety gate said of an adaptation with `safety_gate=True`; None otherwise, and of a loaded pipeline.
     """
+
+    gate: GateVerdict | None = None
 
     def __init__(
         self,
@@ -283,6 +290,7 @@ class ReCrossPipeline:
         pipeline.adaptation = self.adaptation | {name: getattr(adapter.args, name) for name in LENGTHS_AND_BEAMS}
         pipeline.adapted_model = model
         pipeline.retrieved = adapter.retrieved
+        pipeline.gate = adapter.gate
         return pipeline
 
     def arguments(self, **overrides: Any) -> AdaptationArguments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ def adaptation_results(adapter: RetrievalAugmentedAdapter, *, task: str, seconds
         "num_retrieved": len(adapter.retrieved),
         "base": adapter.scores.get("base"),
         "adapted": adapter.scores.get("adapted"),
+        "gate": None if adapter.gate is None else asdict(adapter.gate),
         "retrieved_tasks": task_shares(adapter.retrieved),
         "retriever": type(adapter.retriever).__name__,
         "reranker": type(adapter.reranker).__name__ if adapter.reranker is not None else None,
@@ -66,6 +68,9 @@ def format_results(results: dict[str, Any], *, top: int = 5) -> str:
         blocks.append(format_table(["model", "SoftEM", "exact match", "n"], rows))
     else:
         blocks.append("Not evaluated: no labelled examples were given.")
+    if results["gate"]:
+        verdict = "kept" if results["gate"]["kept"] else "not kept, the base's weights were put back"
+        blocks.append(f"safety gate: {verdict}. {results['gate']['reason']}")
     shares = [[task, f"{100 * share:.1f} %"] for task, share in list(results["retrieved_tasks"].items())[:top]]
     blocks.append(format_table(["top retrieved tasks", "share"], shares))
     stages = [[stage, f"{duration:.1f}"] for stage, duration in results["seconds"].items()]

@@ -33,7 +33,15 @@ from .tokenized import TokenizedExamples
 
 ARGUMENTS_FILE = "training_args.json"
 # What decides which examples a step has; `data_seed` is `seed` unless it is set.
-BATCH_SETTINGS = ("token_budget", "mixing_temperature", "max_examples_per_task", "data_seed", "num_processes")
+BATCH_SETTINGS = (
+    "token_budget",
+    "mixing_temperature",
+    "max_examples_per_task",
+    "data_seed",
+    "num_processes",
+    "safety_gate",
+    "gate_fraction",
+)
 
 
 class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
@@ -168,10 +176,10 @@ class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
         for arguments in (before, now):
             if arguments.get("data_seed") is None:
                 arguments["data_seed"] = arguments.get("seed")
-        if changed := [name for name in BATCH_SETTINGS if name in before and before[name] != now[name]]:
+        if changed := [name for name in BATCH_SETTINGS if name in before and before[name] != now.get(name)]:
             raise ValueError(
                 f"Expected the settings that made the batches of {checkpoint}, found "
-                f"{', '.join(f'`{name}` {now[name]} in place of {before[name]}' for name in changed)}. Resume with the same "
+                f"{', '.join(f'`{name}` {now.get(name)} in place of {before[name]}' for name in changed)}. Resume with the same "
                 "ones, or begin anew from the checkpoint's model."
             )
 
