@@ -30,7 +30,6 @@ from transformers import HfArgumentParser
 
 from recross_hf import (
     AdaptationArguments,
-    BenchmarkResults,
     Method,
     ReCrossPipeline,
     TargetTask,
@@ -40,12 +39,12 @@ from recross_hf import (
     read_target_tasks,
     starter_target_task,
     starter_tasks,
+    write_report,
 )
 from recross_hf.architectures import architecture_of
 from recross_hf.methods import ablations, build_index_once
 from recross_hf.overlaps import HANDLINGS
 from recross_hf.processes import leave_process_group
-from recross_hf.report import format_table
 
 STARTER_QUERY_SETS, STARTER_TEST = 1, 200
 
@@ -123,8 +122,11 @@ def main() -> None:
     )
     if rank == 0:
         results.save(args.output_dir)
-        print(main_table(results))
-        print(f"\nWritten to {args.output_dir}/: results.parquet, cells.json")
+        summary = write_report(results, args.output_dir, title=f"Benchmark of {script.pipeline or 'the starter'}")
+        print((Path(args.output_dir) / "tables" / "main-exact_match.md").read_text(encoding="utf-8"))
+        print(
+            f"{summary['headline']}\n\nWritten to {args.output_dir}/: report.html, tables/, figures/, results.parquet"
+        )
     failed = [cell for cell in results.cells if cell.error is not None]
     for cell in failed if rank == 0 else []:
         print(f"Failed: {cell.method} on {cell.task}, query set {cell.query_set}: {cell.error}", file=sys.stderr)
@@ -190,24 +192,6 @@ def given_settings() -> dict:
         action.default = argparse.SUPPRESS
     given = vars(parser.parse_known_args()[0])
     return {name: value for name, value in given.items() if name != "output_dir"}
-
-
-def main_table(results: BenchmarkResults) -> str:
-    """Exact match in percent, SoftEM in brackets, means over query sets."""
-    means = results.predictions.to_pandas().groupby(["task", "method"])[["exact_match", "soft_em"]].mean() * 100
-    methods = list(dict.fromkeys(cell.method for cell in results.cells))
-    tasks = list(dict.fromkeys(cell.task for cell in results.cells))
-
-    def shown(rows) -> str:
-        return f"{rows.exact_match.mean():.1f} ({rows.soft_em.mean():.1f})" if len(rows) else "-"
-
-    by_key = means.reset_index()
-    rows = [
-        [task, *(shown(by_key[(by_key.task == task) & (by_key.method == method)]) for method in methods)]
-        for task in tasks
-    ]
-    rows.append(["mean", *(shown(by_key[by_key.method == method]) for method in methods)])
-    return "exact match (SoftEM), mean over query sets\n" + format_table(["task", *methods], rows)
 
 
 if __name__ == "__main__":

@@ -28,18 +28,31 @@ RANKS = [
         "ranking_metrics",
         "recipes",
         "report",
+        "paper_results",
         "sharding",
         "significance",
         "soft_em",
         "starter",
+        "tables",
         "upstream",
     },
     {"card", "encoder", "generation", "hub", "likelihood", "prompts", "results", "scoring", "selection", "tokenized"},
-    {"cell_files", "gate", "group_training", "index", "manifest", "pushing", "reranker", "sources", "target_tasks"},
-    {"cross_encoder", "judges", "overlaps", "publication", "rendering", "retriever", "trainer"},
-    {"adapter", "bm25", "mixture", "parts", "reranker_trainer", "supervision"},
-    {"pipeline"},
-    {"methods"},
+    {
+        "benchmark_scores",
+        "cell_files",
+        "gate",
+        "group_training",
+        "index",
+        "manifest",
+        "pushing",
+        "reranker",
+        "sources",
+        "target_tasks",
+    },
+    {"comparison", "cross_encoder", "judges", "overlaps", "publication", "rendering", "retriever", "trainer"},
+    {"adapter", "benchmark_tables", "bm25", "mixture", "parts", "reranker_trainer", "supervision"},
+    {"figures", "findings", "pipeline"},
+    {"benchmark_report", "methods"},
     {"evaluation"},
 ]
 """A module imports from lower ranks alone. `__init__` holds the version and stands below all."""
@@ -135,7 +148,12 @@ def test_every_public_thing_says_what_it_is(path):
 
 
 def test_the_templates_of_cards_are_packaged_and_no_example_imports_private_names():
-    for name in ("card_template.md", "mixture_card_template.md", "supervision_card_template.md"):
+    for name in (
+        "card_template.md",
+        "mixture_card_template.md",
+        "supervision_card_template.md",
+        "benchmark_report.html",
+    ):
         assert (PACKAGE / name).is_file()
     assert (PACKAGE / "py.typed").is_file()
     for path in (ROOT / "examples").glob("*.py"):

@@ -52,7 +52,6 @@ _MODULE_OF = {
     "Method": "methods",
     "paper_methods": "methods",
     "evaluate_methods": "evaluation",
-    "BenchmarkResults": "results",
     "starter_tasks": "starter",
     "load_starter_task": "starter",
     "TargetTask": "target_tasks",
@@ -60,6 +59,8 @@ _MODULE_OF = {
     "read_target_tasks": "target_tasks",
     "starter_target_task": "target_tasks",
     "warm_start_seq2seq": "upstream",
+    "BenchmarkResults": "results",
+    "write_report": "benchmark_report",
 }
 
 __all__ = ["__version__", *_MODULE_OF]
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
         RerankerTrainingArguments,
         SupervisionArguments,
     )
+    from .benchmark_report import write_report
     from .bm25 import BM25Retriever
     from .contamination import TargetTexts
     from .cross_encoder import CrossEncoderReranker

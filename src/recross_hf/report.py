@@ -124,13 +124,12 @@ def plot_task_shares(retrieved: Dataset, path: str | Path, *, title: str, top: i
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure_class = _figure_class()
     shares = task_shares(retrieved)
     shown = list(shares.items())[:top]
     if len(shares) > top:
         shown.append((f"{len(shares) - top} others", sum(list(shares.values())[top:])))
     names, values = zip(*reversed(shown), strict=True)
-    figure = figure_class(figsize=(8, 1.6 + 0.3 * len(shown)), layout="constrained")
+    figure = new_figure(8, 1.6 + 0.3 * len(shown))
     axes = figure.add_subplot()
     bars = axes.barh(names, [100 * value for value in values], color="#4c72b0")
     axes.bar_label(bars, fmt="%.1f", padding=3)
@@ -190,7 +189,6 @@ def plot_task_utilities(task_pairs: Sequence[dict[str, Any]], path: str | Path) 
         task_pairs: of [`summarize_supervision`].
         path: of the picture (PNG, SVG or PDF by its ending).
     """
-    figure_class = _figure_class()
     queries = sorted({pair["query_task"] for pair in task_pairs})
     candidates = sorted({pair["candidate_task"] for pair in task_pairs})
     utilities = np.full((len(queries), len(candidates)), np.nan)
@@ -199,7 +197,7 @@ def plot_task_utilities(task_pairs: Sequence[dict[str, Any]], path: str | Path) 
         utilities[place] = pair["utility"]
     # Each row in units of its own largest value: the losses of two tasks have different scales.
     largest = np.nanmax(np.abs(utilities), axis=1, keepdims=True)
-    figure = figure_class(figsize=(4 + 0.3 * len(candidates), 3 + 0.28 * len(queries)), layout="constrained")
+    figure = new_figure(4 + 0.3 * len(candidates), 3 + 0.28 * len(queries))
     axes = figure.add_subplot()
     image = axes.imshow(utilities / np.where(largest > 0, largest, 1), cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
     axes.set_xticks(range(len(candidates)), candidates, rotation=60, ha="right", rotation_mode="anchor")
@@ -211,11 +209,16 @@ def plot_task_utilities(task_pairs: Sequence[dict[str, Any]], path: str | Path) 
     figure.savefig(path, dpi=150)
 
 
-def _figure_class() -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A figure of matplotlib, in inches, that needs no display and is no part of pyplot's state.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
             "Pictures need matplotlib, which is not installed: pip install 'recross_hf[plot]'."
         ) from error
-    return Figure
+    return Figure(figsize=(width, height), layout="constrained")
