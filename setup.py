@@ -10,11 +10,12 @@ VERSION = next(
 )
 
 EXTRAS = {
+    "bm25": ["bm25s>=0.2"],
     "peft": ["peft>=0.17"],
     "plot": ["matplotlib>=3.8"],
     "quality": ["ruff>=0.14"],
 }
-EXTRAS["examples"] = EXTRAS["peft"] + EXTRAS["plot"]
+EXTRAS["examples"] = EXTRAS["bm25"] + EXTRAS["peft"] + EXTRAS["plot"]
 EXTRAS["benchmarks"] = ["sentence-transformers>=5.0", "psutil>=5.9"]
 EXTRAS["test"] = (
     EXTRAS["examples"]
@@ -42,6 +43,7 @@ setup(
         "accelerate>=1.1",
         "datasets>=4.0",
         "evaluate>=0.4.5",
+        "filelock>=3.12",
         "huggingface_hub>=1.0",
         "faiss-cpu>=1.15",
         "safetensors>=0.4",

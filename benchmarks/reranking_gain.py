@@ -23,7 +23,6 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
-from remembering import Remembering
 
 from recross_hf import (
     CrossEncoderReranker,
@@ -35,6 +34,7 @@ from recross_hf import (
 )
 from recross_hf.files import read_json, write_json
 from recross_hf.report import format_table, task_shares
+from recross_hf.reranker import RememberingReranker
 from recross_hf.significance import paired_interval
 from recross_hf.soft_em import exact_match, soft_match
 
@@ -86,7 +86,7 @@ def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str
     for name, parameter in pipeline.upstream_model.named_parameters():
         parameter.requires_grad_(not re.search(args.freeze, name))
     loaded = {
-        name: Remembering(CrossEncoderReranker.from_pretrained(folder, autocast_dtype=torch.bfloat16))
+        name: RememberingReranker(CrossEncoderReranker.from_pretrained(folder, autocast_dtype=torch.bfloat16))
         for name, folder in rerankers.items()
     }
     part, parts = map(int, args.part.split("/"))

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import transformers
-from remembering import Remembering
 from tqdm.auto import tqdm
 
 from recross_hf import RandomRetriever, ReCrossPipeline, load_starter_task, starter_tasks
 from recross_hf.files import read_json, write_json
 from recross_hf.report import format_table, task_shares
+from recross_hf.reranker import RememberingReranker
 from recross_hf.significance import paired_interval
 from recross_hf.soft_em import exact_match, soft_match
 from recross_hf.starter import NUM_QUERY_SETS
@@ -64,7 +64,7 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
 
     pipeline = ReCrossPipeline.from_pretrained()
-    pipeline.reranker = Remembering(pipeline.reranker)
+    pipeline.reranker = RememberingReranker(pipeline.reranker)
     overrides = {"learning_rate": args.learning_rate} if args.learning_rate else {}
     correct: dict[str, dict[str, dict[str, list[list[int]]]]] = {}
     retrieved: dict[str, dict[str, float]] = {}

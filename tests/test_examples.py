@@ -15,19 +15,26 @@ from huggingface_hub import DatasetCard
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertModel
 
-from recross_hf import CrossEncoderReranker, ReCrossPipeline, load_examples, load_model, load_query_sets
+from recross_hf import (
+    BenchmarkResults,
+    CrossEncoderReranker,
+    ReCrossPipeline,
+    load_examples,
+    load_model,
+    load_query_sets,
+)
 from recross_hf.supervision import PAIR_FEATURES
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 FAST = ["--use_cpu", "--disable_tqdm", "true", "--report_to", "none", "--save_strategy", "no"]
 
 
-def run(folder: Path, script: str, *arguments: object) -> str:
+def run(folder: Path, script: str, *arguments: object, exit_code: int = 0) -> str:
     """What the script printed; `folder` is the working directory."""
     command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-1000:]}\n{done.stderr[-2500:]}"
+    assert done.returncode == exit_code, f"{' '.join(command)}\n{done.stdout[-1000:]}\n{done.stderr[-2500:]}"
     return done.stdout
 
 
@@ -390,3 +397,41 @@ def test_upstream_data_is_prepared(folder, tmp_path):
     )
     assert "of 2 tasks in" in output
     assert "not compared with any target task" in output
+
+
+def test_methods_are_compared_on_target_tasks(folder, pipeline_folder, tmp_path):
+    listed = {"task": "tickets", "test": "test.jsonl", "queries": ["tickets.txt"]}
+    columns = {"columns": {"input": "question", "references": "answer"}}
+    (tmp_path / "targets.yaml").write_text(json.dumps({"targets": [listed | columns]}))
+    command = [
+        *("benchmark.py", "--pipeline", "pipeline", "--target_tasks", tmp_path / "targets.yaml", "--num_queries", 3),
+        *("--methods", "none", "random", "bm25", "dense_by_task", "--ablations", "dense_by_task", "--num_test", 4),
+        *("--num_retrieved", 6, "--max_target_length", 4, "--use_cpu", "--use_peft", "--output_dir", tmp_path / "out"),
+    ]
+    output = run(folder, *command)
+    assert "Written to" in output
+    results = BenchmarkResults.load(tmp_path / "out")
+    assert len(results.predictions) == 4 * (4 + 7 + 3)
+    by_name = {cell.method: cell for cell in results.cells}
+    assert [by_name[name].kind for name in ("none", "bm25", "echo")] == ["base", "method", "floor"]
+    varied = {name: cell for name, cell in by_name.items() if cell.family == "dense_by_task"}
+    assert [cell.num_queries for cell in varied.values()] == [3, 1, 4, 4, 3, 3, 3, 3]
+    assert varied["dense_by_task |R|=256"].num_retrieved == 256
+    assert varied["dense_by_task mu=3"].upsampling_ratio == 3
+    settings = by_name["bm25"].details["settings"]
+    assert settings["adaptation"]["learning_rate"] == 1e-3  # the pipeline's
+    assert settings["method"]["peft_config"]["r"] == 16
+    # Again: nothing is computed, the same is printed. A cell that fails is told of.
+    assert run(folder, *command) == output
+    failing = [
+        *command[:-1],
+        tmp_path / "other",
+        "--methods",
+        "none",
+        "random",
+        "--ablations",
+        "--lora_target_modules",
+        "x",
+    ]
+    assert "none" in run(folder, *failing, exit_code=1)
+    assert "Target modules {'x'} not found" in BenchmarkResults.load(tmp_path / "other").cells[1].error

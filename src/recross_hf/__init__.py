@@ -38,6 +38,7 @@ _MODULE_OF = {
     "DenseRetriever": "retriever",
     "RandomRetriever": "retriever",
     "ExampleTrainer": "trainer",
+    "BM25Retriever": "bm25",
     "RetrievalAugmentedAdapter": "adapter",
     "ReCrossPipeline": "pipeline",
     "mine_supervision": "supervision",
@@ -48,8 +49,15 @@ _MODULE_OF = {
     "evaluate_reranker": "reranker_trainer",
     "train_reranker": "reranker_trainer",
     "split_by_task": "reranker_trainer",
+    "Method": "methods",
+    "paper_methods": "methods",
+    "evaluate_methods": "evaluation",
     "starter_tasks": "starter",
     "load_starter_task": "starter",
+    "TargetTask": "target_tasks",
+    "load_target_task": "target_tasks",
+    "read_target_tasks": "target_tasks",
+    "starter_target_task": "target_tasks",
     "warm_start_seq2seq": "upstream",
     "BenchmarkResults": "results",
     "write_report": "benchmark_report",
@@ -68,12 +76,15 @@ if TYPE_CHECKING:
         SupervisionArguments,
     )
     from .benchmark_report import write_report
+    from .bm25 import BM25Retriever
     from .contamination import TargetTexts
     from .cross_encoder import CrossEncoderReranker
     from .data import examples_by_task, load_examples, load_queries
     from .encoder import Encoder, MeanPooledEncoder, encode_in_processes
+    from .evaluation import evaluate_methods
     from .index import UpstreamIndex
     from .likelihood import rank_choices
+    from .methods import Method, paper_methods
     from .mixture import prepare_mixture
     from .pipeline import ReCrossPipeline
     from .prompts import PromptTemplate, load_templates, select_templates
@@ -84,6 +95,7 @@ if TYPE_CHECKING:
     from .sources import TaskSource, read_task_sources
     from .starter import load_starter_task, starter_tasks
     from .supervision import label_pairs, load_query_sets, mine_supervision, summarize_supervision
+    from .target_tasks import TargetTask, load_target_task, read_target_tasks, starter_target_task
     from .trainer import ExampleTrainer
     from .upstream import warm_start_seq2seq
 

@@ -114,20 +114,24 @@ class TargetTexts:
         self._ngrams.add(hashes[keep], rows[keep], first)
 
     def find(
-        self, ids: Sequence[str], inputs: Sequence[str], references: Sequence[Sequence[str]]
+        self,
+        ids: Sequence[str],
+        inputs: Sequence[str],
+        references: Sequence[Sequence[str]] = (),
+        *,
+        ngrams: bool = True,
     ) -> list[Overlap | None]:
-        """What each example shares with a target: the first of id, exact and n-gram that holds, else None."""
+        """What each example shares with a target: the first of id, exact and n-gram that holds, else None.
+
+        Args:
+            ngrams: whether to look for n-grams, which takes most of the time.
+        """
         found: list[Overlap | None] = [None] * len(ids)
         if not self._ids:
             return found
         words = [_words(text) for text in inputs]
-        parts, owners = _parts(words, references)
-        hashes, starts, part_of = _ngram_hashes(parts, self.ngram_size)
-        rows = self._ngrams.rows_of(hashes)
-        for window in np.flatnonzero(rows >= 0)[::-1]:  # the first of an example is written last
-            part, start = int(part_of[window]), int(starts[window])
-            shared = " ".join(parts[part][start : start + self.ngram_size])
-            found[owners[part]] = self._overlap("ngram", int(rows[window]), shared)
+        if ngrams:
+            self._find_ngrams(words, references, found)
         hashes, owners = _exact_hashes(words)
         for example, row in zip(owners, self._exact.rows_of(hashes), strict=True):
             if row >= 0:
@@ -137,6 +141,17 @@ class TargetTexts:
             if source in self._sources:
                 found[example] = self._overlap("id", self._sources[source], source)
         return found
+
+    def _find_ngrams(
+        self, words: list[list[str]], references: Sequence[Sequence[str]], found: list[Overlap | None]
+    ) -> None:
+        parts, owners = _parts(words, references)
+        hashes, starts, part_of = _ngram_hashes(parts, self.ngram_size)
+        rows = self._ngrams.rows_of(hashes)
+        for window in np.flatnonzero(rows >= 0)[::-1]:  # the first of an example is written last
+            part, start = int(part_of[window]), int(starts[window])
+            shared = " ".join(parts[part][start : start + self.ngram_size])
+            found[owners[part]] = self._overlap("ngram", int(rows[window]), shared)
 
     def _overlap(self, kind: str, row: int, shared: str) -> Overlap:
         return Overlap(kind, self._tasks[row], self._ids[row], shared)

@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from .gate import GateVerdict
 
 PIPELINE = "pipeline"
-_LENGTHS_AND_BEAMS = ("max_input_length", "max_target_length", "generation_num_beams")
+LENGTHS_AND_BEAMS = ("max_input_length", "max_target_length", "generation_num_beams")
+"""Settings of an adaptation that its predictions depend on, too."""
 
 
 class ReCrossPipeline:
@@ -181,10 +182,13 @@ class ReCrossPipeline:
         """The model that predicts: the adapted one, or the upstream one."""
         return self.upstream_model if self.adapted_model is None else self.adapted_model
 
-    def __call__(self, inputs: str | Sequence[str], **generate_kwargs: Any) -> str | list[str]:
+    def __call__(
+        self, inputs: str | Sequence[str], *, show_progress: bool | None = None, **generate_kwargs: Any
+    ) -> str | list[str]:
         """Answers one input (a string) or many (a list of strings, in their order).
 
         Args:
+            show_progress: by default for more than 256 inputs.
             generate_kwargs: passed to `model.generate`, e.g. `num_beams=4`; by default as in the adaptation.
         """
         is_single = isinstance(inputs, str)
@@ -199,7 +203,7 @@ class ReCrossPipeline:
             self.processing_class,
             texts,
             max_input_length=args.max_input_length,
-            show_progress=len(texts) > 256,
+            show_progress=len(texts) > 256 if show_progress is None else show_progress,
             **{"max_new_tokens": args.max_target_length, **beams, **generate_kwargs},
         )
         return answers[0] if is_single else answers
@@ -288,7 +292,7 @@ class ReCrossPipeline:
         model.eval()
         # A copy, for parts that were not used yet stay where they are.
         pipeline = copy.copy(self)
-        pipeline.adaptation = self.adaptation | {name: getattr(adapter.args, name) for name in _LENGTHS_AND_BEAMS}
+        pipeline.adaptation = self.adaptation | {name: getattr(adapter.args, name) for name in LENGTHS_AND_BEAMS}
         pipeline.adapted_model = model
         pipeline.retrieved = adapter.retrieved
         pipeline._adaptation = adapter.adaptation

@@ -85,6 +85,28 @@ class Reranker(ABC):
         return scores
 
 
+class RememberingReranker(Reranker):
+    """A reranker that scores a candidate once for a query set, for comparisons of ways to choose by the same scores.
+
+    It remembers those of the last query set alone.
+    """
+
+    def __init__(self, reranker: Reranker) -> None:
+        self.reranker = reranker
+        self.include_answers = reranker.include_answers
+        self._queries: list[str] = []
+        self._scores_of: dict[str, float] = {}
+
+    def rank(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
+        if list(queries) != self._queries:
+            self._queries, self._scores_of = list(queries), {}
+        missing = [text for text in dict.fromkeys(candidates) if text not in self._scores_of]
+        if missing:
+            scores = self.reranker._scores(queries, missing)
+            self._scores_of.update(zip(missing, scores.tolist(), strict=True))
+        return np.array([self._scores_of[text] for text in candidates])
+
+
 def candidate_texts(examples: Dataset, include_answers: bool) -> list[str]:
     """What a reranker reads of each example: its input, or its input and its first reference."""
     inputs = examples["input"][:]

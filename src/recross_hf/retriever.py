@@ -9,7 +9,9 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from typing import Self
+from hashlib import sha256
+from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +19,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
 from .aggregation import Aggregation, Hits, Ranking, interleave
-from .index import UpstreamIndex
+from .index import UpstreamIndex, column_hash, ids_hash
 
 logger = logging.getLogger(__name__)
 
@@ -54,18 +56,28 @@ class Retriever(ABC):
         """The tasks that may be retrieved from."""
         return set(pc.unique(_column(self.upstream, "task").filter(pa.array(self.allowed))).to_pylist())
 
-    def excluding(self, tasks: Collection[str]) -> Self:
-        """The same retriever with more tasks excluded; those that are not upstream have nothing to exclude.
+    def excluding(self, tasks: Collection[str] = (), ids: Collection[str] = ()) -> Self:
+        """The same retriever with more tasks and examples excluded; those that are not upstream have nothing to exclude.
 
         Raises:
             ValueError: nothing is left.
         """
         narrowed = copy.copy(self)
-        narrowed.allowed = self.allowed & ~_is_any_of(self.upstream, "task", tasks)
+        excluded = _is_any_of(self.upstream, "task", tasks) | _is_any_of(self.upstream, "id", ids)
+        narrowed.allowed = self.allowed & ~excluded
         narrowed.num_allowed = int(narrowed.allowed.sum())
         if not narrowed.num_allowed:
-            raise ValueError(f"Nothing is left to retrieve without {', '.join(sorted(tasks))}.")
+            without = [*sorted(tasks), *([f"{len(ids)} examples"] if ids else [])]
+            raise ValueError(f"Nothing is left to retrieve without {', '.join(without)}.")
         return narrowed
+
+    def identity(self) -> dict[str, Any]:
+        """What is retrieved depends on this, as JSON values; a subclass with settings of its own adds them."""
+        return {
+            "class": type(self).__name__,
+            "upstream": _hash_of(self.upstream),
+            "allowed": sha256(np.packbits(self.allowed).tobytes()).hexdigest(),
+        }
 
     @abstractmethod
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
@@ -138,6 +150,12 @@ class DenseRetriever(Retriever):
         self.index = index
         self.aggregation = aggregation
 
+    def identity(self) -> dict[str, Any]:
+        """The base class's, and what the hits depend on: the index and how they are aggregated."""
+        config = {name: self.index.config.get(name) for name in ("encoder", "factory", "metric")}
+        aggregation = getattr(self.aggregation, "__qualname__", type(self.aggregation).__qualname__)
+        return super().identity() | {"index": config, "aggregation": aggregation}
+
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
         vectors = np.asarray(self.index.encoder.encode(list(inputs)), dtype=np.float32)
         return self.aggregation(lambda k: self._search_allowed(vectors, k), len(inputs), num_retrieved)
@@ -181,6 +199,10 @@ class RandomRetriever(Retriever):
         super().__init__(upstream, exclude_tasks=exclude_tasks, exclude_ids=exclude_ids)
         self.seed = seed
 
+    def identity(self) -> dict[str, Any]:
+        """The base class's, and the seed."""
+        return super().identity() | {"seed": self.seed}
+
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
         count = min(num_retrieved, self.num_allowed)
         drawn = np.random.default_rng(self.seed).choice(self.num_allowed, count, replace=False)
@@ -202,6 +224,16 @@ def gather_rows(upstream: Dataset, ranking: Ranking) -> Dataset:
     provenance = {"rank": Value("int64"), "query": Value("int64"), "distance": Value("float64")}
     features = Features({**upstream.features, **provenance})
     return Dataset.from_dict({name: rows[name].to_pylist() for name in rows.column_names}, features=features)
+
+
+_HASHES: WeakKeyDictionary[Dataset, str] = WeakKeyDictionary()
+
+
+def _hash_of(upstream: Dataset) -> str:
+    """Of ids and inputs; kept, because many retrievers share their examples."""
+    if upstream not in _HASHES:
+        _HASHES[upstream] = f"{ids_hash(upstream)}-{column_hash(upstream, 'input')}"
+    return _HASHES[upstream]
 
 
 def _allowed(upstream: Dataset, tasks: Collection[str], ids: Collection[str]) -> np.ndarray:

@@ -1,0 +1,198 @@
+"""Does retrieval pay, and which part of it? Methods x target tasks x query sets.
+
+The starter, on the tasks that it never saw:
+
+    python examples/benchmark.py
+
+Your own pipeline, the paper's way: folders with test.parquet, query-0.parquet, ... or a YAML file (see `read_target_tasks`):
+
+    accelerate launch examples/benchmark.py --pipeline bart0-pipeline --target_tasks 'target/*' --num_query_sets 5 \
+        --methods none random bm25 sbert dense recross --sbert_name_or_path sentence-transformers/all-distilroberta-v1 \
+        --ablations recross --output_dir benchmark
+
+Every cell is a file below `output_dir`: run it again to continue, run it several times at once to share the work, on machines
+that share a folder, too. Processes of `accelerate launch` work on cells of their own, each on its GPU. Every argument of an adaptation
+(`--num_retrieved`, `--learning_rate`, ...) holds for all methods; those of the pipeline are the defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+import transformers
+from transformers import HfArgumentParser
+
+from recross_hf import (
+    AdaptationArguments,
+    Method,
+    ReCrossPipeline,
+    TargetTask,
+    evaluate_methods,
+    load_target_task,
+    paper_methods,
+    read_target_tasks,
+    starter_target_task,
+    starter_tasks,
+    write_report,
+)
+from recross_hf.architectures import architecture_of
+from recross_hf.methods import ablations, build_index_once
+from recross_hf.overlaps import HANDLINGS
+from recross_hf.processes import leave_process_group
+
+STARTER_QUERY_SETS, STARTER_TEST = 1, 200
+
+
+@dataclass
+class ScriptArguments:
+    pipeline: str | None = field(
+        default=None, metadata={"help": "A pipeline folder, or a name on the Hub; the starter by default."}
+    )
+    revision: str | None = field(
+        default=None, metadata={"help": "Of a pipeline on the Hub: a branch, a tag or a commit."}
+    )
+    target_tasks: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Folders of target tasks, patterns of them, or YAML files; the starter's unseen tasks by default."
+        },
+    )
+    methods: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "none, random, bm25, sbert, dense, recross; all but the first two also with _by_task. By default those that the "
+            "pipeline allows."
+        },
+    )
+    num_queries: int = field(default=16, metadata={"help": "|Q|: inputs of a query set to use."})
+    num_query_sets: int | None = field(
+        default=None,
+        metadata={"help": f"Query sets of each task; all by default, {STARTER_QUERY_SETS} of the starter's five."},
+    )
+    num_test: int | None = field(
+        default=None,
+        metadata={
+            "help": "At most so many test examples of a task, whole source examples, always the same; all by default, "
+            f"{STARTER_TEST} of the starter's."
+        },
+    )
+    ablations: list[str] = field(
+        default_factory=list, metadata={"help": "Methods to vary: |Q| 1, 8, 32; |R| 256, 1024; mu 3, 4."}
+    )
+    sbert_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "The SentenceTransformer of `sbert`; its index is built below output_dir, once."},
+    )
+    on_overlap: str = field(
+        default="refuse",
+        metadata={"help": "What to do about test examples among the queries or upstream.", "choices": list(HANDLINGS)},
+    )
+    use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter in place of all weights."})
+    lora_r: int = field(default=16, metadata={"help": "LoRA rank."})
+    lora_alpha: int = field(default=32, metadata={"help": "LoRA alpha."})
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Modules that LoRA adapts, e.g. query value; PEFT's choice by default."}
+    )
+
+
+def main() -> None:
+    rank = leave_process_group()
+    logging.basicConfig(format="%(message)s")
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    parser = HfArgumentParser((ScriptArguments, AdaptationArguments), allow_abbrev=False)
+    parser.set_defaults(output_dir="benchmark")
+    script, args = parser.parse_args_into_dataclasses()
+    pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
+    tasks = target_tasks(script)
+    results = evaluate_methods(
+        pipeline,
+        tasks,
+        methods_of(script, args, pipeline),
+        args.output_dir,
+        settings=given_settings(),
+        on_overlap=script.on_overlap,
+        show_progress=rank == 0,
+    )
+    if rank == 0:
+        results.save(args.output_dir)
+        summary = write_report(results, args.output_dir, title=f"Benchmark of {script.pipeline or 'the starter'}")
+        print((Path(args.output_dir) / "tables" / "main-exact_match.md").read_text(encoding="utf-8"))
+        print(
+            f"{summary['headline']}\n\nWritten to {args.output_dir}/: report.html, tables/, figures/, results.parquet"
+        )
+    failed = [cell for cell in results.cells if cell.error is not None]
+    for cell in failed if rank == 0 else []:
+        print(f"Failed: {cell.method} on {cell.task}, query set {cell.query_set}: {cell.error}", file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+def target_tasks(script: ScriptArguments) -> list[TargetTask]:
+    num_sets, num_test = script.num_query_sets, script.num_test
+    if script.target_tasks:
+        paths = [Path(path) for pattern in script.target_tasks for path in sorted(glob.glob(pattern)) or [pattern]]
+        found = [
+            task
+            for path in paths
+            for task in (read_target_tasks(path) if path.suffix in (".yaml", ".yml") else [load_target_task(path)])
+        ]
+    else:
+        found = [starter_target_task(name) for name in starter_tasks()]
+        num_sets, num_test = num_sets or STARTER_QUERY_SETS, num_test or STARTER_TEST
+    return [task.limited(num_test, num_sets) for task in found]
+
+
+def methods_of(script: ScriptArguments, args: AdaptationArguments, pipeline: ReCrossPipeline) -> list[Method]:
+    names = script.methods
+    if not names:
+        names = ["none", "random", "bm25", "dense", "dense_by_task"]
+        names += ["sbert"] if script.sbert_name_or_path else []
+        names += ["recross", "recross_by_task"] if pipeline.reranker is not None else []
+    sbert_index = None
+    if script.sbert_name_or_path:
+        from sentence_transformers import SentenceTransformer
+
+        encoder = SentenceTransformer(script.sbert_name_or_path)
+        sbert_index = build_index_once(pipeline.index.dataset, encoder, Path(args.output_dir) / "sbert")
+    peft_config = None
+    if script.use_peft:
+        from peft import LoraConfig
+
+        peft_config = LoraConfig(
+            task_type=architecture_of(pipeline.upstream_model).peft_task_type,
+            r=script.lora_r,
+            lora_alpha=script.lora_alpha,
+            target_modules=script.lora_target_modules,
+        )
+    methods = paper_methods(
+        pipeline,
+        names,
+        sbert_index=sbert_index,
+        num_queries=script.num_queries,
+        upsampling_ratio=given_settings().get("upsampling_ratio"),
+        peft_config=peft_config,
+    )
+    by_name = {method.name: method for method in methods}
+    unknown = [name for name in script.ablations if name not in by_name]
+    if unknown:
+        raise SystemExit(f"--ablations vary methods of the run ({', '.join(by_name)}), found {', '.join(unknown)}.")
+    return methods + [varied for name in script.ablations for varied in ablations(by_name[name])]
+
+
+def given_settings() -> dict:
+    """The arguments of an adaptation that the command line has, and no defaults: those are the pipeline's."""
+    parser = HfArgumentParser(AdaptationArguments, allow_abbrev=False)
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    given = vars(parser.parse_known_args()[0])
+    return {name: value for name, value in given.items() if name != "output_dir"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Retrieval by words: BM25, the baseline that needs no encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from .aggregation import Aggregation, Hits, Ranking, interleave
+from .retriever import Retriever
+
+
+class BM25Retriever(Retriever):
+    """Upstream examples that share rare words with the inputs (Robertson and Zaragoza 2009), by the package `bm25s`.
+
+    ```python
+    retriever = BM25Retriever(index.dataset)
+    retriever.retrieve(inputs, num_retrieved=512)
+    ```
+
+    Words are compared in lower case, without English stop words. An example that shares none with a query is no hit of it. The
+    index is built in memory, anew each time.
+
+    Args:
+        upstream: the examples to retrieve from.
+        k1: how soon a word's repetition stops counting.
+        b: how much long examples are held back, from 0 to 1.
+        aggregation: how the hits of several inputs become one ranking, as in [`DenseRetriever`].
+
+    Raises:
+        ImportError: `bm25s` is not installed.
+    """
+
+    def __init__(
+        self,
+        upstream: Dataset,
+        *,
+        k1: float = 1.5,
+        b: float = 0.75,
+        aggregation: Aggregation = interleave,
+        exclude_tasks: Collection[str] = (),
+        exclude_ids: Collection[str] = (),
+    ) -> None:
+        super().__init__(upstream, exclude_tasks=exclude_tasks, exclude_ids=exclude_ids)
+        try:
+            import bm25s
+        except ImportError as error:
+            raise ImportError("BM25Retriever needs bm25s: pip install 'recross_hf[bm25]'.") from error
+        self.k1, self.b, self.aggregation = k1, b, aggregation
+        self._tokenize = bm25s.tokenize
+        self._bm25 = bm25s.BM25(k1=k1, b=b)
+        self._bm25.index(self._tokenize(upstream["input"][:], show_progress=False), show_progress=False)
+
+    def identity(self) -> dict[str, Any]:
+        """The base class's, and the constants of BM25."""
+        aggregation = getattr(self.aggregation, "__qualname__", type(self.aggregation).__qualname__)
+        return super().identity() | {"k1": self.k1, "b": self.b, "aggregation": aggregation}
+
+    def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
+        words = self._tokenize(list(inputs), return_ids=False, show_progress=False)
+        scores = np.stack([self._scores(query) for query in words])
+        return self.aggregation(lambda k: _best(scores, k), len(inputs), num_retrieved)
+
+    def _scores(self, words: list[str]) -> np.ndarray:
+        known = [word for word in words if word in self._bm25.vocab_dict]
+        if not known:
+            return np.zeros(len(self.upstream), dtype=np.float32)
+        return np.where(self.allowed, self._bm25.get_scores(known), 0.0)
+
+
+def _best(scores: np.ndarray, k: int) -> Hits:
+    """The `k` highest scores above 0 of each query; among equals, the first example."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    found = np.take_along_axis(scores, order, axis=1)
+    return Hits(np.where(found > 0, order, -1), np.where(found > 0, -found, np.inf))

@@ -1,0 +1,61 @@
+"""Retrieval by words."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from recross_hf import BM25Retriever, load_examples
+
+TEXTS = {
+    "sky": ["the blue sky over the river", "a sky without clouds"],
+    "sea": ["the blue sea", "fish in the sea and in the river", "the sea, the sea"],
+    "pan": ["fish in a hot pan"],
+}
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    rows = [{"task": task, "input": text, "references": ["x"]} for task, texts in TEXTS.items() for text in texts]
+    return load_examples(Dataset.from_list(rows))
+
+
+def test_examples_that_share_rare_words_come_first(upstream):
+    found = BM25Retriever(upstream).retrieve(["Which pan for fish?"], 2)
+    assert found["task"][:] == ["pan", "sea"]
+    assert found["distance"][0] < found["distance"][1] < 0
+    assert found["query"][:] == [0, 0]
+
+
+def test_scores_are_those_of_the_formula(upstream):
+    """Robertson and Zaragoza 2009 with Lucene's inverse document frequency, by hand for one word."""
+    found = BM25Retriever(upstream, k1=1.2, b=0.5).retrieve(["sky"], 2)
+    lengths = np.array([4, 3, 2, 3, 2, 3])  # without stop words and words of one letter
+    idf = np.log(1 + (6 - 2 + 0.5) / (2 + 0.5))
+    expected = [idf / (1 + 1.2 * (0.5 + 0.5 * length / lengths.mean())) for length in lengths[:2]]
+    assert found["input"][:] == TEXTS["sky"][::-1]
+    np.testing.assert_allclose(-np.array(found["distance"][:]), expected[::-1], rtol=1e-5)
+
+
+def test_queries_take_turns_and_those_without_known_words_bring_nothing(upstream):
+    found = BM25Retriever(upstream).retrieve(["sea", "zzz", "sky"], 6)
+    assert found["query"][:] == [0, 2, 0, 2]
+    assert set(found["task"][:]) == {"sea", "sky"}
+
+
+def test_excluded_examples_are_not_found(upstream):
+    retriever = BM25Retriever(upstream, exclude_tasks=["sea"])
+    assert set(retriever.retrieve(["fish in the sea"], 3)["task"]) == {"pan"}
+    assert set(retriever.excluding(["pan"]).retrieve(["blue fish"], 3)["task"]) == {"sky"}
+
+
+def test_its_identity_says_what_it_depends_on(upstream):
+    one = BM25Retriever(upstream)
+    assert one.identity() == BM25Retriever(upstream).identity()
+    for other in (BM25Retriever(upstream, b=0.1), BM25Retriever(upstream.select(range(4))), one.excluding(["sky"])):
+        assert other.identity() != one.identity()
+
+
+def test_the_package_that_it_needs_is_named(upstream, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "bm25s", None)
+    with pytest.raises(ImportError, match=r"pip install 'recross_hf\[bm25\]'"):
+        BM25Retriever(upstream)

@@ -1,0 +1,311 @@
+"""The benchmark: cells, resuming, sharing, failures, scores."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluation_cases import ADAPTATION, LOG, LoggedRetriever, methods, task, tasks
+from peft import LoraConfig
+
+from recross_hf import (
+    BenchmarkResults,
+    DenseRetriever,
+    Method,
+    ReCrossPipeline,
+    TargetTask,
+    evaluate_methods,
+    load_queries,
+    rank_choices,
+)
+from recross_hf import evaluation as evaluation_module
+from recross_hf.cell_files import CellKey, CellMismatchError
+from recross_hf.overlaps import OverlapError
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def pipeline(answering_bart, tokenizer, examples, tmp_path_factory):
+    return ReCrossPipeline.build(answering_bart, tokenizer, examples, tmp_path_factory.mktemp("built") / "pipeline")
+
+
+def evaluate(pipeline, folder, *, of=None, by=None, **kwargs):
+    settings = ADAPTATION | kwargs.pop("settings", {})
+    found = of or tasks(), by or methods(pipeline)
+    return evaluate_methods(pipeline, *found, folder, settings=settings, show_progress=False, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def finished(pipeline, tmp_path_factory):
+    """The folder of a finished benchmark and its results."""
+    folder = tmp_path_factory.mktemp("finished")
+    results = evaluate(pipeline, folder)
+    results.save(folder)
+    return folder, results
+
+
+def logged(path):
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def test_every_method_task_and_query_set_has_a_cell_in_the_order_of_tables(finished):
+    folder, results = finished
+    found = [(cell.method, cell.task, cell.query_set) for cell in results.cells if cell.kind != "floor"]
+    assert found == [
+        *(("none", name, -1) for name in ("film", "book")),
+        *((method, name, number) for method in ("random", "dense") for name in ("film", "book") for number in (0, 1)),
+    ]
+    assert [cell.kind for cell in results.cells] == ["base"] * 2 + ["method"] * 8 + ["floor"] * 6
+    assert len(results.predictions) == 8 * 16
+    dense = next(cell for cell in results.cells if cell.method == "dense")
+    assert (dense.num_queries, dense.num_retrieved, dense.upsampling_ratio, dense.family) == (3, 8, None, "dense")
+    assert sum(dense.retrieved_tasks.values()) == pytest.approx(1)
+    assert set(dense.seconds) == {"prepare", "retrieve", "train", "predict", "rank"}
+    assert dense.details["settings"]["adaptation"]["num_retrieved"] == 8
+    cell = json.loads((folder / dense.details["file"]).read_text())
+    assert [len(cell["retrieved"][name]) for name in ("id", "task", "distance")] == [8, 8, 8]
+    loaded = BenchmarkResults.load(folder)
+    assert loaded.predictions.to_list() == results.predictions.to_list()
+    assert loaded.cells == results.cells
+
+
+def test_predictions_are_those_of_the_pipeline(finished, pipeline):
+    _, results = finished
+    (film, _), rows = tasks(), results.predictions.to_pandas()
+    base = rows[(rows.method == "none") & (rows.task == "film")]
+    assert base.prediction.tolist() == pipeline(film.test["input"][:], max_new_tokens=4)
+    assert base.id.tolist() == film.test["id"][:]
+    adapted = pipeline.adapt(
+        film.query_sets[1].select(range(3)), **{**ADAPTATION, "disable_tqdm": True, "seed": 43}, rerank=False
+    )
+    dense = rows[(rows.method == "dense") & (rows.task == "film") & (rows.query_set == 1)]
+    assert dense.prediction.tolist() == adapted(film.test["input"][:])
+
+
+def test_the_base_answers_with_the_settings_of_the_others(pipeline, tmp_path):
+    of = [task("film", "film", 1)]
+    results = evaluate(pipeline, tmp_path, of=of, settings={"max_target_length": 1})
+    rows = results.predictions.to_pandas()
+    inputs = of[0].test["input"][:]
+    assert rows[rows.method == "none"].prediction.tolist() == pipeline(inputs, max_new_tokens=1)
+    assert pipeline(inputs, max_new_tokens=1) != pipeline(inputs, max_new_tokens=4)
+
+
+def test_choices_are_ranked_by_the_adapted_model(finished, pipeline):
+    (film, _), rows = tasks(), finished[1].predictions.to_pandas()
+    places = rank_choices(pipeline.model, pipeline.processing_class, film.test["input"][:], film.answers)
+    right = [film.answers[row][place] in film.test[row]["references"] for row, place in enumerate(places)]
+    assert rows[(rows.method == "none") & (rows.task == "film")].rank_correct.tolist() == right
+
+
+def test_scores_and_floors_stand_in_the_same_table(finished):
+    rows = finished[1].predictions.to_pandas()
+    floors = rows[rows.method == "best constant"]
+    assert set(floors.prediction) <= {"yes no", "no yes"}
+    assert floors.soft_em.all() and not floors.exact_match.any() and not floors.in_answers.any()
+    assert rows[rows.method == "majority answer"].exact_match.mean() == 0.5
+    assert (rows[rows.method == "majority answer"].rank_correct == [True, False] * 8).sum() in (0, 8, 16)
+    assert set(rows.num_words[rows.method == "echo"]) == {6}
+
+
+def test_random_examples_differ_by_task_and_query_set(finished):
+    folder, results = finished
+    files = [folder / cell.details["file"] for cell in results.cells if cell.method == "random"]
+    drawn = [tuple(json.loads(path.read_text())["retrieved"]["id"]) for path in files]
+    assert len(set(drawn)) == 4
+    assert json.loads(files[0].read_text())["retrieved"]["distance"] == [None] * 8
+
+
+def test_a_killed_run_resumes_without_repeating_and_gives_the_same_bytes(finished, pipeline, tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    monkeypatch.setenv(LOG, str(log))
+    compute, computed = evaluation_module._Run._compute, []
+
+    def until_the_sixth(self, key):
+        if len(computed) == 5:
+            raise KeyboardInterrupt
+        computed.append(key)
+        return compute(self, key)
+
+    monkeypatch.setattr(evaluation_module._Run, "_compute", until_the_sixth)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(pipeline, tmp_path)
+    # Query set by query set: a run that is cut short has all tasks.
+    assert computed == [
+        *(CellKey("none", "film"), CellKey("none", "book")),
+        *(CellKey("random", "film", 0), CellKey("dense", "film", 0), CellKey("random", "book", 0)),
+    ]
+    monkeypatch.setattr(evaluation_module._Run, "_compute", compute)
+    evaluate(pipeline, tmp_path).save(tmp_path)
+    assert len(logged(log)) == 4
+    assert (tmp_path / "results.parquet").read_bytes() == (finished[0] / "results.parquet").read_bytes()
+    evaluate(pipeline, tmp_path)
+    assert len(logged(log)) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": {"learning_rate": 1e-4}}, r"adaptation\.learning_rate: 0\.001 there, 0\.0001 here"),
+        ({"of": [task("film", "movie"), task("book", "book")]}, r"task\.test: \w+\.\.\. there, \w+\.\.\. here"),
+        ({"by": ["dense", 2]}, r"method\.num_queries: 3 there, 2 here; task\.queries"),
+    ],
+    ids=["a setting", "the test set", "the method"],
+)
+def test_a_cell_of_other_settings_is_refused(change, message, finished, pipeline):
+    if "by" in change:
+        change = {"by": [Method("dense", LoggedRetriever(pipeline.index), num_queries=2)]}
+    with pytest.raises(CellMismatchError, match=message):
+        evaluate(pipeline, finished[0], **change)
+
+
+def test_what_says_nothing_about_the_result_is_no_other_setting(finished, pipeline, tmp_path):
+    settings = {"output_dir": str(tmp_path), "disable_tqdm": False}
+    assert (
+        evaluate(pipeline, finished[0], settings=settings).predictions.to_list() == finished[1].predictions.to_list()
+    )
+
+
+class Failing(DenseRetriever):
+    fails = True
+
+    def rank(self, inputs, num_retrieved):
+        if self.fails and "film" in inputs[0]:
+            raise RuntimeError("the index\nis under water")
+        return super().rank(inputs, num_retrieved)
+
+
+def test_a_cell_that_fails_is_reported_and_tried_again_by_the_next_run(pipeline, tmp_path, monkeypatch):
+    failing = [Method("none"), Method("failing", Failing(pipeline.index))]
+    results = evaluate(pipeline, tmp_path, by=failing)
+    errors = {(cell.task, cell.query_set): cell.error for cell in results.cells if cell.method == "failing"}
+    assert errors == {
+        ("film", 0): "is under water",
+        ("film", 1): "is under water",
+        ("book", 0): None,
+        ("book", 1): None,
+    }
+    assert len(results.predictions.filter(lambda row: row["method"] == "failing")) == 16
+    trace = json.loads((tmp_path / "cells" / "film" / "failing-0.failed.json").read_text())["traceback"]
+    assert "RuntimeError: the index\nis under water" in trace
+    monkeypatch.setattr(Failing, "fails", False)
+    again = evaluate(pipeline, tmp_path, by=failing)
+    assert not any(cell.error for cell in again.cells)
+    assert not list(tmp_path.rglob("*.failed.json"))
+
+
+def test_lora_and_a_reranker_go_through(pipeline, tmp_path):
+    from test_methods import ByLength
+
+    reranker = ByLength()
+    lora = LoraConfig(task_type="SEQ_2_SEQ_LM", r=2)
+    chosen = [
+        Method(f"by {way}", DenseRetriever(pipeline.index), reranker, {"select_by": way}, 3, lora)
+        for way in ("example", "task")
+    ]
+    results = evaluate(pipeline, tmp_path, of=[task("film", "film", 1)], by=chosen)
+    assert [cell.error for cell in results.cells[:2]] == [None, None]
+    assert [cell.upsampling_ratio for cell in results.cells[:2]] == [2.0, 2.0]
+    assert reranker.asked <= 16  # distinct candidates, once for both
+    assert results.cells[0].details["settings"]["method"]["peft_config"]["r"] == 2
+
+
+def test_what_the_safety_gate_said_stands_in_the_cell(pipeline, tmp_path):
+    of, by = [task("film", "film", 1)], [Method("none"), Method("dense", DenseRetriever(pipeline.index))]
+    # No loss falls where nothing is learned.
+    results = evaluate(pipeline, tmp_path, of=of, by=by, settings={"safety_gate": True, "learning_rate": 0.0})
+    dense = next(cell for cell in results.cells if cell.method == "dense")
+    assert dense.details["gate"]["kept"] is False
+    assert "which is no improvement" in dense.details["gate"]["reason"]
+    assert dense.seconds["gate"] > 0 and dense.seconds["train"] > 0
+    rows = results.predictions.to_pandas()
+    assert rows[rows.method == "dense"].prediction.tolist() == rows[rows.method == "none"].prediction.tolist()
+
+
+def test_methods_tasks_and_settings_are_checked_before_anything_is_computed(pipeline, tmp_path):
+    dense = Method("dense", DenseRetriever(pipeline.index))
+    with pytest.raises(ValueError, match="Expected methods with different names, found dense twice"):
+        evaluate(pipeline, tmp_path, by=[dense, dense])
+    with pytest.raises(ValueError, match="Expected tasks with different names, found none"):
+        evaluate_methods(pipeline, [], [dense], tmp_path)
+    with pytest.raises(TypeError, match="learning_rat"):
+        evaluate(pipeline, tmp_path, settings={"learning_rat": 1})
+    with pytest.raises(ValueError, match="`on_overlap` must be one of refuse, report, drop, found 'ignore'"):
+        evaluate(pipeline, tmp_path, on_overlap="ignore")
+    adapted = ReCrossPipeline(
+        pipeline.upstream_model, pipeline.processing_class, pipeline.index, adapted_model=pipeline.upstream_model
+    )
+    with pytest.raises(ValueError, match="Expected a pipeline that was not adapted"):
+        evaluate(adapted, tmp_path)
+    assert not (tmp_path / "cells").exists()
+
+
+def overlapping(examples):
+    """Two of its queries are test examples, one of its test examples is upstream, and so is its name."""
+    film = task("colour", "film", 1)
+    texts = [*film.test["input"][:2], "Is it new?"]
+    columns = film.test.to_dict()
+    columns["input"][5] = examples[0]["input"]
+    return TargetTask("colour", type(film.test).from_dict(columns, features=film.test.features), [load_queries(texts)])
+
+
+@pytest.mark.parametrize(("handling", "num_rows"), [("report", 8), ("drop", 6)])
+def test_overlaps_are_refused_reported_or_dropped(handling, num_rows, pipeline, examples, tmp_path):
+    of, by = [overlapping(examples)], [Method("dense", DenseRetriever(pipeline.index))]
+    with pytest.raises(OverlapError, match="colour: 2 of 2 test examples in query sets"):
+        evaluate(pipeline, tmp_path, of=of, by=by)
+    results = evaluate(pipeline, tmp_path, of=of, by=by, on_overlap=handling, settings={"num_retrieved": 99})
+    (cell,) = [cell for cell in results.cells if cell.kind == "method"]
+    assert cell.error is None
+    assert cell.details["overlaps"] == {
+        "test_in_queries": 2,
+        "upstream_in_test": 1,
+        "upstream_examples": {"sentiment/0": "exact: " + of[0].test["id"][5]},
+        "target_task_excluded_from_upstream": True,
+        "handling": handling,
+    }
+    assert "colour" not in cell.retrieved_tasks
+    retrieved = json.loads((tmp_path / cell.details["file"]).read_text())["retrieved"]["id"]
+    assert ("sentiment/0" in retrieved) == (handling == "report")
+    assert len(results.predictions.filter(lambda row: row["method"] == "dense")) == num_rows
+
+
+def test_processes_share_the_cells_and_find_what_one_finds(finished, pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "pipeline")
+    log, processes = tmp_path / "log", []
+    for rank in range(2):
+        group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
+        environment = os.environ | {name: str(value) for name, value in group.items()} | {LOG: str(log)}
+        command = [sys.executable, str(TESTS / "evaluation_script.py"), str(tmp_path)]
+        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors[-2000:]
+    assert len(logged(log)) == len({line.split(" ", 1)[1] for line in logged(log)}) == 4
+    for rank in range(2):
+        assert (tmp_path / f"rank-{rank}" / "results.parquet").read_bytes() == (
+            finished[0] / "results.parquet"
+        ).read_bytes()
+
+
+def test_the_run_itself_costs_little(pipeline, tmp_path):
+    """Beside adaptations that take seconds: what it adds does not grow with them."""
+    start = time.perf_counter()
+    results = evaluate(pipeline, tmp_path)
+    wall = time.perf_counter() - start
+    work = sum(sum(cell.seconds.values()) for cell in results.cells)
+    assert (wall - work) / 10 < 0.5  # seconds a cell
+
+
+def test_a_users_tests_and_queries_stay_as_they_are(pipeline, tmp_path):
+    (film, _), before = tasks(), tasks()[0].test.to_dict()
+    evaluate(pipeline, tmp_path, of=[film], by=[Method("none")])
+    assert film.test.to_dict() == before
+    shutil.rmtree(tmp_path)
+    assert np.all([len(queries) == 4 for queries in film.query_sets])
