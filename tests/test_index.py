@@ -209,7 +209,7 @@ def test_an_unfinished_build_is_no_index(examples, interrupted):
         (lambda examples: (examples.select(range(40)), {}), r"other data or settings .*num_examples"),
         (lambda examples: (examples.shuffle(seed=0), {}), r"ids_sha256, texts_sha256"),
         (lambda examples: (examples, {"shard_size": 12}), r"\(shard_size\).*choose another folder, or delete"),
-        (lambda examples: (examples, {"metric_type": faiss.METRIC_INNER_PRODUCT}), r"\(metric\)"),
+        (lambda examples: (examples, {"vector_dtype": np.float16}), r"\(vector_dtype\)"),
     ],
 )
 def test_an_unfinished_build_does_not_go_on_with_other_data_or_settings(change, match, examples, interrupted):
@@ -218,10 +218,10 @@ def test_an_unfinished_build_does_not_go_on_with_other_data_or_settings(change, 
         resume(changed, interrupted, **settings)
 
 
-def test_an_unfinished_build_may_go_on_with_another_factory(examples, interrupted):
-    index, encoded = resume(examples, interrupted, factory="HNSW8")
+def test_an_unfinished_build_may_go_on_with_another_factory_and_metric(examples, interrupted):
+    index, encoded = resume(examples, interrupted, factory="HNSW8", metric_type=faiss.METRIC_INNER_PRODUCT)
     assert examples[0]["input"] not in encoded
-    assert index.config["factory"] == "HNSW8"
+    assert (index.config["factory"], index.metric_type) == ("HNSW8", faiss.METRIC_INNER_PRODUCT)
 
 
 def test_a_rebuild_that_stops_while_writing_leaves_no_index_of_mixed_parts(examples, tmp_path, monkeypatch):
