@@ -5,10 +5,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import faiss
 import numpy as np
 from tqdm.auto import tqdm
+
+HEADER = struct.Struct("<4siqqq?i")
+"""What every FAISS file begins with: kind, dimension, number of vectors, two fillers, whether it is trained, metric."""
+
+HITS_PER_RESULT = 8
+"""How many hits for each result an index with `Refine` ranks again."""
 
 
 def empty_index(dimension: int, factory: str, metric_type: int, nprobe: int | None = None) -> faiss.Index:
@@ -30,6 +37,8 @@ def empty_index(dimension: int, factory: str, metric_type: int, nprobe: int | No
         inverted.nprobe = nprobe or max(1, inverted.nlist // 16)
     elif nprobe is not None:
         raise ValueError(f"`nprobe` is for IVF indexes, found the factory string {factory!r}.")
+    if isinstance(index, faiss.IndexRefine):
+        index.k_factor = HITS_PER_RESULT  # 1 by default, which finds no more than without it
     return index
 
 
@@ -51,29 +60,41 @@ def train(index: faiss.Index, sample: np.ndarray, factory: str) -> None:
 def fill_and_write(index: faiss.Index, shards: Iterable[np.ndarray], num_vectors: int, path: Path) -> None:
     """Writes what `faiss.write_index` writes of a trained index once all shards are added to it.
 
-    Where each vector is a code of its own, as in Flat and SQ8, the codes go from the shards to the file, and in memory is
-    one shard. Other kinds order the vectors: they are held in memory, as the index stores them, until all are there. The
-    index is empty afterwards, as it was.
+    Where each vector is a code of its own, as in Flat, SQ8 and what `Refine` ranks by, the codes go from the shards to the
+    file, and in memory is one shard. Other kinds order the vectors: they are held in memory, as the index stores them,
+    until all are there. The index is empty afterwards, as it was.
     """
+    with path.open("wb") as file:
+        _fill_and_write(index, shards, num_vectors, file)
+
+
+def _fill_and_write(index: faiss.Index, shards: Iterable[np.ndarray], num_vectors: int, file: BinaryIO) -> None:
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        # Its head, the index that finds hits, the one that ranks them, and how many hits more than asked for are found.
+        empty = faiss.serialize_index(index).tobytes()
+        file.write(_counting(empty[: HEADER.size], num_vectors))
+        for part in (index.base_index, index.refine_index):
+            _fill_and_write(part, shards, num_vectors, file)
+        file.write(empty[-4:])
+        return
     progress = tqdm(shards, desc="Indexing", unit="shard")
     head = _head_before_codes(index, num_vectors)
     if head is None:
         for shard in progress:
             index.add(np.ascontiguousarray(shard))
-        faiss.write_index(index, str(path))
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
         index.reset()
         return
-    with path.open("wb") as file:
-        file.write(head)
-        for shard in progress:
-            file.write(index.sa_encode(np.ascontiguousarray(shard)))
+    file.write(head)
+    for shard in progress:
+        file.write(index.sa_encode(np.ascontiguousarray(shard)))
 
 
 def _head_before_codes(index: faiss.Index, num_vectors: int) -> bytes | None:
     """What stands before the codes in the file of an index with so many vectors; `None` where codes do not stand last.
 
-    Told by the file of one vector: 8 bytes from the start is the number of vectors, and before the codes their length, in a
-    unit that differs with the kind.
+    Told by the file of one vector, in which their length, in a unit that differs with the kind, and the codes come last.
     """
     if not isinstance(index, faiss.IndexFlatCodes):
         return None
@@ -85,7 +106,32 @@ def _head_before_codes(index: faiss.Index, num_vectors: int) -> bytes | None:
     (length,) = struct.unpack("<Q", head[-8:])
     if code != index.sa_encode(vector).tobytes() or length not in (index.code_size, index.code_size // 4):
         return None
-    return head[:8] + struct.pack("<q", num_vectors) + head[16:-8] + struct.pack("<Q", length * num_vectors)
+    return _counting(head[:-8], num_vectors) + struct.pack("<Q", length * num_vectors)
+
+
+def _counting(head: bytes, num_vectors: int) -> bytes:
+    kind, dimension, _, *others = HEADER.unpack_from(head)
+    return HEADER.pack(kind, dimension, num_vectors, *others) + head[HEADER.size :]
+
+
+def selecting(index: faiss.Index, allowed: np.ndarray) -> faiss.SearchParameters | None:
+    """The parameters of a search that passes over all but the allowed vectors, else as the index is set.
+
+    `None` for kinds that would find fewer then, such as HNSW, whose walk ends among what is passed over.
+    """
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        base = selecting(index.base_index, allowed)
+        return base and faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = selecting(index.index, allowed)
+        return inner and faiss.SearchParametersPreTransform(index_params=inner)
+    selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe, max_codes=index.max_codes)
+    if isinstance(index, faiss.IndexFlat | faiss.IndexScalarQuantizer):
+        return faiss.SearchParameters(sel=selector)
+    return None
 
 
 def reason(error: Exception) -> str:

@@ -7,7 +7,6 @@ import logging
 import mmap
 import re
 import shutil
-import struct
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from .aggregation import Hits
 from .card import index_card
 from .data import EXAMPLE_FEATURES, ExampleError, check_plain
 from .encoder import Encoder, IdentifiedEncoder
-from .faiss_files import empty_index, fill_and_write, reason, train
+from .faiss_files import HEADER, empty_index, fill_and_write, reason, train
 from .files import read_json, write_atomically, write_json, write_parquet
 from .hub import HubAccess, Publication, artifact_folder, full_name, publish
 from .processes import process_state
@@ -115,7 +114,9 @@ class UpstreamIndex:
             dataset: examples of the schema ([`load_examples`]); only `input` is encoded, as in the authors' code.
             encoder: what encodes the inputs.
             output_dir: the folder to write.
-            factory: a FAISS factory string: "Flat", "SQ8", "IVF1024,Flat", "OPQ64,IVF1024,PQ64", "HNSW32", ...
+            factory: a FAISS factory string: "Flat", "SQ8", "IVF1024,Flat", "HNSW32", ..., and for many millions
+                "IVF1024,PQ48np,Refine(SQfp16)", which finds hits among small codes in memory and ranks them again by
+                vectors on disk.
             metric_type: `faiss.METRIC_L2` or `faiss.METRIC_INNER_PRODUCT`.
             train_size: how many vectors, drawn at random, an index that needs training is trained on.
             nprobe: lists that an IVF index visits in a search; a sixteenth of them by default.
@@ -468,10 +469,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-_HEADER = struct.Struct("<4siqqq?i")
-"""What every FAISS file begins with: kind, dimension, number of vectors, two fillers, whether it is trained, metric."""
-
-
 def _names_another_file(path: Path) -> bool:
     """Whether FAISS would open another file for it, to read and to write: the record of lists on disk, and its two counts."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -481,10 +478,10 @@ def _names_another_file(path: Path) -> bool:
 def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.Index:
     size, head = path.stat().st_size, b""
     with path.open("rb") as file:
-        head = file.read(_HEADER.size)
-    if len(head) < _HEADER.size:
+        head = file.read(HEADER.size)
+    if len(head) < HEADER.size:
         raise _malformed(path, f"a file of {size} bytes")
-    kind, dimension, number, *_ = _HEADER.unpack(head)
+    kind, dimension, number, *_ = HEADER.unpack(head)
     if (dimension, number) != (config["dimension"], config["num_examples"]):
         raise _malformed(
             path,
@@ -498,8 +495,10 @@ def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.I
         raise _malformed(path, "inverted lists in a file of their own, which could be any")
     flags = 0
     if memory_map:
-        # FAISS has one way to map inverted lists and another for the rest; each leaves the other's kind in memory.
-        flags = faiss.IO_FLAG_MMAP if "IVF" in config["factory"] else faiss.IO_FLAG_MMAP_IFC
+        # FAISS has one way to map inverted lists and another for the rest; each leaves the other's kind in memory. Of an index
+        # with both, what it ranks again by is the larger.
+        is_mostly_lists = "IVF" in config["factory"] and kind != b"IxRF"
+        flags = faiss.IO_FLAG_MMAP if is_mostly_lists else faiss.IO_FLAG_MMAP_IFC
     # A length within the file may be anything; FAISS would make room for it before it finds the file too short.
     limit = faiss.get_deserialization_vector_byte_limit()
     faiss.set_deserialization_vector_byte_limit(size)

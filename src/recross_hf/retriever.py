@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
 from .aggregation import Aggregation, Hits, Ranking, interleave
+from .faiss_files import selecting
 from .index import UpstreamIndex
 
 logger = logging.getLogger(__name__)
@@ -143,16 +144,16 @@ class DenseRetriever(Retriever):
         return self.aggregation(lambda k: self._search_allowed(vectors, k), len(inputs), num_retrieved)
 
     def _search_allowed(self, vectors: np.ndarray, k: int) -> Hits:
-        """The `k` nearest allowed examples, found by searching deeper until every query has them.
-
-        FAISS can filter while it searches, but in a form that differs with the kind of index.
-        """
+        """The `k` nearest allowed examples; an index that cannot pass over the others is searched deeper until all are found."""
         wanted = min(k, self.num_allowed)
         depth = wanted
+        selection = None
+        if self.num_allowed < len(self.index):
+            selection = selecting(self.index.faiss_index, self.allowed)
         while True:
-            hits = self.index.search(vectors, depth)
+            hits = self.index.search(vectors, depth, params=selection)
             allowed = (hits.positions >= 0) & self.allowed[hits.positions]
-            if depth >= len(self.index) or allowed.sum(axis=1).min() >= wanted:
+            if selection or depth >= len(self.index) or allowed.sum(axis=1).min() >= wanted:
                 break
             depth = min(4 * depth, len(self.index))
         # A stable sort brings the allowed hits to the front in their order.
