@@ -215,10 +215,12 @@ def measure_search(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         found = index.search(queries, K).positions
         once = queries[:SEARCHED_AT_ONCE]
         index.search(once, K)
-    plain = {}
+    by_depth = {}
     if isinstance(index.faiss_index, faiss.IndexRefine):
-        hits = index.search(queries, K, params=faiss.IndexRefineSearchParameters(k_factor=1))
-        plain["recall_without_refine"] = recall(exact, hits.positions)
+        for hits_per_result in (1, 4, 8, 16, 32):
+            params = faiss.IndexRefineSearchParameters(k_factor=hits_per_result)
+            positions = index.search(queries, K, params=params).positions
+            by_depth[f"recall_of_{hits_per_result}_hits_per_result"] = recall(exact, positions)
     raw = faiss.read_index(str(folder / "index" / "index.faiss"))
     pairs = [
         (seconds_of(lambda: raw.search(once, K), 1)[0], seconds_of(lambda: index.search(once, K), 1)[0])
@@ -235,7 +237,7 @@ def measure_search(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "ratio_to_raw": median(mapped / seconds for seconds, mapped in pairs),
         "excluding_half_ms": per_query * median(excluding),
         "search_peak_mb": memory["peak_mb"],
-        **plain,
+        **by_depth,
     }
 
 

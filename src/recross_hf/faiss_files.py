@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 HEADER = struct.Struct("<4siqqq?i")
 """What every FAISS file begins with: kind, dimension, number of vectors, two fillers, whether it is trained, metric."""
 
-HITS_PER_RESULT = 8
+HITS_PER_RESULT = 16
 """How many hits for each result an index with `Refine` ranks again."""
 
 
