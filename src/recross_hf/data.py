@@ -142,9 +142,18 @@ def check_plain(dataset: Dataset, path: Path) -> None:
             )
 
 
+def without_index(dataset: Dataset) -> Dataset:
+    """The same rows of the same files, without a FAISS index.
+
+    Nearly every method of `Dataset` makes a deep copy of it first: an index of vectors would be copied into memory, and one
+    with memory-mapped lists fails.
+    """
+    return Dataset(dataset.data, info=dataset.info, indices_table=dataset._indices, fingerprint=dataset._fingerprint)
+
+
 def take_rows(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> Dataset:
     """Some rows as a `Dataset` in memory; `Dataset.select` refuses a data set that has an index."""
-    table = dataset.with_format("arrow")[np.asarray(rows, dtype=np.int64)]
+    table = without_index(dataset).with_format("arrow")[np.asarray(rows, dtype=np.int64)]
     return Dataset(InMemoryTable(table.replace_schema_metadata(dataset.features.arrow_schema.metadata)))
 
 
@@ -400,7 +409,7 @@ def _to_schema(dataset: Dataset, columns: Mapping[str, str], task: str, labelled
         )
     if not len(dataset):
         raise ExampleError("Expected at least one example, found none.")
-    table = dataset.with_format("arrow")[:]
+    table = without_index(dataset).with_format("arrow")[:]
     fields: dict[str, pa.ChunkedArray] = {
         "task": pa.chunked_array([pa.repeat(pa.scalar(task), len(table))]),
         "template": pa.chunked_array([pa.repeat(pa.scalar(""), len(table))]),

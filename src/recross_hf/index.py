@@ -26,7 +26,7 @@ from numpy.typing import DTypeLike
 
 from .aggregation import Hits
 from .card import index_card
-from .data import EXAMPLE_FEATURES, ExampleError, check_plain
+from .data import EXAMPLE_FEATURES, ExampleError, check_plain, without_index
 from .encoder import Encoder, IdentifiedEncoder
 from .faiss_files import HEADER, empty_index, fill_and_write, reason, train
 from .files import read_json, write_atomically, write_json, write_parquet
@@ -334,7 +334,7 @@ def ids_hash(dataset: Dataset) -> str:
 def column_hash(dataset: Dataset, column: str) -> str:
     """SHA-256 of a column of strings, or of lists of them, in their order."""
     digest = hashlib.sha256()
-    for batch in dataset.select_columns(column).with_format("arrow").iter(10_000):
+    for batch in without_index(dataset).select_columns(column).with_format("arrow").iter(10_000):
         digest.update("".join(f"{len(text)}:{text}" for text in batch[column].to_pylist()).encode())
     return digest.hexdigest()
 
@@ -521,5 +521,5 @@ def _write(folder: Path, write_index: Callable[[Path], Any], dataset: Dataset, c
     (folder / CONFIG_FILE).unlink(missing_ok=True)
     write_atomically(folder / INDEX_FILE, write_index)
     columns = [name for name in EXAMPLE_FEATURES if name in dataset.column_names]
-    write_parquet(dataset.select_columns(columns), folder / EXAMPLES_FILE)
+    write_parquet(without_index(dataset).select_columns(columns), folder / EXAMPLES_FILE)
     write_json(folder / CONFIG_FILE, config)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
 from .aggregation import Aggregation, Hits, Ranking, interleave
+from .data import without_index
 from .faiss_files import selecting
 from .index import UpstreamIndex
 
@@ -192,7 +193,7 @@ class RandomRetriever(Retriever):
 def gather_rows(upstream: Dataset, ranking: Ranking) -> Dataset:
     """The ranked rows as a `Dataset` of their own, with `rank`, `query` and `distance`."""
     # From Arrow, because a `Dataset` with an index refuses `select`.
-    rows = upstream.with_format("arrow")[ranking.positions]
+    rows = without_index(upstream).with_format("arrow")[ranking.positions]
     columns = {
         "rank": np.arange(len(ranking.positions)),
         "query": np.asarray(ranking.queries, dtype=np.int64),
@@ -225,4 +226,4 @@ def _is_any_of(upstream: Dataset, column: str, values: Collection[str]) -> np.nd
 
 
 def _column(upstream: Dataset, name: str) -> pa.ChunkedArray:
-    return upstream.select_columns(name).with_format("arrow")[:][name]
+    return without_index(upstream).select_columns(name).with_format("arrow")[:][name]
