@@ -26,8 +26,8 @@ from datasets import Dataset
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex
 from recross_hf.files import write_json
-from recross_hf.index import PROBES
 from recross_hf.report import format_table
+from recross_hf.vector_shards import PROBES
 
 
 class MadeUpVectors(MeanPooledEncoder):

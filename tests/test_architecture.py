@@ -20,6 +20,7 @@ RANKS = [
         "contamination",
         "data",
         "digests",
+        "faiss_files",
         "files",
         "mixing",
         "objectives",
@@ -54,6 +55,7 @@ RANKS = [
         "scoring",
         "selection",
         "tokenized",
+        "vector_shards",
     },
     {
         "benchmark_scores",

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 from hypothesis import given, settings
@@ -421,3 +422,30 @@ def test_examples_are_split_by_task_and_the_same_ones_are_drawn_of_a_large_one()
         tuple(examples_by_task(examples, max_examples_per_task=3, seed=seed)["c"]["input"][:]) for seed in range(9)
     }
     assert len(others) > 1
+
+
+# ---- large data sets -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_file_holds_as_the_schema_has_it_stays_in_the_file(tmp_path):
+    rows = [
+        {"id": f"t/{n}", "task": "t", "template": "", "input": f"{n} " * 500, "references": ["x"]} for n in range(3000)
+    ]
+    Dataset.from_list(rows, features=Features({n: EXAMPLE_FEATURES[n] for n in rows[0]})).to_parquet(
+        tmp_path / "a.parquet"
+    )
+    del rows
+    before = pa.total_allocated_bytes()
+    loaded = load_examples(tmp_path / "a.parquet")
+    held = pa.total_allocated_bytes() - before
+    assert held < 0.05 * loaded.data.nbytes
+    assert loaded[2999]["input"] == "2999 " * 500
+
+
+def test_the_fingerprint_tells_sources_and_what_was_made_of_them_apart():
+    source = Dataset.from_dict({"input": ["a", "b"], "other": ["c", "d"], "references": [["x"], ["y"]]})
+    kinds = [({}, "t"), ({"input": "other"}, "t"), ({}, "u")]
+    found = [load_examples(source, columns=columns, task=task)._fingerprint for columns, task in kinds]
+    found.append(load_examples(source.select([0]), task="t")._fingerprint)
+    assert len(set(found)) == 4
+    assert load_examples(source, task="t")._fingerprint == found[0]

@@ -209,7 +209,7 @@ def test_an_unfinished_build_is_no_index(examples, interrupted):
         (lambda examples: (examples.select(range(40)), {}), r"other data or settings .*num_examples"),
         (lambda examples: (examples.shuffle(seed=0), {}), r"ids_sha256, texts_sha256"),
         (lambda examples: (examples, {"shard_size": 12}), r"\(shard_size\).*choose another folder, or delete"),
-        (lambda examples: (examples, {"metric_type": faiss.METRIC_INNER_PRODUCT}), r"\(metric\)"),
+        (lambda examples: (examples, {"vector_dtype": np.float16}), r"\(vector_dtype\)"),
     ],
 )
 def test_an_unfinished_build_does_not_go_on_with_other_data_or_settings(change, match, examples, interrupted):
@@ -218,10 +218,10 @@ def test_an_unfinished_build_does_not_go_on_with_other_data_or_settings(change, 
         resume(changed, interrupted, **settings)
 
 
-def test_an_unfinished_build_may_go_on_with_another_factory(examples, interrupted):
-    index, encoded = resume(examples, interrupted, factory="HNSW8")
+def test_an_unfinished_build_may_go_on_with_another_factory_and_metric(examples, interrupted):
+    index, encoded = resume(examples, interrupted, factory="HNSW8", metric_type=faiss.METRIC_INNER_PRODUCT)
     assert examples[0]["input"] not in encoded
-    assert index.config["factory"] == "HNSW8"
+    assert (index.config["factory"], index.metric_type) == ("HNSW8", faiss.METRIC_INNER_PRODUCT)
 
 
 def test_a_rebuild_that_stops_while_writing_leaves_no_index_of_mixed_parts(examples, tmp_path, monkeypatch):
@@ -544,3 +544,57 @@ def test_inverted_lists_that_hold_other_vectors_are_refused(factory, memory_map,
             opened(whole.replace(number.tobytes(), moved.tobytes())).search(
                 random_encoder.encode(examples["input"][:]), k=48
             )
+
+
+# ---- builds of several parts -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_parts_encoded_in_any_order_make_the_index_of_one_build(dtype, examples, tmp_path):
+    settings = {"shard_size": 5, "vector_dtype": dtype}
+    encoders = [tiny.HashEncoder() for _ in range(3)]
+    for part in (2, 0, 1):
+        UpstreamIndex.encode_part(examples, encoders[part], tmp_path / "a", part=part, num_parts=3, **settings)
+    inputs = examples["input"][:]
+    encoded = [[inputs.index(text) // 5 for text in encoder.encoded if text in inputs] for encoder in encoders]
+    assert [sorted(set(numbers)) for numbers in encoded] == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
+    last = tiny.HashEncoder()
+    index = UpstreamIndex.build(examples, last, tmp_path / "a", **settings)
+    assert not [text for text in last.encoded if text in inputs]
+    whole = UpstreamIndex.build(examples, tiny.HashEncoder(), tmp_path / "b", **settings)
+    assert np.array_equal(vectors_of(index), vectors_of(whole))
+    assert index.config == whole.config
+    assert index.config["vector_dtype"] == np.dtype(dtype).name
+    assert files_in(tmp_path / "a") == FILES
+
+
+def test_a_killed_part_continues_and_the_build_encodes_what_no_part_did(examples, tmp_path):
+    part = {"part": 1, "num_parts": 2, "shard_size": 5}
+    with pytest.raises(KeyboardInterrupt):
+        UpstreamIndex.encode_part(examples, StoppingEncoder(3), tmp_path, **part)
+    again = StoppingEncoder(1000)
+    UpstreamIndex.encode_part(examples, again, tmp_path, **part)
+    inputs = examples["input"][:]
+    assert sorted({inputs.index(text) // 5 for text in again.encoded if text in inputs}) == [5, 7, 9]
+    index, encoded = resume(examples, tmp_path, shard_size=5)
+    assert sorted({inputs.index(text) // 5 for text in encoded if text in inputs}) == [0, 2, 4, 6, 8]
+    assert np.array_equal(vectors_of(index), tiny.HashEncoder().encode(inputs))
+
+
+@pytest.mark.parametrize("part", [-1, 3])
+def test_a_part_that_there_is_not_is_refused(part, examples, random_encoder, tmp_path):
+    with pytest.raises(ValueError, match=f"a part from 0 to 2 of 3 parts, found {part}"):
+        UpstreamIndex.encode_part(examples, random_encoder, tmp_path, part=part, num_parts=3)
+
+
+def test_vectors_of_another_type_are_refused(examples, random_encoder, tmp_path):
+    with pytest.raises(ValueError, match=r"in float32 or float16, found int8\. For 8 bits, see the factory SQ8"):
+        UpstreamIndex.build(examples, random_encoder, tmp_path, vector_dtype=np.int8)
+
+
+def test_an_index_that_ranks_again_by_vectors_on_disk_finds_what_exact_search_finds(many, tmp_path):
+    encoder = tiny.HashEncoder()
+    built = UpstreamIndex.build(many, encoder, tmp_path, factory="IVF4,PQ4x4np,Refine(SQfp16)", nprobe=4)
+    queries = encoder.encode(QUERIES)
+    exact = np.argsort(exact_distances(queries, encoder.encode(many["input"][:]), "l2"), axis=1)[:, :5]
+    assert np.mean([np.isin(e, f) for e, f in zip(exact, built.search(queries, 5).positions, strict=True)]) > 0.8

@@ -57,19 +57,23 @@ def test_the_aggregation_is_a_parameter(aggregation, index, queries):
     assert (set(retrieved["query"]) == {-1}) == (aggregation is mean_distance)
 
 
+class TwoPlaces(tiny.HashEncoder):
+    def encode(self, texts):
+        far = np.array([[100.0 * text.startswith("far")] for text in texts], dtype=np.float32)
+        return super().encode(texts) + far
+
+
 @pytest.fixture(scope="module")
-def large(tmp_path_factory):
+def near_and_far():
     """2,000 examples of one task beside 40 of another that no query is near to."""
-
-    class TwoPlaces(tiny.HashEncoder):
-        def encode(self, texts):
-            far = np.array([[100.0 * text.startswith("far")] for text in texts], dtype=np.float32)
-            return super().encode(texts) + far
-
     rows = [{"id": f"n{n}", "task": "near", "input": f"near {n}"} for n in range(2000)]
     rows += [{"id": f"f{n}", "task": "far", "input": f"far {n}"} for n in range(40)]
-    upstream = Dataset.from_list([row | {"references": ["x"]} for row in rows])
-    return UpstreamIndex.build(upstream, TwoPlaces(4), tmp_path_factory.mktemp("large"))
+    return Dataset.from_list([row | {"references": ["x"]} for row in rows])
+
+
+@pytest.fixture(scope="module")
+def large(near_and_far, tmp_path_factory):
+    return UpstreamIndex.build(near_and_far, TwoPlaces(4), tmp_path_factory.mktemp("large"))
 
 
 def test_what_is_excluded_never_comes_back_even_where_the_nearest_thousands_are(large):
@@ -82,6 +86,31 @@ def test_what_is_excluded_never_comes_back_even_where_the_nearest_thousands_are(
     for query in range(2):
         ids = [row["id"] for row in retrieved if row["query"] == query]
         assert ids == [allowed[row]["id"] for row in np.argsort(expected[query])[:10]]
+
+
+@pytest.mark.parametrize("factory", ["SQ8", "IVF4,Flat", "IVF4,PQ2x4np,Refine(SQfp16)", "PQ2x4np"])
+def test_every_kind_of_index_finds_what_is_left_behind_a_large_excluded_task(factory, near_and_far, tmp_path):
+    """Kinds that can pass over what is excluded, and kinds that are searched deeper."""
+    nprobe = {"nprobe": 4} if factory.startswith("IVF") else {}
+    index = UpstreamIndex.build(near_and_far, TwoPlaces(4), tmp_path, factory=factory, **nprobe)
+    retrieved = DenseRetriever(index, exclude_tasks=["near"]).retrieve(["near to all", "near to none"], 60)
+    for query in range(2):
+        ids = {row["id"] for row in retrieved if row["query"] == query}
+        assert len(ids) == 30
+        assert all(name.startswith("f") for name in ids)
+
+
+def test_the_index_is_not_copied_to_look_at_the_examples(index, queries, monkeypatch):
+    """`Dataset` makes a deep copy of itself in most of its methods, and an index would be written out and read for it."""
+
+    def refuse(*_):
+        raise AssertionError("The index was copied.")
+
+    monkeypatch.setattr(type(index.faiss_index), "__getstate__", refuse)
+    retrieved = DenseRetriever(index, exclude_tasks=["sum"]).excluding(["colour"]).retrieve(queries, 12)
+    assert set(retrieved["task"]) <= {"sentiment", "opposite"}
+    with pytest.raises(AssertionError, match="The index was copied"):
+        index.dataset.with_format("arrow")
 
 
 def test_all_that_is_allowed_can_be_retrieved(large, caplog):

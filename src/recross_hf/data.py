@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value, load_dataset
+from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable
 
 logger = logging.getLogger(__name__)
@@ -141,9 +142,18 @@ def check_plain(dataset: Dataset, path: Path) -> None:
             )
 
 
+def without_index(dataset: Dataset) -> Dataset:
+    """The same rows of the same files, without a FAISS index.
+
+    Nearly every method of `Dataset` makes a deep copy of it first: an index of vectors would be copied into memory, and one
+    with memory-mapped lists fails.
+    """
+    return Dataset(dataset.data, info=dataset.info, indices_table=dataset._indices, fingerprint=dataset._fingerprint)
+
+
 def take_rows(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> Dataset:
     """Some rows as a `Dataset` in memory; `Dataset.select` refuses a data set that has an index."""
-    table = dataset.with_format("arrow")[np.asarray(rows, dtype=np.int64)]
+    table = without_index(dataset).with_format("arrow")[np.asarray(rows, dtype=np.int64)]
     return Dataset(InMemoryTable(table.replace_schema_metadata(dataset.features.arrow_schema.metadata)))
 
 
@@ -363,7 +373,9 @@ _READER_OF = {
 def _conform(
     datasets: list[Dataset], columns: Mapping[str, str], task: str, *, labelled: bool, drop_invalid: bool
 ) -> Dataset:
-    """Works on whole Arrow columns: millions of examples are checked without a Python loop over them."""
+    """Works on Arrow columns: millions of examples are checked without a Python loop over them, and what the files of a data
+    set hold as the schema has it already stays in those files, memory-mapped.
+    """
     table = pa.concat_tables([_to_schema(dataset, columns, task, labelled) for dataset in datasets])
     if "id" not in table.column_names:
         numbers = pa.chunked_array([pa.array(range(len(table))).cast(pa.string())])
@@ -372,7 +384,11 @@ def _conform(
     _check_ids(table["id"])
     features = Features({name: EXAMPLE_FEATURES[name] for name in EXAMPLE_FEATURES if name in table.column_names})
     table = table.select(list(features)).cast(features.arrow_schema)
-    return Dataset(InMemoryTable(table.replace_schema_metadata(features.arrow_schema.metadata)))
+    # Left to itself, `Dataset` hashes the whole table, in a copy; the sources' fingerprints stand for what is in them.
+    sources = [dataset._fingerprint for dataset in datasets]
+    fingerprint = Hasher.hash([sources, sorted(columns.items()), task, labelled, drop_invalid])
+    table = InMemoryTable(table.replace_schema_metadata(features.arrow_schema.metadata))
+    return Dataset(table, fingerprint=fingerprint)
 
 
 def _to_schema(dataset: Dataset, columns: Mapping[str, str], task: str, labelled: bool) -> pa.Table:
@@ -393,7 +409,7 @@ def _to_schema(dataset: Dataset, columns: Mapping[str, str], task: str, labelled
         )
     if not len(dataset):
         raise ExampleError("Expected at least one example, found none.")
-    table = dataset.with_format("arrow")[:]
+    table = without_index(dataset).with_format("arrow")[:]
     fields: dict[str, pa.ChunkedArray] = {
         "task": pa.chunked_array([pa.repeat(pa.scalar(task), len(table))]),
         "template": pa.chunked_array([pa.repeat(pa.scalar(""), len(table))]),
@@ -434,6 +450,8 @@ def _string_lists(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     lists = pa.list_(pa.string())
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         if pa.types.is_null(column.type.value_type) or _is_text(column.type.value_type):
+            if not column.null_count:
+                return column.cast(lists)
             return pc.if_else(pc.is_null(column), pa.scalar([], type=column.type), column).cast(lists)
     elif pa.types.is_null(column.type):
         return pa.chunked_array([pa.array([[]] * len(column), type=lists)])
@@ -466,19 +484,11 @@ def _is_text(type_: pa.DataType) -> bool:
 
 
 def _check_rows(table: pa.Table, labelled: bool, drop_invalid: bool) -> pa.Table:
-    faults = {
-        "an empty input": pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(table["input"])), 0), True)
-    }
-    if labelled:
-        references = table["references"]
-        faults["no references"] = pc.equal(pc.list_value_length(references), 0)
-        rows = pc.list_parent_indices(references).filter(pc.is_null(pc.list_flatten(references)))
-        if len(rows):
-            is_faulty = np.zeros(len(table), dtype=bool)
-            is_faulty[rows.to_numpy()] = True
-            faults["missing values among the references"] = pa.chunked_array([pa.array(is_faulty)])
+    # Batch by batch, because what is computed of a column can be as large as the column.
+    faults = [_faults(batch, labelled) for batch in table.to_batches()]
     keep = pa.chunked_array([pa.repeat(pa.scalar(True), len(table))])
-    for fault, is_faulty in faults.items():
+    for fault in faults[0]:
+        is_faulty = pa.chunked_array([found[fault] for found in faults])
         count = pc.sum(is_faulty).as_py()
         if not count:
             continue
@@ -488,10 +498,26 @@ def _check_rows(table: pa.Table, labelled: bool, drop_invalid: bool) -> pa.Table
             raise ExampleError(f"{message}. Mend them, or leave them out with `drop_invalid=True`.")
         logger.warning("%s: left out.", message)
         keep = pc.and_(keep, pc.invert(is_faulty))
+    if pc.all(keep).as_py():
+        return table  # as it is: a filter copies
     table = table.filter(keep)
     if not len(table):
         raise ExampleError("Expected at least one valid example, found none: every row was left out.")
     return table
+
+
+def _faults(batch: pa.RecordBatch, labelled: bool) -> dict[str, pa.BooleanArray]:
+    """For each fault that a row can have, which rows have it."""
+    stripped = pc.utf8_trim_whitespace(batch["input"])
+    faults = {"an empty input": pc.fill_null(pc.equal(pc.utf8_length(stripped), 0), True)}
+    if labelled:
+        references = batch["references"]
+        faults["no references"] = pc.equal(pc.list_value_length(references), 0)
+        rows = pc.list_parent_indices(references).filter(pc.is_null(pc.list_flatten(references)))
+        has_missing = np.zeros(len(batch), dtype=bool)
+        has_missing[rows.to_numpy()] = True
+        faults["missing values among the references"] = pa.array(has_missing)
+    return faults
 
 
 def _check_ids(ids: pa.ChunkedArray) -> None:

@@ -7,9 +7,8 @@ import logging
 import mmap
 import re
 import shutil
-import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,20 +17,23 @@ import faiss
 import numpy as np
 import pyarrow as pa
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from datasets.exceptions import DatasetGenerationError
 from datasets.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from huggingface_hub import CommitInfo
-from tqdm.auto import tqdm
+from numpy.typing import DTypeLike
 
 from .aggregation import Hits
-from .data import EXAMPLE_FEATURES, ExampleError, check_plain
+from .data import EXAMPLE_FEATURES, ExampleError, check_plain, without_index
 from .encoder import Encoder, IdentifiedEncoder
+from .faiss_files import HEADER, empty_index, fill_and_write, reason, train
 from .files import read_json, write_atomically, write_json, write_parquet
 from .hub import Publication, artifact_folder, full_name, publish
 from .part_cards import index_card
 from .processes import process_state
 from .repository import HubAccess
+from .vector_shards import PROBES, IndexMismatchError, VectorShards, same_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +45,6 @@ COLUMN = "embeddings"
 """Name of the FAISS index within the `Dataset`, as in `dataset.get_nearest_examples("embeddings", vector)`."""
 
 METRIC_NAMES = {faiss.METRIC_L2: "l2", faiss.METRIC_INNER_PRODUCT: "inner_product"}
-PROBES = ("What is the capital of this country?", "Is the review positive or negative? It was a long wait.", "yes")
-"""Encoded when an index is built and again when it is opened: an encoder that gives other vectors is another one."""
-
-
-class IndexMismatchError(ValueError):
-    """The index, its data or its encoder do not belong together; the message says which, and what to do."""
 
 
 class UpstreamIndex:
@@ -105,23 +101,28 @@ class UpstreamIndex:
         train_size: int = 100_000,
         nprobe: int | None = None,
         shard_size: int = 4096,
+        vector_dtype: DTypeLike = np.float32,
         seed: int = 0,
     ) -> UpstreamIndex:
         """Encodes the inputs of `dataset` and writes a folder that [`UpstreamIndex.from_pretrained`] opens.
 
-        Vectors go to disk in shards and from there into the index: in memory are the index and one shard. A killed
-        build continues where it stopped when it is called again with the same arguments. Under `accelerate launch`
-        the shards are spread over the processes; the result is the same.
+        Vectors go to disk in shards and from there into the index. In memory is one shard and, of kinds other than Flat and
+        SQ, the index. A killed build continues where it stopped when it is called again with the same arguments; `factory`
+        and what else concerns the index alone may change. Under `accelerate launch` the shards are spread over the
+        processes of all nodes, which share a file system; the result is the same.
 
         Args:
             dataset: examples of the schema ([`load_examples`]); only `input` is encoded, as in the authors' code.
             encoder: what encodes the inputs.
             output_dir: the folder to write.
-            factory: a FAISS factory string: "Flat", "SQ8", "IVF1024,Flat", "IVF1024,PQ48np", "HNSW32", ...
+            factory: a FAISS factory string: "Flat", "SQ8", "IVF1024,Flat", "HNSW32", ..., and for many millions
+                "IVF1024,PQ48np,Refine(SQfp16)", which finds hits among small codes in memory and ranks them again by
+                vectors on disk.
             metric_type: `faiss.METRIC_L2` or `faiss.METRIC_INNER_PRODUCT`.
             train_size: how many vectors, drawn at random, an index that needs training is trained on.
             nprobe: lists that an IVF index visits in a search; a sixteenth of them by default.
             shard_size: examples a shard; what a kill can cost.
+            vector_dtype: of the shards: `np.float32`, or `np.float16` for half the disk and about three digits.
             seed: of the draw of training vectors.
 
         Raises:
@@ -129,52 +130,74 @@ class UpstreamIndex:
             IndexMismatchError: `output_dir` holds the shards of another build.
             ValueError: the factory string, or the amount of data it needs, is wrong.
         """
-        missing = [name for name in ("id", "task", "input", "references") if name not in dataset.column_names]
-        if missing:
-            raise ExampleError(
-                f"Expected the columns id, task, input and references, found {', '.join(dataset.column_names)}. "
-                "Read the data with `load_examples`."
-            )
-        if metric_type not in METRIC_NAMES:
-            raise ValueError(f"Expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, found {metric_type}.")
-        if not len(dataset):
-            raise ExampleError("Expected at least one example to index, found none.")
+        _check_metric(metric_type)
         folder, state = Path(output_dir), process_state()
-        config = _describe(encoder) | {
-            "format_version": FORMAT_VERSION,
-            "metric": METRIC_NAMES[metric_type],
-            "factory": factory,
-            "num_examples": len(dataset),
-            "ids_sha256": ids_hash(dataset),
-            "texts_sha256": column_hash(dataset, "input"),
-        }
-        shards = folder / SHARDS_FOLDER
+        data = _describe_data(dataset, encoder)
+        shards = _shards(folder, dataset, shard_size, vector_dtype)
+        probes = _open_on_all_processes(shards, data, encoder, state)
+        # What FAISS does not take is said now and not after hours of encoding.
+        faiss_index = empty_index(probes.shape[1], factory, metric_type, nprobe)
+        _encode_missing(shards, range(len(shards)), dataset, encoder, state)
         if state.is_main_process:
-            _open_shards(shards, config | {"shard_size": shard_size})
-            probes = _check_probes(encoder, shards)
-            # What FAISS does not take is said now and not after hours of encoding.
-            _empty_index(probes.shape[1], factory, metric_type, nprobe)
-        state.wait_for_everyone()
-        _encode_shards(dataset, encoder, shards, shard_size, state)
-        state.wait_for_everyone()
-        if state.is_main_process:
-            vectors = _Shards(shards, len(dataset), shard_size)
-            faiss_index = _assemble(vectors, factory, metric_type, train_size, nprobe, seed)
-            config |= {"dimension": faiss_index.d, "probes": probes.tolist()}
-            _write(folder, faiss_index, dataset, config)
-            del faiss_index, vectors
+            shards.check_complete()
+            if not faiss_index.is_trained:
+                train(faiss_index, shards.sample(train_size, seed), factory)
+            config = data | {
+                "format_version": FORMAT_VERSION,
+                "metric": METRIC_NAMES[metric_type],
+                "factory": factory,
+                "dimension": faiss_index.d,
+                "vector_dtype": shards.dtype.name,
+                "probes": probes.tolist(),
+            }
+            _write(folder, lambda path: fill_and_write(faiss_index, shards, len(dataset), path), dataset, config)
             # Renamed first: half deleted, they would look like those of an unfinished build.
-            done = shards.with_suffix(".done")
+            done = shards.folder.with_suffix(".done")
             shutil.rmtree(done, ignore_errors=True)
-            shutil.rmtree(shards.rename(done))
+            shutil.rmtree(shards.folder.rename(done))
         state.wait_for_everyone()
         return cls.from_pretrained(folder, encoder=encoder)
+
+    @staticmethod
+    def encode_part(
+        dataset: Dataset,
+        encoder: Encoder,
+        output_dir: str | Path,
+        *,
+        part: int,
+        num_parts: int,
+        shard_size: int = 4096,
+        vector_dtype: DTypeLike = np.float32,
+    ) -> None:
+        """Encodes one part of what [`UpstreamIndex.build`] indexes, and waits for no other.
+
+        For nodes that do not know of one another, as in a job array: each encodes its part, whenever it runs, to a folder that
+        they share; a killed one continues when it is called again. `build` with the same arguments, called last, finds
+        the vectors there and encodes what is missing.
+
+        Args:
+            part: which part, from 0 on.
+            num_parts: of how many.
+
+        Raises:
+            ValueError: there is no such part. The others are those of `build`, which describes the other arguments.
+        """
+        if not 0 <= part < num_parts:
+            raise ValueError(f"Expected a part from 0 to {num_parts - 1} of {num_parts} parts, found {part}.")
+        state, shards = process_state(), _shards(Path(output_dir), dataset, shard_size, vector_dtype)
+        _open_on_all_processes(shards, _describe_data(dataset, encoder), encoder, state)
+        _encode_missing(shards, range(part, len(shards), num_parts), dataset, encoder, state)
 
     # ---- saving and loading ----------------------------------------------------------------------------------------
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Writes the examples (parquet), the vectors (faiss) and what they depend on (JSON)."""
-        _write(Path(save_directory), self.faiss_index, self.dataset, self.config)
+        _write(
+            Path(save_directory),
+            lambda path: faiss.write_index(self.faiss_index, str(path)),
+            self.dataset,
+            self.config,
+        )
 
     def push_to_hub(
         self,
@@ -324,7 +347,7 @@ def ids_hash(dataset: Dataset) -> str:
 def column_hash(dataset: Dataset, column: str) -> str:
     """SHA-256 of a column of strings, or of lists of them, in their order."""
     digest = hashlib.sha256()
-    for batch in dataset.select_columns(column).with_format("arrow").iter(10_000):
+    for batch in without_index(dataset).select_columns(column).with_format("arrow").iter(10_000):
         digest.update("".join(f"{len(text)}:{text}" for text in batch[column].to_pylist()).encode())
     return digest.hexdigest()
 
@@ -347,7 +370,7 @@ def _check_encoder(encoder: Encoder, config: dict[str, Any], folder: Path) -> No
     # Weights of an encoder that cannot name them are known by what they do.
     probes = np.asarray(config["probes"], dtype=np.float32)
     vectors = np.asarray(encoder.encode(list(PROBES)), dtype=np.float32)
-    if not _same_vectors(probes, vectors):
+    if not same_vectors(probes, vectors):
         raise IndexMismatchError(
             f"The index in {folder} was built with another encoder: for the same texts it gave other vectors. Pass the "
             "encoder it was built with, or build the index again with this one."
@@ -374,142 +397,55 @@ def _short(value: Any) -> str:
 # ---- building: shards of vectors on disk, then the index ---------------------------------------------------------------
 
 
-class _Shards:
-    """The vectors of a build, memory-mapped shard by shard."""
+def _check_metric(metric_type: int) -> None:
+    if metric_type not in METRIC_NAMES:
+        raise ValueError(f"Expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, found {metric_type}.")
 
-    def __init__(self, folder: Path, num_vectors: int, shard_size: int) -> None:
-        self.folder, self.num_vectors, self.shard_size = folder, num_vectors, shard_size
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for number in range(-(-self.num_vectors // self.shard_size)):
-            yield np.load(_shard_path(self.folder, number), mmap_mode="r")
-
-    def sample(self, size: int, seed: int) -> np.ndarray:
-        """`size` vectors drawn without replacement from all shards: task-sorted data would mislead a prefix."""
-        if size >= self.num_vectors:
-            return np.concatenate(list(self))
-        rows = np.sort(np.random.default_rng(seed).choice(self.num_vectors, size, replace=False))
-        parts = np.split(rows, np.searchsorted(rows, np.arange(self.shard_size, self.num_vectors, self.shard_size)))
-        return np.concatenate(
-            [
-                shard[part - number * self.shard_size]
-                for number, (shard, part) in enumerate(zip(self, parts, strict=True))
-            ]
+def _describe_data(dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
+    """What the vectors depend on."""
+    missing = [name for name in ("id", "task", "input", "references") if name not in dataset.column_names]
+    if missing:
+        raise ExampleError(
+            f"Expected the columns id, task, input and references, found {', '.join(dataset.column_names)}. "
+            "Read the data with `load_examples`."
         )
+    if not len(dataset):
+        raise ExampleError("Expected at least one example to index, found none.")
+    return _describe(encoder) | {
+        "num_examples": len(dataset),
+        "ids_sha256": ids_hash(dataset),
+        "texts_sha256": column_hash(dataset, "input"),
+    }
 
 
-def _shard_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:06d}.npy"
+def _shards(folder: Path, dataset: Dataset, shard_size: int, vector_dtype: DTypeLike) -> VectorShards:
+    dtype = np.dtype(vector_dtype)
+    if dtype not in (np.float32, np.float16):
+        raise ValueError(f"Expected vectors in float32 or float16, found {dtype}. For 8 bits, see the factory SQ8.")
+    return VectorShards(folder / SHARDS_FOLDER, len(dataset), shard_size, dtype)
 
 
-def _open_shards(folder: Path, build: dict[str, Any]) -> None:
-    """Starts a build, or finds one that the same arguments started."""
-    path = folder / "build.json"
-    if path.is_file():
-        found = read_json(path)
-        differing = [name for name in build if found.get(name) != build[name] and name != "factory"]
-        if differing:
-            raise IndexMismatchError(
-                f"{folder} holds the vectors of an unfinished build with other data or settings "
-                f"({', '.join(differing)}). Finish that build, choose another folder, or delete {folder}."
-            )
-        logger.warning("Continuing the unfinished build in %s.", folder)
-        return
-    shutil.rmtree(folder, ignore_errors=True)  # what a build of unknown settings left
-    folder.mkdir(parents=True)
-    write_json(path, build)
+def _open_on_all_processes(
+    shards: VectorShards, data: dict[str, Any], encoder: Encoder, state: PartialState
+) -> np.ndarray:
+    """The probes. Each process compares its data and its encoder: a node may have others than the main process."""
+    if state.is_main_process:
+        if shards.folder.is_dir():
+            logger.warning("Continuing the unfinished build in %s.", shards.folder)
+        probes = shards.open(data, encoder)
+    state.wait_for_everyone()
+    return probes if state.is_main_process else shards.open(data, encoder)
 
 
-def _check_probes(encoder: Encoder, folder: Path) -> np.ndarray:
-    """Keeps what the encoder makes of the probes, or compares it with what the unfinished build kept."""
-    probes, path = _encode(encoder, list(PROBES)), folder / "probes.npy"
-    if not path.is_file():
-        _write_array(path, probes)
-    elif not _same_vectors(np.load(path), probes):
-        raise IndexMismatchError(
-            f"{folder} holds the vectors of an unfinished build with another encoder. Finish it with that one, choose another "
-            f"folder, or delete {folder}."
-        )
-    return probes
-
-
-def _same_vectors(expected: np.ndarray, found: np.ndarray) -> bool:
-    """Whether two encoders agree, up to what another machine or precision of the same weights may change."""
-    return expected.shape == found.shape and np.abs(found - expected).max() <= 1e-2 * np.abs(expected).max()
-
-
-def _encode(encoder: Encoder, texts: list[str]) -> np.ndarray:
-    vectors = np.ascontiguousarray(encoder.encode(texts), dtype=np.float32)
-    if vectors.ndim != 2 or len(vectors) != len(texts):
-        raise ValueError(
-            f"Expected the encoder to give vectors [{len(texts)}, d], found {list(vectors.shape)} from "
-            f"{type(encoder).__name__}."
-        )
-    return vectors
-
-
-def _encode_shards(dataset: Dataset, encoder: Encoder, folder: Path, shard_size: int, state: PartialState) -> None:
-    numbers = range(-(-len(dataset) // shard_size))
-    mine = [number for number in numbers if number % state.num_processes == state.process_index]
-    sizes = {number: min(shard_size, len(dataset) - number * shard_size) for number in mine}
-    progress = tqdm(total=sum(sizes.values()), desc="Encoding", unit="ex", disable=not state.is_main_process)
-    for number in mine:
-        path = _shard_path(folder, number)
-        if not path.is_file():
-            start = number * shard_size
-            texts = dataset[start : start + shard_size]["input"]
-            vectors = _encode(encoder, texts)
-            if not np.isfinite(vectors).all():
-                row = start + int(np.nonzero(~np.isfinite(vectors).all(axis=1))[0][0])
-                raise ValueError(
-                    f"Expected finite vectors, found NaN or infinity for the example {dataset[row]['id']!r}. Encode in "
-                    "float32 or bfloat16; float16 overflows in some models."
-                )
-            _write_array(path, vectors)
-        progress.update(sizes[number])
-    progress.close()
-
-
-def _assemble(
-    vectors: _Shards, factory: str, metric_type: int, train_size: int, nprobe: int | None, seed: int
-) -> faiss.Index:
-    index = _empty_index(next(iter(vectors)).shape[1], factory, metric_type, nprobe)
-    if not index.is_trained:
-        try:
-            index.train(vectors.sample(min(train_size, vectors.num_vectors), seed))
-        except RuntimeError as error:
-            raise ValueError(
-                f"The index {factory!r} could not be trained on {min(train_size, vectors.num_vectors)} vectors: "
-                f"{_reason(error)}. Choose fewer lists or bits, or a larger `train_size`."
-            ) from error
-    if isinstance(index, faiss.IndexFlatCodes):
-        # Room for all vectors at once: growing by doubling would hold the old and the new matrix together.
-        index.codes.resize(vectors.num_vectors * index.code_size)
-        index.codes.resize(0)
-    for shard in tqdm(vectors, desc="Indexing", unit="shard", total=-(-vectors.num_vectors // vectors.shard_size)):
-        index.add(np.ascontiguousarray(shard))
-    return index
-
-
-def _empty_index(dimension: int, factory: str, metric_type: int, nprobe: int | None) -> faiss.Index:
-    try:
-        index = faiss.index_factory(dimension, factory, metric_type)
-    except RuntimeError as error:
-        raise ValueError(
-            f"FAISS takes no index {factory!r} for vectors of {dimension} dimensions: {_reason(error)}. Examples of "
-            "factory strings: Flat, SQ8, IVF1024,Flat, HNSW32."
-        ) from error
-    inverted = faiss.try_extract_index_ivf(index)
-    if inverted is not None:
-        # FAISS visits one list by default, which finds a third of the neighbours; the choice is saved with the index.
-        inverted.nprobe = nprobe or max(1, inverted.nlist // 16)
-    elif nprobe is not None:
-        raise ValueError(f"`nprobe` is for IVF indexes, found the factory string {factory!r}.")
-    return index
-
-
-def _reason(error: Exception) -> str:
-    return str(error).rsplit("Error: ", 1)[-1].strip().rstrip(".")
+def _encode_missing(
+    shards: VectorShards, numbers: Iterable[int], dataset: Dataset, encoder: Encoder, state: PartialState
+) -> None:
+    """Encodes those of the shards that are missing, spread evenly over the processes, whoever left them."""
+    (missing,) = broadcast_object_list([sorted(set(numbers) & set(shards.missing()))])
+    mine = missing[state.process_index :: state.num_processes]
+    shards.encode(dataset, encoder, mine, show_progress=state.is_main_process)
+    state.wait_for_everyone()
 
 
 # ---- files: written whole or not at all ------------------------------------------------------------------------------
@@ -546,10 +482,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-_HEADER = struct.Struct("<4siqqq?i")
-"""What every FAISS file begins with: kind, dimension, number of vectors, two fillers, whether it is trained, metric."""
-
-
 def _names_another_file(path: Path) -> bool:
     """Whether FAISS would open another file for it, to read and to write: the record of lists on disk, and its two counts."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -559,10 +491,10 @@ def _names_another_file(path: Path) -> bool:
 def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.Index:
     size, head = path.stat().st_size, b""
     with path.open("rb") as file:
-        head = file.read(_HEADER.size)
-    if len(head) < _HEADER.size:
+        head = file.read(HEADER.size)
+    if len(head) < HEADER.size:
         raise _malformed(path, f"a file of {size} bytes")
-    kind, dimension, number, *_ = _HEADER.unpack(head)
+    kind, dimension, number, *_ = HEADER.unpack(head)
     if (dimension, number) != (config["dimension"], config["num_examples"]):
         raise _malformed(
             path,
@@ -576,15 +508,17 @@ def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.I
         raise _malformed(path, "inverted lists in a file of their own, which could be any")
     flags = 0
     if memory_map:
-        # FAISS has one way to map inverted lists and another for the rest; each leaves the other's kind in memory.
-        flags = faiss.IO_FLAG_MMAP if "IVF" in config["factory"] else faiss.IO_FLAG_MMAP_IFC
+        # FAISS has one way to map inverted lists and another for the rest; each leaves the other's kind in memory. Of an index
+        # with both, what it ranks again by is the larger.
+        is_mostly_lists = "IVF" in config["factory"] and kind != b"IxRF"
+        flags = faiss.IO_FLAG_MMAP if is_mostly_lists else faiss.IO_FLAG_MMAP_IFC
     # A length within the file may be anything; FAISS would make room for it before it finds the file too short.
     limit = faiss.get_deserialization_vector_byte_limit()
     faiss.set_deserialization_vector_byte_limit(size)
     try:
         index = faiss.read_index(str(path), flags)
     except (RuntimeError, MemoryError) as error:
-        raise _malformed(path, f"a malformed file ({_reason(error)})") from error
+        raise _malformed(path, f"a malformed file ({reason(error)})") from error
     finally:
         faiss.set_deserialization_vector_byte_limit(limit)
     inverted = faiss.try_extract_index_ivf(index)
@@ -600,18 +534,10 @@ def _malformed(path: Path, found: str) -> IndexMismatchError:
     )
 
 
-def _write_array(path: Path, array: np.ndarray) -> None:
-    def write(partial: Path) -> None:
-        with partial.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-
-    write_atomically(path, write)
-
-
-def _write(folder: Path, faiss_index: faiss.Index, dataset: Dataset, config: dict[str, Any]) -> None:
+def _write(folder: Path, write_index: Callable[[Path], Any], dataset: Dataset, config: dict[str, Any]) -> None:
     # The configuration goes first and comes last: without it, a folder that was half overwritten is no index.
     (folder / CONFIG_FILE).unlink(missing_ok=True)
-    write_atomically(folder / INDEX_FILE, lambda path: faiss.write_index(faiss_index, str(path)))
+    write_atomically(folder / INDEX_FILE, write_index)
     columns = [name for name in EXAMPLE_FEATURES if name in dataset.column_names]
-    write_parquet(dataset.select_columns(columns), folder / EXAMPLES_FILE)
+    write_parquet(without_index(dataset).select_columns(columns), folder / EXAMPLES_FILE)
     write_json(folder / CONFIG_FILE, config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -16,12 +17,17 @@ Result = TypeVar("Result")
 _OF_THE_GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def process_state() -> PartialState:
+def process_state(timeout: timedelta | None = None) -> PartialState:
     """Which process this is, of how many, and its device.
 
     `PartialState()` alone overlooks `ACCELERATE_USE_CPU`, so that each of several CPU processes would think itself alone.
+
+    Args:
+        timeout: how long processes wait for one another before they give up, where this is a process's first call; by
+            default what torch takes, 10 minutes on GPUs.
     """
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    waiting = {} if timeout is None else {"timeout": timeout}
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), **waiting)
 
 
 def agreed(call: Callable[[], Result]) -> Result:

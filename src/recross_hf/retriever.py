@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
 from .aggregation import Aggregation, Hits, Ranking, interleave
+from .data import without_index
+from .faiss_files import selecting
 from .index import UpstreamIndex, column_hash, ids_hash
 
 logger = logging.getLogger(__name__)
@@ -161,16 +163,16 @@ class DenseRetriever(Retriever):
         return self.aggregation(lambda k: self._search_allowed(vectors, k), len(inputs), num_retrieved)
 
     def _search_allowed(self, vectors: np.ndarray, k: int) -> Hits:
-        """The `k` nearest allowed examples, found by searching deeper until every query has them.
-
-        FAISS can filter while it searches, but in a form that differs with the kind of index.
-        """
+        """The `k` nearest allowed examples; an index that cannot pass over the others is searched deeper until all are found."""
         wanted = min(k, self.num_allowed)
         depth = wanted
+        selection = None
+        if self.num_allowed < len(self.index):
+            selection = selecting(self.index.faiss_index, self.allowed)
         while True:
-            hits = self.index.search(vectors, depth)
+            hits = self.index.search(vectors, depth, params=selection)
             allowed = (hits.positions >= 0) & self.allowed[hits.positions]
-            if depth >= len(self.index) or allowed.sum(axis=1).min() >= wanted:
+            if selection or depth >= len(self.index) or allowed.sum(axis=1).min() >= wanted:
                 break
             depth = min(4 * depth, len(self.index))
         # A stable sort brings the allowed hits to the front in their order.
@@ -213,7 +215,7 @@ class RandomRetriever(Retriever):
 def gather_rows(upstream: Dataset, ranking: Ranking) -> Dataset:
     """The ranked rows as a `Dataset` of their own, with `rank`, `query` and `distance`."""
     # From Arrow, because a `Dataset` with an index refuses `select`.
-    rows = upstream.with_format("arrow")[ranking.positions]
+    rows = without_index(upstream).with_format("arrow")[ranking.positions]
     columns = {
         "rank": np.arange(len(ranking.positions)),
         "query": np.asarray(ranking.queries, dtype=np.int64),
@@ -256,4 +258,4 @@ def _is_any_of(upstream: Dataset, column: str, values: Collection[str]) -> np.nd
 
 
 def _column(upstream: Dataset, name: str) -> pa.ChunkedArray:
-    return upstream.select_columns(name).with_format("arrow")[:][name]
+    return without_index(upstream).select_columns(name).with_format("arrow")[:][name]

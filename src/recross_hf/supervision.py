@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .arguments import SupervisionArguments
 from .cross_encoder import CrossEncoderReranker
-from .data import ExampleError, take_rows
+from .data import ExampleError, take_rows, without_index
 from .files import read_json, write_json, write_parquet
 from .group_training import GroupTrainer
 from .index import column_hash
@@ -437,7 +437,13 @@ def _rows_by_task(examples: Dataset, args: SupervisionArguments, excluded: Colle
             f"Expected the columns id, task, input and references, found {', '.join(examples.column_names)}. Read the data "
             "with `load_examples`."
         )
-    column = examples.select_columns("task").with_format("arrow")[:]["task"].combine_chunks().dictionary_encode()
+    column = (
+        without_index(examples)
+        .select_columns("task")
+        .with_format("arrow")[:]["task"]
+        .combine_chunks()
+        .dictionary_encode()
+    )
     names, codes = column.dictionary.to_pylist(), column.indices.to_numpy()
     needed = args.num_queries + args.num_held_out
     code_of = {name: code for code, name in enumerate(names)}
