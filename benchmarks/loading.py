@@ -3,14 +3,17 @@
     python benchmarks/loading.py --pipeline minilm0-pipeline --num_examples 118000
 
 The pipeline's own model and reranker (the starter's where it has none) with an index of so many made-up examples and vectors, written by
-the real code. Each side loads in processes of its own, by turns; libraries are imported before the clock starts. Memory is what the process
-holds more after loading; an index that is mapped is not part of it. Kept in benchmarks/results/loading.json.
+the real code, and published to the tests' Hub on the loopback interface. Three sides load it, each in processes of its own, by turns: from
+the folder; from the Hub, pinned to a commit, out of a cache that is filled and verified, the requests of all these runs being counted; and
+by hand, from the folder. Libraries are imported before the clock starts. Memory is what the process holds more after loading, and the most
+that it held more on the way (Linux alone can tell); an index that is mapped is part of neither. Kept in benchmarks/results/loading.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -27,7 +30,13 @@ from datasets import Dataset
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex
 from recross_hf.files import write_json
 from recross_hf.report import format_table
+from recross_hf.starter import STARTER_DIRECTORY
 from recross_hf.vector_shards import PROBES
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from loopback_hub import Client, LoopbackHub, client_environment
+
+REPOSITORY = "org/loading"
 
 
 class MadeUpVectors(MeanPooledEncoder):
@@ -65,40 +74,53 @@ def write_pipeline(source: str | None, num_examples: int, folder: Path) -> None:
     whole.save_pretrained(folder / "pipeline")
 
 
-def load_ours(folder: Path) -> list[object]:
-    pipeline = ReCrossPipeline.from_pretrained(folder, device="cpu")
+def load_ours(name: str, revision: str | None) -> list[object]:
+    pipeline = ReCrossPipeline.from_pretrained(name, revision=revision, device="cpu")
     return [pipeline.model, pipeline.processing_class, pipeline.reranker, pipeline.index]
 
 
-def load_by_hand(folder: Path) -> list[object]:
+def load_by_hand(name: str, revision: None = None) -> list[object]:
     import faiss
     from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
 
+    folder = Path(name)
     loaded: list[object] = []
-    for auto_class, name in (
+    for auto_class, part in (
         (AutoModelForSeq2SeqLM, "upstream_model"),
         (AutoModelForSequenceClassification, "reranker"),
     ):
-        loaded.append(auto_class.from_pretrained(folder / name, dtype=torch.float32).eval())
-        loaded.append(AutoTokenizer.from_pretrained(folder / name))
+        loaded.append(auto_class.from_pretrained(folder / part, dtype=torch.float32).eval())
+        loaded.append(AutoTokenizer.from_pretrained(folder / part))
     loaded.append(Dataset.from_parquet(str(folder / "index" / "examples.parquet")))
     loaded.append(faiss.read_index(str(folder / "index" / "index.faiss"), faiss.IO_FLAG_MMAP_IFC))
     return loaded
 
 
-SIDES = {"recross_hf": load_ours, "by hand": load_by_hand}
+SIDES = {"folder": load_ours, "Hub": load_ours, "by hand": load_by_hand}
 
 
-def measure(side: str, folder: Path) -> dict[str, float]:
+def peak() -> int:
+    """The most that this process has held since its mark was wiped, in bytes."""
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
+def measure(side: str, name: str, revision: str | None) -> dict[str, float]:
     """Loads in this process."""
     ReCrossPipeline.from_pretrained().model  # noqa: B018  what is imported late
-    load_by_hand(Path(sys.modules["recross_hf.starter"].STARTER_DIRECTORY))
+    load_by_hand(str(STARTER_DIRECTORY))
+    Path("/proc/self/clear_refs").write_text("5")  # wipes the mark
     before = psutil.Process().memory_info().rss
     start = time.perf_counter()
-    loaded = SIDES[side](folder)
+    loaded = SIDES[side](name, revision)
     seconds = time.perf_counter() - start
     held = psutil.Process().memory_info().rss - before
-    return {"seconds": seconds, "held_mb": held / 1e6, "parts": len(loaded)}
+    return {"seconds": seconds, "held_mb": held / 1e6, "peak_mb": (peak() - before) / 1e6, "parts": len(loaded)}
+
+
+def published(hub: LoopbackHub, folder: Path, home: Path) -> str:
+    """The commit of the folder's pipeline on the Hub."""
+    with Client(client_environment(hub.endpoint, home, hub.token), home, timeout=600) as client:
+        return client("hub_steps:publish", pipeline=str(folder), repo_id=REPOSITORY)
 
 
 def main() -> None:
@@ -107,36 +129,53 @@ def main() -> None:
     parser.add_argument("--num_examples", type=int, default=118_000)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/loading.json"))
-    parser.add_argument("--side", choices=SIDES, help="load one side from --pipeline in this process")
+    parser.add_argument("--side", choices=SIDES, help="load --pipeline as one side does, in this process")
+    parser.add_argument("--revision", help="of what that side loads")
     args = parser.parse_args()
     if args.side:
-        print(json.dumps(measure(args.side, Path(args.pipeline))))
+        print(json.dumps(measure(args.side, args.pipeline, args.revision)))
         return
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, LoopbackHub() as hub:
         write_pipeline(args.pipeline, args.num_examples, Path(scratch))
-        folder = Path(scratch) / "pipeline"
+        folder, home = Path(scratch) / "pipeline", Path(scratch) / "home"
+        home.mkdir()
         index_mb = (folder / "index" / "index.faiss").stat().st_size / 1e6
+        pinned = [REPOSITORY, "--revision", published(hub, folder, home)]
         for repetition in range(args.repetitions + 1):
             for side in SIDES:
-                command = [sys.executable, __file__, "--side", side, "--pipeline", str(folder)]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
-                if repetition:  # the first run fills caches
+                command = [sys.executable, __file__, "--side", side, "--pipeline"]
+                command += pinned if side == "Hub" else [str(folder)]
+                environment = client_environment(hub.endpoint, home)
+                done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+                if repetition:
                     runs[side].append(json.loads(done.stdout.splitlines()[-1]))
-    medians = {side: statistics.median(run["seconds"] for run in found) for side, found in runs.items()}
-    ratio = medians["recross_hf"] / medians["by hand"]
+            if repetition == 0:  # the first run fills caches
+                assert hub.requests, "Expected files to be fetched, found no request"
+                hub.requests.clear()
+        requests = len(hub.requests)
+
+    def medians(name: str) -> dict[str, float]:
+        return {side: statistics.median(run[name] for run in found) for side, found in runs.items()}
+
+    seconds, held, most = medians("seconds"), medians("held_mb"), medians("peak_mb")
+    ratios = {side: seconds[side] / seconds["by hand"] for side in ("folder", "Hub")}
     rows = [
         [
             side,
-            f"{medians[side]:.2f} s",
-            f"{min(run['seconds'] for run in found):.2f} to {max(run['seconds'] for run in found):.2f}",
-            f"{statistics.median(run['held_mb'] for run in found):.0f} MB",
+            f"{seconds[side]:.3f} s",
+            f"{min(run['seconds'] for run in found):.3f} to {max(run['seconds'] for run in found):.3f}",
+            f"{held[side]:.0f} MB",
+            f"{most[side]:.0f} MB",
         ]
         for side, found in runs.items()
     ]
-    print(format_table([f"{args.num_examples:,} examples", "median", "range", "held after loading"], rows))
-    print(f"ratio {ratio:.2f} (limit 1.2); the index on disk: {index_mb:.0f} MB")
-    write_json(args.output, {"num_examples": args.num_examples, "index_mb": index_mb, "ratio": ratio, "runs": runs})
+    print(format_table([f"{args.num_examples:,} examples", "median", "range", "held after loading", "peak"], rows))
+    shown = ", ".join(f"{side} {ratio:.2f}" for side, ratio in ratios.items())
+    print(f"times what loading by hand takes: {shown} (limit 1.2); the index on disk: {index_mb:.0f} MB")
+    print(f"requests, pinned and cached, in {args.repetitions} runs: {requests} (limit 0)")
+    content = {"num_examples": args.num_examples, "index_mb": index_mb, "ratios": ratios, "requests": requests}
+    write_json(args.output, content | {"runs": runs})
 
 
 if __name__ == "__main__":

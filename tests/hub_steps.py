@@ -1,5 +1,10 @@
 """What clients of the Hub do in the tests: they run in processes of their own, and values come back through JSON."""
 
+import io
+import os
+import runpy
+import sys
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 
@@ -132,6 +137,60 @@ def pull_reranker(repo_id, **access):
 def download(repo_id, folder):
     """A whole repository into a folder, as `hf download` does."""
     return snapshot_download(repo_id, local_dir=folder)
+
+
+def run_example(path, arguments, token=None, folder=None):
+    """What an example prints. It changes arguments and environment: call it in a copy, or last."""
+    os.environ |= {"ACCELERATE_USE_CPU": "true"}
+    os.environ.pop("HF_TOKEN", None)
+    if token is not None:
+        os.environ["HF_TOKEN"] = token
+    if folder is not None:
+        os.chdir(folder)
+    sys.argv = [path, *arguments]
+    with redirect_stdout(io.StringIO()) as shown:
+        runpy.run_path(path, run_name="__main__")
+    return shown.getvalue()
+
+
+def soft_em(name):
+    import evaluate
+
+    return evaluate.load(name).compute(predictions=["The answer is B."], references=[["B", "option B"]])
+
+
+TRIED = []
+
+
+def refuse_connections():
+    """From now on this process finds no other machine; `TRIED` holds what was tried, for errors may be caught."""
+    refused = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.connect", "socket.sendto"}
+
+    def refuse(event, arguments):
+        if event in refused:
+            TRIED.append(f"{event} {arguments!r}")
+            raise ConnectionError(TRIED[-1])
+
+    sys.addaudithook(refuse)
+
+
+def use_a_folder(folder, inputs, examples, queries, labelled, scratch):
+    """All that a folder is used for; what was tried to connect to for it."""
+    from evaluate import load  # noqa: F401  what is asked for when it is imported counts as well
+
+    found = behaviour(folder, inputs)
+    for peft in (False, True):
+        adapt(folder, peft, inputs)
+        adapted(folder, peft).save_pretrained(Path(scratch) / f"saved-{peft}")
+        arguments = ["--pipeline", folder, "--query_file", queries, "--eval_file", labelled, "--max_steps", "2"]
+        arguments += ["--num_retrieved", "6", "--output_dir", str(Path(scratch) / f"adapted-{peft}")]
+        shown = run_example(str(Path(examples) / "adapt.py"), [*arguments, *["--use_peft"] * peft])
+        assert "adapted" in shown
+        predict(str(Path(scratch) / f"saved-{peft}"))
+    assert pull_reranker(str(Path(folder) / "reranker")) and pull_index(folder, str(Path(folder) / "index"))
+    assert planned(folder, "org/name", scratch)
+    assert soft_em(str(Path(sys.modules["recross_hf"].__file__).with_name("soft_em.py")))["soft_em"] == 100.0
+    return {"tried": TRIED, "answers": found["answers"]}
 
 
 def train_and_push(kind, pipeline, repo_id, output_dir):

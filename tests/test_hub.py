@@ -1,17 +1,34 @@
-"""Pipelines, indexes and rerankers on a Hub, by its real clients; the steps are those of `hub_steps`."""
+"""Pipelines, indexes and rerankers on a Hub, by its real clients; the steps are those of `hub_steps`.
+
+Most tests share two clients, for to start one takes seconds: each test has repositories of its own, so that nothing of them is
+in the reader's cache. RECROSS_PIPELINE names the folder of a pipeline of real size, which then goes there and back as well.
+"""
 
 import hashlib
 import json
+import os
+import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny
-from loopback_hub import ClientGone, CutAnswer, OnReceipt, Status, StepError, WrongBytes, client_environment
+from loopback_hub import (
+    Client,
+    ClientGone,
+    CutAnswer,
+    OnArrival,
+    OnHalf,
+    OnReceipt,
+    Status,
+    StepError,
+    WrongBytes,
+    client_environment,
+)
+from transformers import BartForConditionalGeneration
 
 from recross_hf import CrossEncoderReranker, ReCrossPipeline, load_starter_task
+from recross_hf.files import REMEMBERED_SIZE
 from recross_hf.hub import HubError, Publication, Repository, _check
 from recross_hf.starter import STARTER_DIRECTORY
 
@@ -39,6 +56,42 @@ def other_folder(tokenizer, examples, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """The reader's HF_HOME."""
+    return tmp_path_factory.mktemp("reader") / "home"
+
+
+@pytest.fixture(scope="module")
+def writer(hub, tmp_path_factory):
+    """A client that publishes."""
+    folder = tmp_path_factory.mktemp("writer")
+    with Client(client_environment(hub.endpoint, folder / "home", hub.token), folder, timeout=300) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def reader(hub, home):
+    """Another client, with a cache of its own."""
+    with Client(client_environment(hub.endpoint, home, hub.token), home.parent, timeout=300) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def lost(home):
+    """A client with the reader's cache, whose Hub does not answer."""
+    with Client(client_environment("http://127.0.0.1:9", home), home.parent) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def behaviours(writer, folder, other_folder):
+    """What the two pipelines do before they are published."""
+    return [
+        without_fetched(writer("hub_steps:behaviour", name=str(one), inputs=INPUTS)) for one in (folder, other_folder)
+    ]
+
+
 @pytest.fixture
 def named(hub):
     """Names a pipeline of its own, with its parts."""
@@ -55,36 +108,52 @@ def asked(hub, *methods):
     return [f"{request.method} {request.target}" for request in hub.requests if request.method in methods]
 
 
-def without(found, *names):
-    return {name: value for name, value in found.items() if name not in names}
+def without_fetched(found):
+    return {name: value for name, value in found.items() if name != "fetched"}
 
 
-def blobs(home):
-    return {path for path in (home / "hub").rglob("*") if path.parent.name == "blobs"}
+def blobs(home, repo_id):
+    folders = (f"{kind}--{repo_id.replace('/', '--')}" for kind in ("models", "datasets"))
+    return {path.name: path for folder in folders for path in (home / "hub" / folder / "blobs").glob("*")}
 
 
 # ---- there and back --------------------------------------------------------------------------------------------------
 
 
-def test_the_starter_comes_back_bit_for_bit_from_a_fresh_cache(hub, run_client, named, tmp_path):
-    repo_id = named("starter")
-    inputs = load_starter_task("bus_stop")[0]["input"][:]
-    writer = run_client(hub.token, home=tmp_path / "writer")
-    commit = writer("hub_steps:publish", repo_id=repo_id)
-    expected = writer("hub_steps:behaviour", inputs=inputs)
-    reader = run_client(hub.token, home=tmp_path / "reader")
+def there_and_back(writer, reader, repo_id, name, inputs):
+    """What a pipeline does, after it did the same out of a fresh cache."""
+    commit = writer("hub_steps:publish", pipeline=name, repo_id=repo_id)
+    expected = without_fetched(writer("hub_steps:behaviour", name=name, inputs=inputs))
     for revision in (None, commit):
         found = reader("hub_steps:behaviour", name=repo_id, inputs=inputs, revision=revision)
-        assert without(found, "fetched") == without(expected, "fetched")
-        assert found["fetched"] == ["upstream_model"]
-    assert len(set(found["answers"])) > 3 and found["scores"] is not None
+        assert found.pop("fetched") == ["upstream_model"]
+        assert found == expected
+    return expected
 
 
-def test_each_artifact_opens_with_its_plain_tool(hub, run_client, named, folder, examples):
-    repo_id, client = named("plain"), run_client(hub.token)
-    client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+def test_the_starter_comes_back_bit_for_bit_from_a_fresh_cache(writer, reader, named):
+    inputs = load_starter_task("bus_stop")[0]["input"][:]
+    expected = there_and_back(writer, reader, named("starter"), None, inputs)
+    assert len(set(expected["answers"])) > 3 and expected["scores"] is not None
+
+
+def test_a_pipeline_of_real_size_comes_back_bit_for_bit_from_a_fresh_cache(hub, named, tmp_path):
+    name = os.environ.get("RECROSS_PIPELINE")
+    if name is None:
+        pytest.skip("RECROSS_PIPELINE names no folder of a pipeline")
+    examples = ReCrossPipeline.from_pretrained(name).index.dataset
+    inputs = examples[range(0, len(examples), -(-len(examples) // 8))]["input"]
+    settings = [client_environment(hub.endpoint, tmp_path / side, hub.token) for side in ("writer", "reader")]
+    with Client(settings[0], tmp_path, timeout=1800) as writer, Client(settings[1], tmp_path, timeout=1800) as reader:
+        expected = there_and_back(writer, reader, named("real"), str(Path(name).resolve()), inputs)
+    assert len(set(expected["answers"])) > 3 and len(set(expected["ids"])) == 12
+
+
+def test_each_artifact_opens_with_its_plain_tool(writer, reader, named, folder, examples):
+    repo_id = named("plain")
+    writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
     parts = {name: f"{repo_id}-{name.replace('_', '-')}" for name in ("upstream_model", "index", "reranker")}
-    assert client("hub_steps:open_plainly", repo_id=repo_id, parts=parts) == {
+    assert reader("hub_steps:open_plainly", repo_id=repo_id, parts=parts) == {
         "model": "BartForConditionalGeneration",
         "tokens": 3,
         "scores": 1,
@@ -94,57 +163,54 @@ def test_each_artifact_opens_with_its_plain_tool(hub, run_client, named, folder,
     }
 
 
-def test_what_is_there_is_not_uploaded_again(loopback, run_client, named, folder):
-    repo_id, client = named("again"), run_client(loopback.token)
-    first = client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+def test_what_is_there_is_not_uploaded_again(loopback, writer, named, folder):
+    repo_id = named("again")
+    first = writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
     loopback.requests.clear()
-    assert client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id) == first
+    assert writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id) == first
     posted = asked(loopback, "POST", "PUT")
     assert not [request for request in posted if "/commit/" in request or request.startswith("PUT")]
 
 
 def test_a_pinned_pipeline_keeps_its_behaviour_after_newer_commits(
-    hub, run_client, named, folder, other_folder, tmp_path
+    writer, reader, named, folder, other_folder, behaviours
 ):
-    repo_id, writer = named("pinned"), run_client(hub.token, home=tmp_path / "writer")
+    repo_id = named("pinned")
     first = writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
     second = writer("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
     assert first != second
-    reader = run_client(hub.token, home=tmp_path / "reader")
-    expected = [writer("hub_steps:behaviour", name=str(one), inputs=INPUTS) for one in (folder, other_folder)]
-    for revision, behaviour in ((first, expected[0]), (None, expected[1]), (second, expected[1])):
+    for revision, expected in ((first, behaviours[0]), (None, behaviours[1]), (second, behaviours[1])):
         found = reader("hub_steps:behaviour", name=repo_id, inputs=INPUTS, revision=revision)
-        assert without(found, "fetched") == without(behaviour, "fetched")
-    assert expected[0]["ids"] != expected[1]["ids"]
+        assert without_fetched(found) == expected
+    assert behaviours[0]["ids"] != behaviours[1]["ids"] and behaviours[0]["answers"] != behaviours[1]["answers"]
 
 
-def test_a_branch_a_proposal_and_a_private_repository(loopback, run_client, named, folder, other_folder):
-    repo_id, client = named("branches"), run_client(loopback.token)
-    client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id, private=True)
+def test_a_branch_a_proposal_and_a_private_repository(loopback, writer, reader, named, folder, other_folder):
+    repo_id = named("branches")
+    writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id, private=True)
     assert all(
         loopback.repository(kind, f"{repo_id}{part}").private
         for kind, part in (("models", ""), ("datasets", "-index"))
     )
-    client("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id, revision="half")
-    client("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id, create_pr=True)
+    writer("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id, revision="half")
+    writer("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id, create_pr=True)
     sizes = {
-        revision: client("hub_steps:open_index", name=repo_id, revision=revision)
+        revision: writer("hub_steps:open_index", name=repo_id, revision=revision)
         for revision in (None, "half", "refs/pr/1")
     }
     assert sizes == {None: 48, "half": 24, "refs/pr/1": 24}
-    stranger = run_client(loopback.other_token)
     with pytest.raises(
         StepError, match=rf"There is no model repository {repo_id} at .*or it is private and not yours"
     ):
-        stranger("hub_steps:predict", name=repo_id, force_download=True)
+        reader("hub_steps:predict", name=repo_id, token=loopback.other_token)
     public = named("public")
-    client("hub_steps:publish", pipeline=str(folder), repo_id=public)
+    writer("hub_steps:publish", pipeline=str(folder), repo_id=public)
     with pytest.raises(StepError, match=r"to be private, found it public. Change that in its settings"):
-        client("hub_steps:publish", pipeline=str(folder), repo_id=public, private=True)
+        writer("hub_steps:publish", pipeline=str(folder), repo_id=public, private=True)
 
 
-def test_files_of_an_older_version_go_and_others_stay(loopback, run_client, named, folder):
-    repo_id, client = named("older"), run_client(loopback.token)
+def test_files_of_an_older_version_go_and_others_stay(loopback, writer, named, folder):
+    repo_id = named("older")
     part = f"{repo_id}-upstream-model"
     loopback.add(
         "models",
@@ -156,20 +222,18 @@ def test_files_of_an_older_version_go_and_others_stay(loopback, run_client, name
             "LICENSE": b"mine",
         },
     )
-    client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+    writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
     files = set(loopback.repository("models", part).commit("main").files)
     assert {"LICENSE", "notes.json", "model.safetensors", "README.md"} <= files
     assert not {"pytorch_model.bin", "model-00001-of-00002.safetensors"} & files
 
 
-def test_an_index_and_a_reranker_have_names_of_their_own(hub, run_client, folder, tmp_path):
+def test_an_index_and_a_reranker_have_names_of_their_own(hub, writer, reader, folder):
     index, reranker = hub.name("index"), hub.name("reranker")
-    writer = run_client(hub.token, home=tmp_path / "writer")
     commits = [
         writer(f"hub_steps:push_{kind}", pipeline=str(folder), repo_id=repo_id)
         for kind, repo_id in (("index", index), ("reranker", reranker))
     ]
-    reader = run_client(hub.token, home=tmp_path / "reader")
     local = ReCrossPipeline.from_pretrained(folder)
     vector = local.index.encoder.encode(["Is it good?"])
     expected = local.index.search(vector, 5).positions.tolist()
@@ -184,23 +248,22 @@ def test_an_index_and_a_reranker_have_names_of_their_own(hub, run_client, folder
         reader("hub_steps:pull_index", pipeline=str(folder), repo_id=f"{index}-gone")
 
 
-def test_a_repository_that_was_downloaded_as_a_folder_is_a_pipeline(hub, run_client, named, folder, tmp_path):
-    repo_id, client = named("folder"), run_client(hub.token)
-    client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
-    client("hub_steps:download", repo_id=repo_id, folder=str(tmp_path / "copy"))
-    found = client("hub_steps:behaviour", name=str(tmp_path / "copy"), inputs=INPUTS)
-    assert without(found, "fetched") == without(
-        client("hub_steps:behaviour", name=str(folder), inputs=INPUTS), "fetched"
-    )
+def test_a_repository_that_was_downloaded_as_a_folder_is_a_pipeline(
+    writer, reader, named, folder, behaviours, tmp_path
+):
+    repo_id = named("folder")
+    writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+    reader("hub_steps:download", repo_id=repo_id, folder=str(tmp_path / "copy"))
+    found = reader("hub_steps:behaviour", name=str(tmp_path / "copy"), inputs=INPUTS)
+    assert without_fetched(found) == behaviours[0]
 
 
 # ---- adapting what is published --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("peft", [False, True], ids=["full", "lora"])
-def test_an_adapted_pipeline_names_what_it_was_made_of(peft, loopback, run_client, named, folder, tmp_path):
+def test_an_adapted_pipeline_names_what_it_was_made_of(peft, loopback, writer, reader, named, folder):
     base, adapted = named("base"), named("adapted")
-    writer = run_client(loopback.token, home=tmp_path / "writer")
     writer("hub_steps:publish", pipeline=str(folder), repo_id=base)
     expected = writer("hub_steps:adapt", name=base, peft=peft, inputs=INPUTS)
     loopback.requests.clear()
@@ -217,8 +280,7 @@ def test_an_adapted_pipeline_names_what_it_was_made_of(peft, loopback, run_clien
         config = json.loads(files["adapter_config.json"].content)
         assert (config["base_model_name_or_path"], config["revision"]) == (upstream["repo_id"], upstream["revision"])
         assert "model.safetensors" not in files
-    reader = run_client(home=tmp_path / "reader")
-    found = reader("hub_steps:behaviour", name=adapted, inputs=INPUTS)
+    found = reader("hub_steps:behaviour", name=adapted, inputs=INPUTS, token=False)
     assert {name: found[name] for name in expected} == expected
     assert found["fetched"] == (["adapted_model", "upstream_model"] if peft else ["adapted_model"])
     assert (
@@ -227,11 +289,10 @@ def test_an_adapted_pipeline_names_what_it_was_made_of(peft, loopback, run_clien
 
 
 @pytest.mark.parametrize("peft", [False, True], ids=["full", "lora"])
-def test_an_adapted_pipeline_of_a_folder_publishes_its_parts_as_well(peft, hub, run_client, named, folder, tmp_path):
-    repo_id, writer = named("local"), run_client(hub.token, home=tmp_path / "writer")
+def test_an_adapted_pipeline_of_a_folder_publishes_its_parts_as_well(peft, writer, reader, named, folder):
+    repo_id = named("local")
     expected = writer("hub_steps:adapt", name=str(folder), peft=peft, inputs=INPUTS)
     writer("hub_steps:publish_adapted", name=str(folder), peft=peft, repo_id=repo_id)
-    reader = run_client(hub.token, home=tmp_path / "reader")
     found = reader("hub_steps:behaviour", name=repo_id, inputs=INPUTS)
     assert {name: found[name] for name in expected} == expected
     assert found["scores"] is not None
@@ -240,39 +301,54 @@ def test_an_adapted_pipeline_of_a_folder_publishes_its_parts_as_well(peft, hub, 
 # ---- requests --------------------------------------------------------------------------------------------------------
 
 
-def test_pinned_and_cached_asks_nothing_and_a_server_that_is_down_is_not_needed(loopback, run_client, named, folder):
-    repo_id, client = named("cached"), run_client(loopback.token)
-    commit = client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
-    expected = client("hub_steps:behaviour", name=repo_id, inputs=INPUTS)
+def test_pinned_and_cached_asks_nothing_and_a_server_that_is_down_is_not_needed(
+    loopback, writer, reader, lost, run_client, home, named, folder, behaviours
+):
+    repo_id = named("cached")
+    commit = writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+
+    def behaviour(client, **access):
+        return without_fetched(client("hub_steps:behaviour", name=repo_id, inputs=INPUTS, **access))
+
+    assert behaviour(reader) == behaviours[0]
     loopback.requests.clear()
-    again = run_client(loopback.token)
-    assert again("hub_steps:behaviour", name=repo_id, inputs=INPUTS, revision=commit) == expected
+    assert behaviour(reader, revision=commit) == behaviours[0]
     assert not loopback.requests
-    assert again("hub_steps:behaviour", name=repo_id, inputs=INPUTS) == expected
+    assert behaviour(reader) == behaviours[0]
     assert asked(loopback, "HEAD", "GET", "POST") == [f"HEAD /{repo_id}/resolve/main/recross.json"]
-    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9"}
-    down = run_client(**nowhere)
-    assert down("hub_steps:behaviour", name=repo_id, inputs=INPUTS) == expected
-    assert down("hub_steps:behaviour", name=repo_id, inputs=INPUTS, local_files_only=True) == expected
-    offline = run_client(offline=True)
-    assert offline("hub_steps:behaviour", name=repo_id, inputs=INPUTS) == expected
+    assert behaviour(lost) == behaviours[0]
+    assert behaviour(lost, local_files_only=True) == behaviours[0]
+    offline = run_client(home=home, offline=True)
+    assert behaviour(offline) == behaviours[0]
     with pytest.raises(
         StepError, match=r"recross\.json of the model repository .*-gone is not in the cache, and HF_HUB_OFFLINE"
     ):
         offline("hub_steps:predict", name=f"{repo_id}-gone")
-    with pytest.raises(StepError, match=r"is not in the cache, and `local_files_only=True` forbids to fetch it"):
-        again("hub_steps:predict", name=f"{repo_id}-gone", local_files_only=True)
+    with pytest.raises(StepError, match=r"recross\.json of the model repository .*-gone is not in the cache"):
+        lost("hub_steps:predict", name=f"{repo_id}-gone", local_files_only=True)
 
 
-def test_local_folders_ask_nothing(loopback, run_client, folder, tmp_path):
-    client = run_client(loopback.token)
-    client("hub_steps:behaviour", name=str(folder), inputs=INPUTS)
-    for peft in (False, True):
-        client("hub_steps:adapt", name=str(folder), peft=peft, inputs=INPUTS)
-    client("hub_steps:pull_reranker", repo_id=str(folder / "reranker"))
-    sizes = client("hub_steps:planned", pipeline=str(folder), repo_id="org/name", scratch=str(tmp_path))
-    assert list(sizes) == ["org/name-upstream-model", "org/name-index", "org/name-reranker", "org/name"]
-    assert not loopback.requests
+def test_folders_are_used_without_a_connection(folder, behaviours, examples, tmp_path):
+    """With no token, with no setting that keeps libraries from asking or telling anybody anything."""
+    environment = client_environment("", tmp_path / "home")
+    for name in ("HF_ENDPOINT", "HF_HUB_DISABLE_TELEMETRY", "HF_UPDATE_DOWNLOAD_COUNTS", "HF_HUB_DISABLE_XET"):
+        del environment[name]
+    (tmp_path / "queries.txt").write_text("\n".join(INPUTS))
+    examples.select(range(4)).to_json(tmp_path / "labelled.jsonl")
+    with Client(environment, tmp_path) as client:
+        client("hub_steps:refuse_connections")
+        found = client(
+            "hub_steps:use_a_folder",
+            folder=str(folder),
+            inputs=INPUTS,
+            examples=str(EXAMPLES),
+            queries=str(tmp_path / "queries.txt"),
+            labelled=str(tmp_path / "labelled.jsonl"),
+            scratch=str(tmp_path),
+        )
+        assert found == {"tried": [], "answers": behaviours[0]["answers"]}
+        with pytest.raises(StepError, match=r"No connection to https://huggingface\.co"):  # what is tried is noticed
+            client("hub_steps:predict", name="org/name")
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
@@ -282,16 +358,15 @@ def changed(**changes):
     return lambda content: json.dumps(json.loads(content) | changes).encode()
 
 
-def test_each_trouble_has_an_error_of_its_own(loopback, run_client, named, folder, other_folder, tmp_path):
-    repo_id, writer = named("trouble"), run_client(loopback.token, home=tmp_path / "writer")
+def test_each_trouble_has_an_error_of_its_own(loopback, writer, reader, named, folder, other_folder):
+    repo_id = named("trouble")
     commit = writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
     other = named("other")
     writer("hub_steps:publish", pipeline=str(other_folder), repo_id=other)
-    client = run_client()
 
     def refused(match, name=repo_id, step="predict", **access):
         with pytest.raises(StepError, match=match) as caught:
-            client(f"hub_steps:{step}", name=name, **access)
+            reader(f"hub_steps:{step}", name=name, **{"token": False, **access})
         return caught.value.kinds[0]
 
     assert refused("There is no model repository org/gone at", name="org/gone") == "HubError"
@@ -326,10 +401,10 @@ def test_each_trouble_has_an_error_of_its_own(loopback, run_client, named, folde
     ):
         loopback.add("models", repo_id, {"recross.json": change(original)})
         refused(match, step=step)
-    assert client("hub_steps:predict", name=repo_id, revision=commit)
+    assert reader("hub_steps:predict", name=repo_id, revision=commit)
 
 
-def test_code_of_its_own_is_refused(loopback, run_client, named, folder, tmp_path):
+def test_code_of_its_own_is_refused(loopback, reader, folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     config = copy / "upstream_model" / "config.json"
     config.write_text(
@@ -338,63 +413,94 @@ def test_code_of_its_own_is_refused(loopback, run_client, named, folder, tmp_pat
     loopback.add("models", "org/evil", {
         path.relative_to(copy).as_posix(): path.read_bytes() for path in copy.rglob("*") if path.is_file()
     })  # fmt: skip
-    client = run_client()
     with pytest.raises(
         StepError, match=r"config\.json of the model repository org/evil is what the Hub holds, and not what"
     ):
-        client("hub_steps:predict", name="org/evil")
+        reader("hub_steps:predict", name="org/evil")
     with pytest.raises(StepError, match=r"auto_map=.*asks for code from elsewhere.*never run"):
-        client("hub_steps:predict", name="org/evil", verify_checksums=False)
+        reader("hub_steps:predict", name="org/evil", verify_checksums=False)
 
 
-def test_wrong_bytes_are_named_and_fetched_anew(loopback, run_client, named, folder, tmp_path):
-    repo_id, writer = named("bytes"), run_client(loopback.token, home=tmp_path / "writer")
+def test_wrong_bytes_are_named_and_fetched_anew(loopback, writer, reader, home, named, folder):
+    repo_id = named("bytes")
     commit = writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
-    client = run_client()
     digest = loopback.repository("datasets", f"{repo_id}-index").commit("main").files["index.faiss"].sha256
     for name, target in (("recross.json", "recross.json"), ("index.faiss", digest), ("index.json", "index.json")):
         loopback.fail("GET", target, WrongBytes())
         with pytest.raises(
             StepError, match=rf"{name} of the .* did not arrive as it was published: its checksum differs"
         ):
-            client("hub_steps:open_index", name=repo_id)
-    assert client("hub_steps:open_index", name=repo_id, revision=commit) == 48
+            reader("hub_steps:open_index", name=repo_id)
+    assert reader.in_copy("hub_steps:open_index", name=repo_id, revision=commit) == 48
     # What changes in the cache is noticed as well.
-    (blob,) = [path for path in blobs(tmp_path / "home") if path.name == digest]
-    content = bytearray(blob.read_bytes())
-    content[-1] ^= 1
-    blob.write_bytes(content)
-    fresh = run_client()
+    change_last_byte(blobs(home, f"{repo_id}-index")[digest])
     with pytest.raises(StepError, match=r"index\.faiss of the dataset repository .* was removed from the cache"):
-        fresh("hub_steps:open_index", name=repo_id, revision=commit)
-    assert fresh("hub_steps:open_index", name=repo_id, revision=commit) == 48
+        reader("hub_steps:open_index", name=repo_id, revision=commit)
+    assert reader("hub_steps:open_index", name=repo_id, revision=commit) == 48
 
 
-def test_a_download_that_breaks_off_leaves_nothing_half_written(loopback, run_client, named, folder, tmp_path):
-    repo_id, writer = named("cut"), run_client(loopback.token, home=tmp_path / "writer")
+def change_last_byte(path):
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_large_file_is_verified_once_and_again_when_it_changes(
+    loopback, writer, reader, home, named, tokenizer, examples, tmp_path
+):
+    repo_id, config = named("large"), tiny.bart(tokenizer).config
+    config.max_position_embeddings = REMEMBERED_SIZE // 256  # in encoder and decoder; no text reaches the last of them
+    large = BartForConditionalGeneration(config)
+    ReCrossPipeline.build(large, tokenizer, examples, tmp_path / "large")
+    commit = writer("hub_steps:publish", pipeline=str(tmp_path / "large"), repo_id=repo_id)
+    expected = reader.in_copy("hub_steps:predict", name=repo_id)
+    files = blobs(home, f"{repo_id}-upstream-model")
+    digest = (
+        loopback.repository("models", f"{repo_id}-upstream-model").commit("main").files["model.safetensors"].sha256
+    )
+    assert files[digest].stat().st_size >= REMEMBERED_SIZE
+    record = home / "recross_hf" / "verified.json"
+    remembered = json.loads(record.read_text())["files"]
+    assert remembered[str(files[digest].resolve())]["sha256"] == digest
+    assert not {str(path.resolve()) for name, path in files.items() if name != digest} & set(remembered)
+    loopback.requests.clear()
+    assert reader.in_copy("hub_steps:predict", name=repo_id, revision=commit) == expected
+    assert json.loads(record.read_text())["files"] == remembered
+    change_last_byte(files[digest])
+    with pytest.raises(StepError, match=r"model\.safetensors of the model .* was removed from the cache"):
+        reader.in_copy("hub_steps:predict", name=repo_id, revision=commit)
+    assert not loopback.requests
+    assert reader.in_copy("hub_steps:predict", name=repo_id, revision=commit) == expected
+    assert asked(loopback, "GET")
+
+
+def test_a_download_that_breaks_off_leaves_nothing_half_written(loopback, writer, reader, home, named, folder):
+    repo_id = named("cut")
     writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
     weights = loopback.repository("models", f"{repo_id}-upstream-model").commit("main").files["model.safetensors"]
-    client = run_client()
     loopback.fail("GET", weights.sha256, CutAnswer(1000), times=99)
     with pytest.raises(StepError, match=r"No connection to .* for model\.safetensors of the model repository"):
-        client("hub_steps:predict", name=repo_id)
-    assert weights.sha256 not in {path.name for path in blobs(tmp_path / "home")}
+        reader("hub_steps:predict", name=repo_id)
+    assert weights.sha256 not in blobs(home, f"{repo_id}-upstream-model")
     loopback.mend()
-    assert client("hub_steps:predict", name=repo_id)
+    assert reader("hub_steps:predict", name=repo_id)
 
 
-def test_no_network_and_no_cache_says_so(run_client):
-    client = run_client(HF_ENDPOINT="http://127.0.0.1:9")
+def test_no_network_and_no_cache_says_so(lost):
     with pytest.raises(
         StepError, match=r"No connection to http://127\.0\.0\.1:9 for recross\.json .* not in the cache"
     ):
-        client("hub_steps:predict", name="org/name")
+        lost("hub_steps:predict", name="org/name")
     with pytest.raises(StepError, match=r"No connection to http://127\.0\.0\.1:9 for .*Check the network"):
-        client("hub_steps:publish", repo_id="org/name", token="hf_x")
+        lost("hub_steps:publish", repo_id="org/name", token="hf_x")
 
 
-def test_who_may_not_publish_is_told(loopback, run_client, named, folder):
-    repo_id, client = named("forbidden"), run_client()
+def test_who_may_not_publish_is_told(loopback, writer, named, folder):
+    repo_id = named("forbidden")
     for token, match in (
         (False, rf"asks for a valid token to write to the model repository {repo_id}"),
         (loopback.invalid_token, r"asks for a valid token to write to .* mistyped or has expired"),
@@ -402,63 +508,109 @@ def test_who_may_not_publish_is_told(loopback, run_client, named, folder):
         (loopback.other_token, rf"may not write to the model repository {repo_id}-upstream-model"),
     ):
         with pytest.raises(StepError, match=match) as caught:
-            client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id, token=token)
+            writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id, token=token)
         assert "HubError" in caught.value.kinds
     assert not [name for _, name in loopback.store.repositories if name.startswith(repo_id)]
 
 
+# ---- interruptions ---------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("part", ["upstream-model", "index", ""])
 def test_a_failure_half_way_leaves_the_old_pipeline_and_a_rerun_completes(
-    part, loopback, run_client, named, folder, other_folder, tmp_path
+    part, loopback, writer, reader, named, folder, other_folder, behaviours
 ):
-    repo_id, client = named("half"), run_client(loopback.token)
-    first = client("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+    repo_id = named("half")
+    first = writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
     target = f"{repo_id}-{part}" if part else repo_id
     loopback.fail("POST", f"{target}/commit/", Status(500), times=99)
     with pytest.raises(StepError, match=r"The Hub answered 500 when asked for .* try again later"):
-        client("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
+        writer("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
     loopback.mend()
-    reader = run_client(home=tmp_path / "reader")
-    assert reader("hub_steps:open_index", name=repo_id) == 48
+    assert without_fetched(reader("hub_steps:behaviour", name=repo_id, inputs=INPUTS)) == behaviours[0]
     assert loopback.repository("models", repo_id).commit("main").oid == first
     loopback.requests.clear()
-    client("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
+    writer("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
     if part == "":  # all parts were there
         assert not asked(loopback, "PUT")
-    assert reader("hub_steps:open_index", name=repo_id) == 24
+    assert without_fetched(reader("hub_steps:behaviour", name=repo_id, inputs=INPUTS)) == behaviours[1]
 
 
-def test_who_is_killed_at_any_point_breaks_nothing_and_a_rerun_completes(
-    loopback, run_client, named, folder, other_folder, tmp_path
+@pytest.mark.parametrize(
+    ("fault", "method", "target", "lands"),
+    [
+        (OnReceipt, "POST", "-upstream-model.git/info/lfs/objects/batch", False),
+        (OnArrival, "PUT", ".", False),
+        (OnReceipt, "POST", "-upstream-model/commit/", False),
+        (OnReceipt, "POST", "-index/preupload/", False),
+        (OnReceipt, "POST", "-index/commit/", False),
+        (OnReceipt, "POST", "/preupload/", False),
+        (OnReceipt, "POST", "/commit/", True),
+    ],
+    ids=[
+        "before a file",
+        "amid a file",
+        "after a part",
+        "between parts",
+        "after all parts",
+        "before the end",
+        "at the end",
+    ],
+)
+def test_who_is_killed_publishing_breaks_nothing_and_a_rerun_completes(
+    fault, method, target, lands, loopback, writer, reader, named, folder, other_folder, behaviours
 ):
-    repo_id, writer = named("killed"), run_client(loopback.token)
+    repo_id = named("killed")
     first = writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
-    expected = writer("hub_steps:open_index", name=str(folder))
-    for method, target in (("PUT", "."), ("POST", f"{repo_id}-index/commit/"), ("POST", f"{repo_id}/preupload/")):
-        victim = run_client(loopback.token)
-        loopback.fail(method, target, OnReceipt(victim.kill))
-        with pytest.raises(ClientGone):
-            victim("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
-        assert writer("hub_steps:open_index", name=repo_id, force_download=True) == expected
-    assert loopback.repository("models", repo_id).commit("main").oid == first
-    home = tmp_path / "reader"
-    for name in ("recross.json", "tokenizer.json", "index.json"):
-        victim = run_client(home=home)
-        loopback.fail("GET", name, OnReceipt(victim.kill))
-        with pytest.raises(ClientGone):
-            victim("hub_steps:open_index", name=repo_id)
-    assert run_client(home=home)("hub_steps:open_index", name=repo_id) == expected
-    writer("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
-    assert run_client(home=home)("hub_steps:open_index", name=repo_id) == 24
+    loopback.fail(method, target if method == "PUT" else repo_id + re.escape(target), fault(writer.kill))
+    with pytest.raises(ClientGone):
+        writer.in_copy("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
+    loopback.settle()
+    assert (loopback.repository("models", repo_id).commit("main").oid != first) == lands
+    found = reader("hub_steps:behaviour", name=repo_id, inputs=INPUTS)
+    assert without_fetched(found) == behaviours[lands]
+    loopback.requests.clear()
+    second = writer("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
+    assert loopback.repository("models", repo_id).commit("main").oid == second != first
+    if lands:
+        assert not [request for request in asked(loopback, "POST") if "/commit/" in request]
+    for revision, expected in ((None, behaviours[1]), (first, behaviours[0])):
+        found = reader("hub_steps:behaviour", name=repo_id, inputs=INPUTS, revision=revision)
+        assert without_fetched(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "part", "name"),
+    [
+        (OnReceipt, "", "recross.json"),
+        (OnHalf, "-upstream-model", "model.safetensors"),
+        (OnReceipt, "-upstream-model", "tokenizer.json"),
+        (OnHalf, "-index", "index.faiss"),
+        (OnHalf, "-index", "examples.parquet"),
+        (OnReceipt, "-reranker", "config.json"),
+    ],
+)
+def test_who_is_killed_fetching_breaks_nothing_and_a_rerun_completes(
+    fault, part, name, loopback, writer, reader, named, folder, behaviours, tmp_path
+):
+    repo_id = named("killed")
+    writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+    file = loopback.repository("datasets" if part == "-index" else "models", repo_id + part).commit("main").files[name]
+    asked_for = {"name": repo_id, "inputs": INPUTS, "cache_dir": str(tmp_path / "cache")}
+    loopback.fail("GET", file.sha256 if file.large else f"{repo_id}{part}/resolve/.*/{name}", fault(reader.kill))
+    with pytest.raises(ClientGone):
+        reader.in_copy("hub_steps:behaviour", **asked_for)
+    loopback.settle()
+    assert without_fetched(reader("hub_steps:behaviour", **asked_for)) == behaviours[0]
 
 
 # ---- training and examples -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["model", "reranker"])
-def test_training_pushes_no_pickles(kind, loopback, run_client, folder, tmp_path):
+def test_training_pushes_no_pickles(kind, loopback, writer, folder, tmp_path):
     repo_id = loopback.name(kind)
-    run_client(loopback.token)(
+    writer.in_copy(
         "hub_steps:train_and_push", kind=kind, pipeline=str(folder), repo_id=repo_id, output_dir=str(tmp_path / "out")
     )
     history = loopback.repository("models", repo_id).history("main")
@@ -468,31 +620,20 @@ def test_training_pushes_no_pickles(kind, loopback, run_client, folder, tmp_path
     assert {"model.safetensors", "training_args.json", "README.md"} <= set(history[0].files)
 
 
-def run_example(name, hub, home, *arguments, token=None):
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *arguments],
-        env=client_environment(hub.endpoint, home, token) | {"ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        cwd=home,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def load_metric(name):
-    import evaluate
-
-    return evaluate.load(name).compute(predictions=["The answer is B."], references=[["B", "option B"]])
-
-
-def test_the_examples_go_the_whole_round(loopback, run_client, named, tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
+def test_the_examples_go_the_whole_round(loopback, writer, reader, named, tmp_path):
     namespace, name = loopback.user, named("round").split("/")[1]
+
+    def run(example, *arguments, token=None):
+        return writer.in_copy(
+            "hub_steps:run_example",
+            path=str(EXAMPLES / example),
+            arguments=arguments,
+            token=token,
+            folder=str(tmp_path),
+        )
+
     publish = ["--namespace", namespace, "--name", name]
-    shown = run_example("publish.py", loopback, home, *publish, "--dry_run")
+    shown = run("publish.py", *publish, "--dry_run")
     assert not loopback.requests
     for path in [*STARTER_DIRECTORY.glob("*/*"), EXAMPLES / "soft_em_space" / "app.py"]:
         if path.parent.parent == STARTER_DIRECTORY and path.parent.name != "tasks":
@@ -500,19 +641,18 @@ def test_the_examples_go_the_whole_round(loopback, run_client, named, tmp_path):
     assert f"datasets/{namespace}/{name}-index" in shown and "    | library_name: recross_hf" in shown
     assert "    | # The starter of recross_hf" in shown and f'evaluate.load("{namespace}/soft_em")' in shown
     assert f"base_model: {namespace}/{name}-upstream-model" in shown and "this-namespace" not in shown
-    run_example("publish.py", loopback, home, *publish, token=loopback.token)
-    client = run_client(home=tmp_path / "reader")
-    assert client(load_metric, name=f"{namespace}/soft_em") == {"soft_em": 100.0, "exact_match": 0.0}
-    queries = home / "queries.txt"
+    run("publish.py", *publish, token=loopback.token)
+    assert reader("hub_steps:soft_em", name=f"{namespace}/soft_em") == {"soft_em": 100.0, "exact_match": 0.0}
+    queries = tmp_path / "queries.txt"
     queries.write_text("\n".join(load_starter_task("bus_stop")[0]["input"][:]))
     adapted = named("adapted")
     arguments = ["--pipeline", f"{namespace}/{name}", "--query_file", str(queries), "--use_peft", "--max_steps", "2"]
-    arguments += ["--push_to_hub", "--hub_model_id", adapted, "--output_dir", str(home / "out")]
-    shown = run_example("adapt.py", loopback, home, *arguments, token=loopback.token)
+    arguments += ["--push_to_hub", "--hub_model_id", adapted, "--output_dir", str(tmp_path / "out")]
+    shown = run("adapt.py", *arguments, token=loopback.token)
     assert f"Published: {loopback.endpoint}/{adapted}/commit/" in shown
     files = loopback.repository("models", adapted).commit("main").files
     assert f"base_model: {namespace}/{name}-upstream-model" in files["README.md"].content.decode()
-    assert client("hub_steps:predict", name=adapted)
+    assert reader("hub_steps:predict", name=adapted)
 
 
 def test_what_is_no_safe_format_is_not_published(tmp_path):

@@ -1,8 +1,10 @@
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import get_args, get_type_hints
 
 import pytest
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 from transformers import SchedulerType
 
@@ -137,23 +139,77 @@ def test_a_manifest_that_is_too_large_or_no_json_is_refused(tmp_path):
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
+    max_leaves=3,
 )
+SOUND = content()["parts"]["index"]
+file_names = st.sampled_from(["a.json", "sub/a.json", "../a.json", "/a.json", "a\\b.json", "a.bin"]) | st.text(
+    max_size=8
+)
+in_a_part = {
+    "sha256": st.dictionaries(st.just("a.json"), st.just(DIGEST) | values) | values,
+    "path": st.sampled_from([".", "sub", "..", "/etc"]) | values,
+    "repo_id": st.sampled_from(["org/m", "../m"]) | values,
+    "repo_type": st.sampled_from(["model", "dataset", "space"]) | values,
+    "revision": st.sampled_from([COMMIT, "main"]) | values,
+    "url": values,
+}
+in_an_encoder = {"max_length": st.integers() | values, "autocast_dtype": st.sampled_from([None, "int8"]) | values}
+in_an_adaptation = dict.fromkeys([*sorted(ADAPTATION_SETTINGS), "output_dir"], values)
 
 
-@given(st.sampled_from(["parts", "encoder", "adaptation", "index", "sha256", "path", "repo_id", "revision"]), values)
-def test_whatever_stands_in_a_place_is_read_or_refused(place, value):
-    changed = json.loads(json.dumps(content()))
-    target = changed if place in changed else changed["parts"] if place == "index" else changed["parts"]["index"]
-    target[place] = value
-    try:
-        parts = {name: Part.from_json(part) for name, part in changed["parts"].items()} if place != "parts" else None
-        manifest = Manifest(parts or {}, changed["encoder"], changed["adaptation"])
-    except PipelineFolderError:
-        return
-    for part in manifest.parts.values():
-        for name in [part.path, *part.sha256]:
-            assert ".." not in name.split("/") and not name.startswith("/") and "\\" not in name
+def changed_in_one_place(sound, strategies):
+    return st.one_of(
+        st.builds(lambda value, name=name: sound | {name: value}, found) for name, found in strategies.items()
+    )
+
+
+part_names = st.sampled_from(["upstream_model", "index", "reranker", "adapted_model", "retrieved", "code"])
+in_a_manifest = {
+    "a file": st.builds(
+        lambda name, file: content(parts=content()["parts"] | {name: {"sha256": {file: DIGEST}}}),
+        part_names,
+        file_names,
+    ),
+    "a part": st.builds(
+        lambda name, part: content(parts=content()["parts"] | {name: part}),
+        part_names,
+        changed_in_one_place(SOUND, in_a_part),
+    ),
+    "parts": st.builds(lambda name, value: content(parts=content()["parts"] | {name: value}), part_names, values)
+    | st.builds(lambda value: content(parts=value), values),
+    "encoder": st.builds(lambda value: content(encoder=value), changed_in_one_place(ENCODER, in_an_encoder) | values),
+    "adaptation": st.builds(
+        lambda value: content(adaptation=value), changed_in_one_place({"seed": 3}, in_an_adaptation) | values
+    ),
+    "format_version": st.builds(lambda value: content(format_version=value), st.sampled_from([2, 3]) | values),
+}
+
+
+@pytest.mark.parametrize("place", in_a_manifest)
+@given(data=st.data())
+def test_whatever_stands_in_a_place_is_read_or_refused(place, data):
+    """What is read is all that stood there, and leads nowhere."""
+    found = data.draw(in_a_manifest[place])
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "recross.json"
+        path.write_text(json.dumps(found), encoding="utf-8")
+        try:
+            manifest = Manifest.read(path, "org/name")
+        except PipelineFolderError:
+            event("refused")
+            return
+        event("read")
+        for name, part in manifest.parts.items():
+            described = {"path": "."} | part.to_json()
+            assert {key: described.get(key) for key in found["parts"][name]} == found["parts"][name]
+            for file in [part.path, *part.sha256]:
+                assert (Path("/home/x") / file).resolve().is_relative_to("/home/x") and "\\" not in file
+            assert not [file for file in part.sha256 if file.endswith(".bin")]
+            assert part.repository is None or part.repository.revision == COMMIT
+        # As text, for no number that is no number is equal to itself.
+        assert repr((manifest.encoder, manifest.adaptation)) == repr((found["encoder"], found["adaptation"]))
+        path.write_bytes(manifest.to_bytes())
+        assert repr(Manifest.read(path, "org/name")) == repr(manifest)
 
 
 def test_settings_that_a_pipeline_may_hold_are_those_of_an_adaptation():

@@ -16,7 +16,7 @@ write.
 """
 
 from .client import Client, ClientGone, StepError, client_environment
-from .faults import CutAnswer, CutRequest, OnArrival, OnReceipt, Slow, Status, WrongBytes
+from .faults import CutAnswer, CutRequest, OnArrival, OnHalf, OnReceipt, Slow, Status, WrongBytes
 from .hub import Hub, LoopbackHub
 from .store import MAIN
 
@@ -33,6 +33,7 @@ __all__ = [
     "Hub",
     "LoopbackHub",
     "OnArrival",
+    "OnHalf",
     "OnReceipt",
     "Slow",
     "Status",

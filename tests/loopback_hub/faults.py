@@ -29,6 +29,9 @@ class Fault:
     def at_receipt(self) -> None:
         """Called when the whole request has come, and nothing is done yet."""
 
+    def at_half(self) -> None:
+        """Called when half of the answer's body has been sent."""
+
     def changed(self, body: bytes) -> bytes:
         """The body to send, of the same length."""
         return body
@@ -58,6 +61,9 @@ class CutAnswer(Fault):
 class WrongBytes(Fault):
     """The answer's body has the right length, and each byte is another one."""
 
+    def at_half(self) -> None:
+        """Called when half of the answer's body has been sent."""
+
     def changed(self, body: bytes) -> bytes:
         return bytes(byte ^ 0xFF for byte in body)
 
@@ -86,4 +92,14 @@ class OnReceipt(Fault):
         self.function = function
 
     def at_receipt(self) -> None:
+        self.function()
+
+
+class OnHalf(Fault):
+    """A function is called when half of the answer's body has been sent; then comes the rest."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self.function = function
+
+    def at_half(self) -> None:
         self.function()

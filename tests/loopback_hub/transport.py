@@ -230,7 +230,11 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Cut
         pace = next((fault.pace for fault in faults if fault.pace is not None), None)
         if pace is None:
-            self.wfile.write(body)
+            half = len(body) // 2
+            self.wfile.write(body[:half])
+            for fault in faults:
+                fault.at_half()
+            self.wfile.write(body[half:])
             return
         for start in range(0, len(body), pace.size):
             self.wfile.write(body[start : start + pace.size])

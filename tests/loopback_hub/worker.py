@@ -29,9 +29,24 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a step prints is no answer
-    for line in sys.stdin:
-        answers.write(json.dumps(answer(json.loads(line)), default=str) + "\n")
+
+    def say(content: dict[str, Any]) -> None:
+        answers.write(json.dumps(content, default=str) + "\n")
         answers.flush()
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if asked["in_copy"]:
+            copy = os.fork()
+            if copy:
+                _, status = os.waitpid(copy, 0)
+                if status:
+                    say({"gone": os.waitstatus_to_exitcode(status)})
+                continue
+            say({"copy": os.getpid()})
+        say(answer(asked))
+        if asked["in_copy"]:
+            os._exit(0)
 
 
 if __name__ == "__main__":
