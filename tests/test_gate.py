@@ -87,7 +87,7 @@ def test_the_loss_is_the_mean_over_all_tokens(kind, bart, tokenizer, examples):
 
 
 def signs(answers: list[str], cut: int = 0) -> AnswerSigns:
-    return AnswerSigns.of(answers, [9] * cut + [2] * (len(answers) - cut), 9)
+    return AnswerSigns.of(answers, [10] * cut + [9] * (len(answers) - cut), 9)
 
 
 DIVERSE = [f"answer {number}" for number in range(16)]
@@ -256,6 +256,16 @@ def test_a_resumed_run_has_the_verdict_of_the_unbroken_one(learning_rate, make_a
     ungated = make_adapter(folder="resumed", **saving | {"safety_gate": False})
     with pytest.raises(ValueError, match="found `safety_gate` False in place of True"):
         ungated.train(resume_from_checkpoint=str(tmp_path / "adapted" / "checkpoint-2"))
+
+
+def test_answers_that_were_cut_are_seen(make_adapter):
+    """ "yes" has five tokens, first and last among them."""
+    shares = []
+    for max_target_length in (3, 30):
+        adapter = make_adapter(learning_rate=GOOD, max_steps=1, max_target_length=max_target_length)
+        adapter.train()
+        shares.append(adapter.gate.base.answers.unended_share)
+    assert shares == [1.0, 0.0]
 
 
 def test_without_it_nothing_is_held_out(make_adapter):

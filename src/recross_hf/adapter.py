@@ -241,7 +241,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             answers = generate_texts(
                 self.model, self.processing_class, inputs, max_input_length=self.args.max_input_length
             )
-        # Without its end token, which decoding leaves out, an answer of so many tokens was cut.
+        # With an end token that it did not have, an answer that was cut is too long.
         ids = self.architecture.answer_ids(self.processing_class, answers, longest + 1)
         return GateSigns(loss, AnswerSigns.of(answers, [len(of_answer) for of_answer in ids], longest))
 

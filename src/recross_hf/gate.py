@@ -32,7 +32,7 @@ class AnswerSigns:
         most_frequent: the most frequent answer.
         most_frequent_share: how much of the answers it makes up.
         empty_share: answers without text, which are wrong for certain.
-        unended_share: answers of as many tokens as `max_target_length` allows: the model found no end.
+        unended_share: answers that were cut at `max_target_length`: the model found no end.
     """
 
     num_answers: int
@@ -43,14 +43,14 @@ class AnswerSigns:
 
     @classmethod
     def of(cls, answers: Sequence[str], lengths: Sequence[int], max_length: int) -> AnswerSigns:
-        """The signs of `answers` that have so many tokens, of at most `max_length`."""
+        """The signs of `answers` that have so many tokens, the end token among them; one of more than `max_length` was cut."""
         text, count = Counter(answers).most_common(1)[0]
         return cls(
             num_answers=len(answers),
             most_frequent=text,
             most_frequent_share=count / len(answers),
             empty_share=float(np.mean([not answer for answer in answers])),
-            unended_share=float(np.mean([length >= max_length for length in lengths])),
+            unended_share=float(np.mean([length > max_length for length in lengths])),
         )
 
     def collapse_from(self, base: AnswerSigns) -> str | None:
