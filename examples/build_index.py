@@ -15,6 +15,8 @@ import torch
 from transformers import AutoTokenizer, HfArgumentParser
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, load_examples, load_model
+from recross_hf.plan import warn_where_disk_is_short
+from recross_hf.probing import index_bytes, plan_index
 from recross_hf.processes import process_state
 
 
@@ -46,6 +48,9 @@ class IndexArguments:
     learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate that adaptations of this model use unless told otherwise."}
     )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Say what it will take, time, memory and disk, from a small probe, and stop."}
+    )
 
 
 def main() -> None:
@@ -58,6 +63,21 @@ def main() -> None:
     encoder = MeanPooledEncoder(
         model, tokenizer, max_length=args.max_input_length, autocast_dtype=torch.bfloat16 if args.bf16 else None
     )
+    index_settings = {
+        "factory": args.factory,
+        "metric_type": faiss.METRIC_INNER_PRODUCT if args.inner_product else faiss.METRIC_L2,
+        "train_size": args.train_size,
+    }
+    if args.dry_run:
+        state.print(plan_index(upstream, encoder, args.output_dir, model=model, **index_settings))
+        state.wait_for_everyone()
+        state.destroy_process_group()
+        return
+    vectors, index = 4 * encoder.dimension * len(upstream), index_bytes(encoder.dimension, len(upstream), args.factory)
+    if state.is_main_process:
+        warn_where_disk_is_short(
+            args.output_dir, vectors + index, "Use a larger disk or a smaller --factory, such as SQ8."
+        )
     adaptation = {"max_input_length": encoder.max_length, "max_target_length": args.max_target_length}
     if args.learning_rate is not None:
         adaptation["learning_rate"] = args.learning_rate
@@ -68,9 +88,7 @@ def main() -> None:
         args.output_dir,
         encoder=encoder,
         adaptation=adaptation,
-        factory=args.factory,
-        metric_type=faiss.METRIC_INNER_PRODUCT if args.inner_product else faiss.METRIC_L2,
-        train_size=args.train_size,
+        **index_settings,
     )
     state.print(f"{len(pipeline.index)} examples indexed in {args.output_dir}.")
     state.wait_for_everyone()

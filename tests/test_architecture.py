@@ -34,11 +34,11 @@ RANKS = [
         "starter",
         "upstream",
     },
-    {"card", "encoder", "generation", "hub", "prompts", "results", "selection", "tokenized"},
+    {"card", "encoder", "generation", "hub", "plan", "prompts", "results", "selection", "tokenized"},
     {"group_training", "index", "manifest", "pushing", "reranker", "sources"},
     {"cross_encoder", "judges", "publication", "rendering", "retriever", "trainer"},
     {"adapter", "mixture", "parts", "reranker_trainer", "supervision"},
-    {"pipeline"},
+    {"pipeline", "probing"},
 ]
 """A module imports from lower ranks alone. `__init__` holds the version and stands below all."""
 RANK_OF = {name: rank for rank, names in enumerate(RANKS) for name in names}
