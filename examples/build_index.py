@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Literal
 
 import faiss
+import numpy as np
 import torch
 from transformers import AutoTokenizer, HfArgumentParser
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples, load_model
 from recross_hf.manifest import INDEX
+from recross_hf.plan import warn_where_disk_is_short
+from recross_hf.probing import index_bytes, plan_index
 from recross_hf.processes import process_state
 
 
@@ -70,6 +73,9 @@ class IndexArguments:
     learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate that adaptations of this model use unless told otherwise."}
     )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Say what it will take, time, memory and disk, from a small probe, and stop."}
+    )
 
 
 def main() -> None:
@@ -85,7 +91,17 @@ def main() -> None:
     encoder = MeanPooledEncoder(
         model, tokenizer, max_length=args.max_input_length, autocast_dtype=torch.bfloat16 if args.bf16 else None
     )
+    index_settings = {
+        "factory": args.factory,
+        "metric_type": faiss.METRIC_INNER_PRODUCT if args.inner_product else faiss.METRIC_L2,
+        "train_size": args.train_size,
+    }
     vectors = {"vector_dtype": args.vector_dtype}
+    if args.dry_run:
+        state.print(plan_index(upstream, encoder, args.output_dir, model=model, **index_settings, **vectors))
+        state.wait_for_everyone()
+        state.destroy_process_group()
+        return
     if args.part is not None:
         index_dir = Path(args.output_dir) / INDEX
         UpstreamIndex.encode_part(upstream, encoder, index_dir, part=args.part, num_parts=args.num_parts, **vectors)
@@ -93,6 +109,13 @@ def main() -> None:
         state.wait_for_everyone()
         state.destroy_process_group()
         return
+    if state.is_main_process:
+        shards = np.dtype(args.vector_dtype).itemsize * encoder.dimension * len(upstream)
+        warn_where_disk_is_short(
+            args.output_dir,
+            shards + index_bytes(encoder.dimension, len(upstream), args.factory),
+            "Use a larger disk, a smaller --factory, such as SQ8, or --vector_dtype float16.",
+        )
     adaptation = {"max_input_length": encoder.max_length, "max_target_length": args.max_target_length}
     if args.learning_rate is not None:
         adaptation["learning_rate"] = args.learning_rate
@@ -103,9 +126,7 @@ def main() -> None:
         args.output_dir,
         encoder=encoder,
         adaptation=adaptation,
-        factory=args.factory,
-        metric_type=faiss.METRIC_INNER_PRODUCT if args.inner_product else faiss.METRIC_L2,
-        train_size=args.train_size,
+        **index_settings,
         nprobe=args.nprobe,
         **vectors,
     )

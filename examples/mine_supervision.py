@@ -30,6 +30,7 @@ from recross_hf.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
 from recross_hf.data_card import supervision_card
 from recross_hf.files import read_json, write_json, write_parquet
 from recross_hf.judges import by_groups, by_reversal
+from recross_hf.probing import plan_mining
 from recross_hf.processes import process_state
 from recross_hf.report import format_supervision, plot_task_utilities
 from recross_hf.supervision import SETTINGS_FILE
@@ -63,6 +64,10 @@ class ScriptArguments:
         default=None,
         metadata={"help": "Algorithm 1 to the letter, or as the authors' code.", "choices": ["paper", "as_run"]},
     )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Say what it will take, time, memory and disk, from a few query sets, and stop."},
+    )
 
 
 def main() -> None:
@@ -76,17 +81,25 @@ def main() -> None:
         columns = dict(pair.split("=", 1) for pair in script.columns)
         examples = load_examples(script.example_files, columns=columns)
     output_dir, start = Path(script.output_dir), time.perf_counter()
-    pairs = mine_supervision(
+    what = (
         pipeline.upstream_model,
         pipeline.processing_class,
         DenseRetriever(pipeline.index),
         examples,
         output_dir,
         args,
-        judge=JUDGES[script.judge],
-        reranker=CrossEncoderReranker.from_pretrained(script.reranker) if script.reranker else None,
-        exclude_tasks=script.exclude_tasks,
     )
+    how = {
+        "judge": JUDGES[script.judge],
+        "reranker": CrossEncoderReranker.from_pretrained(script.reranker) if script.reranker else None,
+        "exclude_tasks": script.exclude_tasks,
+    }
+    if script.dry_run:
+        process_state().print(plan_mining(*what, **how))
+        process_state().wait_for_everyone()
+        process_state().destroy_process_group()
+        return
+    pairs = mine_supervision(*what, **how)
     if process_state().is_main_process:
         summary = summarize_supervision(load_query_sets(output_dir).select(range(args.num_query_sets)))
         summary["seconds"] = round(time.perf_counter() - start, 1)

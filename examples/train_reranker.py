@@ -15,6 +15,7 @@ there, beside the dense retriever's own order and chance. Every argument of `Tra
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from datasets import Dataset
@@ -24,6 +25,8 @@ from recross_hf import RerankerTrainer, RerankerTrainingArguments, split_by_task
 from recross_hf.files import write_json
 from recross_hf.objectives import binary, pairwise, regression
 from recross_hf.pipeline import save_reranker
+from recross_hf.probing import plan_training
+from recross_hf.processes import process_state
 from recross_hf.report import format_reranker_metrics
 
 OBJECTIVES = {"binary": binary, "regression": regression, "pairwise": pairwise}
@@ -44,6 +47,12 @@ class ScriptArguments:
         default=False, metadata={"help": "Keep the pretrained word embeddings as they are."}
     )
     add_to_pipeline: str | None = field(default=None, metadata={"help": "A pipeline folder to put the reranker into."})
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Say what it will take, time, memory and disk, from a few steps, and stop; nothing is written."
+        },
+    )
 
 
 def main() -> None:
@@ -61,14 +70,30 @@ def main() -> None:
     )
     if script.freeze_embeddings:
         model.get_input_embeddings().requires_grad_(False)
-    trainer = RerankerTrainer(
+    make_trainer = partial(
+        RerankerTrainer,
         model,
-        args,
-        train_dataset=train,
         eval_dataset=dev,
         processing_class=AutoTokenizer.from_pretrained(script.model_name_or_path),
         objective=OBJECTIVES[script.objective],
     )
+    if script.dry_run:
+        sample = None
+        if dev is not None:  # two whole query sets, as they are evaluated
+            some = set(dev.unique("set")[:2])
+            sample = dev.select([row for row, number in enumerate(dev["set"][:]) if number in some])
+        plan = plan_training(
+            lambda pairs, args: make_trainer(args, train_dataset=pairs),
+            train,
+            args,
+            eval_sample=sample,
+            num_eval_examples=len(dev or []),
+        )
+        process_state().print(plan)
+        process_state().wait_for_everyone()
+        process_state().destroy_process_group()
+        return
+    trainer = make_trainer(args, train_dataset=train)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
     metrics = trainer.evaluate(metric_key_prefix="dev") if dev is not None else None

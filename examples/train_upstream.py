@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from accelerate import PartialState
+from datasets import concatenate_datasets
 from transformers import AutoTokenizer, HfArgumentParser, set_seed
 
 from recross_hf import (
@@ -33,6 +34,8 @@ from recross_hf import (
     warm_start_seq2seq,
 )
 from recross_hf.files import write_json
+from recross_hf.plan import warn_where_disk_is_short
+from recross_hf.probing import checkpoint_bytes, plan_training
 from recross_hf.recipes import recipe_arguments
 from recross_hf.report import format_task_results, task_results
 from recross_hf.trainer import checkpoint_to_resume
@@ -62,6 +65,12 @@ class UpstreamArguments:
     freeze_embeddings: bool = field(default=False, metadata={"help": "Keep the pretrained embeddings as they are."})
     freeze_encoder_layers: int = field(
         default=0, metadata={"help": "Keep this many of the encoder's first layers as they are, too."}
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Say what it will take, time, memory and disk, from a few steps, and stop; nothing is written."
+        },
     )
 
 
@@ -110,7 +119,25 @@ def main() -> None:
                 max_examples_per_task=upstream.max_eval_examples_per_task,
             )
 
+    if upstream.dry_run:
+        held_out = concatenate_datasets(list(evaluation.values())).shuffle(seed=0) if evaluation else None
+        plan = plan_training(
+            lambda examples, args: ExampleTrainer(model, args, train_dataset=examples, processing_class=tokenizer),
+            train,
+            args,
+            eval_sample=held_out.select(range(min(len(held_out), 64))) if held_out else None,
+            num_eval_examples=len(held_out or []),
+        )
+        PartialState().print(plan)
+        PartialState().wait_for_everyone()
+        PartialState().destroy_process_group()
+        return
     trainer = ExampleTrainer(model, args, train_dataset=train, eval_dataset=evaluation, processing_class=tokenizer)
+    if trainer.is_world_process_zero():
+        least, _ = checkpoint_bytes(model, args, args.max_steps if args.max_steps > 0 else 1)
+        warn_where_disk_is_short(
+            args.output_dir, least, "Keep fewer checkpoints (--save_total_limit) or --save_only_model."
+        )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if evaluation is not None:

@@ -49,6 +49,7 @@ RANKS = [
         "likelihood",
         "manifest",
         "part_cards",
+        "plan",
         "prompts",
         "pushing",
         "results",
@@ -71,7 +72,7 @@ RANKS = [
     },
     {"comparison", "cross_encoder", "judges", "overlaps", "rendering", "retriever"},
     {"adapter", "benchmark_tables", "bm25", "mixture", "parts", "reranker_trainer", "supervision"},
-    {"figures", "findings", "pipeline"},
+    {"figures", "findings", "pipeline", "probing"},
     {"benchmark_report", "methods"},
     {"evaluation"},
 ]

@@ -1,12 +1,26 @@
-"""Processes that leave their group."""
+"""Processes that leave their group, and what a CPU computes in."""
 
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
+import tiny
+import torch
 
-from recross_hf import processes
+from recross_hf import (
+    CrossEncoderReranker,
+    ExampleTrainer,
+    ExampleTrainingArguments,
+    MeanPooledEncoder,
+    RerankerTrainer,
+    RerankerTrainingArguments,
+    SupervisionArguments,
+    processes,
+)
+from recross_hf.group_training import GroupTrainer
+from recross_hf.processes import bfloat16_slowdown, warn_where_bfloat16_is_slow
 
 GROUP = {
     "RANK": "3",
@@ -58,3 +72,60 @@ def test_more_processes_than_gpus_share_them(rank, device, monkeypatch):
     monkeypatch.setattr(processes.PartialState, "_shared_state", {})
     processes.leave_process_group()
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == device
+
+
+@pytest.fixture
+def slowdown(monkeypatch):
+    """Says how slow bfloat16 is to be found, before it is asked for, and that nobody was warned so far."""
+
+    def set_to(times: float) -> None:
+        monkeypatch.setattr(processes, "bfloat16_slowdown", lambda: times)
+
+    warn_where_bfloat16_is_slow.cache_clear()
+    yield set_to
+    warn_where_bfloat16_is_slow.cache_clear()
+
+
+def test_how_slow_bfloat16_is_is_measured():
+    assert 0.05 < bfloat16_slowdown(64) < 10_000
+
+
+def test_bfloat16_is_warned_of_once_where_the_cpu_is_slow_at_it(slowdown, caplog):
+    slowdown(15.4)
+    warn_where_bfloat16_is_slow("cuda")
+    assert not caplog.records
+    warn_where_bfloat16_is_slow("cpu")
+    warn_where_bfloat16_is_slow("cpu")
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "took 15 times as long as in float32. Compute in float32: `bf16=False` (--bf16 false)" in record.message
+
+
+def test_bfloat16_is_not_warned_of_where_the_cpu_has_it(slowdown, caplog):
+    slowdown(0.6)
+    warn_where_bfloat16_is_slow("cpu")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize(
+    "what", ["encoder", "encoder in bfloat16", "reranker", "reranker training", "mining", "training"]
+)
+def test_whatever_computes_in_bfloat16_warns(what, bf16, slowdown, caplog, bart, tokenizer, pair_tokenizer, tmp_path):
+    slowdown(15.0)
+    dtype = torch.bfloat16 if bf16 else None
+    if what == "encoder":
+        MeanPooledEncoder(bart, tokenizer, autocast_dtype=dtype)
+    elif what == "encoder in bfloat16":
+        MeanPooledEncoder(tiny.bart(tokenizer).to(dtype or torch.float32), tokenizer)
+    elif what == "reranker":
+        CrossEncoderReranker(tiny.cross_encoder(pair_tokenizer), pair_tokenizer, autocast_dtype=dtype)
+    elif what == "reranker training":
+        args = RerankerTrainingArguments(tmp_path, use_cpu=True, bf16=bf16, report_to="none")
+        RerankerTrainer(tiny.cross_encoder(pair_tokenizer), args, processing_class=pair_tokenizer)
+    elif what == "mining":
+        GroupTrainer(bart, tokenizer, SupervisionArguments(bf16=bf16))
+    else:
+        args = ExampleTrainingArguments(tmp_path, use_cpu=True, bf16=bf16)
+        ExampleTrainer(tiny.bart(tokenizer), args, processing_class=tokenizer)
+    assert ("bfloat16 was asked for" in caplog.text) == bf16

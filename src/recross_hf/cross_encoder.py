@@ -20,7 +20,7 @@ from .hub import Publication, artifact_folder, full_name, publish
 from .manifest import check_model_files
 from .pairs import PairTokenizer
 from .part_cards import reranker_card
-from .processes import process_state
+from .processes import process_state, warn_where_bfloat16_is_slow
 from .repository import HubAccess
 from .reranker import Reranker
 from .weights import weights_hash
@@ -92,6 +92,8 @@ class CrossEncoderReranker(Reranker):
         if autocast_dtype is None and on_gpu and torch.cuda.is_bf16_supported():
             autocast_dtype = torch.bfloat16
         self.autocast_dtype = autocast_dtype
+        if torch.bfloat16 in (autocast_dtype, model.dtype):
+            warn_where_bfloat16_is_slow(model.device.type)
 
     # ---- saving and loading ----------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .architectures import architecture_of, load_model, longest_input, pad_token_id
 from .batching import token_budget_batches
-from .processes import process_state
+from .processes import process_state, warn_where_bfloat16_is_slow
 from .weights import weights_hash
 
 
@@ -77,6 +77,8 @@ class MeanPooledEncoder:
             )
         self.max_length = max_length or min(512, longest)
         self.autocast_dtype = autocast_dtype
+        if torch.bfloat16 in (autocast_dtype, self.model.dtype):
+            warn_where_bfloat16_is_slow(self.model.device.type)
         self.token_budget = token_budget or (16_384 if self.model.device.type == "cuda" else 1_024)
 
     @classmethod

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from .architectures import ExampleCollator, longest_input
 from .arguments import SupervisionArguments
 from .batching import token_budget_batches
+from .processes import warn_where_bfloat16_is_slow
 from .tokenized import TokenizedExamples
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class GroupTrainer:
         self.processing_class = processing_class
         self.collator = ExampleCollator(processing_class, model=model)
         self.device = model.device
+        if args.bf16:
+            warn_where_bfloat16_is_slow(self.device.type)
         self.token_budget = 16_384 if self.device.type == "cuda" else 2_048
         if args.trainable_parameters is not None and not any(
             re.search(args.trainable_parameters, name) for name, _ in model.named_parameters()

@@ -1,8 +1,11 @@
-"""The processes of `accelerate launch`."""
+"""The processes of `accelerate launch`, and what their device is slow at."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,6 +18,8 @@ Result = TypeVar("Result")
 
 # What tells a process of `accelerate launch` or `torchrun` of the others.
 _OF_THE_GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+logger = logging.getLogger(__name__)
 
 
 def process_state(timeout: timedelta | None = None) -> PartialState:
@@ -76,3 +81,34 @@ def leave_process_group() -> int:
         # More processes than GPUs share them.
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(found["LOCAL_RANK"]) % len(devices)]
     return int(found.get("RANK", 0))
+
+
+def bfloat16_slowdown(size: int = 256) -> float:
+    """How many times as long a matrix product takes on this CPU in bfloat16 as in float32.
+
+    It is tried out, which takes some milliseconds: what torch says of a chip changes from version to version, and is "supported" also
+    where float32 is faster. Without instructions for it, torch computes number by number, and the factor is ten and more.
+    """
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(size, size, dtype=dtype)
+        times = []
+        for _ in range(4):  # the first one prepares; of the others the fastest was disturbed least
+            start = time.perf_counter()
+            torch.mm(matrix, matrix)
+            times.append(time.perf_counter() - start)
+        seconds[dtype] = min(times[1:])
+    return seconds[torch.bfloat16] / seconds[torch.float32]
+
+
+@functools.cache
+def warn_where_bfloat16_is_slow(device_type: str) -> None:
+    """Logs a warning, once and on the main process, where bfloat16 is asked for on a CPU that has no instructions for it."""
+    if device_type != "cpu" or not process_state().is_main_process:
+        return
+    if (slowdown := bfloat16_slowdown()) > 2:
+        logger.warning(
+            "bfloat16 was asked for on a CPU without instructions for it: a matrix product took %.0f times as long as in float32. "
+            "Compute in float32: `bf16=False` (--bf16 false), `autocast_dtype=None`.",
+            slowdown,
+        )

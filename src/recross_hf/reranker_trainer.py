@@ -18,7 +18,7 @@ from .cross_encoder import CrossEncoderReranker, longest_pair
 from .files import write_json
 from .objectives import Objective, binary, pairwise
 from .pairs import PairTokenizer
-from .processes import process_state
+from .processes import process_state, warn_where_bfloat16_is_slow
 from .pushing import SafePushTrainer
 from .ranking_metrics import roc_auc, spearman
 from .reranker import with_answer
@@ -213,6 +213,8 @@ class RerankerTrainer(SafePushTrainer):
             )
         if args.device.type == "cpu":
             args.dataloader_pin_memory = False
+        if args.bf16:
+            warn_where_bfloat16_is_slow(args.device.type)
         args.remove_unused_columns = False
         if train_dataset is not None:
             model.config.query_tasks = sorted(set(train_dataset["query_task"][:]))  # saved with it, for its card

@@ -97,6 +97,15 @@ class TokenizedExamples(torch.utils.data.Dataset):
         references = self._references["references"][:]
         return [references[row] for row in self.order]
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that are held of all examples together."""
+        arrays = (self._places, self.order, self.input_lengths, self.target_lengths, self.tasks)
+        lists = (self._inputs, self._targets)
+        return sum(array.nbytes for array in arrays if array is not None) + sum(
+            held.num_bytes for held in lists if held is not None
+        )
+
     def __len__(self) -> int:
         return len(self.order)
 
@@ -121,6 +130,11 @@ class FlatLists:
     def lengths(self) -> np.ndarray:
         """Length of each list: int64 `[n]`."""
         return np.diff(np.array(self._starts, dtype=np.int64))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the ids and of where each list starts."""
+        return sum(array.itemsize * len(array) for array in (self._flat, self._starts))
 
     def __getitem__(self, place: int) -> list[int]:
         return self._flat[self._starts[place] : self._starts[place + 1]].tolist()

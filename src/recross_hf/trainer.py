@@ -26,6 +26,7 @@ from .architectures import SEQUENCE_TO_SEQUENCE, architecture_of, pad_token_id, 
 from .arguments import ExampleTrainingArguments
 from .files import write_json
 from .mixing import MixtureBatchSampler
+from .processes import warn_where_bfloat16_is_slow
 from .pushing import SafePushTrainer
 from .sharding import shared_weights_in_one_group
 from .soft_em import score
@@ -87,6 +88,8 @@ class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
             raise ValueError("Expected `processing_class`, the model's tokenizer, found None.")
         if args.device.type == "cpu":
             args.dataloader_pin_memory = False  # there is nothing to pin for; torch would warn at each loader
+        if args.bf16:
+            warn_where_bfloat16_is_slow(args.device.type)
         # The forward of BART, T5 and EncoderDecoder takes **kwargs but does not divide by `num_items_in_batch`, which
         # the base class infers from it: with gradient accumulation the loss would be multiplied.
         self.architecture = architecture_of(model)

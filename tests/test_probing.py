@@ -1,0 +1,157 @@
+import copy
+
+import faiss
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from recross_hf import (
+    DenseRetriever,
+    ExampleTrainer,
+    ExampleTrainingArguments,
+    MeanPooledEncoder,
+    ReCrossPipeline,
+    SupervisionArguments,
+    probing,
+)
+from recross_hf.plan import Room
+from recross_hf.probing import checkpoint_bytes, index_bytes, plan_index, plan_mining, plan_training, training_bytes
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch):
+    monkeypatch.setattr(probing, "PROBE_SECONDS", 0.2)
+
+
+@pytest.mark.parametrize(
+    "factory",
+    ["Flat", "SQ8", "SQfp16", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ4np", "IVF16,PQ4np,Refine(SQfp16)", "HNSW16", "HNSW16,SQ8", "PCA8,IVF16,Flat"],
+)
+def test_bytes_of_an_index_are_known_beforehand(factory):
+    vectors = np.random.default_rng(0).standard_normal((2000, 16), dtype=np.float32)
+    index = faiss.index_factory(16, factory)
+    index.train(vectors)
+    index.add(vectors)
+    assert index_bytes(16, 2000, factory) == pytest.approx(len(faiss.serialize_index(index)), rel=0.12)
+
+
+def test_the_disk_that_an_index_takes_is_that_of_the_plan(bart, tokenizer, examples, tmp_path):
+    encoder = MeanPooledEncoder(bart, tokenizer)
+    plan = plan_index(examples, encoder, tmp_path / "out", factory="SQ8", model=bart)
+    assert not list(tmp_path.iterdir())
+    ReCrossPipeline.build(bart, tokenizer, examples, tmp_path / "out", encoder=encoder, factory="SQ8")
+    files = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".safetensors", ".faiss", ".parquet")]
+    assert plan.kept == pytest.approx(sum(path.stat().st_size for path in files), rel=0.2)
+    assert plan.disk == plan.kept + 4 * encoder.dimension * len(examples)
+    assert plan.seconds.expected > 0
+    assert 0 < plan.shared <= 1
+    assert plan.warnings == []
+    assert plan.work == f"An index of {len(examples)} examples, 32 dimensions, SQ8"
+
+
+def arguments(folder, **settings) -> ExampleTrainingArguments:
+    return ExampleTrainingArguments(
+        folder, **{"use_cpu": True, "max_target_length": 12, "token_budget": 200} | settings
+    )
+
+
+@pytest.fixture
+def make_trainer(tokenizer):
+    made = []
+
+    def make(data, args):
+        made.append(ExampleTrainer(tiny.bart(tokenizer), args, train_dataset=data, processing_class=tokenizer))
+        return made[-1]
+
+    make.made = made
+    return make
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"gradient_accumulation_steps": 2}, {"token_budget": None, "per_device_train_batch_size": 4}]
+)
+def test_a_training_has_the_steps_and_the_disk_of_its_plan(settings, make_trainer, examples, tmp_path):
+    args = arguments(tmp_path / "out", num_train_epochs=2, save_steps=4, save_total_limit=2, **settings)
+    plan = plan_training(make_trainer, examples, args, eval_sample=examples.select(range(4)), num_eval_examples=8)
+    assert not (tmp_path / "out").exists()
+    assert plan.shared == 1.0
+    trainer = make_trainer(examples, args)
+    trainer.train()
+    trainer.save_model()
+    assert f", {trainer.state.max_steps} steps" in plan.work
+    tensors = [*(tmp_path / "out").rglob("*.safetensors"), *(tmp_path / "out").rglob("optimizer.pt")]
+    assert plan.kept == pytest.approx(sum(path.stat().st_size for path in tensors), rel=0.1)
+    assert plan.disk > plan.kept
+
+
+def test_a_probe_begins_with_the_largest_batches(make_trainer, examples, tmp_path):
+    plan_training(make_trainer, examples, arguments(tmp_path, max_steps=5))
+    (trainer,) = make_trainer.made
+    loader = trainer.get_train_dataloader()
+    tokens = [batch["input_ids"].numel() for batch in loader]
+    assert tokens[0] == max(tokens)
+
+
+def test_a_training_of_so_many_steps_takes_as_long_on_more_processes(make_trainer, examples, tmp_path):
+    plan = plan_training(make_trainer, examples, arguments(tmp_path, max_steps=7))
+    assert "7 steps" in plan.work
+    assert plan.seconds_on(8) == plan.seconds.expected
+
+
+def test_what_is_too_large_by_itself_is_not_tried_out(make_trainer, examples, tmp_path, monkeypatch):
+    monkeypatch.setattr(Room, "of", classmethod(lambda cls, *_: Room(10_000, None, 10**12)))
+    plan = plan_training(make_trainer, examples, arguments(tmp_path, max_steps=7))
+    assert plan.seconds is None
+    assert make_trainer.made[0].state.global_step == 0
+    assert "memory of" in plan.warnings[0]
+    assert "Lower --token_budget or --per_device_train_batch_size" in plan.warnings[0]
+
+
+def test_what_training_holds_at_least():
+    model = torch.nn.Linear(3, 2)
+    assert training_bytes(model) == 8 * 4 * 4
+    model.bias.requires_grad_(False)
+    assert training_bytes(model) == 6 * 4 * 4 + 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "most", "stay"),
+    [
+        ({"save_strategy": "no"}, 0, 0),
+        ({"save_steps": 10, "save_total_limit": 3}, 4, 3),
+        ({"save_steps": 50, "save_total_limit": 3}, 2, 2),
+        ({"save_steps": 10}, 10, 10),
+        ({"save_strategy": "epoch", "num_train_epochs": 5}, 5, 5),
+    ],
+)
+def test_checkpoints_are_counted(settings, most, stay, bart, tmp_path):
+    args = arguments(tmp_path, **settings)
+    weights = 4 * sum(parameter.numel() for parameter in bart.parameters())
+    assert checkpoint_bytes(bart, args, 100) == ((3 * most + 1) * weights, (3 * stay + 1) * weights)
+    args.save_only_model = True
+    assert checkpoint_bytes(bart, args, 100) == ((most + 1) * weights, (stay + 1) * weights)
+
+
+def test_mining_is_planned_from_a_few_sets(bart, tokenizer, index, examples, tmp_path):
+    args = SupervisionArguments(
+        num_query_sets=40, num_queries=2, num_held_out=4, num_candidates=6, group_size=3, num_rounds=1, num_labelled=2
+    )
+    before = copy.deepcopy(args)
+    plan = plan_mining(
+        tiny.bart(tokenizer), tokenizer, DenseRetriever(index), examples, tmp_path / "out", args, num_probed=3
+    )
+    assert args == before
+    assert not list(tmp_path.iterdir())
+    assert plan.work == "Mining 40 query sets"
+    assert plan.probe == "3 of them"
+    assert plan.seconds.expected > 0
+    assert plan.shared == 1.0
+
+
+def test_a_plan_of_mining_needs_two_sets(bart, tokenizer, index, examples, tmp_path):
+    args = SupervisionArguments(
+        num_query_sets=1, num_queries=2, num_held_out=4, num_candidates=6, group_size=3, num_rounds=1, num_labelled=2
+    )
+    with pytest.raises(ValueError, match="Expected at least two query sets to be judged, found 1 of 1"):
+        plan_mining(tiny.bart(tokenizer), tokenizer, DenseRetriever(index), examples, tmp_path, args)
