@@ -501,7 +501,9 @@ def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.I
         flags = faiss.IO_FLAG_MMAP if is_mostly_lists else faiss.IO_FLAG_MMAP_IFC
     # A length within the file may be anything; FAISS would make room for it before it finds the file too short.
     limit = faiss.get_deserialization_vector_byte_limit()
-    faiss.set_deserialization_vector_byte_limit(size)
+    # Nor for more than the table that it makes of the lists and codebooks of an index with IVF and PQ, which can be 256 times
+    # as large as they are and which it makes up to 2 GB.
+    faiss.set_deserialization_vector_byte_limit(max(size, min(256 * size, 2 << 30)))
     try:
         return faiss.read_index(str(path), flags)
     except (RuntimeError, MemoryError) as error:
