@@ -115,7 +115,7 @@ class UpstreamIndex:
             encoder: what encodes the inputs.
             output_dir: the folder to write.
             factory: a FAISS factory string: "Flat", "SQ8", "IVF1024,Flat", "HNSW32", ..., and for many millions
-                "IVF1024,PQ48np,Refine(SQfp16)", which finds hits among small codes in memory and ranks them again by
+                "IVF1024,PQ48np,Refine(SQfp16)", which finds hits among small codes and ranks them again by
                 vectors on disk.
             metric_type: `faiss.METRIC_L2` or `faiss.METRIC_INNER_PRODUCT`.
             train_size: how many vectors, drawn at random, an index that needs training is trained on.
