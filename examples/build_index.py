@@ -44,7 +44,7 @@ class IndexArguments:
         default="Flat",
         metadata={
             "help": "FAISS factory string. Flat is exact, up to about a million examples; SQ8 takes a quarter of its space. Above, "
-            "'IVF1024,PQ48np,Refine(SQfp16)' (a byte for 8 dimensions): 1/25 of Flat in memory, half on disk."
+            "'IVF1024,PQ48np,Refine(SQfp16)' (a byte for 8 dimensions): 1/25 of Flat is searched, half of it on disk."
         },
     )
     nprobe: int | None = field(

@@ -598,3 +598,10 @@ def test_an_index_that_ranks_again_by_vectors_on_disk_finds_what_exact_search_fi
     queries = encoder.encode(QUERIES)
     exact = np.argsort(exact_distances(queries, encoder.encode(many["input"][:]), "l2"), axis=1)[:, :5]
     assert np.mean([np.isin(e, f) for e, f in zip(exact, built.search(queries, 5).positions, strict=True)]) > 0.8
+
+
+def test_a_small_index_of_many_lists_and_codes_opens(many, random_encoder, tmp_path):
+    """The table that FAISS makes of them is larger than the file."""
+    index = UpstreamIndex.build(many, random_encoder, tmp_path, factory="IVF64,PQ8np")
+    assert 5 * (tmp_path / "index.faiss").stat().st_size < 64 * 8 * 256 * 4
+    assert len(index) == len(many)

@@ -116,7 +116,7 @@ class UpstreamIndex:
             encoder: what encodes the inputs.
             output_dir: the folder to write.
             factory: a FAISS factory string: "Flat", "SQ8", "IVF1024,Flat", "HNSW32", ..., and for many millions
-                "IVF1024,PQ48np,Refine(SQfp16)", which finds hits among small codes in memory and ranks them again by
+                "IVF1024,PQ48np,Refine(SQfp16)", which finds hits among small codes and ranks them again by
                 vectors on disk.
             metric_type: `faiss.METRIC_L2` or `faiss.METRIC_INNER_PRODUCT`.
             train_size: how many vectors, drawn at random, an index that needs training is trained on.
@@ -514,7 +514,9 @@ def _read_faiss(path: Path, config: dict[str, Any], memory_map: bool) -> faiss.I
         flags = faiss.IO_FLAG_MMAP if is_mostly_lists else faiss.IO_FLAG_MMAP_IFC
     # A length within the file may be anything; FAISS would make room for it before it finds the file too short.
     limit = faiss.get_deserialization_vector_byte_limit()
-    faiss.set_deserialization_vector_byte_limit(size)
+    # Nor for more than the table that it makes of the lists and codebooks of an index with IVF and PQ, which can be 256 times
+    # as large as they are and which it makes up to 2 GB.
+    faiss.set_deserialization_vector_byte_limit(max(size, min(256 * size, 2 << 30)))
     try:
         index = faiss.read_index(str(path), flags)
     except (RuntimeError, MemoryError) as error:
