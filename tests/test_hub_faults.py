@@ -252,9 +252,14 @@ def test_a_token_is_written_nowhere(loopback, run_client, folder, tmp_path):
 def in_two_processes(hub, home, name):
     """What each of two processes says of a pipeline that they load."""
     environment = client_environment(hub.endpoint, home) | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*command, TESTS / "hub_script.py", name], env=environment, cwd=home, capture_output=True, text=True
+        [*command, TESTS / "hub_script.py", name],
+        env=environment,
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((home / f"{rank}.json").read_text()) for rank in range(2)]
