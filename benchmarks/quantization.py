@@ -4,7 +4,7 @@
 
 `torch.ao.quantization.quantize_dynamic` replaces the `Linear` layers by ones with 8-bit weights that round what they are given, too.
 Scored and retrieved is in float32 and in 8 bits by turns: the starter's reranker on the starter's tasks, its own encoder and a real one on
-the starter's inputs. Medians, the ratios pair by pair, the rank correlation, and the overlap of the best |R|, which is what an
+the starter's inputs. Medians of processor time (run it with OMP_NUM_THREADS=1), the ratios pair by pair, the rank correlation, and the overlap of the best |R|, which is what an
 adaptation would learn from. Kept in benchmarks/results/quantization.json.
 """
 
@@ -69,9 +69,9 @@ def by_turns(ways: list[Callable[[], np.ndarray]], repetitions: int) -> tuple[li
     found = [way() for way in ways]  # what happens only once is not timed
     for _ in range(repetitions):
         for number, way in enumerate(ways):
-            start = time.perf_counter()
+            start = time.process_time()
             way()
-            seconds[number].append(time.perf_counter() - start)
+            seconds[number].append(time.process_time() - start)
     return seconds, found
 
 

@@ -437,3 +437,40 @@ def test_methods_are_compared_on_target_tasks(folder, pipeline_folder, tmp_path)
     ]
     assert "none" in run(folder, *failing, exit_code=1)
     assert "Target modules {'x'} not found" in BenchmarkResults.load(tmp_path / "other").cells[1].error
+
+
+def test_long_runs_are_planned_before_they_start(folder, upstream_model, pipeline_folder, mined, reranking_folder):
+    before = sorted(folder.rglob("*"))
+    plans = {
+        "train_upstream.py": [
+            *("--config", "recipe.yaml", "--train_files", "upstream/*/train.parquet", "--eval_files", "upstream/sum"),
+            *("--output_dir", "planned", "--max_steps", 20, *FAST),
+        ],
+        "build_index.py": [
+            *("--model_name_or_path", "bart0", "--train_files", "upstream/*/train.parquet"),
+            *("--columns", "references=outputs", "--output_dir", "planned"),
+        ],
+        "mine_supervision.py": [
+            *("--pipeline", "pipeline", "--output_dir", "planned", "--num_query_sets", 50, "--num_queries", 2),
+            *("--num_held_out", 6, "--num_candidates", 8, "--group_size", 4, "--num_rounds", 1, "--num_labelled", 2),
+        ],
+        "train_reranker.py": [
+            *("--pairs", "supervision/pairs.parquet", "--output_dir", "planned", "--model_name_or_path", "cross"),
+            *("--num_dev_tasks", 1, "--max_steps", 4, "--max_length", 48, *FAST),
+        ],
+    }
+    expected = {
+        "train_upstream.py": "Training on 48 examples, 20 steps",
+        "build_index.py": "An index of 48 examples, 32 dimensions, Flat",
+        "mine_supervision.py": "Mining 50 query sets",
+        "train_reranker.py": "4 steps",
+    }
+    for script, command in plans.items():
+        output = run(folder, script, *command, "--dry_run")
+        assert expected[script] in output
+        assert [line.split()[0] for line in output.splitlines() if line.startswith(("time ", "memory ", "disk "))] == [
+            "time",
+            "memory",
+            "disk",
+        ] + ["time"] * ("computed" in output)
+    assert sorted(folder.rglob("*")) == before  # nothing was written

@@ -26,7 +26,18 @@ def briefly(monkeypatch):
 
 @pytest.mark.parametrize(
     "factory",
-    ["Flat", "SQ8", "SQfp16", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ4np", "IVF16,PQ4np,Refine(SQfp16)", "HNSW16", "HNSW16,SQ8", "PCA8,IVF16,Flat"],
+    [
+        "Flat",
+        "SQ8",
+        "SQfp16",
+        "IVF16,Flat",
+        "IVF16,SQ8",
+        "IVF16,PQ4np",
+        "IVF16,PQ4np,Refine(SQfp16)",
+        "HNSW16",
+        "HNSW16,SQ8",
+        "PCA8,IVF16,Flat",
+    ],
 )
 def test_bytes_of_an_index_are_known_beforehand(factory):
     vectors = np.random.default_rng(0).standard_normal((2000, 16), dtype=np.float32)
@@ -75,7 +86,7 @@ def test_a_training_has_the_steps_and_the_disk_of_its_plan(settings, make_traine
     args = arguments(tmp_path / "out", num_train_epochs=2, save_steps=4, save_total_limit=2, **settings)
     plan = plan_training(make_trainer, examples, args, eval_sample=examples.select(range(4)), num_eval_examples=8)
     assert not (tmp_path / "out").exists()
-    assert plan.shared == 1.0
+    assert 0 < plan.shared < 1
     trainer = make_trainer(examples, args)
     trainer.train()
     trainer.save_model()
@@ -128,9 +139,9 @@ def test_what_training_holds_at_least():
 def test_checkpoints_are_counted(settings, most, stay, bart, tmp_path):
     args = arguments(tmp_path, **settings)
     weights = 4 * sum(parameter.numel() for parameter in bart.parameters())
-    assert checkpoint_bytes(bart, args, 100) == ((3 * most + 1) * weights, (3 * stay + 1) * weights)
+    assert checkpoint_bytes(bart, args, 100) == (max(3 * most, 3 * stay + 1) * weights, (3 * stay + 1) * weights)
     args.save_only_model = True
-    assert checkpoint_bytes(bart, args, 100) == ((most + 1) * weights, (stay + 1) * weights)
+    assert checkpoint_bytes(bart, args, 100) == (max(most, stay + 1) * weights, (stay + 1) * weights)
 
 
 def test_mining_is_planned_from_a_few_sets(bart, tokenizer, index, examples, tmp_path):

@@ -44,6 +44,7 @@ from .tokenized import TokenizedExamples
 PROBE_SECONDS = 15.0
 PROBE_EXAMPLES = 20_000
 PROBE_STEPS = 16
+TURNS = 4
 MANY_LISTS = 256
 ADDED = 2048
 
@@ -122,31 +123,33 @@ def plan_index(
 ) -> Plan:
     """What [`UpstreamIndex.build`] will take; with `model`, what [`ReCrossPipeline.build`] will.
 
-    Some hundred examples, drawn at random, and the longest of some thousand are encoded. Every process must call it.
+    Some hundred examples of all lengths, and the longest of some thousand, are encoded. Every process must call it.
 
     Raises:
         RuntimeError: FAISS takes no such factory string.
     """
     state = process_state()
-    rng = np.random.default_rng(seed)
-    rows = np.sort(rng.choice(len(dataset), min(len(dataset), PROBE_EXAMPLES), replace=False))
+    rows = np.random.default_rng(seed).choice(len(dataset), min(len(dataset), PROBE_EXAMPLES), replace=False)
     sample = take_rows(dataset, rows)
     texts = sample["input"][:]
-    order = rng.permutation(len(texts))
     # The longest come first: they decide how much memory is needed, and what happens only once is not timed.
-    vectors = [np.asarray(encoder.encode(sorted(texts, key=len)[-256:]), dtype=np.float32)]
-    chunk, place, tried = 64, 0, []
+    longest = sorted(texts, key=len)[-64:]
+    vectors = [np.asarray(encoder.encode(longest[-2:]), dtype=np.float32)]
     start = time.perf_counter()
-    while place < len(texts) and (len(tried) < 4 or time.perf_counter() - start < PROBE_SECONDS):
-        rows = order[place : place + chunk]
-        before = time.perf_counter()
-        vectors.append(np.asarray(encoder.encode([texts[row] for row in rows]), dtype=np.float32))
-        seconds = time.perf_counter() - before
-        place += len(rows)
-        if seconds < 1 and chunk < shard_size and place < len(texts):
-            chunk *= 2  # too few to be as fast as a shard
-        else:
-            tried.append(seconds / len(rows))
+    vectors.append(np.asarray(encoder.encode(longest), dtype=np.float32))
+    slowest = (time.perf_counter() - start) / len(longest)
+    # An encoder sorts a shard by length, so that its batches are of like lengths: so are those that are tried out, by turns from all of
+    # the shard.
+    shard, tried = sorted(texts[:shard_size], key=len), []
+    num_texts = int(np.clip(PROBE_SECONDS / TURNS**2 / slowest, min(16, len(shard)), max(len(shard) // TURNS**2, 1)))
+    for turn in range(TURNS):
+        seconds = []
+        for place in (np.arange(TURNS) + (turn + 0.5) / TURNS) / TURNS:
+            first = round(place * (len(shard) - num_texts))
+            start = time.perf_counter()
+            vectors.append(np.asarray(encoder.encode(shard[first : first + num_texts]), dtype=np.float32))
+            seconds.append((time.perf_counter() - start) / num_texts)
+        tried.append(float(np.mean(seconds)))
     found = np.concatenate(vectors)
     dimension = found.shape[1]
     of_vectors = np.dtype(vector_dtype).itemsize * dimension * len(dataset)
@@ -232,8 +235,8 @@ def checkpoint_bytes(model: torch.nn.Module, args: TrainingArguments, num_steps:
     if args.load_best_model_at_end:
         limit = max(limit, 2)
     of_one = weights + (0 if args.save_only_model else moments)
-    # The new one is written before the oldest is deleted.
-    return min(written, limit + 1) * of_one + weights, min(written, limit) * of_one + weights
+    kept = min(written, limit) * of_one + weights
+    return max(min(written, limit + 1) * of_one, kept), kept  # a new one is written before the oldest is deleted
 
 
 def plan_training(
@@ -253,7 +256,7 @@ def plan_training(
 
     Args:
         make_trainer: makes the trainer from training data and arguments.
-        dataset: all of the training data; some thousand of it are tokenised.
+        dataset: all of the training data; some thousand of it are tokenised, which takes part in the time that is expected.
         args: the arguments of the training.
         eval_sample: some of the evaluation data, `num_eval_examples` of which are evaluated each time.
         num_final_evaluations: after the training.
@@ -263,7 +266,9 @@ def plan_training(
     share = len(rows) / len(dataset)
     with tempfile.TemporaryDirectory() as folder:
         probe_args = _probe_arguments(args, folder, share)
+        start = time.perf_counter()
         trainer = make_trainer(take_rows(dataset, np.sort(rows)), probe_args)
+        preparing = (time.perf_counter() - start) / share
         room = Room.of(args.output_dir, args.device)
         work = f"Training on {len(dataset):,} examples"
         advice = {
@@ -317,13 +322,15 @@ def plan_training(
         tokens = np.mean([_num_tokens(batch) for batch in epoch.random[: len(tried) * accumulated]])
         scale = epoch.mean_tokens / tokens
         of_steps = Seconds.of([seconds * scale for seconds in tried], num_steps)
+        evaluations = _num_evaluations(args, num_steps) + num_final_evaluations
+        seconds = of_steps.plus(preparing + evaluating * evaluations)
         examples = trainer.train_dataset
         growth = examples.num_bytes / share - examples.num_bytes if isinstance(examples, TokenizedExamples) else 0
         return Plan(
             probe=f"{len(timer.ends)} steps"
             + (f", {len(eval_sample)} examples evaluated" if eval_sample is not None else ""),
-            seconds=of_steps.plus(evaluating * (_num_evaluations(args, num_steps) + num_final_evaluations)),
-            shared=0.0 if args.max_steps > 0 else 1.0,
+            seconds=seconds,
+            shared=0.0 if args.max_steps > 0 else of_steps.expected / seconds.expected,
             memory=round(peak_memory() + growth),
             device_memory=_peak_device_memory(args.device),
             **known,
