@@ -405,11 +405,12 @@ def test_methods_are_compared_on_target_tasks(folder, pipeline_folder, tmp_path)
     listed = {"task": "tickets", "test": "test.jsonl", "queries": ["tickets.txt"]}
     columns = {"columns": {"input": "question", "references": "answer"}}
     (tmp_path / "targets.yaml").write_text(json.dumps({"targets": [listed | columns]}))
-    command = [
+    common = [
         *("benchmark.py", "--pipeline", "pipeline", "--target_tasks", tmp_path / "targets.yaml", "--num_queries", 3),
-        *("--methods", "none", "random", "bm25", "dense_by_task", "--ablations", "dense_by_task", "--num_test", 4),
-        *("--num_retrieved", 6, "--max_target_length", 4, "--use_cpu", "--use_peft", "--output_dir", tmp_path / "out"),
+        *("--num_test", 4, "--num_retrieved", 6, "--max_target_length", 4, "--use_cpu", "--use_peft"),
     ]
+    methods = ["--methods", "none", "random", "bm25", "dense_by_task", "--ablations", "dense_by_task"]
+    command = [*common, *methods, "--output_dir", tmp_path / "out"]
     output = run(folder, *command)
     assert "Written to" in output
     results = BenchmarkResults.load(tmp_path / "out")
@@ -426,16 +427,16 @@ def test_methods_are_compared_on_target_tasks(folder, pipeline_folder, tmp_path)
     # Again: nothing is computed, the same is printed. A cell that fails is told of.
     assert run(folder, *command) == output
     failing = [
-        *command[:-1],
-        tmp_path / "other",
+        *common,
         "--methods",
         "none",
         "random",
-        "--ablations",
         "--lora_target_modules",
         "x",
+        "--output_dir",
+        tmp_path / "other",
     ]
-    assert "none" in run(folder, *failing, exit_code=1)
+    assert "| none |" in run(folder, *failing, exit_code=1)
     assert "Target modules {'x'} not found" in BenchmarkResults.load(tmp_path / "other").cells[1].error
 
 
