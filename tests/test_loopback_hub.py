@@ -20,6 +20,7 @@ from loopback_hub import (
     CutRequest,
     LoopbackHub,
     OnArrival,
+    OnHalf,
     OnReceipt,
     Slow,
     Status,
@@ -302,6 +303,20 @@ def test_a_download_that_is_killed_begins_anew(loopback, run_client):
     with pytest.raises(ClientGone, match="ended with -9"):
         client("huggingface_hub:hf_hub_download", **wanted)
     assert Path(run_client()("huggingface_hub:hf_hub_download", **wanted)).read_bytes() == content
+
+
+def test_a_copy_of_a_client_is_killed_half_way_and_the_client_goes_on(loopback, run_client):
+    loopback.add("models", "org/copied", {"a.txt": b"a" * 100_000})
+    client = run_client(loopback.token)
+    wanted = {"repo_id": "org/copied", "filename": "a.txt"}
+    loopback.fail("GET", "/org/copied/", OnHalf(client.kill))
+    with pytest.raises(ClientGone, match="The copy ended with -9"):
+        client.in_copy("huggingface_hub:hf_hub_download", **wanted)
+    with pytest.raises(StepError, match="LocalEntryNotFoundError"):
+        client.in_copy("huggingface_hub:hf_hub_download", **wanted, local_files_only=True)
+    client.in_copy("os:chdir", path="/")
+    assert client("os:getcwd") != "/"
+    assert Path(client("huggingface_hub:hf_hub_download", **wanted)).read_bytes() == b"a" * 100_000
 
 
 def test_a_busy_hub_is_asked_again_and_wrong_bytes_are_found(loopback, run_client):
