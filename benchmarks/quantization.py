@@ -4,8 +4,8 @@
 
 `torch.ao.quantization.quantize_dynamic` replaces the `Linear` layers by ones with 8-bit weights that round what they are given, too.
 Scored and retrieved is in float32 and in 8 bits by turns: the starter's reranker on the starter's tasks, its own encoder and a real one on
-the starter's inputs. Medians of processor time (run it with OMP_NUM_THREADS=1), the ratios pair by pair, the rank correlation, and the overlap of the best |R|, which is what an
-adaptation would learn from. Kept in benchmarks/results/quantization.json.
+the starter's inputs. Printed are the ratios of processor time pair by pair (run it with OMP_NUM_THREADS=1), the rank correlation, and the
+overlap of the best, which is what an adaptation would learn from. Kept in benchmarks/results/quantization.json.
 """
 
 from __future__ import annotations

@@ -256,7 +256,7 @@ def plan_training(
 
     Args:
         make_trainer: makes the trainer from training data and arguments.
-        dataset: all of the training data; some thousand of it are tokenised, which takes part in the time that is expected.
+        dataset: all of the training data; some thousand of it are tokenised.
         args: the arguments of the training.
         eval_sample: some of the evaluation data, `num_eval_examples` of which are evaluated each time.
         num_final_evaluations: after the training.
