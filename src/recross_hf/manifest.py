@@ -310,7 +310,9 @@ def check_model_files(folder: Path, names: Iterable[str], *, adapter_allowed: bo
         raise PipelineFolderError(
             f"Expected a whole model in {folder}, found an adapter. Merge it, and save the model."
         )
-    configs = {name: read_json(folder / name) for name in names if name.endswith(".json") and "/" not in name}
+    configs = {
+        name: read_json(folder / name) for name in names - _TABLES if name.endswith(".json") and "/" not in name
+    }
     index = configs.get("model.safetensors.index.json")
     shards = set(index.get("weight_map", {}).values()) if isinstance(index, dict) else {"model.safetensors"}
     weights = {"adapter_model.safetensors"} if is_adapter else shards
@@ -333,6 +335,8 @@ def check_model_files(folder: Path, names: Iterable[str], *, adapter_allowed: bo
 
 # What transformers and PEFT would read beside what is named.
 _READ_BY_TRANSFORMERS = frozenset({".json", ".safetensors", ".bin", ".pt", ".py", ".jinja", ".model", ".txt", ".h5"})
+# Of tokenizers: large, and without settings.
+_TABLES = frozenset({"tokenizer.json", "vocab.json"})
 _ADAPTERS = frozenset(
     {"LORA", "IA3", "ADALORA", "VERA", "DORA", "LOHA", "LOKR", "OFT", "BOFT", "PREFIX_TUNING", "P_TUNING"}
 )
