@@ -20,6 +20,7 @@ import argparse
 import sys
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 from accelerate import PartialState
 from datasets import concatenate_datasets
@@ -39,6 +40,8 @@ from recross_hf.probing import checkpoint_bytes, plan_training
 from recross_hf.recipes import recipe_arguments
 from recross_hf.report import format_task_results, task_results
 from recross_hf.trainer import checkpoint_to_resume
+
+COPIED_TEXTS = 512
 
 
 @dataclass
@@ -65,6 +68,19 @@ class UpstreamArguments:
     freeze_embeddings: bool = field(default=False, metadata={"help": "Keep the pretrained embeddings as they are."})
     freeze_encoder_layers: int = field(
         default=0, metadata={"help": "Keep this many of the encoder's first layers as they are, too."}
+    )
+    truncation_side: Literal["left", "right"] | None = field(
+        default=None,
+        metadata={
+            "help": "Where inputs that are too long are cut: left keeps their end, where a question and its options often stand. "
+            "It is saved with the tokenizer, which cuts there ever after; its own by default."
+        },
+    )
+    copying_start: bool = field(
+        default=True,
+        metadata={
+            "help": "Let the cross-attention of a grown model start so that it copies words of the input; --no_copying_start: at random."
+        },
     )
     dry_run: bool = field(
         default=False,
@@ -96,19 +112,6 @@ def main() -> None:
     upstream, args = parse(sys.argv[1:])
     checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)  # it fails at once
     set_seed(args.seed)
-    if upstream.model_name_or_path is not None:
-        model = load_model(upstream.model_name_or_path)
-        tokenizer = AutoTokenizer.from_pretrained(upstream.model_name_or_path)
-    else:
-        model, tokenizer = warm_start_seq2seq(
-            upstream.encoder_name_or_path,
-            encoder_layers=upstream.encoder_layers,
-            decoder_layers=upstream.decoder_layers,
-            max_new_tokens=args.max_target_length,
-            freeze_embeddings=upstream.freeze_embeddings,
-            freeze_encoder_layers=upstream.freeze_encoder_layers,
-        )
-
     columns = dict(pair.split("=", 1) for pair in upstream.columns)
     evaluation = None
     with PartialState().main_process_first():
@@ -118,6 +121,23 @@ def main() -> None:
                 load_examples(upstream.eval_files, columns=columns),
                 max_examples_per_task=upstream.max_eval_examples_per_task,
             )
+
+    if upstream.model_name_or_path is not None:
+        model = load_model(upstream.model_name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(upstream.model_name_or_path)
+    else:
+        read = train.shuffle(seed=args.seed).select(range(min(len(train), COPIED_TEXTS)))["input"][:]
+        model, tokenizer = warm_start_seq2seq(
+            upstream.encoder_name_or_path,
+            encoder_layers=upstream.encoder_layers,
+            decoder_layers=upstream.decoder_layers,
+            max_new_tokens=args.max_target_length,
+            freeze_embeddings=upstream.freeze_embeddings,
+            freeze_encoder_layers=upstream.freeze_encoder_layers,
+            copied_texts=read if upstream.copying_start else None,
+        )
+    if upstream.truncation_side is not None:
+        tokenizer.truncation_side = upstream.truncation_side
 
     if upstream.dry_run:
         held_out = concatenate_datasets(list(evaluation.values())).shuffle(seed=0) if evaluation else None

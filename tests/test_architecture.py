@@ -18,6 +18,7 @@ RANKS = [
         "batching",
         "card",
         "contamination",
+        "copying",
         "data",
         "digests",
         "faiss_files",
@@ -37,7 +38,6 @@ RANKS = [
         "soft_em",
         "starter",
         "tables",
-        "upstream",
         "weights",
     },
     {
@@ -56,6 +56,7 @@ RANKS = [
         "scoring",
         "selection",
         "tokenized",
+        "upstream",
         "vector_shards",
     },
     {

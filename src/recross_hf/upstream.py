@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from transformers import AutoTokenizer, EncoderDecoderModel, GenerationConfig, PreTrainedTokenizerBase
+from collections.abc import Sequence
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    EncoderDecoderModel,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from .copying import start_copying
 
 
 def warm_start_seq2seq(
@@ -13,10 +25,12 @@ def warm_start_seq2seq(
     max_new_tokens: int = 64,
     freeze_embeddings: bool = False,
     freeze_encoder_layers: int = 0,
+    copied_texts: Sequence[str] | None = None,
 ) -> tuple[EncoderDecoderModel, PreTrainedTokenizerBase]:
     """Builds an `EncoderDecoderModel` whose two halves start from the first layers of a BERT-like encoder.
 
-    Only the cross-attention of the decoder starts at random (Rothe et al. 2020, arXiv 1907.12461, "BERT2BERT").
+    The cross-attention of the decoder starts at random (Rothe et al. 2020, arXiv 1907.12461, "BERT2BERT") or, given `copied_texts`,
+    so that it copies; where the encoder was published without the head of its pretraining, the decoder's lets pass what it gets.
 
     Args:
         encoder_name_or_path: a BERT-like model (BERT, RoBERTa, MiniLM, ...), on disk or on the Hub.
@@ -26,14 +40,22 @@ def warm_start_seq2seq(
         freeze_embeddings: keep the pretrained word embeddings of both halves as they are: less to train and to store
             in optimizer states.
         freeze_encoder_layers: keep this many of the encoder's first layers as they are, too.
+        copied_texts: a few hundred inputs like those that the model is to read, for [`start_copying`]. A short encoder serves
+            it best: the more layers, the less its states say of their own token.
 
     Returns:
         The model in float32 and its tokenizer.
     """
-    layers = {"decoder_num_hidden_layers": decoder_layers}
-    if encoder_layers is not None:
-        layers["encoder_num_hidden_layers"] = encoder_layers
-    model = EncoderDecoderModel.from_encoder_decoder_pretrained(encoder_name_or_path, encoder_name_or_path, **layers)
+    layers = {} if encoder_layers is None else {"encoder_num_hidden_layers": encoder_layers}
+    decoder, loading = AutoModelForCausalLM.from_pretrained(
+        encoder_name_or_path,
+        num_hidden_layers=decoder_layers,
+        is_decoder=True,
+        add_cross_attention=True,
+        output_loading_info=True,
+    )
+    _let_pass(decoder, loading["missing_keys"])
+    model = EncoderDecoderModel.from_encoder_decoder_pretrained(encoder_name_or_path, decoder_model=decoder, **layers)
     model = model.float()
     tokenizer = AutoTokenizer.from_pretrained(encoder_name_or_path)
     start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
@@ -51,9 +73,21 @@ def warm_start_seq2seq(
         eos_token_id=end,
         max_new_tokens=max_new_tokens,
     )
+    if copied_texts is not None:
+        start_copying(model, tokenizer, copied_texts)
     if freeze_embeddings:
         for half in (model.encoder, model.decoder):
             half.get_input_embeddings().weight.requires_grad_(False)
     for layer in model.encoder.encoder.layer[:freeze_encoder_layers]:
         layer.requires_grad_(False)
     return model, tokenizer
+
+
+@torch.no_grad()
+def _let_pass(decoder: PreTrainedModel, missing: Sequence[str]) -> None:
+    """Makes the identity of the linear layer before the output embeddings, where the checkpoint had none."""
+    for name, module in decoder.named_modules():
+        if name.endswith(("predictions.transform.dense", "lm_head.dense")) and f"{name}.weight" in missing:
+            # Scaled so that what is passed lies where the activation is nearly linear for what is positive.
+            module.weight.copy_(3 * torch.eye(len(module.weight)))
+            module.bias.zero_()
