@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
+from figures import Figure, report
 from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -41,7 +42,7 @@ from recross_hf import (
     load_starter_task,
     starter_tasks,
 )
-from recross_hf.files import read_json, write_json
+from recross_hf.files import read_json
 from recross_hf.generation import generate_texts
 from recross_hf.report import format_table
 
@@ -79,9 +80,25 @@ def main() -> None:
     found = [
         _compare(model.eval(), tokenizer, texts, args, num_beams) | {"model": name} for num_beams in args.num_beams
     ]
-    kept = read_json(args.output) if args.output.is_file() else []
+    kept = read_json(args.output)["comparisons"] if args.output.is_file() else []
     measured = {(one["model"], one["num_beams"]) for one in found}
-    write_json(args.output, [one for one in kept if (one["model"], one["num_beams"]) not in measured] + found)
+    comparisons = [one for one in kept if (one["model"], one["num_beams"]) not in measured] + found
+    report([figure_of(comparison) for comparison in comparisons], {"comparisons": comparisons}, args.output)
+
+
+def figure_of(comparison: dict[str, Any]) -> Figure:
+    """Inputs a second."""
+    number, beams = comparison["num_inputs"], comparison["num_beams"]
+    ours, peer = (number / median(comparison["seconds"][name]) for name in (OURS, PEER))
+    return Figure(
+        what=f"generation, {comparison['model']}, {number:,} inputs, {'greedy' if beams == 1 else f'{beams} beams'}",
+        unit="inputs/s",
+        ours=ours,
+        peer=peer,
+        peer_name=f"{PEER}, batches of {comparison['batch_size']}",
+        ratio=comparison["ratios"][OURS],
+        goal=1.5,
+    )
 
 
 def _texts(patterns: list[str] | None, number: int) -> list[str]:

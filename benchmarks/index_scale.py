@@ -1,10 +1,11 @@
 """Time, memory, recall and search time of indexes of growing size, through `UpstreamIndex` and `DenseRetriever`.
 
+    python benchmarks/index_scale.py # fitted on the starter's inputs and its encoder
     python benchmarks/index_scale.py --vectors real.npy --sizes 10000 100000 1000000
     python benchmarks/index_scale.py --vectors real.npy --sizes 10000000 --factories "IVF1024,PQ48np,Refine(SQfp16)"
 
 Vectors are simulated, because encoding ten million texts takes days: drawn from a mixture of Gaussians that is fitted on vectors
-of real inputs (`real.npy`, `[n, d]`, what an encoder gives for some thousand of them). How like the real ones they are is
+of real inputs (`real.npy`, `[n, d]`, what an encoder gives for some thousand of them; the starter's own by default). How like the real ones they are is
 measured first: recall on real vectors that the mixture was not fitted on, beside recall on as many simulated ones. Each build and
 each search has a process of its own, so that its memory is its own; encoding (here: simulating) is timed apart. Results are
 kept in benchmarks/results/index_scale.json, added to those of other sizes there.
@@ -33,8 +34,9 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from figures import Figure, report
 
-from recross_hf import DenseRetriever, UpstreamIndex, load_examples
+from recross_hf import DenseRetriever, ReCrossPipeline, UpstreamIndex, load_examples
 from recross_hf.data import EXAMPLE_FEATURES
 from recross_hf.files import read_json, write_json
 from recross_hf.report import format_table
@@ -263,12 +265,65 @@ def measure(size: int, args: argparse.Namespace, mixture: Path) -> Iterator[dict
             shutil.rmtree(folder / "index")
 
 
+def starter_vectors() -> np.ndarray:
+    """The starter's upstream inputs, as its index has them."""
+    index = ReCrossPipeline.from_pretrained().index.faiss_index
+    return index.reconstruct_n(0, index.ntotal)
+
+
+def figures_of(row: dict[str, Any], dimension: int) -> list[Figure]:
+    """Search beside FAISS in memory; of a build, memory beside its limit and, where vectors are coded, bytes beside those of Flat."""
+    what = f"{row['size']:,} x {dimension}, {row['factory']}"
+    limit = row["index_mb"] + 500
+    found = [
+        Figure(
+            what=f"search, {what}",
+            unit="ms/query",
+            ours=row["search_ms"],
+            peer=row["raw_search_ms"],
+            peer_name="faiss, in memory",
+            ratio=row["ratio_to_raw"],
+            goal=1.1,
+            at_most=True,
+        ),
+        Figure(
+            what=f"peak memory of a build, {what}",
+            unit="MB",
+            ours=row["peak_mb"],
+            peer=limit,
+            peer_name="the index + 500 MB",
+            ratio=row["peak_mb"] / limit,
+            goal=1.0,
+            at_most=True,
+        ),
+    ]
+    if row["factory"] != "Flat":
+        flat = 4.0 * dimension
+        found.append(
+            Figure(
+                what=f"bytes a vector on disk, {what}, recall at {K} {row['recall']:.2f}",
+                unit="bytes",
+                ours=row["bytes_per_vector"],
+                peer=flat,
+                peer_name="Flat",
+                ratio=row["bytes_per_vector"] / flat,
+                goal=0.05 if "PQ" in row["factory"] else None,
+                at_most=True,
+            )
+        )
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vectors", type=Path, help="real vectors, .npy")
+    parser.add_argument("--vectors", type=Path, help="real vectors, .npy; those of the starter's inputs by default")
     parser.add_argument("--num_components", type=int, default=64)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--factories", nargs="+", default=["Flat", "SQ8", "IVF1024,PQ48np,Refine(SQfp16)"])
+    parser.add_argument(
+        "--factories",
+        nargs="+",
+        help="Flat, SQ8 and IVF1024,PQ*np,Refine(SQfp16) with a byte for 8 dimensions by default",
+    )
     parser.add_argument("--vector_dtype", default="float16")
     parser.add_argument("--train_size", type=int, default=40_000)
     parser.add_argument("--repeats", type=int, default=9)
@@ -281,7 +336,9 @@ def main() -> None:
         print(json.dumps({"build": measure_build, "search": measure_search}[args.step](args, args.work_dir)))
         return
     results = read_json(args.output) if args.output.is_file() else {"rows": []}
-    vectors = np.load(args.vectors).astype(np.float32)
+    vectors = starter_vectors() if args.vectors is None else np.load(args.vectors).astype(np.float32)
+    dimension = vectors.shape[1]
+    args.factories = args.factories or ["Flat", "SQ8", f"IVF1024,PQ{dimension // 8}np,Refine(SQfp16)"]
     with tempfile.TemporaryDirectory() as name:
         if "likeness" not in results:
             results["likeness"] = likeness(vectors, Path(name), args.num_components)
@@ -296,16 +353,14 @@ def main() -> None:
     columns = {
         "examples": lambda row: f"{row['size']:,}",
         "index": lambda row: row["factory"],
-        "bytes/vector": lambda row: f"{row['bytes_per_vector']:.1f}",
         "us/vector": lambda row: f"{1e6 * row['build_seconds'] / row['size']:.0f}",
-        "peak MB": lambda row: f"{row['peak_mb']:.0f}",
         "index MB": lambda row: f"{row['index_mb']:.0f}",
         "recall@64": lambda row: f"{row['recall']:.3f}",
-        "ms/query": lambda row: f"{row['search_ms']:.2f}",
-        "ratio to FAISS": lambda row: f"{row['ratio_to_raw']:.2f}",
         "half excluded, ms": lambda row: f"{row['excluding_half_ms']:.2f}",
     }
     print(format_table(list(columns), [[show(row) for show in columns.values()] for row in results["rows"]]))
+    results.pop("figures", None)
+    report([figure for row in results["rows"] for figure in figures_of(row, dimension)], results, args.output)
 
 
 if __name__ == "__main__":

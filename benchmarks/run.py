@@ -29,17 +29,25 @@ from recross_hf.files import read_json, write_json
 
 HERE = Path(__file__).parent
 FULL = {
+    "importing": [],
+    "loading": [],
     "encoding": [],
     "reranking": ["--num_candidates", "1024", "--repetitions", "2"],
     "search": [],
+    "index_scale": ["--sizes", "100000", "1000000"],
+    "generation": [],
     "mining": ["--repetitions", "2"],
     "adaptation_step": [],
     "adaptation_memory": [],
 }
 QUICK = {
+    "importing": ["--repeats", "1"],
+    "loading": ["--num_examples", "500", "--repetitions", "1"],
     "encoding": ["--num_inputs", "64", "--repeats", "1"],
     "reranking": ["--num_candidates", "16", "--num_queries", "4", "--repetitions", "1"],
     "search": ["--num_vectors", "2000", "--repeats", "3"],
+    "index_scale": ["--sizes", "6000", "--factories", "Flat", "SQ8", "--repeats", "1"],
+    "generation": ["--num_inputs", "32", "--batch_sizes", "32", "--num_beams", "1", "--repeats", "1"],
     "mining": ["--repetitions", "1", "--rounds", "1"],
     "adaptation_step": ["--num_retrieved", "16", "--repeats", "1"],
     "adaptation_memory": ["--steps", "2"],
@@ -52,8 +60,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=sorted(FULL), help="run these")
     parser.add_argument("--quick", action="store_true", help="little work: the figures mean nothing")
     parser.add_argument("--pipeline", help="a pipeline folder, in place of the starter")
-    parser.add_argument("--model", help="an EncoderDecoderModel, to encode with")
-    parser.add_argument("--inputs", nargs="+", help="examples, to encode and to adapt to")
+    parser.add_argument("--model", help="an EncoderDecoderModel, to encode and to generate with")
+    parser.add_argument("--inputs", nargs="+", help="examples, to encode, to answer and to adapt to")
+    parser.add_argument(
+        "--vectors", help="vectors of real inputs (.npy), after which those of large indexes are simulated"
+    )
     parser.add_argument(
         "--columns", nargs="*", default=[], help="their columns, e.g. references=outputs id=example_id"
     )
@@ -91,7 +102,12 @@ def _data(name: str, args: argparse.Namespace) -> list[str]:
     inputs = ["--inputs", *args.inputs, *columns] if args.inputs else []
     pipeline = ["--pipeline", args.pipeline] if args.pipeline else []
     queries = ["--queries", args.inputs[0], *_unlabelled(columns)] if args.pipeline else []
+    generated = ["--model", args.model, "--inputs", *args.inputs] if args.model and args.inputs else []
     return {
+        "importing": [],
+        "loading": pipeline,
+        "index_scale": ["--vectors", args.vectors] if args.vectors else [],
+        "generation": generated,
         "encoding": inputs + (["--model", args.model] if args.model else []),
         "reranking": pipeline,
         "search": pipeline + queries,

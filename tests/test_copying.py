@@ -101,5 +101,7 @@ def test_a_head_that_was_not_published_lets_pass_and_one_that_was_is_kept(bert_f
 @pytest.mark.parametrize("texts", [[], ["Add one and three."]])
 def test_too_little_text_is_said(texts, bert_folder, tokenizer):
     model = warm_start_seq2seq(bert_folder)[0]
-    with pytest.raises(ValueError, match=rf"more than {model.config.encoder.hidden_size} tokens .* in {len(texts)} texts"):
+    with pytest.raises(
+        ValueError, match=rf"more than {model.config.encoder.hidden_size} tokens .* in {len(texts)} texts"
+    ):
         start_copying(model, tokenizer, texts)
