@@ -28,6 +28,7 @@ from transformers import HfArgumentParser
 from recross_hf import MixtureArguments, TargetTexts, load_examples, prepare_mixture, read_task_sources
 from recross_hf.data import ExampleError, files_of
 from recross_hf.mixture import ContaminationError, check_splits, render_targets
+from recross_hf.probing import plan_mixture
 from recross_hf.report import format_table
 from recross_hf.sources import SourceError, sources_of_files
 
@@ -60,6 +61,10 @@ class Arguments:
     skip_failed_tasks: bool = field(
         default=False, metadata={"help": "Report a task whose data cannot be had, and go on with the others."}
     )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Say what it will take, time, memory and disk, from some rows of each task, and stop."},
+    )
 
 
 def main() -> None:
@@ -88,16 +93,16 @@ def main() -> None:
     )
     targets = TargetTexts.of(itertools.chain(files, rendered), ngram_size=settings.ngram_size)
 
-    reports = prepare_mixture(
-        upstream,
-        args.output_dir,
-        settings,
-        targets=targets,
-        template_folder=args.template_folder,
-        num_proc=args.num_proc,
-        skip_failed_tasks=args.skip_failed_tasks,
-        show_progress=True,
-    )
+    given = {
+        "targets": targets,
+        "template_folder": args.template_folder,
+        "num_proc": args.num_proc,
+        "skip_failed_tasks": args.skip_failed_tasks,
+    }
+    if args.dry_run:
+        print(plan_mixture(upstream, args.output_dir, settings, **given))
+        return
+    reports = prepare_mixture(upstream, args.output_dir, settings, **given, show_progress=True)
     rows = [
         [
             task,

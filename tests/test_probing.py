@@ -5,18 +5,31 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from datasets import Dataset
 
 from recross_hf import (
     DenseRetriever,
     ExampleTrainer,
     ExampleTrainingArguments,
     MeanPooledEncoder,
+    MixtureArguments,
     ReCrossPipeline,
     SupervisionArguments,
+    TaskSource,
+    prepare_mixture,
     probing,
 )
 from recross_hf.plan import Room
-from recross_hf.probing import checkpoint_bytes, index_bytes, plan_index, plan_mining, plan_training, training_bytes
+from recross_hf.probing import (
+    checkpoint_bytes,
+    index_bytes,
+    plan_index,
+    plan_mining,
+    plan_mixture,
+    plan_training,
+    training_bytes,
+)
+from recross_hf.sources import SourceError
 
 
 @pytest.fixture(autouse=True)
@@ -166,3 +179,34 @@ def test_a_plan_of_mining_needs_two_sets(bart, tokenizer, index, examples, tmp_p
     )
     with pytest.raises(ValueError, match="Expected at least two query sets to be judged, found 1 of 1"):
         plan_mining(tiny.bart(tokenizer), tokenizer, DenseRetriever(index), examples, tmp_path, args)
+
+
+@pytest.fixture
+def task_of_files(tmp_path):
+    rows = [{"said": f"Number {n} is {'even' if n % 2 == 0 else 'odd'}.", "answer": str(n % 2)} for n in range(3000)]
+    Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    return TaskSource("parity", files=str(tmp_path / "rows.parquet"), templates="{{said}} Odd? ||| {{answer}}")
+
+
+def test_a_plan_of_upstream_data_is_what_comes_out(task_of_files, tmp_path):
+    args = MixtureArguments(max_examples_per_task=2000, max_dev_examples_per_task=100)
+    plan = plan_mixture([task_of_files], tmp_path / "planned", args)
+    assert not (tmp_path / "planned").exists()
+    report = prepare_mixture([task_of_files], tmp_path / "made", args)["parity"]
+    assert f"{report['train'] + report['dev']:,} upstream examples of 1 tasks" in str(plan)
+    written = sum(path.stat().st_size for path in (tmp_path / "made" / "parity").glob("*.parquet"))
+    assert written / 3 < plan.disk < 3 * written
+    assert plan.seconds.low <= plan.seconds.expected <= plan.seconds.high
+    assert not plan.warnings
+    half = plan_mixture([task_of_files], tmp_path / "planned", args, num_proc=2)
+    assert half.memory > plan.memory
+
+
+def test_a_plan_of_upstream_data_says_what_cannot_be_had(task_of_files, tmp_path, caplog):
+    gone = TaskSource("gone", files=str(tmp_path / "gone.parquet"), templates="{{said}} ||| {{answer}}")
+    with pytest.raises(SourceError, match="gone"):
+        plan_mixture([task_of_files, gone], tmp_path)
+    assert "of 1 tasks" in str(plan_mixture([task_of_files, gone], tmp_path, skip_failed_tasks=True))
+    assert "Left out: Task gone" in caplog.text
+    with pytest.raises(SourceError, match="Expected a task that can be had, found none"):
+        plan_mixture([gone], tmp_path, skip_failed_tasks=True)

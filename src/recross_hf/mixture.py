@@ -10,6 +10,8 @@ import multiprocessing
 import os
 import re
 import shutil
+import tempfile
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -174,6 +176,65 @@ def render_targets(
                 "Target %s: %d of %d rows are not compared with: no template suits.", source.task, lost, num_rows
             )
         yield Dataset(InMemoryTable(table.cast(SCHEMA)))
+
+
+class Trial(NamedTuple):
+    """A little of a task, prepared to see what all of it takes.
+
+    Attributes:
+        seconds: that an example took on average, with what it is compared with.
+        num_bytes: that an example takes on disk on average.
+        num_examples: of the whole task, training and dev.
+        num_rows: of the whole task.
+        num_tried: examples that were made.
+    """
+
+    seconds: float
+    num_bytes: float
+    num_examples: int
+    num_rows: int
+    num_tried: int
+
+
+def try_out(
+    source: TaskSource,
+    args: MixtureArguments,
+    *,
+    targets: TargetTexts | None = None,
+    template_folder: str | Path | None = None,
+    num_rows: int = 200,
+) -> Trial:
+    """Prepares some of the first rows of a task without keeping them.
+
+    Raises:
+        SourceError: the task's data or templates cannot be had, or the rows give no example.
+    """
+    set_targets(targets or TargetTexts())
+    try:
+        with _readable(source), tempfile.TemporaryDirectory() as folder:
+            task = _Task(source, args, {}, template_folder)
+            first = next(iter(task.work(0, task.rows.num_rows, per_row=task.per_row)))
+            tried = first._replace(rows=first.rows[:num_rows], numbers=first.numbers[:num_rows])
+            make_examples(
+                tried._replace(rows=tried.rows[:1], numbers=tried.numbers[:1])
+            )  # templates are compiled once
+            start = time.perf_counter()
+            table = _Sieve(args).keep(make_examples(tried), args.max_examples_per_task)
+            seconds = time.perf_counter() - start
+            if not len(table):
+                raise SourceError(
+                    f"Task {source.task}: expected examples of its first {len(tried.rows)} rows, found none."
+                )
+            shards = _Shards(Path(folder), "train", args.shard_size)
+            shards.write(table)
+            shards.close()
+            num_bytes = sum(path.stat().st_size for path in Path(folder).iterdir())
+    finally:
+        set_targets(TargetTexts())
+    num_dev = min(args.max_dev_examples_per_task, int(_DEV_SHARE * task.rows.num_rows))
+    num_train = round((task.rows.num_rows - num_dev) * len(table) / len(tried.rows))
+    expected = min(args.max_examples_per_task, num_train) + num_dev
+    return Trial(seconds / len(table), num_bytes / len(table), expected, task.rows.num_rows, len(table))
 
 
 def check_splits(upstream: Sequence[TaskSource], targets: Sequence[TaskSource]) -> None:

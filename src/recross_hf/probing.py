@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import math
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,16 +31,21 @@ from transformers import (
 )
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from .arguments import ExampleTrainingArguments, SupervisionArguments
+from .arguments import ExampleTrainingArguments, MixtureArguments, SupervisionArguments
+from .contamination import TargetTexts
 from .data import take_rows
 from .encoder import Encoder
 from .files import write_parquet
 from .judges import Judge, by_groups
+from .mixture import try_out
 from .plan import Plan, Room, Seconds, existing_folder, peak_memory
 from .processes import process_state
 from .retriever import Retriever
+from .sources import SourceError, TaskSource
 from .supervision import SETS_FOLDER, mine_supervision
 from .tokenized import TokenizedExamples
+
+logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 15.0
 PROBE_EXAMPLES = 20_000
@@ -47,6 +53,8 @@ PROBE_STEPS = 16
 TURNS = 4
 MANY_LISTS = 256
 ADDED = 2048
+# Of a task, a digest a row and three an example are held while it is prepared.
+BYTES_A_ROW = 24
 
 LESS_DISK = "Write to a larger disk"
 
@@ -452,6 +460,60 @@ def plan_mining(
             "memory": "Fine-tune fewer weights (--trainable_parameters '^decoder'), or use a smaller model.",
             "device_memory": "Fine-tune fewer weights (--trainable_parameters '^decoder'), use --bf16 or a smaller model.",
             "disk": f"{LESS_DISK}, or mine fewer query sets (--num_query_sets).",
+        },
+    )
+
+
+# ---- upstream data -----------------------------------------------------------------------------------------------------
+
+
+def plan_mixture(
+    sources: Sequence[TaskSource],
+    output_dir: str | Path,
+    args: MixtureArguments | None = None,
+    *,
+    targets: TargetTexts | None = None,
+    template_folder: str | Path | None = None,
+    num_proc: int = 1,
+    skip_failed_tasks: bool = False,
+) -> Plan:
+    """What [`prepare_mixture`] with these arguments will take: some rows of every task are prepared.
+
+    What is fetched from the Hub to read them is not counted, nor the time that reading the rest takes.
+
+    Raises:
+        SourceError: a task's data or templates cannot be had, and not `skip_failed_tasks`; or those of no task can.
+    """
+    args, trials = args or MixtureArguments(), []
+    for source in sources:
+        try:
+            trials.append(try_out(source, args, targets=targets, template_folder=template_folder))
+        except SourceError as error:
+            if not skip_failed_tasks:
+                raise
+            logger.warning("Left out: %s", error)
+    if not trials:
+        raise SourceError("Expected a task that can be had, found none.")
+    num_examples = sum(trial.num_examples for trial in trials)
+    disk = round(sum(trial.num_bytes * trial.num_examples for trial in trials))
+    seconds = sum(trial.seconds * trial.num_examples for trial in trials) / num_proc
+    # Some rows of a task say little of how the others differ: the spread is that of tasks about their mean.
+    spread = Seconds.of([trial.seconds for trial in trials], num_examples / num_proc)
+    margin = (spread.high - spread.expected) / spread.expected
+    largest = max(trial.num_rows + trial.num_examples for trial in trials)
+    return Plan(
+        work=f"{num_examples:,} upstream examples of {len(trials)} tasks",
+        probe=f"{sum(trial.num_tried for trial in trials):,} examples made",
+        seconds=Seconds(seconds, seconds * max(1 - margin, 0.0), seconds * (1 + margin)),
+        shared=1.0,
+        memory=peak_memory() * (num_proc if num_proc > 1 else 1) + BYTES_A_ROW * largest,
+        device_memory=None,
+        disk=disk,
+        kept=disk,
+        room=Room.of(output_dir),
+        advice={
+            "memory": "Use fewer processes (--num_proc): each holds the target texts and the libraries.",
+            "disk": f"{LESS_DISK}, or keep fewer examples of a task (--max_examples_per_task).",
         },
     )
 
