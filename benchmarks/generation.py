@@ -1,7 +1,7 @@
 """Answers a second: `generate_texts` against `Seq2SeqTrainer.predict`, text to text, and `ExampleTrainer.predict` beside them.
 
     python benchmarks/generation.py
-    python benchmarks/generation.py --model minilm --inputs 'target/*/test.parquet' --max_new_tokens 16
+    python benchmarks/generation.py --model minilm --inputs 'target/*/test.parquet' --columns id=example_id --max_new_tokens 16
 
 The first is the starter on the test sets of its unseen tasks. The trainer of `transformers` is given each batch size of
 `--batch_sizes`, once each, and the fastest goes into the comparison. The contenders then take turns on the same inputs, with the same
@@ -11,7 +11,6 @@ lengths and beams; medians and the ratio pair by pair are printed, and all timin
 from __future__ import annotations
 
 import argparse
-import glob
 import tempfile
 import time
 from collections.abc import Callable
@@ -39,6 +38,7 @@ from recross_hf import (
     ExampleTrainingArguments,
     ReCrossPipeline,
     load_model,
+    load_queries,
     load_starter_task,
     starter_tasks,
 )
@@ -52,9 +52,8 @@ PEER, OURS, OURS_IN_TRAINER = "Seq2SeqTrainer.predict", "generate_texts", "Examp
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a sequence-to-sequence model; the starter by default")
-    parser.add_argument(
-        "--inputs", nargs="+", help="parquet files with an `input` column; the starter's test sets by default"
-    )
+    parser.add_argument("--inputs", nargs="+", help="examples; the starter's test sets by default")
+    parser.add_argument("--columns", nargs="*", default=[])
     parser.add_argument("--num_inputs", type=int, default=1000)
     parser.add_argument("--max_input_length", type=int, default=128)
     parser.add_argument("--max_new_tokens", type=int, default=16)
@@ -75,7 +74,7 @@ def main() -> None:
         model, tokenizer = pipeline.upstream_model, pipeline.processing_class
     else:
         model, tokenizer = load_model(args.model), AutoTokenizer.from_pretrained(args.model)
-    texts = _texts(args.inputs, args.num_inputs)
+    texts = _texts(args.inputs, args.columns, args.num_inputs)
     name = Path(args.model).name if args.model else "starter"
     found = [
         _compare(model.eval(), tokenizer, texts, args, num_beams) | {"model": name} for num_beams in args.num_beams
@@ -101,13 +100,13 @@ def figure_of(comparison: dict[str, Any]) -> Figure:
     )
 
 
-def _texts(patterns: list[str] | None, number: int) -> list[str]:
+def _texts(inputs: list[str] | None, columns: list[str], number: int) -> list[str]:
     """As many inputs, shuffled: tasks come one after another in no batch."""
-    if patterns is None:
+    if inputs is None:
         texts = [text for task in starter_tasks() for text in load_starter_task(task)[1]["input"]]
     else:
-        paths = sorted(path for pattern in patterns for path in glob.glob(pattern))
-        texts = [text for path in paths for text in Dataset.from_parquet(path)["input"]]
+        mapped = dict(pair.split("=", 1) for pair in columns if not pair.startswith("references="))
+        texts = load_queries(inputs, columns=mapped)["input"][:]
     order = np.random.default_rng(0).permutation(len(texts))[:number]
     return [texts[row] for row in order]
 

@@ -81,6 +81,7 @@ def main() -> None:
         output = args.output_dir / f"{name}.json"
         command = [sys.executable, str(HERE / f"{name}.py"), *arguments, *_data(name, args), "--output", str(output)]
         print(f"\n{name}", flush=True)
+        output.unlink(missing_ok=True)  # some add to what is there, of another run
         start = time.perf_counter()
         if subprocess.run(command).returncode:
             failed.append(name)
@@ -102,12 +103,11 @@ def _data(name: str, args: argparse.Namespace) -> list[str]:
     inputs = ["--inputs", *args.inputs, *columns] if args.inputs else []
     pipeline = ["--pipeline", args.pipeline] if args.pipeline else []
     queries = ["--queries", args.inputs[0], *_unlabelled(columns)] if args.pipeline else []
-    generated = ["--model", args.model, "--inputs", *args.inputs] if args.model and args.inputs else []
     return {
         "importing": [],
         "loading": pipeline,
         "index_scale": ["--vectors", args.vectors] if args.vectors else [],
-        "generation": generated,
+        "generation": inputs + (["--model", args.model] if args.model else []),
         "encoding": inputs + (["--model", args.model] if args.model else []),
         "reranking": pipeline,
         "search": pipeline + queries,

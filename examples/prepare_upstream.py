@@ -13,7 +13,7 @@ Files of examples that are rendered already, a folder a task:
     python examples/prepare_upstream.py --files 'raw/*/train.parquet' --columns references=outputs id=example_id \
         --target_files 'target/*/test.parquet' --output_dir upstream
 
-A killed run continues; finished tasks are kept. Tasks can be spread over machines: each runs `--only` some of them.
+`--dry_run` says what it will take. A killed run continues; finished tasks are kept. Tasks can be spread over machines: each runs `--only` some of them.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from accelerate import PartialState
 from datasets import concatenate_datasets
 from transformers import AutoTokenizer, HfArgumentParser, set_seed
@@ -34,6 +35,7 @@ from recross_hf import (
     load_model,
     warm_start_seq2seq,
 )
+from recross_hf.data import take_rows
 from recross_hf.files import write_json
 from recross_hf.plan import warn_where_disk_is_short
 from recross_hf.probing import checkpoint_bytes, plan_training
@@ -79,7 +81,7 @@ class UpstreamArguments:
     copying_start: bool = field(
         default=True,
         metadata={
-            "help": "Let the cross-attention of a grown model start so that it copies words of the input; --no_copying_start: at random."
+            "help": "Let the cross-attention of a grown model start so that it copies words of the input; false: at random."
         },
     )
     dry_run: bool = field(
@@ -126,7 +128,10 @@ def main() -> None:
         model = load_model(upstream.model_name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(upstream.model_name_or_path)
     else:
-        read = train.shuffle(seed=args.seed).select(range(min(len(train), COPIED_TEXTS)))["input"][:]
+        read = None
+        if upstream.copying_start:
+            rows = np.random.default_rng(args.seed).choice(len(train), min(len(train), COPIED_TEXTS), replace=False)
+            read = take_rows(train, rows)["input"][:]
         model, tokenizer = warm_start_seq2seq(
             upstream.encoder_name_or_path,
             encoder_layers=upstream.encoder_layers,
@@ -134,10 +139,11 @@ def main() -> None:
             max_new_tokens=args.max_target_length,
             freeze_embeddings=upstream.freeze_embeddings,
             freeze_encoder_layers=upstream.freeze_encoder_layers,
-            copied_texts=read if upstream.copying_start else None,
+            copied_texts=read,
         )
     if upstream.truncation_side is not None:
         tokenizer.truncation_side = upstream.truncation_side
+        tokenizer.init_kwargs["truncation_side"] = upstream.truncation_side  # what is saved
 
     if upstream.dry_run:
         held_out = concatenate_datasets(list(evaluation.values())).shuffle(seed=0) if evaluation else None

@@ -18,7 +18,6 @@ RANKS = [
         "batching",
         "card",
         "contamination",
-        "copying",
         "data",
         "digests",
         "faiss_files",
@@ -42,6 +41,7 @@ RANKS = [
     },
     {
         "adapted_card",
+        "copying",
         "data_card",
         "encoder",
         "generation",
@@ -56,7 +56,6 @@ RANKS = [
         "scoring",
         "selection",
         "tokenized",
-        "upstream",
         "vector_shards",
     },
     {
@@ -70,6 +69,7 @@ RANKS = [
         "sources",
         "target_tasks",
         "trainer",
+        "upstream",
     },
     {"comparison", "cross_encoder", "judges", "overlaps", "rendering", "retriever"},
     {"adapter", "benchmark_tables", "bm25", "mixture", "parts", "reranker_trainer", "supervision"},

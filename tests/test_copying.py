@@ -1,7 +1,7 @@
 import pytest
 import tiny
 import torch
-from transformers import BertLMHeadModel, BertModel
+from transformers import BertLMHeadModel, BertModel, RobertaConfig, RobertaModel
 
 from recross_hf import warm_start_seq2seq
 from recross_hf.copying import start_copying
@@ -82,7 +82,7 @@ def test_everything_can_still_be_trained_and_nothing_else_was_changed(bert_folde
     assert all("crossattention" in name for name in changed)
     assert not any("LayerNorm" in name for name in changed)
     assert all(parameter.requires_grad for parameter in after.parameters())
-    assert before.training == after.training
+    assert [module.training for module in before.modules()] == [module.training for module in after.modules()]
 
 
 def test_a_head_that_was_not_published_lets_pass_and_one_that_was_is_kept(bert_folder, tokenizer, tmp_path):
@@ -105,3 +105,31 @@ def test_too_little_text_is_said(texts, bert_folder, tokenizer):
         ValueError, match=rf"more than {model.config.encoder.hidden_size} tokens .* in {len(texts)} texts"
     ):
         start_copying(model, tokenizer, texts)
+
+
+def test_embeddings_of_another_width_are_refused(bert_folder, tokenizer, texts):
+    model = warm_start_seq2seq(bert_folder)[0]
+    model.decoder.set_input_embeddings(torch.nn.Embedding(9, 5))
+    with pytest.raises(ValueError, match=r"found a width of 5\. Or start at random.*copying_start false"):
+        start_copying(model, tokenizer, texts)
+
+
+def test_an_encoder_of_few_positions_reads_what_it_can(tokenizer, texts, tmp_path):
+    config = tiny.bert_config(tokenizer)
+    config.max_position_embeddings = 24
+    BertModel(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    long = [" ".join(texts[:4]), *texts]
+    assert len(tokenizer(long[0])["input_ids"]) > 24
+    warm_start_seq2seq(str(tmp_path), copied_texts=long)
+
+
+def test_a_head_like_robertas_starts_near_the_identity_too(tokenizer, tmp_path):
+    config = tiny.bert_config(tokenizer)
+    shape = {
+        name: getattr(config, name) for name in ("vocab_size", "hidden_size", "num_attention_heads", "pad_token_id")
+    }
+    RobertaModel(RobertaConfig(**shape, num_hidden_layers=2, intermediate_size=32)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    dense = warm_start_seq2seq(str(tmp_path))[0].decoder.lm_head.dense
+    assert torch.equal(dense.weight, 3 * torch.eye(config.hidden_size))

@@ -170,10 +170,11 @@ def test_an_upstream_model_is_grown_from_an_encoder(folder):
         "train_upstream.py",
         *("--train_files", "upstream/sum", "upstream/colour", "--columns", "references=outputs"),
         *("--encoder_name_or_path", "bert", "--decoder_layers", 1, "--freeze_embeddings", "--drop_long_targets"),
-        *("--max_target_length", 6, "--output_dir", "bert0", "--max_steps", 2, *FAST),
+        *("--truncation_side", "left", "--max_target_length", 6, "--output_dir", "bert0", "--max_steps", 2, *FAST),
     )
     model = AutoModelForSeq2SeqLM.from_pretrained(folder / "bert0")
     assert model.config.decoder.num_hidden_layers == 1
+    assert AutoTokenizer.from_pretrained(folder / "bert0").truncation_side == "left"
     bert = BertModel.from_pretrained(folder / "bert")
     words = model.encoder.get_input_embeddings().weight
     assert torch.equal(words, bert.get_input_embeddings().weight)

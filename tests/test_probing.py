@@ -19,6 +19,7 @@ from recross_hf import (
     prepare_mixture,
     probing,
 )
+from recross_hf.mixture import try_out
 from recross_hf.plan import Room
 from recross_hf.probing import (
     checkpoint_bytes,
@@ -198,8 +199,25 @@ def test_a_plan_of_upstream_data_is_what_comes_out(task_of_files, tmp_path):
     assert written / 3 < plan.disk < 3 * written
     assert plan.seconds.low <= plan.seconds.expected <= plan.seconds.high
     assert not plan.warnings
-    half = plan_mixture([task_of_files], tmp_path / "planned", args, num_proc=2)
-    assert half.memory > plan.memory
+    two = plan_mixture([task_of_files], tmp_path / "planned", args, num_proc=2)
+    assert two.memory > plan.memory
+    assert "made by 2 processes" in str(two)
+
+
+def test_what_is_tried_out_is_not_cut_by_the_cap_nor_lost_where_rows_give_nothing(task_of_files, tmp_path):
+    few = try_out(task_of_files, MixtureArguments(max_examples_per_task=10))
+    assert few.num_tried > 100
+    assert few.num_examples < 400
+    rows = [{"said": f"Number {n}.", "answer": "" if n < 2500 else "1"} for n in range(5000)]
+    Dataset.from_list(rows).to_parquet(tmp_path / "late.parquet")
+    late = TaskSource("late", files=str(tmp_path / "late.parquet"), templates=task_of_files.templates)
+    assert try_out(late, MixtureArguments()).num_tried > 0
+
+
+@pytest.mark.parametrize(("copies", "num_proc", "match"), [(2, 1, "each task once"), (1, 0, "at least 1, found 0")])
+def test_a_plan_refuses_what_the_work_would(copies, num_proc, match, task_of_files, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        plan_mixture([task_of_files] * copies, tmp_path, num_proc=num_proc)
 
 
 def test_a_plan_of_upstream_data_says_what_cannot_be_had(task_of_files, tmp_path, caplog):

@@ -1,3 +1,4 @@
+import copy
 import tracemalloc
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from datasets import Dataset
 
 from recross_hf import load_examples
+from recross_hf.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
 from recross_hf.tokenized import TEXTS_A_CALL, TokenizedExamples
 
 
@@ -83,3 +85,17 @@ def test_a_token_takes_about_four_bytes(tokenizer):
     tokens = int(items.input_lengths.sum() + items.target_lengths.sum())
     assert tokens > 100 * 1000
     assert held < 8 * tokens  # four a token and 40 an item; lists would take more than 30 a token
+
+
+@pytest.mark.parametrize("architecture", [SEQUENCE_TO_SEQUENCE, DECODER_ONLY])
+def test_answers_keep_their_beginning_where_inputs_keep_their_end(architecture, tokenizer):
+    cut = copy.deepcopy(tokenizer)
+    cut.truncation_side = "left"
+    text = "What is the opposite of hot? " * 3
+    whole, short = (architecture.answer_ids(one, [text], limit)[0] for one, limit in ((tokenizer, 50), (cut, 6)))
+    assert len(short) == 6 < len(whole)
+    assert short[:5] == whole[:5]
+    assert cut.truncation_side == "left"
+    prompt, longer = (architecture.prompt_ids(cut, [text], limit)[0] for limit in (8, 50))
+    assert len(prompt) <= 8 < len(longer)
+    assert prompt[-4:] == longer[-4:]

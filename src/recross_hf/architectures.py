@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -148,7 +149,8 @@ tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)"""
         return processing_class(list(texts), **settings)["input_ids"]
 
     def answer_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
-        return processing_class(text_target=list(texts), truncation=True, max_length=max_length)["input_ids"]
+        with _cut_at_their_end(processing_class):
+            return processing_class(text_target=list(texts), truncation=True, max_length=max_length)["input_ids"]
 
     def collator(
         self,
@@ -231,9 +233,9 @@ tokenizer.decode(model.generate(input_ids=ids)[0, ids.shape[1] :], skip_special_
     def answer_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
         end = _end_token_id(processing_class)
         settings = {"add_special_tokens": False, "truncation": True, "max_length": max_length}
-        return [
-            [*ids[: max_length - 1], end] for ids in processing_class(text_target=list(texts), **settings)["input_ids"]
-        ]
+        with _cut_at_their_end(processing_class):
+            token_ids = processing_class(text_target=list(texts), **settings)["input_ids"]
+        return [[*ids[: max_length - 1], end] for ids in token_ids]
 
     @staticmethod
     def _tokenized(processing_class: PreTrainedTokenizerBase, texts: list[str], max_length: int) -> TokenIds:
@@ -337,6 +339,16 @@ def load_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, 
 def unwrapped(model: PreTrainedModel) -> PreTrainedModel:
     """The model below PEFT's wrapper, if there is one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def _cut_at_their_end(processing_class: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Answers keep their beginning, whichever end of an input the tokenizer cuts."""
+    side, processing_class.truncation_side = processing_class.truncation_side, "right"
+    try:
+        yield
+    finally:
+        processing_class.truncation_side = side
 
 
 def longest_input(reader: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:

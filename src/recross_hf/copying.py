@@ -8,8 +8,11 @@ import torch
 from torch.nn import functional
 from transformers import EncoderDecoderModel, PreTrainedTokenizerBase
 
+from .architectures import longest_input
+
 # Of the least squares below, in squared units of a hidden state, whose squares sum to its width over some ten thousand tokens.
 RIDGE = 10.0
+REMEDY = "Or start at random: without `copied_texts` (--copying_start false)."
 
 
 @torch.no_grad()
@@ -24,23 +27,31 @@ def start_copying(
     embedding of the token written last: it attends to what follows an earlier occurrence of that token (an induction head,
     Olsson et al. 2022, arXiv 2209.11895, by construction). Everything remains free to be trained.
 
+    ```python
+    model, tokenizer = warm_start_seq2seq("sentence-transformers/all-MiniLM-L6-v2", encoder_layers=3)
+    start_copying(model, tokenizer, upstream["input"][:512])  # what `copied_texts` does
+    ```
+
     Args:
         texts: a few hundred inputs like those that the model is to read.
         max_length: they are cut to so many tokens.
 
     Raises:
-        ValueError: the texts have fewer tokens than a state has numbers, so that no map can be told, or the two halves
-            differ in width.
+        ValueError: the texts have fewer tokens than a state has numbers, so that no map can be told, or word
+            embeddings are not as wide as the encoder's states.
     """
     embeddings = model.decoder.get_input_embeddings().weight
     width = model.encoder.config.hidden_size
     if embeddings.shape[1] != width:
         raise ValueError(
-            f"Expected an encoder whose states are as wide as the decoder's embeddings ({embeddings.shape[1]}), found {width}."
+            f"Expected word embeddings as wide as the encoder's states ({width}), which are to be mapped to them, found a width of "
+            f"{embeddings.shape[1]}. {REMEDY}"
         )
+    # Where positions are counted from the padding token, as RoBERTa's, two fewer can be used.
+    max_length = min(max_length, longest_input(model.encoder, tokenizer) - 2)
     states, own, before = [], [], []
-    training = model.training
-    model.eval()
+    training = model.encoder.training
+    model.encoder.eval()
     for text in texts:
         ids = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")["input_ids"]
         hidden = model.encoder(input_ids=ids.to(model.device)).last_hidden_state[0]
@@ -48,12 +59,12 @@ def start_copying(
         states.append(hidden[2:-1])
         own.append(ids[0, 2:-1])
         before.append(ids[0, 1:-2])
-    model.train(training)
+    model.encoder.train(training)
     found = torch.cat(states) if states else torch.zeros(0, width)
     if len(found) <= width:
         raise ValueError(
             f"Expected texts of more than {width} tokens in all, as many as a state has numbers, found {len(found)} in "
-            f"{len(texts)} texts. Give more of them, or start at random."
+            f"{len(texts)} texts. Give more of them. {REMEDY}"
         )
     value_weight, value_bias = _least_squares(found, _embedded(embeddings, own))
     key_weight, key_bias = _least_squares(found, _embedded(embeddings, before))

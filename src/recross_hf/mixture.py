@@ -104,16 +104,8 @@ def prepare_mixture(
     """
     args = args or MixtureArguments()
     output_dir = Path(output_dir)
-    if targets is not None and targets.ngram_size != args.ngram_size:
-        raise ValueError(
-            f"Expected `targets` with the n-grams of the settings, {args.ngram_size} words, found {targets.ngram_size}."
-        )
     targets = targets or TargetTexts(args.ngram_size)
-    repeated = [task for task, count in Counter(source.task for source in sources).items() if count > 1]
-    if repeated:
-        raise ValueError(
-            f"Expected each task once, found more of {', '.join(repeated)}. Give one of them another name."
-        )
+    check_mixture(sources, args, targets, num_proc)
     common = {"targets": targets.identity(), **asdict(args)}
     before = _reports_of(output_dir)
     for report in before.values():
@@ -178,11 +170,27 @@ def render_targets(
         yield Dataset(InMemoryTable(table.cast(SCHEMA)))
 
 
+def check_mixture(sources: Sequence[TaskSource], args: MixtureArguments, targets: TargetTexts, num_proc: int) -> None:
+    """Raises a `ValueError` where [`prepare_mixture`] could not begin."""
+    if num_proc < 1:
+        raise ValueError(f"Expected `num_proc` to be at least 1, found {num_proc}.")
+    if targets.ngram_size != args.ngram_size:
+        raise ValueError(
+            f"Expected `targets` with the n-grams of the settings, {args.ngram_size} words, found {targets.ngram_size}."
+        )
+    repeated = [task for task, count in Counter(source.task for source in sources).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"Expected each task once, found more of {', '.join(repeated)}. Give one of them another name."
+        )
+
+
 class Trial(NamedTuple):
     """A little of a task, prepared to see what all of it takes.
 
     Attributes:
-        seconds: that an example took on average, with what it is compared with.
+        seconds: that an example took on average to be made and compared, which processes share.
+        serial_seconds: that it took to be sifted and written, which the main process does.
         num_bytes: that an example takes on disk on average.
         num_examples: of the whole task, training and dev.
         num_rows: of the whole task.
@@ -190,6 +198,7 @@ class Trial(NamedTuple):
     """
 
     seconds: float
+    serial_seconds: float
     num_bytes: float
     num_examples: int
     num_rows: int
@@ -204,37 +213,52 @@ def try_out(
     template_folder: str | Path | None = None,
     num_rows: int = 200,
 ) -> Trial:
-    """Prepares some of the first rows of a task without keeping them.
+    """Prepares some rows of a task without keeping them: the first ones, and more until there are examples.
 
     Raises:
-        SourceError: the task's data or templates cannot be had, or the rows give no example.
+        SourceError: the task's data or templates cannot be had, or no row gives an example.
+        ContaminationError: there is an overlap, and `args.on_overlap` is "fail".
     """
     set_targets(targets or TargetTexts())
     try:
         with _readable(source), tempfile.TemporaryDirectory() as folder:
             task = _Task(source, args, {}, template_folder)
-            first = next(iter(task.work(0, task.rows.num_rows, per_row=task.per_row)))
-            tried = first._replace(rows=first.rows[:num_rows], numbers=first.numbers[:num_rows])
-            make_examples(
-                tried._replace(rows=tried.rows[:1], numbers=tried.numbers[:1])
-            )  # templates are compiled once
-            start = time.perf_counter()
-            table = _Sieve(args).keep(make_examples(tried), args.max_examples_per_task)
-            seconds = time.perf_counter() - start
-            if not len(table):
-                raise SourceError(
-                    f"Task {source.task}: expected examples of its first {len(tried.rows)} rows, found none."
+            sieve, shards = _Sieve(args), _Shards(Path(folder), "train", args.shard_size)
+            tried, seconds, serial_seconds = 0, 0.0, 0.0
+            for work in task.work(0, task.rows.num_rows, per_row=task.per_row):
+                work = work._replace(rows=work.rows[:num_rows], numbers=work.numbers[:num_rows])
+                if not tried:
+                    make_examples(work)  # compiles the templates
+                start = time.perf_counter()
+                made = make_examples(work)
+                rendered = time.perf_counter()
+                shards.write(sieve.keep(made, len(made.table)))
+                tried += len(work.rows)
+                seconds, serial_seconds = (
+                    seconds + rendered - start,
+                    serial_seconds + time.perf_counter() - rendered,
                 )
-            shards = _Shards(Path(folder), "train", args.shard_size)
-            shards.write(table)
+                if shards.num_rows:
+                    break
+            start = time.perf_counter()
             shards.close()
+            serial_seconds += time.perf_counter() - start
             num_bytes = sum(path.stat().st_size for path in Path(folder).iterdir())
     finally:
         set_targets(TargetTexts())
+    made_of_them = shards.num_rows
+    if not made_of_them:
+        raise SourceError(f"Task {source.task}: expected examples of its {task.rows.num_rows} rows, found none.")
     num_dev = min(args.max_dev_examples_per_task, int(_DEV_SHARE * task.rows.num_rows))
-    num_train = round((task.rows.num_rows - num_dev) * len(table) / len(tried.rows))
-    expected = min(args.max_examples_per_task, num_train) + num_dev
-    return Trial(seconds / len(table), num_bytes / len(table), expected, task.rows.num_rows, len(table))
+    num_train = min(args.max_examples_per_task, round((task.rows.num_rows - num_dev) * made_of_them / tried))
+    return Trial(
+        seconds / made_of_them,
+        serial_seconds / made_of_them,
+        num_bytes / made_of_them,
+        num_train + num_dev,
+        task.rows.num_rows,
+        made_of_them,
+    )
 
 
 def check_splits(upstream: Sequence[TaskSource], targets: Sequence[TaskSource]) -> None:
@@ -630,8 +654,6 @@ class _Workers:
     """Processes that make examples; what they make comes back in order."""
 
     def __init__(self, num_proc: int, targets: TargetTexts) -> None:
-        if num_proc < 1:
-            raise ValueError(f"Expected `num_proc` to be at least 1, found {num_proc}.")
         self.num_proc, self.targets = num_proc, targets
         self._pool: ProcessPoolExecutor | None = None
 

@@ -37,7 +37,7 @@ from .data import take_rows
 from .encoder import Encoder
 from .files import write_parquet
 from .judges import Judge, by_groups
-from .mixture import try_out
+from .mixture import check_mixture, try_out
 from .plan import Plan, Room, Seconds, existing_folder, peak_memory
 from .processes import process_state
 from .retriever import Retriever
@@ -53,8 +53,8 @@ PROBE_STEPS = 16
 TURNS = 4
 MANY_LISTS = 256
 ADDED = 2048
-# Of a task, a digest a row and three an example are held while it is prepared.
-BYTES_A_ROW = 24
+# Of a task, digests are held while it is prepared.
+BYTES_A_ROW, BYTES_AN_EXAMPLE = 8, 24
 
 LESS_DISK = "Write to a larger disk"
 
@@ -479,12 +479,17 @@ def plan_mixture(
 ) -> Plan:
     """What [`prepare_mixture`] with these arguments will take: some rows of every task are prepared.
 
-    What is fetched from the Hub to read them is not counted, nor the time that reading the rest takes.
+    What is fetched from the Hub to read them is not counted, nor the time that reading the rest takes; tasks that are finished
+    already are.
 
     Raises:
+        ValueError: as [`prepare_mixture`] raises it.
+        ContaminationError: there is an overlap, and `args.on_overlap` is "fail".
         SourceError: a task's data or templates cannot be had, and not `skip_failed_tasks`; or those of no task can.
     """
     args, trials = args or MixtureArguments(), []
+    targets = targets or TargetTexts(args.ngram_size)
+    check_mixture(sources, args, targets, num_proc)
     for source in sources:
         try:
             trials.append(try_out(source, args, targets=targets, template_folder=template_folder))
@@ -496,17 +501,20 @@ def plan_mixture(
         raise SourceError("Expected a task that can be had, found none.")
     num_examples = sum(trial.num_examples for trial in trials)
     disk = round(sum(trial.num_bytes * trial.num_examples for trial in trials))
-    seconds = sum(trial.seconds * trial.num_examples for trial in trials) / num_proc
+    made = sum(trial.seconds * trial.num_examples for trial in trials) / num_proc
+    seconds = made + sum(trial.serial_seconds * trial.num_examples for trial in trials)
     # Some rows of a task say little of how the others differ: the spread is that of tasks about their mean.
-    spread = Seconds.of([trial.seconds for trial in trials], num_examples / num_proc)
-    margin = (spread.high - spread.expected) / spread.expected
-    largest = max(trial.num_rows + trial.num_examples for trial in trials)
+    of_tasks = Seconds.of([trial.seconds + trial.serial_seconds for trial in trials], num_examples)
+    margin = (of_tasks.high - of_tasks.expected) / of_tasks.expected
+    # Those that render hold what the main process holds already; it holds what it has seen of the largest task besides.
+    holders = num_proc + 1 if num_proc > 1 else 1
+    held = max(BYTES_A_ROW * trial.num_rows + BYTES_AN_EXAMPLE * trial.num_examples for trial in trials)
     return Plan(
-        work=f"{num_examples:,} upstream examples of {len(trials)} tasks",
-        probe=f"{sum(trial.num_tried for trial in trials):,} examples made",
+        work=f"{num_examples:,} upstream examples of {len(trials)} tasks, made by {num_proc} process{'es' * (num_proc > 1)}",
+        probe=f"{sum(trial.num_tried for trial in trials):,} examples made by one",
         seconds=Seconds(seconds, seconds * max(1 - margin, 0.0), seconds * (1 + margin)),
-        shared=1.0,
-        memory=peak_memory() * (num_proc if num_proc > 1 else 1) + BYTES_A_ROW * largest,
+        shared=0.0,
+        memory=peak_memory() * holders + held,
         device_memory=None,
         disk=disk,
         kept=disk,

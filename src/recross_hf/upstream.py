@@ -30,7 +30,8 @@ def warm_start_seq2seq(
     """Builds an `EncoderDecoderModel` whose two halves start from the first layers of a BERT-like encoder.
 
     The cross-attention of the decoder starts at random (Rothe et al. 2020, arXiv 1907.12461, "BERT2BERT") or, given `copied_texts`,
-    so that it copies; where the encoder was published without the head of its pretraining, the decoder's lets pass what it gets.
+    so that it copies; where the encoder was published without the head of its pretraining, that of the decoder starts near
+    the identity.
 
     Args:
         encoder_name_or_path: a BERT-like model (BERT, RoBERTa, MiniLM, ...), on disk or on the Hub.
@@ -40,7 +41,7 @@ def warm_start_seq2seq(
         freeze_embeddings: keep the pretrained word embeddings of both halves as they are: less to train and to store
             in optimizer states.
         freeze_encoder_layers: keep this many of the encoder's first layers as they are, too.
-        copied_texts: a few hundred inputs like those that the model is to read, for [`start_copying`]. A short encoder serves
+        copied_texts: a few hundred inputs like those that the model is to read, for [`copying.start_copying`]. A short encoder serves
             it best: the more layers, the less its states say of their own token.
 
     Returns:
@@ -85,9 +86,13 @@ def warm_start_seq2seq(
 
 @torch.no_grad()
 def _let_pass(decoder: PreTrainedModel, missing: Sequence[str]) -> None:
-    """Makes the identity of the linear layer before the output embeddings, where the checkpoint had none."""
+    """Makes three times the identity of the linear layer before the output embeddings, where the checkpoint had none.
+
+    Its activation keeps what is positive and cuts what is negative, after which the direction is still much like that of the
+    embedding; a random layer loses it.
+    """
     for name, module in decoder.named_modules():
         if name.endswith(("predictions.transform.dense", "lm_head.dense")) and f"{name}.weight" in missing:
-            # Scaled so that what is passed lies where the activation is nearly linear for what is positive.
-            module.weight.copy_(3 * torch.eye(len(module.weight)))
+            # Times three, so that the activation is nearly linear for what is positive.
+            module.weight.copy_(3 * torch.eye(*module.weight.shape))
             module.bias.zero_()
