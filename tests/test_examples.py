@@ -444,6 +444,9 @@ def test_methods_are_compared_on_target_tasks(folder, pipeline_folder, tmp_path)
 def test_long_runs_are_planned_before_they_start(folder, upstream_model, pipeline_folder, mined, reranking_folder):
     before = sorted(folder.rglob("*"))
     plans = {
+        "prepare_upstream.py": [
+            *("--files", "upstream/*/train.parquet", "--columns", "references=outputs", "--output_dir", "planned"),
+        ],
         "train_upstream.py": [
             *("--config", "recipe.yaml", "--train_files", "upstream/*/train.parquet", "--eval_files", "upstream/sum"),
             *("--output_dir", "planned", "--max_steps", 20, *FAST),
@@ -462,6 +465,7 @@ def test_long_runs_are_planned_before_they_start(folder, upstream_model, pipelin
         ],
     }
     expected = {
+        "prepare_upstream.py": "upstream examples of 4 tasks, made by 1 process.",
         "train_upstream.py": "Training on 48 examples, 20 steps",
         "build_index.py": "An index of 48 examples, 32 dimensions, Flat",
         "mine_supervision.py": "Mining 50 query sets",
