@@ -104,7 +104,7 @@ def prepare_mixture(
     """
     args = args or MixtureArguments()
     output_dir = Path(output_dir)
-    targets = targets or TargetTexts(args.ngram_size)
+    targets = TargetTexts(args.ngram_size) if targets is None else targets  # one of no texts is false
     check_mixture(sources, args, targets, num_proc)
     common = {"targets": targets.identity(), **asdict(args)}
     before = _reports_of(output_dir)

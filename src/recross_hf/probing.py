@@ -488,7 +488,7 @@ def plan_mixture(
         SourceError: a task's data or templates cannot be had, and not `skip_failed_tasks`; or those of no task can.
     """
     args, trials = args or MixtureArguments(), []
-    targets = targets or TargetTexts(args.ngram_size)
+    targets = TargetTexts(args.ngram_size) if targets is None else targets  # one of no texts is false
     check_mixture(sources, args, targets, num_proc)
     for source in sources:
         try:
