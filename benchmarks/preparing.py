@@ -25,11 +25,12 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
+from figures import Figure, report
 
 from recross_hf import MixtureArguments, TargetTexts, TaskSource, prepare_mixture
-from recross_hf.files import write_json
 from recross_hf.report import format_table
 
+LIMIT_MB = 1000.0
 TEMPLATES = """
 dataset: made_up
 templates:
@@ -138,7 +139,20 @@ def main() -> None:
         for result in results
     ]
     print(format_table(["examples", "time", "an example", "before", "while preparing", "peak of the process"], rows))
-    write_json(args.output, results)
+    figures = [
+        Figure(
+            what=f"preparing {result['examples']:,} upstream examples: peak memory",
+            unit="MB",
+            ours=result["while_preparing_mb"],
+            peer=LIMIT_MB,
+            peer_name="the limit",
+            ratio=result["while_preparing_mb"] / LIMIT_MB,
+            goal=1.0,
+            at_most=True,
+        )
+        for result in results
+    ]
+    report(figures, {"sizes": results}, args.output)
 
 
 if __name__ == "__main__":

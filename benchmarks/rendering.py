@@ -96,9 +96,9 @@ def main() -> None:
     args = parser.parse_args()
 
     import yaml
+    from figures import Figure, report
 
     import recross_hf
-    from recross_hf.files import write_json
     from recross_hf.prompts import PromptTemplate, load_templates
     from recross_hf.report import format_table
 
@@ -137,8 +137,17 @@ def main() -> None:
     header = [f"{len(jobs):,} examples, {len({job[0] for job in jobs})} templates", "examples/s"]
     print(format_table(header, [[name, f"{len(jobs) / median(times):,.0f}"] for name, times in seconds.items()]))
     print(f"{median(ratios):.1f} times as fast [{min(ratios):.1f}, {max(ratios):.1f}]")
-    write_json(
-        args.output,
+    figure = Figure(
+        what=f"rendering {len(jobs):,} examples",
+        unit="examples/s",
+        ours=len(jobs) / median(seconds["recross_hf"]),
+        peer=len(jobs) / median(seconds["PromptSource"]),
+        peer_name="PromptSource",
+        ratio=median(ratios),
+        goal=3,
+    )
+    report(
+        [figure],
         {
             "num_examples": len(jobs),
             "num_templates": len({job[0] for job in jobs}),
@@ -147,6 +156,7 @@ def main() -> None:
             "ratios": ratios,
             "median_ratio": median(ratios),
         },
+        args.output,
     )
 
 

@@ -31,6 +31,8 @@ HERE = Path(__file__).parent
 FULL = {
     "importing": [],
     "loading": [],
+    "preparing": [],
+    "upstream_training": [],
     "encoding": [],
     "reranking": ["--num_candidates", "1024", "--repetitions", "2"],
     "search": [],
@@ -39,10 +41,14 @@ FULL = {
     "mining": ["--repetitions", "2"],
     "adaptation_step": [],
     "adaptation_memory": [],
+    "benchmark_overhead": ["--tasks", "bus_stop", "village_race", "lost_property"],
+    "rendering": [],
 }
 QUICK = {
     "importing": ["--repeats", "1"],
     "loading": ["--num_examples", "500", "--repetitions", "1"],
+    "preparing": ["--num_rows", "1000"],
+    "upstream_training": ["--steps", "2", "--repeats", "1"],
     "encoding": ["--num_inputs", "64", "--repeats", "1"],
     "reranking": ["--num_candidates", "16", "--num_queries", "4", "--repetitions", "1"],
     "search": ["--num_vectors", "2000", "--repeats", "3"],
@@ -51,6 +57,8 @@ QUICK = {
     "mining": ["--repetitions", "1", "--rounds", "1"],
     "adaptation_step": ["--num_retrieved", "16", "--repeats", "1"],
     "adaptation_memory": ["--steps", "2"],
+    "benchmark_overhead": ["--tasks", "bus_stop", "--methods", "none", "--num_test", "16"],
+    "rendering": ["--num_examples", "100", "--repeats", "1"],
 }
 """Arguments of each benchmark."""
 
@@ -65,6 +73,8 @@ def main() -> None:
     parser.add_argument(
         "--vectors", help="vectors of real inputs (.npy), after which those of large indexes are simulated"
     )
+    parser.add_argument("--train_files", nargs="+", help="upstream examples, to train on in place of the starter's")
+    parser.add_argument("--original_python", help="of an environment where PromptSource imports, to render beside it")
     parser.add_argument(
         "--columns", nargs="*", default=[], help="their columns, e.g. references=outputs id=example_id"
     )
@@ -77,6 +87,9 @@ def main() -> None:
     failed, seconds = [], {}
     for name, arguments in (QUICK if args.quick else FULL).items():
         if args.only and name not in args.only:
+            continue
+        if name == "rendering" and args.original_python is None:
+            print("\nrendering: left out without --original_python", flush=True)
             continue
         output = args.output_dir / f"{name}.json"
         command = [sys.executable, str(HERE / f"{name}.py"), *arguments, *_data(name, args), "--output", str(output)]
@@ -105,6 +118,10 @@ def _data(name: str, args: argparse.Namespace) -> list[str]:
     queries = ["--queries", args.inputs[0], *_unlabelled(columns)] if args.pipeline else []
     return {
         "importing": [],
+        "preparing": [],
+        "upstream_training": ["--train_files", *args.train_files, *columns] if args.train_files else [],
+        "benchmark_overhead": [],
+        "rendering": ["--original_python", args.original_python or ""],
         "loading": pipeline,
         "index_scale": ["--vectors", args.vectors] if args.vectors else [],
         "generation": inputs + (["--model", args.model] if args.model else []),

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import transformers
+from figures import Figure, report
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -33,7 +34,6 @@ from transformers import (
 )
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline, load_examples
-from recross_hf.files import write_json
 from recross_hf.mixing import MixtureBatchSampler
 from recross_hf.report import format_table
 from recross_hf.tokenized import TokenizedExamples
@@ -161,8 +161,17 @@ def main() -> None:
     ]
     print(format_table(header, rows))
     print(f"\n{median(ratios):.2f} times the examples a second ({min(ratios):.2f} to {max(ratios):.2f})")
-    write_json(
-        args.output,
+    figure = Figure(
+        what=f"upstream training, a token budget of {budget}, {model.num_parameters() / 1e6:.1f} M weights",
+        unit="examples/s",
+        ours=median(speeds[OURS]),
+        peer=median(speeds[PLAIN]),
+        peer_name=PLAIN,
+        ratio=median(ratios),
+        goal=1.3,
+    )
+    report(
+        [figure],
         {
             "data": "upstream mixture" if args.train_files else "starter",
             "num_examples": len(tokenized),
@@ -176,6 +185,7 @@ def main() -> None:
             "ratios": ratios,
             "median_ratio": median(ratios),
         },
+        args.output,
     )
 
 
