@@ -10,7 +10,7 @@ Your own pipeline, the paper's way: folders with test.parquet, query-0.parquet, 
         --methods none random bm25 sbert dense recross --sbert_name_or_path sentence-transformers/all-distilroberta-v1 \
         --ablations recross --output_dir benchmark
 
-Every cell is a file below `output_dir`: run it again to continue, run it several times at once to share the work, on machines
+`--dry_run` says what it will take. Every cell is a file below `output_dir`: run it again to continue, run it several times at once to share the work, on machines
 that share a folder, too. Processes of `accelerate launch` work on cells of their own, each on its GPU. Every argument of an adaptation
 (`--num_retrieved`, `--learning_rate`, ...) holds for all methods; those of the pipeline are the defaults.
 """
@@ -42,6 +42,7 @@ from recross_hf import (
     write_report,
 )
 from recross_hf.architectures import architecture_of
+from recross_hf.benchmark_plan import plan_benchmark
 from recross_hf.methods import ablations, build_index_once
 from recross_hf.overlaps import HANDLINGS
 from recross_hf.processes import leave_process_group
@@ -99,6 +100,12 @@ class ScriptArguments:
     lora_target_modules: list[str] | None = field(
         default=None, metadata={"help": "Modules that LoRA adapts, e.g. query value; PEFT's choice by default."}
     )
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Say what it will take, time, memory and disk, from one cell of each method, and stop; the index of `sbert` is kept."
+        },
+    )
 
 
 def main() -> None:
@@ -111,15 +118,13 @@ def main() -> None:
     script, args = parser.parse_args_into_dataclasses()
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
     tasks = target_tasks(script)
-    results = evaluate_methods(
-        pipeline,
-        tasks,
-        methods_of(script, args, pipeline),
-        args.output_dir,
-        settings=given_settings(),
-        on_overlap=script.on_overlap,
-        show_progress=rank == 0,
-    )
+    given = {"settings": given_settings(), "on_overlap": script.on_overlap, "show_progress": rank == 0}
+    methods = methods_of(script, args, pipeline)
+    if script.dry_run:
+        if rank == 0:
+            print(plan_benchmark(pipeline, tasks, methods, args.output_dir, **given))
+        return
+    results = evaluate_methods(pipeline, tasks, methods, args.output_dir, **given)
     if rank == 0:
         results.save(args.output_dir)
         summary = write_report(results, args.output_dir, title=f"Benchmark of {script.pipeline or 'the starter'}")

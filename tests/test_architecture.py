@@ -76,6 +76,7 @@ RANKS = [
     {"figures", "findings", "pipeline", "probing"},
     {"benchmark_report", "methods"},
     {"evaluation"},
+    {"benchmark_plan"},
 ]
 """A module imports from lower ranks alone. `__init__` holds the version and stands below all."""
 RANK_OF = {name: rank for rank, names in enumerate(RANKS) for name in names}

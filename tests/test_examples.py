@@ -412,6 +412,8 @@ def test_methods_are_compared_on_target_tasks(folder, pipeline_folder, tmp_path)
     ]
     methods = ["--methods", "none", "random", "bm25", "dense_by_task", "--ablations", "dense_by_task"]
     command = [*common, *methods, "--output_dir", tmp_path / "out"]
+    assert "11 cells: 11 methods, 1 tasks, 1 query sets" in run(folder, *command, "--dry_run")
+    assert not (tmp_path / "out").exists()
     output = run(folder, *command)
     assert "Written to" in output
     results = BenchmarkResults.load(tmp_path / "out")
