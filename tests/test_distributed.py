@@ -8,11 +8,13 @@ from pathlib import Path
 
 import distributed_fsdp_script
 import distributed_script
+import lost_process_script
 import numpy as np
 import pytest
+import tiny
 import torch
 
-from recross_hf import MeanPooledEncoder, ReCrossPipeline, load_model
+from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_model
 from recross_hf.generation import generate_texts
 
 LAUNCH = [
@@ -21,11 +23,16 @@ LAUNCH = [
 ]
 
 
-def launch(script: str | Path, *arguments: object) -> str:
-    """What two processes printed."""
+def launched(script: str | Path, *arguments: object) -> subprocess.CompletedProcess:
+    """Two processes, when they have ended."""
     command = [sys.executable, *LAUNCH, str(script), *map(str, arguments)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def launch(script: str | Path, *arguments: object) -> str:
+    """What two processes printed."""
+    done = launched(script, *arguments)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
     return done.stdout
 
@@ -187,3 +194,23 @@ def test_a_model_spread_over_two_processes_trains_as_a_whole_one(name, sharded, 
     if name in distributed_fsdp_script.RESUMED:
         resumed = load_model(folder / name / "resumed").state_dict()
         assert all(torch.equal(resumed[weight], values) for weight, values in saved.state_dict().items())
+
+
+def test_a_process_that_is_lost_ends_the_run_and_the_next_one_goes_on(examples, tmp_path):
+    before, after = tmp_path / "before.txt", tmp_path / "after.txt"
+    lost = launched(lost_process_script.__file__, tmp_path / "index", before, 2)
+    assert lost.returncode != 0
+    assert "Signal 9 (SIGKILL)" in lost.stderr  # which process it was, and of what it died
+    assert not (tmp_path / "index" / "index.json").exists()
+    launch(lost_process_script.__file__, tmp_path / "index", after, -1)
+    kept = set(before.read_text().splitlines())
+    again = set(after.read_text().splitlines())
+    # Two shards of six were finished by the lost process; what the other had finished is not encoded again, either, but for the one
+    # that it may have been ended in.
+    assert len(kept & again) <= 6
+    assert kept | again == set(examples["input"][:])
+    encoder = lost_process_script.LoggingEncoder(str(tmp_path / "opened.txt"), -1)
+    index = UpstreamIndex.from_pretrained(tmp_path / "index", encoder=encoder)
+    assert index.dataset["id"][:] == examples["id"][:]
+    unbroken = UpstreamIndex.build(examples, tiny.HashEncoder(), tmp_path / "unbroken")
+    assert np.array_equal(*(found.faiss_index.reconstruct_n(0, len(examples)) for found in (index, unbroken)))
