@@ -1,8 +1,10 @@
-"""How many tokens fit into a batch."""
+"""Batches: how many tokens fit into one, and its way to the device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
 
 
 def token_budget_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
@@ -18,3 +20,10 @@ def token_budget_batches(lengths: Sequence[int], token_budget: int) -> Iterator[
         batch.append(row)
     if batch:
         yield batch
+
+
+def on_device(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """The batch on the device. To a GPU it is copied from pinned memory: the host makes the next one meanwhile."""
+    if device.type == "cuda":
+        batch = {name: values.pin_memory() for name, values in batch.items()}
+    return {name: values.to(device, non_blocking=True) for name, values in batch.items()}

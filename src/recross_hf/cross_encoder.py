@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .architectures import longest_input
-from .batching import token_budget_batches
+from .batching import on_device, token_budget_batches
 from .hub import Publication, artifact_folder, full_name, publish
 from .manifest import check_model_files
 from .pairs import PairTokenizer
@@ -242,7 +242,7 @@ class CrossEncoderReranker(Reranker):
                         for pair in pairs
                     ]
                     batch = self.pair_tokenizer.pad(joined)
-                    inputs = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
+                    inputs = on_device(batch, device)
                     logits.append(self.model(**inputs).logits[:, 0].float())
                     order.extend(pairs)
                     progress.update(len(pairs))

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .architectures import architecture_of, load_model, longest_input, pad_token_id
-from .batching import token_budget_batches
+from .batching import on_device, token_budget_batches
 from .processes import process_state, warn_where_bfloat16_is_slow
 from .weights import weights_hash
 
@@ -189,16 +189,13 @@ class MeanPooledEncoder:
         lengths = [len(ids) for ids in batch]
         longest = max(lengths)
         pad = pad_token_id(self.processing_class)
-        input_ids = torch.tensor([ids + [pad] * (longest - len(ids)) for ids in batch])
-        device = self.model.device
+        inputs = {"input_ids": torch.tensor([ids + [pad] * (longest - len(ids)) for ids in batch])}
         if min(lengths) == longest:  # nothing to mask: attention takes its faster path
-            hidden = self.architecture.read(self.model, input_ids=input_ids.to(device, non_blocking=True))
+            hidden = self.architecture.read(self.model, **on_device(inputs, self.model.device))
             return hidden.float().mean(dim=1)
-        mask = torch.arange(longest)[None, :] < torch.tensor(lengths)[:, None]
-        mask = mask.to(device, non_blocking=True)
-        hidden = self.architecture.read(
-            self.model, input_ids=input_ids.to(device, non_blocking=True), attention_mask=mask.long()
-        )
+        inputs["attention_mask"] = (torch.arange(longest)[None, :] < torch.tensor(lengths)[:, None]).long()
+        inputs = on_device(inputs, self.model.device)
+        hidden, mask = self.architecture.read(self.model, **inputs), inputs["attention_mask"].bool()
         hidden = hidden.float().masked_fill(~mask[:, :, None], 0.0)
         return hidden.sum(dim=1) / mask.sum(dim=1, keepdim=True)
 

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from .architectures import Batch
-from .batching import token_budget_batches
+from .batching import on_device, token_budget_batches
 from .tokenized import TokenizedExamples
 
 FEWEST_ANSWERS = 8
@@ -161,9 +161,9 @@ def token_loss(
     try:
         for rows in token_budget_batches(lengths, token_budget):
             items = collate([examples[row] for row in rows])
-            batch = {name: values.to(model.device) for name, values in items.items()}
-            losses.append(float(model(**batch).loss))
-            counts.append(int((batch["labels"] != -100).sum()))
+            counts.append(int((items["labels"] != -100).sum()))
+            losses.append(model(**on_device(items, model.device)).loss.double())
     finally:
         model.train(training)
-    return float(np.average(losses, weights=counts))
+    # The one moment when the host waits for the device.
+    return float(np.average(torch.stack(losses).cpu().numpy(), weights=counts))

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .architectures import architecture_of, pad_token_id, padded
-from .batching import token_budget_batches
+from .batching import on_device, token_budget_batches
 
 
 @torch.inference_mode()
@@ -44,10 +44,10 @@ def generate_texts(
     try:
         with tqdm(total=len(texts), desc="Predicting", unit="ex", disable=not show_progress) as progress:
             for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
-                batch = padded([token_ids[row] for row in rows], pad, side)
+                batch = on_device(padded([token_ids[row] for row in rows], pad, side), model.device)
                 outputs = model.generate(
-                    input_ids=batch["input_ids"].to(model.device),
-                    attention_mask=batch["attention_mask"].to(model.device),
+                    input_ids=batch["input_ids"],
+                    attention_mask=batch["attention_mask"],
                     **{"pad_token_id": pad, **generate_kwargs},
                 )
                 answers = processing_class.batch_decode(

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .architectures import ExampleCollator, longest_input
 from .arguments import SupervisionArguments
-from .batching import token_budget_batches
+from .batching import on_device, token_budget_batches
 from .processes import warn_where_bfloat16_is_slow
 from .tokenized import TokenizedExamples
 
@@ -198,7 +198,7 @@ class GroupTrainer:
         batch = self.collator(list(items))
         if self.processing_class.padding_side != "right":
             raise ValueError("Expected a tokenizer that pads on the right. Set `tokenizer.padding_side = 'right'`.")
-        return {name: values.to(self.device, non_blocking=True) for name, values in batch.items()}
+        return on_device(batch, self.device)
 
     @torch.no_grad()
     def _encode(self, batch: Batch) -> torch.Tensor:

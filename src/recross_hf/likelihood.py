@@ -21,7 +21,7 @@ from .architectures import (
     padded,
     unwrapped,
 )
-from .batching import token_budget_batches
+from .batching import on_device, token_budget_batches
 
 LONGEST_CHOICE = 512
 
@@ -169,7 +169,7 @@ def _encoded_once(
     encoder = architecture.reader(model)
     for rows in token_budget_batches([len(ids) for ids in prompts], token_budget):
         # On the right whatever the tokenizer's side: positions of BART count from the left.
-        batch = {name: ids.to(model.device) for name, ids in padded([prompts[row] for row in rows], pad).items()}
+        batch = on_device(padded([prompts[row] for row in rows], pad), model.device)
         states, mask = architecture.read(encoder, **batch), batch["attention_mask"]
         pairs = [(place, choice) for place, row in enumerate(rows) for choice in range(len(answers[row]))]
         width = states.shape[1]
@@ -201,14 +201,13 @@ def _continued(
     lengths = [len(prompts[row]) + len(answers[row][choice]) for row, choice in pairs]
     for chosen in token_budget_batches(lengths, token_budget):
         of_batch = [pairs[number] for number in chosen]
-        batch = collate([{"input_ids": prompts[row], "labels": answers[row][choice]} for row, choice in of_batch])
-        labels = batch.pop("labels").to(model.device)
+        items = [{"input_ids": prompts[row], "labels": answers[row][choice]} for row, choice in of_batch]
+        batch = on_device(collate(items), model.device)
+        labels = batch.pop("labels")
         # The token before the first choice of the batch predicts its first token.
         needed = labels.shape[1] - min(len(prompts[row]) for row, _ in of_batch) + 1
         settings = {"logits_to_keep": needed} if keeps else {}
-        logits = model(
-            **{name: ids.to(model.device) for name, ids in batch.items()}, use_cache=False, **settings
-        ).logits
+        logits = model(**batch, use_cache=False, **settings).logits
         yield of_batch, _log_likelihoods(logits[:, -needed:-1], labels[:, 1 - needed :])
 
 
