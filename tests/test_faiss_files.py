@@ -2,6 +2,7 @@ import faiss
 import numpy as np
 import pytest
 
+from recross_hf import faiss_files
 from recross_hf.faiss_files import HITS_PER_RESULT, empty_index, fill_and_write, selecting, train
 
 VECTORS = np.random.default_rng(0).normal(size=(600, 16)).astype(np.float32)
@@ -83,3 +84,11 @@ def test_refinement_ranks_more_hits_than_are_asked_for():
         [len(set(a) & set(b)) for a, b in zip(exact, f, strict=True)] for f in (index.search(QUERIES, 10)[1], without)
     ]
     assert np.mean(shared[0]) > 8 > 6 > np.mean(shared[1])
+
+
+@pytest.mark.parametrize(("limit", "hits"), [(600, HITS_PER_RESULT), (599, 2 * HITS_PER_RESULT)])
+def test_of_many_vectors_more_hits_are_ranked(limit, hits, tmp_path, monkeypatch):
+    monkeypatch.setattr(faiss_files, "MANY_VECTORS", limit)
+    index = trained("IVF4,PQ4x4np,Refine(SQfp16)")
+    fill_and_write(index, [VECTORS], len(VECTORS), tmp_path / "index.faiss")
+    assert faiss.read_index(str(tmp_path / "index.faiss")).k_factor == hits

@@ -15,7 +15,8 @@ HEADER = struct.Struct("<4siqqq?i")
 """What every FAISS file begins with: kind, dimension, number of vectors, two fillers, whether it is trained, metric."""
 
 HITS_PER_RESULT = 16
-"""How many hits for each result an index with `Refine` ranks again."""
+"""How many hits for each result an index with `Refine` ranks again; of more than `MANY_VECTORS` twice as many."""
+MANY_VECTORS = 4_000_000
 
 
 def empty_index(dimension: int, factory: str, metric_type: int, nprobe: int | None = None) -> faiss.Index:
@@ -71,6 +72,8 @@ def fill_and_write(index: faiss.Index, shards: Iterable[np.ndarray], num_vectors
 def _fill_and_write(index: faiss.Index, shards: Iterable[np.ndarray], num_vectors: int, file: BinaryIO) -> None:
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexRefine):
+        # The more vectors there are, the more are as near by their small codes (benchmarks/index_scale.py).
+        index.k_factor = HITS_PER_RESULT * (2 if num_vectors > MANY_VECTORS else 1)
         # Its head, the index that finds hits, the one that ranks them, and how many hits more than asked for are found.
         empty = faiss.serialize_index(index).tobytes()
         file.write(_counting(empty[: HEADER.size], num_vectors))
