@@ -38,6 +38,7 @@ from recross_hf import (
 from recross_hf.data import take_rows
 from recross_hf.files import write_json
 from recross_hf.plan import warn_where_disk_is_short
+from recross_hf.upstream import freeze
 from recross_hf.probing import checkpoint_bytes, plan_training
 from recross_hf.recipes import recipe_arguments
 from recross_hf.report import format_task_results, task_results
@@ -127,6 +128,7 @@ def main() -> None:
     if upstream.model_name_or_path is not None:
         model = load_model(upstream.model_name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(upstream.model_name_or_path)
+        freeze(model, embeddings=upstream.freeze_embeddings, encoder_layers=upstream.freeze_encoder_layers)
     else:
         read = None
         if upstream.copying_start:

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import tiny
 import torch
@@ -5,6 +7,7 @@ from transformers import AutoModelForSeq2SeqLM, BertModel, PreTrainedTokenizerFa
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, warm_start_seq2seq
 from recross_hf.generation import generate_texts
+from recross_hf.upstream import freeze
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,21 @@ def test_only_what_was_asked_for_is_frozen(settings, expected, bert_folder):
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert all(name.startswith(tuple(expected)) for name in frozen)
     assert all(any(name.startswith(prefix) for name in frozen) for prefix in expected)
+
+
+@pytest.mark.parametrize("build", [tiny.bart, tiny.t5, tiny.gpt2])
+def test_any_model_keeps_what_is_frozen(build, tokenizer):
+    model = build(tokenizer)
+    freeze(model, embeddings=True, encoder_layers=1)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    layers = {name for name in frozen if re.search(r"\b(layers|block|h)\.0\.", name)}
+    assert layers and all(not name.startswith(("model.decoder", "decoder")) for name in layers)
+    assert len(frozen - layers) == 1  # the embeddings
+
+
+def test_more_layers_than_there_are_cannot_be_frozen(bert_folder):
+    with pytest.raises(ValueError, match="at most 2 layers to freeze, as many as read the input, found 3"):
+        warm_start_seq2seq(bert_folder, freeze_encoder_layers=3)
 
 
 def test_it_trains_answers_and_is_saved_as_any_model(bert_folder, examples, tmp_path):

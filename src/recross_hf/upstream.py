@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from .architectures import architecture_of
 from .copying import start_copying
 
 
@@ -76,12 +77,35 @@ def warm_start_seq2seq(
     )
     if copied_texts is not None:
         start_copying(model, tokenizer, copied_texts)
-    if freeze_embeddings:
-        for half in (model.encoder, model.decoder):
-            half.get_input_embeddings().weight.requires_grad_(False)
-    for layer in model.encoder.encoder.layer[:freeze_encoder_layers]:
-        layer.requires_grad_(False)
+    freeze(model, embeddings=freeze_embeddings, encoder_layers=freeze_encoder_layers)
     return model, tokenizer
+
+
+def freeze(model: PreTrainedModel, *, embeddings: bool = False, encoder_layers: int = 0) -> None:
+    """Keeps the word embeddings of a model, and the first layers that read its input, from being trained.
+
+    Args:
+        model: sequence-to-sequence or decoder-only; its parameters' `requires_grad` is changed where it is.
+        embeddings: the word embeddings, of both halves where each has its own (and with them a tied output layer).
+        encoder_layers: how many layers, from the first, of what reads the input: of the encoder, or of a decoder-only
+            model.
+
+    Raises:
+        ValueError: the model has fewer layers than that.
+    """
+    if embeddings:
+        halves = (model.encoder, model.decoder) if isinstance(model, EncoderDecoderModel) else (model,)
+        for half in halves:
+            half.get_input_embeddings().weight.requires_grad_(False)
+    if encoder_layers > 0:
+        reader = architecture_of(model).reader(model)
+        layers = next(module for module in reader.modules() if isinstance(module, torch.nn.ModuleList))
+        if encoder_layers > len(layers):
+            raise ValueError(
+                f"Expected at most {len(layers)} layers to freeze, as many as read the input, found {encoder_layers}."
+            )
+        for layer in layers[:encoder_layers]:
+            layer.requires_grad_(False)
 
 
 @torch.no_grad()
