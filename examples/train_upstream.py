@@ -38,11 +38,11 @@ from recross_hf import (
 from recross_hf.data import take_rows
 from recross_hf.files import write_json
 from recross_hf.plan import warn_where_disk_is_short
-from recross_hf.upstream import freeze
 from recross_hf.probing import checkpoint_bytes, plan_training
 from recross_hf.recipes import recipe_arguments
 from recross_hf.report import format_task_results, task_results
 from recross_hf.trainer import checkpoint_to_resume
+from recross_hf.upstream import freeze
 
 COPIED_TEXTS = 512
 
