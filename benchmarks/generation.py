@@ -42,6 +42,7 @@ from recross_hf import (
     load_starter_task,
     starter_tasks,
 )
+from recross_hf.data import files_of
 from recross_hf.files import read_json
 from recross_hf.generation import generate_texts
 from recross_hf.report import format_table
@@ -106,7 +107,8 @@ def _texts(inputs: list[str] | None, columns: list[str], number: int) -> list[st
         texts = [text for task in starter_tasks() for text in load_starter_task(task)[1]["input"]]
     else:
         mapped = dict(pair.split("=", 1) for pair in columns if not pair.startswith("references="))
-        texts = load_queries(inputs, columns=mapped)["input"][:]
+        files = [file for pattern in inputs for file in files_of(pattern)]
+        texts = [text for file in files for text in load_queries(str(file), columns=mapped)["input"]]
     order = np.random.default_rng(0).permutation(len(texts))[:number]
     return [texts[row] for row in order]
 

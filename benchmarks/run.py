@@ -71,17 +71,20 @@ def main() -> None:
     parser.add_argument("--model", help="an EncoderDecoderModel, to encode and to generate with")
     parser.add_argument("--inputs", nargs="+", help="examples, to encode, to answer and to adapt to")
     parser.add_argument(
+        "--columns", nargs="*", default=[], help="their columns, e.g. references=outputs id=example_id"
+    )
+    parser.add_argument(
         "--vectors", help="vectors of real inputs (.npy), after which those of large indexes are simulated"
     )
     parser.add_argument("--train_files", nargs="+", help="upstream examples, to train on in place of the starter's")
+    parser.add_argument("--train_columns", nargs="*", default=[], help="their columns")
     parser.add_argument("--original_python", help="of an environment where PromptSource imports, to render beside it")
-    parser.add_argument(
-        "--columns", nargs="*", default=[], help="their columns, e.g. references=outputs id=example_id"
-    )
     parser.add_argument("--output_dir", type=Path, default=HERE / "results" / "run")
     args = parser.parse_args()
     if args.pipeline and not args.inputs:
         parser.error("--pipeline needs --inputs")
+    if "rendering" in (args.only or []) and args.original_python is None:
+        parser.error("rendering needs --original_python, of an environment where PromptSource imports")
 
     figures: list[Figure] = []
     failed, seconds = [], {}
@@ -92,13 +95,22 @@ def main() -> None:
             print("\nrendering: left out without --original_python", flush=True)
             continue
         output = args.output_dir / f"{name}.json"
-        command = [sys.executable, str(HERE / f"{name}.py"), *arguments, *_data(name, args), "--output", str(output)]
+        unfinished = args.output_dir / f"{name}.unfinished.json"
+        command = [
+            sys.executable,
+            str(HERE / f"{name}.py"),
+            *arguments,
+            *_data(name, args),
+            "--output",
+            str(unfinished),
+        ]
         print(f"\n{name}", flush=True)
-        output.unlink(missing_ok=True)  # some add to what is there, of another run
+        unfinished.unlink(missing_ok=True)  # some add to what is there, of another run
         start = time.perf_counter()
         if subprocess.run(command).returncode:
             failed.append(name)
             continue
+        unfinished.replace(output)
         seconds[name] = time.perf_counter() - start
         figures += [Figure(**figure) for figure in read_json(output)["figures"]]
     print(f"\n{format_figures(figures)}")
@@ -113,13 +125,14 @@ def main() -> None:
 def _data(name: str, args: argparse.Namespace) -> list[str]:
     """What of the user's own data and models a benchmark takes."""
     columns = ["--columns", *args.columns] if args.columns else []
+    train_columns = ["--columns", *args.train_columns] if args.train_columns else []
     inputs = ["--inputs", *args.inputs, *columns] if args.inputs else []
     pipeline = ["--pipeline", args.pipeline] if args.pipeline else []
     queries = ["--queries", args.inputs[0], *_unlabelled(columns)] if args.pipeline else []
     return {
         "importing": [],
         "preparing": [],
-        "upstream_training": ["--train_files", *args.train_files, *columns] if args.train_files else [],
+        "upstream_training": ["--train_files", *args.train_files, *train_columns] if args.train_files else [],
         "benchmark_overhead": [],
         "rendering": ["--original_python", args.original_python or ""],
         "loading": pipeline,
