@@ -220,6 +220,17 @@ def test_a_plan_refuses_what_the_work_would(copies, num_proc, match, task_of_fil
         plan_mixture([task_of_files] * copies, tmp_path, num_proc=num_proc)
 
 
+def test_a_plan_refuses_a_folder_of_other_settings(task_of_files, tmp_path):
+    args = MixtureArguments(max_examples_per_task=20)
+    prepare_mixture([task_of_files], tmp_path / "made", args)
+    plan_mixture([task_of_files], tmp_path / "made", args)
+    other = TaskSource("other", files=task_of_files.files, templates=task_of_files.templates)
+    message = r"parity in .*made was prepared with other settings or data \(max_examples_per_task\)"
+    for call in (plan_mixture, prepare_mixture):
+        with pytest.raises(ValueError, match=message):
+            call([other], tmp_path / "made", MixtureArguments(max_examples_per_task=30))
+
+
 def test_a_plan_of_upstream_data_says_what_cannot_be_had(task_of_files, tmp_path, caplog):
     gone = TaskSource("gone", files=str(tmp_path / "gone.parquet"), templates="{{said}} ||| {{answer}}")
     with pytest.raises(SourceError, match="gone"):

@@ -169,6 +169,19 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def peak_device_memory(device: torch.device) -> int | None:
+    """Bytes of GPU memory that this process has held at its peak, since [`reset_peak_device_memory`]; None without a GPU."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
+
+
+def reset_peak_device_memory(device: torch.device) -> None:
+    """Lets what this process did before count no more, but for what it still holds on its GPU."""
+    if device.type == "cuda":
+        torch.cuda.init()  # without it, there is no peak to reset, which is an error
+        torch.cuda.empty_cache()  # what PyTorch only keeps for later counts as held
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def _host_memory() -> int:
     page = os.sysconf("SC_PAGE_SIZE")
     total = os.sysconf("SC_PHYS_PAGES") * page

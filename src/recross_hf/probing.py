@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,8 +38,8 @@ from .data import take_rows
 from .encoder import Encoder
 from .files import write_parquet
 from .judges import Judge, by_groups
-from .mixture import check_mixture, try_out
-from .plan import Plan, Room, Seconds, existing_folder, peak_memory
+from .mixture import _check_settings, _reports_of, check_mixture, try_out
+from .plan import Plan, Room, Seconds, existing_folder, peak_device_memory, peak_memory
 from .processes import process_state
 from .retriever import Retriever
 from .sources import SourceError, TaskSource
@@ -180,7 +181,7 @@ def plan_index(
         seconds=total,
         shared=encoding.expected / total.expected,
         memory=peak_memory() + held,
-        device_memory=_peak_device_memory(state.device),
+        device_memory=peak_device_memory(state.device),
         disk=of_vectors + of_index + of_examples + of_model,
         kept=of_index + of_examples + of_model,
         room=Room.of(output_dir, state.device),
@@ -340,7 +341,7 @@ def plan_training(
             seconds=seconds,
             shared=0.0 if args.max_steps > 0 else of_steps.expected / seconds.expected,
             memory=round(peak_memory() + growth),
-            device_memory=_peak_device_memory(args.device),
+            device_memory=peak_device_memory(args.device),
             **known,
         )
 
@@ -451,7 +452,7 @@ def plan_mining(
         seconds=Seconds.of(np.diff(starts).tolist(), num_sets),
         shared=1.0,
         memory=peak_memory(),
-        device_memory=_peak_device_memory(state.device),
+        device_memory=peak_device_memory(state.device),
         disk=disk,
         kept=disk,
         room=Room.of(output_dir, state.device),
@@ -483,13 +484,16 @@ def plan_mixture(
     already are.
 
     Raises:
-        ValueError: as [`prepare_mixture`] raises it.
+        ValueError: as [`prepare_mixture`] raises it; but whether the data or templates of a finished task have changed since is not
+            looked at.
         ContaminationError: there is an overlap, and `args.on_overlap` is "fail".
         SourceError: a task's data or templates cannot be had, and not `skip_failed_tasks`; or those of no task can.
     """
     args, trials = args or MixtureArguments(), []
     targets = TargetTexts(args.ngram_size) if targets is None else targets  # one of no texts is false
     check_mixture(sources, args, targets, num_proc)
+    for report in _reports_of(Path(output_dir)).values():
+        _check_settings(report, {"targets": targets.identity(), **asdict(args)}, Path(output_dir))
     for source in sources:
         try:
             trials.append(try_out(source, args, targets=targets, template_folder=template_folder))
@@ -536,7 +540,3 @@ def _folder_for_all(output_dir: str | Path) -> Iterator[Path]:
             broadcast_object_list(name)
         yield Path(name[0])
         state.wait_for_everyone()
-
-
-def _peak_device_memory(device: torch.device) -> int | None:
-    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
