@@ -125,7 +125,7 @@ def test_random_examples_differ_by_task_and_query_set(finished):
 def test_a_killed_run_resumes_without_repeating_and_gives_the_same_bytes(finished, pipeline, tmp_path, monkeypatch):
     log = tmp_path / "log"
     monkeypatch.setenv(LOG, str(log))
-    compute, computed = evaluation_module._Run._compute, []
+    compute, computed = evaluation_module.BenchmarkRun._compute, []
 
     def until_the_sixth(self, key):
         if len(computed) == 5:
@@ -133,7 +133,7 @@ def test_a_killed_run_resumes_without_repeating_and_gives_the_same_bytes(finishe
         computed.append(key)
         return compute(self, key)
 
-    monkeypatch.setattr(evaluation_module._Run, "_compute", until_the_sixth)
+    monkeypatch.setattr(evaluation_module.BenchmarkRun, "_compute", until_the_sixth)
     with pytest.raises(KeyboardInterrupt):
         evaluate(pipeline, tmp_path)
     # Query set by query set: a run that is cut short has all tasks.
@@ -141,7 +141,7 @@ def test_a_killed_run_resumes_without_repeating_and_gives_the_same_bytes(finishe
         *(CellKey("none", "film"), CellKey("none", "book")),
         *(CellKey("random", "film", 0), CellKey("dense", "film", 0), CellKey("random", "book", 0)),
     ]
-    monkeypatch.setattr(evaluation_module._Run, "_compute", compute)
+    monkeypatch.setattr(evaluation_module.BenchmarkRun, "_compute", compute)
     evaluate(pipeline, tmp_path).save(tmp_path)
     assert len(logged(log)) == 4
     assert (tmp_path / "results.parquet").read_bytes() == (finished[0] / "results.parquet").read_bytes()

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .evaluation import evaluate_methods
+from .evaluation import evaluate_methods, prepare_benchmark
 from .methods import Method
 from .pipeline import ReCrossPipeline
-from .plan import Plan, Room, Seconds, existing_folder, peak_memory
+from .plan import Plan, Room, Seconds, peak_device_memory, peak_memory, reset_peak_device_memory
 from .target_tasks import TargetTask
 
 # Stages of a cell that take as long as the test set is; the others depend on what is retrieved.
@@ -31,14 +31,19 @@ def plan_benchmark(
     """What [`evaluate_methods`] with these arguments will take, all cells of it, those that are finished already included.
 
     Each method is run on one query set of the task whose test set is of middling size. How tasks differ in the length of their texts
-    is not known from one, so that half and twice the time are given as its range.
+    is not known from one, so that half and twice the time are given as its range. Nothing is written below `output_dir`.
 
     Raises:
         RuntimeError: a method fails on that task.
-        OverlapError, ValueError, TypeError: as [`evaluate_methods`] raises them.
+        OverlapError, CellMismatchError, ValueError, TypeError: as [`evaluate_methods`] raises them, of all tasks.
     """
-    task = sorted(tasks, key=lambda task: len(task.test))[len(tasks) // 2]
-    with tempfile.TemporaryDirectory(dir=existing_folder(output_dir)) as folder:
+    run = prepare_benchmark(pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap)
+    keys, tested = run.keys(), list(run.tasks.values())
+    task = sorted(tested, key=lambda task: len(task.test))[len(tested) // 2]
+    device = run.device
+    room = Room.of(output_dir, device)
+    reset_peak_device_memory(device)
+    with tempfile.TemporaryDirectory() as folder:
         probed = evaluate_methods(
             pipeline,
             [replace(task, query_sets=list(task.query_sets)[:1])],
@@ -52,31 +57,27 @@ def plan_benchmark(
         if failed := next((cell for cell in cells if cell.error is not None), None):
             raise RuntimeError(f"The method {failed.method} fails on {failed.task}: {failed.error}")
         written = sum(path.stat().st_size for path in Path(folder).rglob("*.json")) / len(cells)
-    tested = len(probed.predictions.filter(lambda row: row["method"] == cells[0].method))
-    num_sets = sum(len(other.query_sets) for other in tasks)
-    times_tested = sum(len(other.test) * len(other.query_sets) for other in tasks) / tested
-    once_tested = sum(len(other.test) for other in tasks) / tested
-    seconds, num_cells = [], 0
+    seconds = 0.0
     for cell in cells:
-        is_base = cell.kind == "base"
+        to_test = [len(run.tasks[key.task].test) for key in keys if key.method == cell.method]
         by_test_set = sum(cell.seconds.get(stage, 0.0) for stage in _BY_TEST_SET)
         others = sum(cell.seconds.values()) - by_test_set
-        number = len(tasks) if is_base else num_sets
-        seconds.append(others * number + by_test_set * (once_tested if is_base else times_tested))
-        num_cells += number
-    disk = round(written * num_cells)
+        seconds += others * len(to_test) + by_test_set * sum(to_test) / len(task.test)
+    num_sets = sum(len(task.query_sets) for task in tested)
+    disk = round(written * len(keys))
     return Plan(
-        work=f"{num_cells:,} cells: {len(methods)} methods, {len(tasks)} tasks, {num_sets} query sets in all",
+        work=f"{len(keys):,} cells: {len(methods)} methods, {len(tested)} tasks, {num_sets} query sets in all",
         probe=f"{len(cells)} cells of {task.name}",
-        seconds=Seconds(sum(seconds), sum(seconds) / 2, sum(seconds) * 2),
+        seconds=Seconds(seconds, seconds / 2, seconds * 2),
         shared=1.0,
         memory=peak_memory(),
-        device_memory=None,
+        device_memory=peak_device_memory(device),
         disk=disk,
         kept=disk,
-        room=Room.of(output_dir),
+        room=room,
         advice={
             "memory": "Use fewer processes, smaller batches or LoRA (--use_peft).",
+            "device_memory": "Use smaller batches (--per_device_train_batch_size), --bf16 or LoRA (--use_peft).",
             "disk": "Write to a larger disk, or compare fewer methods.",
         },
     )

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PrinterCallback
@@ -81,6 +82,29 @@ def evaluate_methods(
         ValueError: names repeat, the pipeline is adapted already, or settings are out of range.
         TypeError: there is no such setting.
     """
+    run = prepare_benchmark(pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap)
+    for name in run.tasks:
+        if run.overlaps[name].is_upstream:
+            logger.warning("Target task %s is an upstream task, too: nothing is retrieved from it here.", name)
+    with _quick_collection():
+        run.work(show_progress)
+    return run.results()
+
+
+def prepare_benchmark(
+    pipeline: ReCrossPipeline,
+    tasks: Sequence[TargetTask],
+    methods: Sequence[Method],
+    output_dir: str | Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    on_overlap: str = "refuse",
+) -> BenchmarkRun:
+    """Checks all that [`evaluate_methods`] refuses, and raises as it does; nothing is computed or written.
+
+    Returns:
+        The run, with the tasks as they will be tested.
+    """
     _check_arguments(pipeline, tasks, methods, on_overlap)
     settings = {"disable_tqdm": True, **(settings or {})}
     for method in methods:
@@ -92,14 +116,9 @@ def evaluate_methods(
         check_overlaps(overlaps, tasks)
     if on_overlap == "drop":
         tasks = [without_overlaps(task, overlaps[task.name]) for task in tasks]
-    for task in tasks:
-        if overlaps[task.name].is_upstream:
-            logger.warning("Target task %s is an upstream task, too: nothing is retrieved from it here.", task.name)
-    run = _Run(pipeline, tasks, methods, CellFiles(output_dir), settings, overlaps, on_overlap)
+    run = BenchmarkRun(pipeline, tasks, methods, CellFiles(output_dir), settings, overlaps, on_overlap)
     run.check_finished_cells()
-    with _quick_collection():
-        run.work(show_progress)
-    return run.results()
+    return run
 
 
 def _check_arguments(
@@ -121,7 +140,7 @@ def _check_arguments(
         )
 
 
-class _Run:
+class BenchmarkRun:
     """One process's part in a benchmark."""
 
     def __init__(
@@ -170,7 +189,13 @@ class _Run:
 
     # ---- settings --------------------------------------------------------------------------------------------------
 
+    @property
+    def device(self) -> torch.device:
+        """What adaptations compute on."""
+        return self.pipeline.arguments(**self.settings).device
+
     def arguments_of(self, key: CellKey) -> AdaptationArguments:
+        """The settings of a cell's adaptation."""
         chosen = self._chosen(self.methods[key.method])
         seed = chosen.get("seed", AdaptationArguments.seed) + max(key.query_set, 0)
         return self.pipeline.arguments(**{**chosen, "seed": seed})
@@ -209,6 +234,11 @@ class _Run:
         return {"tasks": [task.name] if overlaps.is_upstream else [], "ids": ids}
 
     def check_finished_cells(self) -> None:
+        """Refuses finished cells of other settings.
+
+        Raises:
+            CellMismatchError: there is one.
+        """
         for key in self.keys():
             if self.files.is_finished(key):
                 self.files.check(key, self.settings_of(key))
