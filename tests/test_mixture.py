@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from recross_hf import MixtureArguments, TargetTexts, TaskSource, load_examples, prepare_mixture
 from recross_hf.data import EXAMPLE_FEATURES
 from recross_hf.digests import DigestSet, spread
-from recross_hf.mixture import ContaminationError, check_splits, render_targets, templates_by_rows
+from recross_hf.mixture import ContaminationError, check_splits, render_targets, templates_by_rows, try_out
 from recross_hf.sources import SourceError
 
 LABELS = ("no", "maybe", "yes")
@@ -533,6 +533,18 @@ def test_a_template_that_fails_on_the_first_rows_is_tried_on_the_others(tmp_path
     )
     report = prepare_mixture([source], tmp_path / "out", MixtureArguments(max_dev_examples_per_task=0))["t"]
     assert (report["train"], report["dropped"]) == (250, {"a template failed": 50})
+
+
+def test_a_task_whose_first_rows_give_nothing_is_tried_on_the_next_ones(tmp_path):
+    some = [{"text": f"text {n}", "answer": "" if n < 300 else "1"} for n in range(1000)]  # less than a batch
+    Dataset.from_list(some).to_parquet(tmp_path / "t.parquet")
+    source = TaskSource("t", files=str(tmp_path / "t.parquet"), templates="{{text}} ||| {{answer}}")
+    trial = try_out(source, MixtureArguments(max_dev_examples_per_task=0), num_rows=200)
+    assert trial.num_tried == 100  # of the second 200 rows
+    assert trial.num_examples == 250  # a quarter of 1,000, as of the 400 rows that were read
+    Dataset.from_list(some[:300]).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(SourceError, match="Task t: expected examples of its 300 rows, found none"):
+        try_out(source, MixtureArguments())
 
 
 def test_processes_are_counted_from_one(weather, tmp_path):

@@ -219,14 +219,14 @@ def try_out(
         SourceError: the task's data or templates cannot be had, or no row gives an example.
         ContaminationError: there is an overlap, and `args.on_overlap` is "fail".
     """
-    set_targets(targets or TargetTexts())
+    set_targets(TargetTexts() if targets is None else targets)
     try:
         with _readable(source), tempfile.TemporaryDirectory() as folder:
             task = _Task(source, args, {}, template_folder)
             sieve, shards = _Sieve(args), _Shards(Path(folder), "train", args.shard_size)
             tried, seconds, serial_seconds = 0, 0.0, 0.0
-            for work in task.work(0, task.rows.num_rows, per_row=task.per_row):
-                work = work._replace(rows=work.rows[:num_rows], numbers=work.numbers[:num_rows])
+            batches = task.work(0, task.rows.num_rows, per_row=task.per_row)
+            for work in itertools.chain.from_iterable(_slices(batch, num_rows) for batch in batches):
                 if not tried:
                     make_examples(work)  # compiles the templates
                 start = time.perf_counter()
@@ -259,6 +259,12 @@ def try_out(
         task.rows.num_rows,
         made_of_them,
     )
+
+
+def _slices(work: RowsToRender, num_rows: int) -> Iterator[RowsToRender]:
+    for start in range(0, len(work.rows), num_rows):
+        part = slice(start, start + num_rows)
+        yield work._replace(rows=work.rows[part], numbers=work.numbers[part])
 
 
 def check_splits(upstream: Sequence[TaskSource], targets: Sequence[TaskSource]) -> None:
