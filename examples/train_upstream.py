@@ -45,6 +45,8 @@ from recross_hf.trainer import checkpoint_to_resume
 from recross_hf.upstream import freeze
 
 COPIED_TEXTS = 512
+# What says how a model is grown.
+OF_GROWTH = ("encoder_layers", "decoder_layers", "copying_start")
 
 
 @dataclass
@@ -106,6 +108,15 @@ def parse(command_line: list[str]) -> tuple[UpstreamArguments, ExampleTrainingAr
     upstream, args = parser.parse_args_into_dataclasses(command_line)
     if (upstream.model_name_or_path is None) == (upstream.encoder_name_or_path is None):
         parser.error("give --model_name_or_path or --encoder_name_or_path, one of them")
+    if upstream.encoder_name_or_path is None:
+        # What is set beforehand gets no default: it stays None unless the command line says it.
+        unset = argparse.Namespace(**dict.fromkeys(OF_GROWTH))
+        said = parser.parse_known_args(command_line, namespace=unset)[0]
+        if given := [f"--{name}" for name in OF_GROWTH if getattr(said, name) is not None]:
+            parser.error(
+                f"{', '.join(given)}: for a model that is grown from --encoder_name_or_path, found with --model_name_or_path, "
+                "which is taken as it is; leave out the one or the other"
+            )
     if upstream.eval_files is None and (args.eval_strategy != "no" or args.load_best_model_at_end):
         parser.error("give --eval_files, or --eval_strategy no --load_best_model_at_end false")
     return upstream, args

@@ -182,6 +182,17 @@ def test_an_upstream_model_is_grown_from_an_encoder(folder):
     assert not torch.equal(first, bert.encoder.layer[0].output.dense.weight)
 
 
+def test_how_a_model_is_grown_is_not_said_of_one_that_is_there(folder):
+    line = ["--train_files", "upstream", "--model_name_or_path", "bart", "--output_dir", "never", "--use_cpu"]
+    line += ["--eval_strategy", "no", "--encoder_layers", 1, "--decoder_layers", 2, "--no_copying_start"]
+    with pytest.raises(
+        AssertionError,
+        match=r"--encoder_layers, --decoder_layers, --copying_start: .* grown from --encoder_name_or_path",
+    ):
+        run(folder, "train_upstream.py", *line)
+    assert not (folder / "never").exists()
+
+
 def test_a_pipeline_is_built(pipeline_folder, examples):
     pipeline = ReCrossPipeline.from_pretrained(pipeline_folder)
     assert sorted(pipeline.index.dataset["id"]) == sorted(examples["id"])
