@@ -3,7 +3,15 @@ import re
 import pytest
 import tiny
 import torch
-from transformers import AutoModelForSeq2SeqLM, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    BertModel,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
+    PreTrainedTokenizerFast,
+)
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, warm_start_seq2seq
 from recross_hf.generation import generate_texts
@@ -60,9 +68,56 @@ def test_any_model_keeps_what_is_frozen(build, tokenizer):
     assert len(frozen - layers) == 1  # the embeddings
 
 
-def test_more_layers_than_there_are_cannot_be_frozen(bert_folder):
-    with pytest.raises(ValueError, match="at most 2 layers to freeze, as many as read the input, found 3"):
-        warm_start_seq2seq(bert_folder, freeze_encoder_layers=3)
+def frozen_by(model, **settings):
+    """The parameters that `freeze` keeps from being trained, those left out that never are (sinusoids)."""
+    before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    freeze(model, **settings)
+    return before - {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_layers_that_see_are_not_those_that_read(tokenizer):
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    text = {"vocab_size": len(tokenizer), "num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 8}
+    vision = {"num_hidden_layers": 3, "image_size": 8, "patch_size": 4}
+    config = Gemma3Config(text_config=shape | text, vision_config=shape | vision, mm_tokens_per_image=4)
+    frozen = frozen_by(Gemma3ForConditionalGeneration(config), embeddings=True, encoder_layers=1)
+    layers = {name for name in frozen if name.startswith("model.language_model.layers.0.")}
+    assert layers
+    assert frozen - layers == {"model.language_model.embed_tokens.weight"}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_embeddings_of_a_decoder_of_its_own_are_kept_too(shared, tokenizer):
+    config = MarianConfig(
+        vocab_size=len(tokenizer),
+        decoder_vocab_size=len(tokenizer),
+        share_encoder_decoder_embeddings=shared,
+        pad_token_id=tokenizer.pad_token_id,
+        d_model=16,
+        **dict.fromkeys(("encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads"), 1),
+        **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 16),
+    )
+    words = {"shared.weight"} if shared else {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
+    assert frozen_by(MarianMTModel(config), embeddings=True) == {f"model.{name}" for name in words}
+
+
+@pytest.mark.parametrize("number", [-1, 3])
+def test_layers_that_there_are_not_cannot_be_frozen(number, bert_folder):
+    with pytest.raises(
+        ValueError,
+        match=f"from 0 to 2 layers to freeze, as many as read the input, found {number}. Set `encoder_layers`",
+    ):
+        warm_start_seq2seq(bert_folder, freeze_encoder_layers=number)
+
+
+def test_layers_that_are_in_no_list_are_not_guessed_and_nothing_is_frozen(tokenizer):
+    model = tiny.bart(tokenizer)
+    model.model.encoder.layers = torch.nn.Sequential(*model.model.encoder.layers)
+    with pytest.raises(
+        ValueError, match=r"layers are in a `torch.nn.ModuleList`, .*found none in BartEncoder\. Freeze"
+    ):
+        freeze(model, embeddings=True, encoder_layers=1)
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_it_trains_answers_and_is_saved_as_any_model(bert_folder, examples, tmp_path):

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .architectures import architecture_of
+from .architectures import SEQUENCE_TO_SEQUENCE, Architecture, architecture_of
 from .copying import start_copying
 
 
@@ -88,24 +88,39 @@ def freeze(model: PreTrainedModel, *, embeddings: bool = False, encoder_layers: 
         model: sequence-to-sequence or decoder-only; its parameters' `requires_grad` is changed where it is.
         embeddings: the word embeddings, of both halves where each has its own (and with them a tied output layer).
         encoder_layers: how many layers, from the first, of what reads the input: of the encoder, or of a decoder-only
-            model.
+            model. Layers that see or hear are not among them.
 
     Raises:
-        ValueError: the model has fewer layers than that.
+        ValueError: the model has fewer layers than that, or none in a list, or `encoder_layers` is negative. Nothing is changed then.
     """
-    if embeddings:
-        halves = (model.encoder, model.decoder) if isinstance(model, EncoderDecoderModel) else (model,)
-        for half in halves:
-            half.get_input_embeddings().weight.requires_grad_(False)
-    if encoder_layers > 0:
-        reader = architecture_of(model).reader(model)
-        layers = next(module for module in reader.modules() if isinstance(module, torch.nn.ModuleList))
-        if encoder_layers > len(layers):
+    architecture = architecture_of(model)
+    if encoder_layers:
+        layers = _text_layers(architecture, model)
+        if not 0 < encoder_layers <= len(layers):
             raise ValueError(
-                f"Expected at most {len(layers)} layers to freeze, as many as read the input, found {encoder_layers}."
+                f"Expected from 0 to {len(layers)} layers to freeze, as many as read the input, found {encoder_layers}. Set "
+                "`encoder_layers` (--freeze_encoder_layers) to one of these."
             )
         for layer in layers[:encoder_layers]:
             layer.requires_grad_(False)
+    if embeddings:
+        halves = (model, model.get_decoder()) if architecture is SEQUENCE_TO_SEQUENCE else (model,)
+        for half in halves:
+            half.get_input_embeddings().weight.requires_grad_(False)
+
+
+def _text_layers(architecture: Architecture, model: PreTrainedModel) -> torch.nn.ModuleList:
+    reader = architecture.reader(model)
+    # A decoder-only model may see, too, and have its vision tower first (Gemma 3): what reads text is its decoder.
+    text = reader if architecture is SEQUENCE_TO_SEQUENCE else reader.get_decoder()
+    layers = next((module for module in text.modules() if isinstance(module, torch.nn.ModuleList)), None)
+    if layers is None:
+        raise ValueError(
+            f"Expected a model whose layers are in a `torch.nn.ModuleList`, to freeze the first of them, found none in "
+            f"{type(text).__name__}. Freeze them with `requires_grad_(False)`, and leave `encoder_layers` "
+            "(--freeze_encoder_layers) at 0."
+        )
+    return layers
 
 
 @torch.no_grad()
