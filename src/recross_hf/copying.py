@@ -90,8 +90,8 @@ def _embedded(embeddings: torch.Tensor, tokens: Sequence[torch.Tensor]) -> torch
 
 def _least_squares(states: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight `[d, d]` and bias `[d]` of the linear layer that maps `states` to `targets`, both `[n, d]`."""
-    # In float64, on the CPU: the states of a batch are nearly collinear, and this is done once.
-    inputs = torch.cat([states, torch.ones_like(states[:, :1])], dim=1).double().cpu()
+    # In float64, on the CPU: the states of a batch are nearly collinear, and this is done once. Not every device has float64.
+    inputs = torch.cat([states, torch.ones_like(states[:, :1])], dim=1).cpu().double()
     penalty = RIDGE * torch.eye(inputs.shape[1], dtype=inputs.dtype)
-    solution = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ targets.double().cpu())
+    solution = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ targets.cpu().double())
     return solution[:-1].T.to(states), solution[-1].to(states)

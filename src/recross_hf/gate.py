@@ -162,8 +162,8 @@ def token_loss(
         for rows in token_budget_batches(lengths, token_budget):
             items = collate([examples[row] for row in rows])
             counts.append(int((items["labels"] != -100).sum()))
-            losses.append(model(**on_device(items, model.device)).loss.double())
+            losses.append(model(**on_device(items, model.device)).loss)
     finally:
         model.train(training)
-    # The one moment when the host waits for the device.
-    return float(np.average(torch.stack(losses).cpu().numpy(), weights=counts))
+    # The one moment when the host waits for the device, which may have no float64 (Apple's).
+    return float(np.average(torch.stack(losses).cpu().double().numpy(), weights=counts))

@@ -112,8 +112,8 @@ def choice_log_likelihoods(
                 progress.update(len(of_batch))
     finally:
         model.train(training)
-    # The one moment when the host waits for the device.
-    values = torch.cat(sums).double().cpu().numpy() if sums else np.empty(0)
+    # The one moment when the host waits for the device, which may have no float64 (Apple's).
+    values = torch.cat(sums).cpu().double().numpy() if sums else np.empty(0)
     found: list[dict[str, float]] = [{} for _ in inputs]
     for (row, choice), value in zip(pairs, values, strict=True):
         found[row][distinct[row][choice]] = value / (len(answers[row][choice]) if normalize else 1)
