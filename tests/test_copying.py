@@ -114,10 +114,23 @@ def test_embeddings_of_another_width_are_refused(bert_folder, tokenizer, texts):
         start_copying(model, tokenizer, texts)
 
 
-def test_an_encoder_of_few_positions_reads_what_it_can(tokenizer, texts, tmp_path):
+def roberta(tokenizer, **settings):
     config = tiny.bert_config(tokenizer)
-    config.max_position_embeddings = 24
-    BertModel(config).save_pretrained(tmp_path)
+    shape = {
+        name: getattr(config, name) for name in ("vocab_size", "hidden_size", "num_attention_heads", "pad_token_id")
+    }
+    return RobertaModel(RobertaConfig(**shape, num_hidden_layers=2, intermediate_size=32, **settings))
+
+
+def bert(tokenizer, *, max_position_embeddings):
+    config = tiny.bert_config(tokenizer)
+    config.max_position_embeddings = max_position_embeddings
+    return BertModel(config)
+
+
+@pytest.mark.parametrize("build", [bert, roberta])  # RoBERTa's positions start after that of the padding token
+def test_an_encoder_of_few_positions_reads_what_it_can(build, tokenizer, texts, tmp_path):
+    build(tokenizer, max_position_embeddings=24).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     long = [" ".join(texts[:4]), *texts]
     assert len(tokenizer(long[0])["input_ids"]) > 24
@@ -125,11 +138,7 @@ def test_an_encoder_of_few_positions_reads_what_it_can(tokenizer, texts, tmp_pat
 
 
 def test_a_head_like_robertas_starts_near_the_identity_too(tokenizer, tmp_path):
-    config = tiny.bert_config(tokenizer)
-    shape = {
-        name: getattr(config, name) for name in ("vocab_size", "hidden_size", "num_attention_heads", "pad_token_id")
-    }
-    RobertaModel(RobertaConfig(**shape, num_hidden_layers=2, intermediate_size=32)).save_pretrained(tmp_path)
+    roberta(tokenizer).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     dense = warm_start_seq2seq(str(tmp_path))[0].decoder.lm_head.dense
-    assert torch.equal(dense.weight, 3 * torch.eye(config.hidden_size))
+    assert torch.equal(dense.weight, 3 * torch.eye(len(dense.weight)))
