@@ -128,6 +128,15 @@ def test_the_identity_changes_with_whatever_changes_vectors(bart, tokenizer, enc
     assert {name for name in shorter if shorter[name] != encoder.identity()[name]} == {"max_length"}
 
 
+def test_the_side_that_is_cut_is_part_of_the_identity_where_it_is_not_the_right(bart, tokenizer):
+    other = copy.deepcopy(tokenizer)
+    other.truncation_side = "left"
+    right, left = (MeanPooledEncoder(bart, one, max_length=8) for one in (tokenizer, other))
+    assert np.abs(right.encode(TEXTS) - left.encode(TEXTS)).max() > 1e-2
+    assert left.identity() == right.identity() | {"truncation_side": "left"}
+    assert "truncation_side" not in right.identity()  # indexes of earlier versions have none
+
+
 def test_a_saved_model_encodes_as_before(any_model, tokenizer, tmp_path):
     any_model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

@@ -124,13 +124,16 @@ class MeanPooledEncoder:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What the vectors depend on: the weights (SHA-256), the pooling, the length and the dtype."""
+        """What the vectors depend on: the weights (SHA-256), the pooling, the length, the side that is cut and the dtype."""
+        side = self.processing_class.truncation_side
         return {
             "class": type(self).__name__,
             "weights": weights_hash(self.model),
             "pooling": self.pooling,
             **self.architecture.reading,
             **self.settings,
+            # Named only where it is not the usual one, so that most indexes of earlier versions stay usable.
+            **({} if side == "right" else {"truncation_side": side}),
             "dtype": str(self.model.dtype).removeprefix("torch."),
         }
 
