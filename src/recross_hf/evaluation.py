@@ -207,6 +207,8 @@ class BenchmarkRun:
         """All that a cell depends on."""
         method, task = self.methods[key.method], self.tasks[key.task]
         common = {"version": __version__, "model": self.weights, "task": task.identity()}
+        if (side := self.pipeline.processing_class.truncation_side) != "right":
+            common["truncation_side"] = side
         if method.retriever is None:
             arguments = self.arguments_of(key)
             return common | {"generation": {name: getattr(arguments, name) for name in LENGTHS_AND_BEAMS}}

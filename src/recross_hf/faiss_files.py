@@ -63,7 +63,7 @@ def fill_and_write(index: faiss.Index, shards: Iterable[np.ndarray], num_vectors
 
     Where each vector is a code of its own, as in Flat, SQ8 and what `Refine` ranks by, the codes go from the shards to the
     file, and in memory is one shard. Other kinds order the vectors: they are held in memory, as the index stores them,
-    until all are there. The index is empty afterwards, as it was.
+    until all are there. The index is empty afterwards, as it was; of `Refine`, `k_factor` is set to suit so many vectors.
     """
     with path.open("wb") as file:
         _fill_and_write(index, shards, num_vectors, file)

@@ -251,7 +251,7 @@ class GroupTrainer:
         rows = [row for batch in batches for row in batch["rows"]]
         result = np.empty(len(rows))
         # The one moment a group when the host waits for the device.
-        result[rows] = torch.cat(found).double().cpu().numpy()
+        result[rows] = torch.cat(found).cpu().double().numpy()
         return result
 
     def _token_losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
