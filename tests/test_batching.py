@@ -39,6 +39,25 @@ def test_a_batch_on_another_device_leaves_the_one_on_the_cpu(names):
     assert all(values.device.type == "cpu" for values in batch.values())
 
 
+def test_a_batch_goes_to_a_gpu_from_pinned_memory():
+    class Recording:
+        """Stands for a tensor where there is no GPU to copy one to."""
+
+        calls = ()
+
+        def pin_memory(self):
+            self.calls += ("pinned",)
+            return self
+
+        def to(self, device, non_blocking):
+            self.calls += (device.type, non_blocking)
+            return self
+
+    values = Recording()
+    on_device({"labels": values}, torch.device("cuda"))
+    assert values.calls == ("pinned", "cuda", True)
+
+
 TO_A_GPU = """
 import torch
 from recross_hf.batching import on_device

@@ -97,6 +97,14 @@ def test_the_base_answers_with_the_settings_of_the_others(pipeline, tmp_path):
     assert pipeline(inputs, max_new_tokens=1) != pipeline(inputs, max_new_tokens=4)
 
 
+def test_cells_of_inputs_cut_at_the_left_are_none_of_those_cut_at_the_right(pipeline, tmp_path, monkeypatch):
+    of, by = [task("film", "film", 1)], [Method("none")]
+    evaluate_methods(pipeline, of, by, tmp_path, show_progress=False)
+    monkeypatch.setattr(pipeline.processing_class, "truncation_side", "left")
+    with pytest.raises(CellMismatchError, match="truncation_side"):
+        evaluate_methods(pipeline, of, by, tmp_path, show_progress=False)
+
+
 def test_choices_are_ranked_by_the_adapted_model(finished, pipeline):
     (film, _), rows = tasks(), finished[1].predictions.to_pandas()
     places = rank_choices(pipeline.model, pipeline.processing_class, film.test["input"][:], film.answers)

@@ -105,11 +105,8 @@ def prepare_mixture(
     args = args or MixtureArguments()
     output_dir = Path(output_dir)
     targets = TargetTexts(args.ngram_size) if targets is None else targets  # one of no texts is false
-    check_mixture(sources, args, targets, num_proc)
-    common = {"targets": targets.identity(), **asdict(args)}
-    before = _reports_of(output_dir)
-    for report in before.values():
-        _check_settings(report, common, output_dir)
+    check_mixture(sources, output_dir, args, targets, num_proc)
+    common, before = _common_settings(args, targets), _reports_of(output_dir)
     reports: dict[str, dict[str, Any]] = {}
     with _Workers(num_proc, targets) as workers, tqdm(sources, unit="task", disable=not show_progress) as progress:
         for source in progress:
@@ -170,7 +167,9 @@ def render_targets(
         yield Dataset(InMemoryTable(table.cast(SCHEMA)))
 
 
-def check_mixture(sources: Sequence[TaskSource], args: MixtureArguments, targets: TargetTexts, num_proc: int) -> None:
+def check_mixture(
+    sources: Sequence[TaskSource], output_dir: str | Path, args: MixtureArguments, targets: TargetTexts, num_proc: int
+) -> None:
     """Raises a `ValueError` where [`prepare_mixture`] could not begin."""
     if num_proc < 1:
         raise ValueError(f"Expected `num_proc` to be at least 1, found {num_proc}.")
@@ -183,6 +182,8 @@ def check_mixture(sources: Sequence[TaskSource], args: MixtureArguments, targets
         raise ValueError(
             f"Expected each task once, found more of {', '.join(repeated)}. Give one of them another name."
         )
+    for report in _reports_of(Path(output_dir)).values():
+        _check_settings(report, _common_settings(args, targets), Path(output_dir))
 
 
 class Trial(NamedTuple):
@@ -518,6 +519,11 @@ def _finished(task: _Task, output_dir: Path) -> dict[str, Any] | None:
         settings = settings | {"version": report["settings"]["version"]}
     _check_settings(report, settings, output_dir)
     return report
+
+
+def _common_settings(args: MixtureArguments, targets: TargetTexts) -> dict[str, Any]:
+    """What all tasks of a mixture depend on."""
+    return {"targets": targets.identity(), **asdict(args)}
 
 
 def _check_settings(report: dict[str, Any], settings: dict[str, Any], output_dir: Path) -> None:

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +37,7 @@ from .data import take_rows
 from .encoder import Encoder
 from .files import write_parquet
 from .judges import Judge, by_groups
-from .mixture import _check_settings, _reports_of, check_mixture, try_out
+from .mixture import check_mixture, try_out
 from .plan import Plan, Room, Seconds, existing_folder, peak_device_memory, peak_memory
 from .processes import process_state
 from .retriever import Retriever
@@ -491,9 +490,7 @@ def plan_mixture(
     """
     args, trials = args or MixtureArguments(), []
     targets = TargetTexts(args.ngram_size) if targets is None else targets  # one of no texts is false
-    check_mixture(sources, args, targets, num_proc)
-    for report in _reports_of(Path(output_dir)).values():
-        _check_settings(report, {"targets": targets.identity(), **asdict(args)}, Path(output_dir))
+    check_mixture(sources, output_dir, args, targets, num_proc)
     for source in sources:
         try:
             trials.append(try_out(source, args, targets=targets, template_folder=template_folder))
