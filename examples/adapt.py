@@ -41,7 +41,7 @@ from recross_hf.architectures import architecture_of
 from recross_hf.arguments import AS_RUN
 from recross_hf.files import write_json
 from recross_hf.hub import check_may_publish
-from recross_hf.processes import agreed
+from recross_hf.processes import agreed, end_process_group
 from recross_hf.report import adaptation_results, format_results, plot_task_shares
 
 
@@ -167,8 +167,7 @@ def main() -> None:
             "retrieved.parquet, retrieved_tasks.png"
         )
     # The others are done: none of them waits while the main process uploads.
-    adapter.accelerator.wait_for_everyone()
-    adapter.accelerator.end_training()
+    end_process_group()
     if push_to_hub and adapter.is_world_process_zero():
         commit = pipeline.adapted(adapter).push_to_hub(
             repo_id,

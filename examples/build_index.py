@@ -27,7 +27,7 @@ from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_e
 from recross_hf.manifest import INDEX
 from recross_hf.plan import warn_where_disk_is_short
 from recross_hf.probing import index_bytes, plan_index
-from recross_hf.processes import process_state
+from recross_hf.processes import end_process_group, process_state
 
 
 @dataclass
@@ -99,15 +99,13 @@ def main() -> None:
     vectors = {"vector_dtype": args.vector_dtype}
     if args.dry_run:
         state.print(plan_index(upstream, encoder, args.output_dir, model=model, **index_settings, **vectors))
-        state.wait_for_everyone()
-        state.destroy_process_group()
+        end_process_group()
         return
     if args.part is not None:
         index_dir = Path(args.output_dir) / INDEX
         UpstreamIndex.encode_part(upstream, encoder, index_dir, part=args.part, num_parts=args.num_parts, **vectors)
         state.print(f"Part {args.part} of {args.num_parts} is encoded in {index_dir}.")
-        state.wait_for_everyone()
-        state.destroy_process_group()
+        end_process_group()
         return
     if state.is_main_process:
         shards = np.dtype(args.vector_dtype).itemsize * encoder.dimension * len(upstream)
@@ -131,8 +129,7 @@ def main() -> None:
         **vectors,
     )
     state.print(f"{len(pipeline.index)} examples indexed in {args.output_dir}.")
-    state.wait_for_everyone()
-    state.destroy_process_group()
+    end_process_group()
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from recross_hf.data_card import supervision_card
 from recross_hf.files import read_json, write_json, write_parquet
 from recross_hf.judges import by_groups, by_reversal
 from recross_hf.probing import plan_mining
-from recross_hf.processes import process_state
+from recross_hf.processes import end_process_group, process_state
 from recross_hf.report import format_supervision, plot_task_utilities
 from recross_hf.supervision import SETTINGS_FILE
 
@@ -96,8 +96,7 @@ def main() -> None:
     }
     if script.dry_run:
         process_state().print(plan_mining(*what, **how))
-        process_state().wait_for_everyone()
-        process_state().destroy_process_group()
+        end_process_group()
         return
     pairs = mine_supervision(*what, **how)
     if process_state().is_main_process:
@@ -114,7 +113,7 @@ def main() -> None:
             f"\n{format_supervision(summary)}\n\nWritten to {output_dir}/: query_sets/, pairs.parquet, README.md, "
             "summary.json, task_utilities.png"
         )
-    process_state().wait_for_everyone()
+    end_process_group()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from recross_hf.files import write_json
 from recross_hf.objectives import binary, pairwise, regression
 from recross_hf.pipeline import save_reranker
 from recross_hf.probing import plan_training
-from recross_hf.processes import process_state
+from recross_hf.processes import end_process_group, process_state
 from recross_hf.report import format_reranker_metrics
 
 OBJECTIVES = {"binary": binary, "regression": regression, "pairwise": pairwise}
@@ -90,8 +90,7 @@ def main() -> None:
             num_eval_examples=len(dev or []),
         )
         process_state().print(plan)
-        process_state().wait_for_everyone()
-        process_state().destroy_process_group()
+        end_process_group()
         return
     trainer = make_trainer(args, train_dataset=train)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
@@ -108,8 +107,7 @@ def main() -> None:
         print(f"\nWritten to {args.output_dir}/" + f" and {script.add_to_pipeline}/" * bool(script.add_to_pipeline))
     if args.push_to_hub:
         trainer.push_to_hub()
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
+    end_process_group()
 
 
 if __name__ == "__main__":

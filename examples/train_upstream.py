@@ -39,6 +39,7 @@ from recross_hf.data import take_rows
 from recross_hf.files import write_json
 from recross_hf.plan import warn_where_disk_is_short
 from recross_hf.probing import checkpoint_bytes, plan_training
+from recross_hf.processes import end_process_group
 from recross_hf.recipes import recipe_arguments
 from recross_hf.report import format_task_results, task_results
 from recross_hf.trainer import checkpoint_to_resume
@@ -168,8 +169,7 @@ def main() -> None:
             num_eval_examples=len(held_out or []),
         )
         PartialState().print(plan)
-        PartialState().wait_for_everyone()
-        PartialState().destroy_process_group()
+        end_process_group()
         return
     trainer = ExampleTrainer(model, args, train_dataset=train, eval_dataset=evaluation, processing_class=tokenizer)
     if trainer.is_world_process_zero():
@@ -187,8 +187,7 @@ def main() -> None:
             print(f"\n{format_task_results(results)}")
     if args.push_to_hub:
         trainer.push_to_hub()
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
+    end_process_group()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from accelerate.utils import DistributedType
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, examples_by_task
+from recross_hf.processes import end_process_group
 
 MODELS = ("bart", "t5", "encoder_decoder", "llama")
 RESUMED = ("bart",)
@@ -89,9 +90,7 @@ def main(output_dir: str) -> None:
         results[name]["texts"] = trainer.decode(predicted.predictions)
     if state.is_main_process:
         (Path(output_dir) / "results.json").write_text(json.dumps(results))
-    state.wait_for_everyone()
-    trainer.accelerator.end_training()
-    state.destroy_process_group()
+    end_process_group()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from recross_hf import (
     load_query_sets,
     mine_supervision,
 )
+from recross_hf.processes import end_process_group
 
 NUM_EVALUATED = 13  # odd, and no multiple of the batch: the last batch of two processes is padded
 NUM_RERANKED = [10, 150]  # of 20 and 300: all of them in one shard, and in two
@@ -153,9 +154,7 @@ def main(model_folder: str, output_dir: str, num_processes: int) -> None:
             "files": sorted(path.name for path in (folder / "index").iterdir()),
         }
         (folder / "results.json").write_text(json.dumps(results))
-    state.wait_for_everyone()
-    adapter.accelerator.end_training()
-    state.destroy_process_group()
+    end_process_group()
 
 
 if __name__ == "__main__":

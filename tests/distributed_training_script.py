@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments
+from recross_hf.processes import end_process_group
 
 SETTINGS = {
     "random": {"per_device_train_batch_size": 5},
@@ -68,9 +69,7 @@ def main(output_dir: str) -> None:
         }
     if state.is_main_process:
         (Path(output_dir) / "results.json").write_text(json.dumps(results))
-    state.wait_for_everyone()
-    resumed.accelerator.end_training()
-    state.destroy_process_group()
+    end_process_group()
 
 
 if __name__ == "__main__":

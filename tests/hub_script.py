@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from recross_hf import ReCrossPipeline
-from recross_hf.processes import process_state
+from recross_hf.processes import end_process_group, process_state
 from recross_hf.repository import HubError
 
 state = process_state()
@@ -15,5 +15,4 @@ try:
 except HubError as error:
     found = f"HubError: {error}"
 Path(f"{state.process_index}.json").write_text(json.dumps(found))
-state.wait_for_everyone()
-state.destroy_process_group()
+end_process_group()

@@ -8,6 +8,7 @@ import tiny
 from accelerate import PartialState
 
 from recross_hf import UpstreamIndex
+from recross_hf.processes import end_process_group
 from recross_hf.vector_shards import PROBES
 
 
@@ -32,8 +33,7 @@ def main(folder: str, log: str, killed_at: int) -> None:
     state = PartialState(cpu=True)
     assert state.num_processes == 2
     UpstreamIndex.build(tiny.examples(), LoggingEncoder(log, killed_at), folder, shard_size=6)
-    state.wait_for_everyone()
-    state.destroy_process_group()
+    end_process_group()
 
 
 if __name__ == "__main__":

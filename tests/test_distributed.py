@@ -27,7 +27,14 @@ def launched(script: str | Path, *arguments: object) -> subprocess.CompletedProc
     """Two processes, when they have ended."""
     command = [sys.executable, *LAUNCH, str(script), *map(str, arguments)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **piped) as launcher:
+        try:
+            printed = launcher.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            launcher.terminate()  # and so its processes, which outlive one that is killed
+            printed = launcher.communicate()
+    return subprocess.CompletedProcess(command, launcher.returncode, *printed)
 
 
 def launch(script: str | Path, *arguments: object) -> str:

@@ -1,9 +1,11 @@
-"""Processes that leave their group, and what a CPU computes in."""
+"""Processes that leave or end their group, and what a CPU computes in."""
 
 import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import tiny
@@ -20,7 +22,7 @@ from recross_hf import (
     processes,
 )
 from recross_hf.group_training import GroupTrainer
-from recross_hf.processes import bfloat16_slowdown, warn_where_bfloat16_is_slow
+from recross_hf.processes import bfloat16_slowdown, end_process_group, warn_where_bfloat16_is_slow
 
 GROUP = {
     "RANK": "3",
@@ -48,6 +50,37 @@ print(rank, os.environ.get("CUDA_VISIBLE_DEVICES"), {sorted(GROUP)!r}[0] in os.e
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
     )
     return done.stdout.split() or done.stderr
+
+
+class GroupOfTwo:
+    """Whose last collective leaves a thread behind that needs the interpreter once more."""
+
+    def __init__(self, monkeypatch):
+        self.let_go, self.ended = threading.Event(), False
+        monkeypatch.setattr(processes, "process_state", lambda: self)
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+
+    def wait_for_everyone(self):
+        def finish():
+            time.sleep(0.05)
+            self.let_go.set()
+
+        threading.Thread(target=finish).start()
+
+    def destroy_process_group(self):
+        self.ended = True
+        assert self.let_go.is_set()
+
+
+def test_a_group_ends_after_its_threads_have_let_go(monkeypatch):
+    group = GroupOfTwo(monkeypatch)
+    end_process_group()
+    assert group.ended
+
+
+def test_a_process_alone_does_not_wait(monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("There is no other process."))
+    end_process_group()
 
 
 def test_a_process_of_a_launcher_is_alone_with_its_gpu():

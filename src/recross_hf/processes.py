@@ -19,6 +19,9 @@ Result = TypeVar("Result")
 # What tells a process of `accelerate launch` or `torchrun` of the others.
 _OF_THE_GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
+# It takes microseconds where a core is free.
+_SETTLING_S = 0.5
+
 logger = logging.getLogger(__name__)
 
 
@@ -81,6 +84,20 @@ def leave_process_group() -> int:
         # More processes than GPUs share them.
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(found["LOCAL_RANK"]) % len(devices)]
     return int(found.get("RANK", 0))
+
+
+def end_process_group() -> None:
+    """Waits for the other processes and ends their group: the last step of a script that several may run.
+
+    A thread of a gloo group may still hold tensors of the last collective, and needs the interpreter to let go of them. The group ends with
+    its last user, and where that is a `DistributedDataParallel` model, torch waits for the thread without giving the interpreter up:
+    both would wait for ever. So the thread is given its time here, before anything ends.
+    """
+    state = process_state()
+    state.wait_for_everyone()
+    if torch.distributed.is_initialized():
+        time.sleep(_SETTLING_S)
+    state.destroy_process_group()
 
 
 def bfloat16_slowdown(size: int = 256) -> float:
