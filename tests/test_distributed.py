@@ -32,8 +32,12 @@ def launched(script: str | Path, *arguments: object) -> subprocess.CompletedProc
         try:
             printed = launcher.communicate(timeout=300)
         except subprocess.TimeoutExpired:
-            launcher.terminate()  # and so its processes, which outlive one that is killed
-            printed = launcher.communicate()
+            launcher.terminate()  # it ends its processes, which would outlive one that is killed
+            try:
+                printed = launcher.communicate(timeout=60)
+            finally:
+                launcher.kill()
+            pytest.fail("The processes did not end.\n" + "".join(text[-4000:] for text in printed))
     return subprocess.CompletedProcess(command, launcher.returncode, *printed)
 
 

@@ -87,16 +87,17 @@ def leave_process_group() -> int:
 
 
 def end_process_group() -> None:
-    """Waits for the other processes and ends their group: the last step of a script that several may run.
+    """Waits for the other processes and ends their group: the last thing that those of a script do together, and nothing the second time.
 
     A thread of a gloo group may still hold tensors of the last collective, and needs the interpreter to let go of them. The group ends with
     its last user, and where that is a `DistributedDataParallel` model, torch waits for the thread without giving the interpreter up:
     both would wait for ever. So the thread is given its time here, before anything ends.
     """
+    if not torch.distributed.is_initialized():
+        return
     state = process_state()
     state.wait_for_everyone()
-    if torch.distributed.is_initialized():
-        time.sleep(_SETTLING_S)
+    time.sleep(_SETTLING_S)
     state.destroy_process_group()
 
 
