@@ -234,6 +234,8 @@ def test_an_ablation_is_drawn_along_the_setting_it_varies():
     assert [axes.get_xlabel() for axes in figure.axes] == ["|Q|", "mu"]
     ticks = [[label.get_text() for label in axes.get_xticklabels()] for axes in figure.axes]
     assert ticks == [["8", "16"], ["2", "4"]]
+    assert "dashed: none" in figure.get_suptitle()
+    assert "dashed" not in draw_ablations(comparison, "recross", results.cells).get_suptitle()
     assert draw_ablations(compared(results, methods=["recross"]), "recross", results.cells) is None
 
 
@@ -308,6 +310,15 @@ def test_results_of_one_query_set_and_no_choices_are_reported_with_a_reservation
     assert set(summary["metrics"]) == {"exact_match", "soft_em", "num_words"}
     assert any(warning.startswith("There is one query set") for warning in summary["warnings"])
     assert not list((tmp_path / "tables").glob("beside-paper*"))
+
+
+def test_pictures_of_ablations_have_the_numbers_of_their_tables(tmp_path):
+    variants = {**VARIANTS, "dense |Q|=8": ("dense", 0.1, {"num_queries": 8})}
+    results = synthetic_results(GAINS, tasks=("a",), num_sets=1, num_examples=20, variants=variants)
+    write_report(results, tmp_path, num_resamples=50)
+    tables = {path.stem.rsplit("-", 1)[1]: path for path in (tmp_path / "tables").glob("ablations-exact_match-*.md")}
+    pictures = {path.stem.rsplit("-", 1)[1] for path in (tmp_path / "figures").glob("ablations-*")}
+    assert pictures == set(tables) == {"01", "02"}
 
 
 def test_a_run_that_failed_in_all_cells_is_reported(tmp_path):

@@ -266,9 +266,10 @@ class _Report:
             else None
             for place, found in enumerate(differences, start=1)
         ]
+        places = {main: place for place, main in enumerate(self.roles.variants, start=1)}  # as of its tables
         self.ablation_pictures = [
-            _picture(f"ablations-{place:02d}", f"Score of {main} against its settings.", figure)
-            for place, (_, figure, main) in enumerate(self.ablations, start=1)
+            _picture(f"ablations-{places[main]:02d}", f"Score of {main} against its settings.", figure)
+            for _, figure, main in self.ablations
             if figure is not None
         ]
         shares = {

@@ -95,6 +95,7 @@ def draw_ablations(
         return None
     figure = new_figure(1.2 + 3.1 * len(panels), 3.6)
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    summary = comparison.summary(base) if base is not None and base in comparison.methods else None
     for axes, color, (name, points) in zip(all_axes, _SERIES, panels.items(), strict=False):
         intervals = [comparison.interval(method) for _, method in points]
         places, means = range(len(points)), [interval.mean for interval in intervals]
@@ -104,22 +105,18 @@ def draw_ablations(
         axes.plot(places, means, "-", color=color, linewidth=1.5)
         for place, (_, method) in enumerate(points):
             axes.plot(place, means[place], "o", color=color, markersize=9 if method == main else 6)
-            offset = (0, 9)
-            axes.annotate(
-                f"{means[place]:.1f}", (place, means[place]), offset, textcoords="offset points", ha="center"
-            )
-        summary = comparison.summary(base) if base is not None and base in comparison.methods else None
+            text, offset = f"{means[place]:.1f}", (0, 9)
+            box = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}  # legible across the dashed line
+            axes.annotate(text, (place, means[place]), offset, textcoords="offset points", ha="center", bbox=box)
         if summary is not None:
             axes.axhline(summary.mean, color=_UNCLEAR, linestyle="--", linewidth=1)
-            axes.annotate(
-                _plain(base), (1, summary.mean), (-2, 3), ("axes fraction", "data"), "offset points", ha="right"
-            )
         axes.set_xticks(places, [f"{value:g}" for value, _ in points])
         axes.set_xlabel(_ABLATED[name])
         axes.margins(x=0.15, y=0.12)
         _clear(axes)
     all_axes[0].set_ylabel(METRICS[comparison.metric].label)
-    figure.suptitle(f"{_plain(main)}: one setting varied at a time (band: {_level(comparison)})", x=0.01, ha="left")
+    lines = f"band: {_level(comparison)}" + (f"; dashed: {_plain(base)}" if summary is not None else "")
+    figure.suptitle(f"{_plain(main)}: one setting varied at a time ({lines})", x=0.01, ha="left")
     return figure
 
 
