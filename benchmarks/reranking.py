@@ -10,6 +10,7 @@ The bound is the model's forward pass alone, on batches of equally long distinct
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -37,17 +38,14 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
 
     pipeline = ReCrossPipeline.from_pretrained(args.pipeline, verify_checksums=False)
-    if args.reranker:
-        folder = Path(args.reranker)
-    else:
-        if pipeline.reranker is None:
-            raise SystemExit("This pipeline has no reranker: name one with --reranker.")
-        folder = args.output.with_suffix(".reranker")
-        pipeline.reranker.save_pretrained(folder)
-    reranker, cross_encoder = (
-        CrossEncoderReranker.from_pretrained(folder, autocast_dtype=torch.float32),
-        CrossEncoder(str(folder)),
-    )
+    if not args.reranker and pipeline.reranker is None:
+        raise SystemExit("This pipeline has no reranker: name one with --reranker.")
+    with tempfile.TemporaryDirectory() as saved:
+        if not args.reranker:
+            pipeline.reranker.save_pretrained(saved)
+        folder = args.reranker or saved
+        reranker = CrossEncoderReranker.from_pretrained(folder, autocast_dtype=torch.float32)
+        cross_encoder = CrossEncoder(folder)
     if args.pipeline:
         dataset = pipeline.index.dataset
         rows = np.random.default_rng(0).choice(len(dataset), 1)

@@ -84,7 +84,7 @@ class ScriptArguments:
         },
     )
     ablations: list[str] = field(
-        default_factory=list, metadata={"help": "Methods to vary: |Q| 1, 8, 32; |R| 256, 1024; mu 3, 4."}
+        default_factory=list, metadata={"help": "Methods to vary: |Q| 1, 8, 32; |R| half and twice as many; mu 3, 4."}
     )
     sbert_name_or_path: str | None = field(
         default=None,
@@ -187,7 +187,11 @@ def methods_of(script: ScriptArguments, args: AdaptationArguments, pipeline: ReC
     unknown = [name for name in script.ablations if name not in by_name]
     if unknown:
         raise SystemExit(f"--ablations vary methods of the run ({', '.join(by_name)}), found {', '.join(unknown)}.")
-    return methods + [varied for name in script.ablations for varied in ablations(by_name[name])]
+    retrieved = given_settings().get("num_retrieved") or pipeline.arguments().num_retrieved
+    beside = [max(retrieved // 2, 1), 2 * retrieved]  # 256 and 1,024, as the paper has, of its 512
+    return methods + [
+        varied for name in script.ablations for varied in ablations(by_name[name], num_retrieved=beside)
+    ]
 
 
 def given_settings() -> dict:
