@@ -189,9 +189,7 @@ def methods_of(script: ScriptArguments, args: AdaptationArguments, pipeline: ReC
         raise SystemExit(f"--ablations vary methods of the run ({', '.join(by_name)}), found {', '.join(unknown)}.")
     retrieved = given_settings().get("num_retrieved") or pipeline.arguments().num_retrieved
     beside = [max(retrieved // 2, 1), 2 * retrieved]  # 256 and 1,024, as the paper has, of its 512
-    return methods + [
-        varied for name in script.ablations for varied in ablations(by_name[name], num_retrieved=beside)
-    ]
+    return methods + [varied for name in script.ablations for varied in ablations(by_name[name], num_retrieved=beside)]
 
 
 def given_settings() -> dict:
