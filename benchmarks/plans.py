@@ -1,4 +1,4 @@
-"""Plans beside what came of them: the starter's examples indexed and trained on, and twice as many.
+"""Plans beside what came of them: the long runs on the starter, and twice as much of each.
 
     python benchmarks/plans.py
 
@@ -18,34 +18,56 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import recross_hf
 from recross_hf import (
+    DenseRetriever,
     ExampleTrainer,
     ExampleTrainingArguments,
     MeanPooledEncoder,
     ReCrossPipeline,
+    RerankerTrainer,
+    RerankerTrainingArguments,
+    SupervisionArguments,
+    evaluate_methods,
     load_examples,
     load_model,
+    mine_supervision,
+    paper_methods,
+    starter_target_task,
+    starter_tasks,
 )
-from recross_hf.files import write_json
-from recross_hf.plan import duration, peak_memory, size
-from recross_hf.probing import plan_index, plan_training
+from recross_hf.benchmark_plan import plan_benchmark
+from recross_hf.files import write_json, write_parquet
+from recross_hf.plan import Plan, duration, peak_memory, size
+from recross_hf.probing import plan_index, plan_mining, plan_training
 from recross_hf.report import format_table
 
 STARTER = Path(recross_hf.__file__).parent / "starter_data"
 
 
+class Work(NamedTuple):
+    """A run of `amount`, and its plan."""
+
+    amount: str
+    plan: Callable[[], Plan]
+    run: Callable[[], Any]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(STARTER / "upstream_model"))
+    parser.add_argument("--model", default=str(STARTER / "upstream_model"), help="indexed with and trained")
     parser.add_argument("--train_files", nargs="+", default=[str(STARTER / "index" / "examples.parquet")])
-    parser.add_argument("--copies", type=float, nargs="+", default=[1.0, 2.0], help="of the examples")
-    parser.add_argument("--work", nargs="+", default=["index", "training"], choices=["index", "training"])
+    parser.add_argument("--pipeline", help="mined for; the starter by default")
+    parser.add_argument("--copies", type=float, nargs="+", default=[1.0, 2.0], help="of the work")
+    parser.add_argument("--work", nargs="+", default=list(WORKS), choices=list(WORKS))
     parser.add_argument("--max_input_length", type=int, default=128)
     parser.add_argument("--token_budget", type=int, default=2048)
     parser.add_argument(
@@ -57,30 +79,30 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/plans.json"))
     args = parser.parse_args()
     if args.part:
-        work, copies, part = args.part
+        name, copies, part = args.part
         if args.processor_time:
             time.perf_counter = time.process_time  # the clock of plans, too
         with tempfile.TemporaryDirectory() as folder:
-            measured = {"index": index, "training": training}[work](args, float(copies), part, folder)
-        print(json.dumps(measured))
+            work = WORKS[name](args, float(copies), folder)
+            print(json.dumps(planned(work) if part == "plan" else measured(work, folder)))
         return
 
     results = []
-    for work in args.work:
+    for name in args.work:
         for copies in args.copies:
             found = {}
             for part in ("plan", "run"):
-                command = [sys.executable, __file__, *sys.argv[1:], "--part", work, str(copies), part]
+                command = [sys.executable, __file__, *sys.argv[1:], "--part", name, str(copies), part]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 found[part] = json.loads(done.stdout.splitlines()[-1])
                 found[part]["load"] = os.getloadavg()[0]
-            results.append({"work": work, "copies": copies, **found})
+            results.append({"work": name, "copies": copies, **found})
             write_json(args.output, results)
     rows = []
     for result in results:
         plan, run = result["plan"], result["run"]
         for name, show in (("seconds", duration), ("memory", size), ("disk", size)):
-            row = [f"{result['work']}, {plan['num_examples']:,} examples: {name}", show(plan[name]), show(run[name])]
+            row = [f"{result['work']}, {plan['amount']}: {name}", show(plan[name]), show(run[name])]
             rows.append([*row, f"{plan[name] / run[name]:.2f}"])
     print(format_table(["", "estimated", "measured", "ratio"], rows))
 
@@ -92,16 +114,18 @@ def examples_of(args: argparse.Namespace, copies: float) -> Dataset:
     return concatenate_datasets([*[examples] * int(copies), part])
 
 
-def index(args: argparse.Namespace, copies: float, part: str, folder: str) -> dict[str, float]:
+def index(args: argparse.Namespace, copies: float, folder: str) -> Work:
     model, tokenizer = load_model(args.model), AutoTokenizer.from_pretrained(args.model)
     examples = examples_of(args, copies)
     encoder = MeanPooledEncoder(model, tokenizer, max_length=args.max_input_length)
-    if part == "plan":
-        return planned(lambda: plan_index(examples, encoder, folder, model=model), len(examples))
-    return measured(lambda: ReCrossPipeline.build(model, tokenizer, examples, folder, encoder=encoder), folder)
+    return Work(
+        f"{len(examples):,} examples",
+        lambda: plan_index(examples, encoder, folder, model=model),
+        lambda: ReCrossPipeline.build(model, tokenizer, examples, folder, encoder=encoder),
+    )
 
 
-def training(args: argparse.Namespace, copies: float, part: str, folder: str) -> dict[str, float]:
+def training(args: argparse.Namespace, copies: float, folder: str) -> Work:
     model, tokenizer = load_model(args.model), AutoTokenizer.from_pretrained(args.model)
     examples = examples_of(args, copies)
     settings = ExampleTrainingArguments(
@@ -119,23 +143,104 @@ def training(args: argparse.Namespace, copies: float, part: str, folder: str) ->
     def make_trainer(data: Dataset, arguments: ExampleTrainingArguments) -> ExampleTrainer:
         return ExampleTrainer(model, arguments, train_dataset=data, processing_class=tokenizer)
 
-    if part == "plan":
-        return planned(lambda: plan_training(make_trainer, examples, settings), len(examples))
-
-    def train() -> None:
-        trainer = make_trainer(examples, settings)
-        trainer.train()
-        trainer.save_model()
-
-    return measured(train, folder)
+    return Work(
+        f"{len(examples):,} examples",
+        lambda: plan_training(make_trainer, examples, settings),
+        lambda: train(make_trainer(examples, settings)),
+    )
 
 
-def planned(make_plan, num_examples: int) -> dict[str, float]:
+def mining(args: argparse.Namespace, copies: float, folder: str) -> Work:
+    pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
+    settings = SupervisionArguments(num_query_sets=round(16 * copies), max_input_length=args.max_input_length)
+    retriever, examples = DenseRetriever(pipeline.index), pipeline.index.dataset
+    what = (pipeline.upstream_model, pipeline.processing_class, retriever, examples, folder, settings)
+
+    def mine() -> None:
+        pairs = mine_supervision(*what)
+        write_parquet(pairs, Path(folder) / "pairs.parquet")
+
+    return Work(f"{settings.num_query_sets} query sets", lambda: plan_mining(*what), mine)
+
+
+def reranker(args: argparse.Namespace, copies: float, folder: str) -> Work:
+    """Of pairs as mining gives them, 8 queries a set with 16 candidates each; which helps is made up, which costs nothing."""
+    name = STARTER / "reranker"
+    model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, dtype="float32")
+    rng, num_sets = np.random.default_rng(0), round(40 * copies)
+    examples = load_examples(args.train_files).shuffle(seed=0).select(range(24 * num_sets))
+    pairs = []
+    for first in range(0, 24 * num_sets, 24):
+        queries, candidates = examples[first : first + 8], examples[first + 8 : first + 24]
+        utility = rng.normal(size=16)
+        pairs += [
+            {
+                "set": first // 24,
+                "query": queries["input"][query],
+                "candidate": candidates["input"][place],
+                "label": int(utility[place] > np.median(utility)),
+                "utility": utility[place],
+                "query_task": queries["task"][0],
+                "candidate_task": candidates["task"][place],
+                "query_id": queries["id"][query],
+                "candidate_id": candidates["id"][place],
+                "answer": candidates["references"][place][0],
+                "rank": place,
+            }
+            for query in range(8)
+            for place in range(16)
+        ]
+    held_out = len(pairs) // 10 // 128 * 128  # whole sets
+    dev, train_pairs = Dataset.from_list(pairs[:held_out]), Dataset.from_list(pairs[held_out:])
+    settings = RerankerTrainingArguments(
+        folder, num_train_epochs=2, eval_strategy="epoch", save_strategy="epoch", use_cpu=True, disable_tqdm=True
+    )
+
+    def make_trainer(data: Dataset, arguments: RerankerTrainingArguments) -> RerankerTrainer:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        return RerankerTrainer(model, arguments, train_dataset=data, eval_dataset=dev, processing_class=tokenizer)
+
+    return Work(
+        f"{len(train_pairs):,} pairs",
+        lambda: plan_training(
+            make_trainer, train_pairs, settings, eval_sample=dev.select(range(256)), num_eval_examples=len(dev)
+        ),
+        lambda: train(make_trainer(train_pairs, settings)),
+    )
+
+
+def benchmark(args: argparse.Namespace, copies: float, folder: str) -> Work:
+    pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
+    tasks = [starter_target_task(name).limited(200, round(2 * copies)) for name in starter_tasks()[:3]]
+    methods = paper_methods(pipeline, ("none", "random", "dense", "recross"))
+    cells = sum(1 if method.name == "none" else 3 * round(2 * copies) for method in methods)
+    return Work(
+        f"{cells} cells",
+        lambda: plan_benchmark(pipeline, tasks, methods, folder, show_progress=False),
+        lambda: evaluate_methods(pipeline, tasks, methods, folder, show_progress=False),
+    )
+
+
+WORKS: dict[str, Callable[[argparse.Namespace, float, str], Work]] = {
+    "index": index,
+    "training": training,
+    "mining": mining,
+    "reranker": reranker,
+    "benchmark": benchmark,
+}
+
+
+def train(trainer: ExampleTrainer | RerankerTrainer) -> None:
+    trainer.train()
+    trainer.save_model()
+
+
+def planned(work: Work) -> dict[str, Any]:
     start = time.perf_counter()
-    plan = make_plan()
+    plan = work.plan()
     seconds = dataclasses.asdict(plan.seconds)
     return {
-        "num_examples": num_examples,
+        "amount": work.amount,
         "seconds": seconds["expected"],
         "low": seconds["low"],
         "high": seconds["high"],
@@ -145,7 +250,7 @@ def planned(make_plan, num_examples: int) -> dict[str, float]:
     }
 
 
-def measured(work, folder: str) -> dict[str, float]:
+def measured(work: Work, folder: str) -> dict[str, float]:
     sizes, done = [0], threading.Event()
 
     def look() -> None:
@@ -155,7 +260,7 @@ def measured(work, folder: str) -> dict[str, float]:
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()
     start = time.perf_counter()
-    work()
+    work.run()
     seconds = time.perf_counter() - start
     done.set()
     watcher.join()

@@ -16,9 +16,11 @@ from recross_hf import (
     ReCrossPipeline,
     SupervisionArguments,
     TaskSource,
+    mine_supervision,
     prepare_mixture,
     probing,
 )
+from recross_hf.files import write_parquet
 from recross_hf.mixture import try_out
 from recross_hf.plan import Room
 from recross_hf.probing import (
@@ -172,6 +174,17 @@ def test_mining_is_planned_from_a_few_sets(bart, tokenizer, index, examples, tmp
     assert plan.probe == "3 of them"
     assert plan.seconds.expected > 0
     assert plan.shared == 1.0
+
+
+def test_a_plan_of_mining_counts_the_sets_and_the_pairs_on_disk(tokenizer, index, examples, tmp_path):
+    args = SupervisionArguments(
+        num_query_sets=3, num_queries=2, num_held_out=4, num_candidates=6, group_size=3, num_rounds=1, num_labelled=2
+    )
+    what = (tiny.bart(tokenizer), tokenizer, DenseRetriever(index), examples, tmp_path)
+    plan = plan_mining(*what, args, num_probed=3)
+    write_parquet(mine_supervision(*what, args), tmp_path / "pairs.parquet")
+    written = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
+    assert written * 0.95 < plan.disk < written * 1.05
 
 
 def test_a_plan_of_mining_needs_two_sets(bart, tokenizer, index, examples, tmp_path):

@@ -435,8 +435,13 @@ def plan_mining(
     probed = copy.copy(args)
     probed.num_query_sets = min(args.num_query_sets, num_probed * state.num_processes)
     with _folder_for_all(output_dir) as folder:
-        mine_supervision(model, processing_class, retriever, examples, folder, probed, judge=timed, **kwargs)
-        written = [path.stat().st_size for path in (folder / SETS_FOLDER).glob("*.parquet")]
+        pairs = mine_supervision(model, processing_class, retriever, examples, folder, probed, judge=timed, **kwargs)
+        if state.is_main_process:
+            write_parquet(pairs, folder / "pairs.parquet")
+        state.wait_for_everyone()
+        written = [
+            path.stat().st_size for path in (*(folder / SETS_FOLDER).glob("*.parquet"), folder / "pairs.parquet")
+        ]
         state.wait_for_everyone()
     if len(starts) < 2:
         raise ValueError(
@@ -444,7 +449,7 @@ def plan_mining(
             "plan, or there are too few candidates."
         )
     num_sets = math.ceil(args.num_query_sets / state.num_processes)
-    disk = round(sum(written) / len(written) * args.num_query_sets * 1.5)  # pairs.parquet holds much of it again
+    disk = round(sum(written) / probed.num_query_sets * args.num_query_sets)
     return Plan(
         work=f"Mining {args.num_query_sets:,} query sets",
         probe=f"{probed.num_query_sets} of them",
