@@ -287,16 +287,16 @@ def test_sets_of_two_runs_with_the_same_number_stay_apart(make_trainer):
         ({}, {"compute_metrics": len}, "There is no `compute_metrics` to pass"),
     ],
 )
-def test_what_would_be_ignored_is_refused(settings, kwargs, match):
+def test_what_would_be_ignored_is_refused(settings, kwargs, match, tmp_path):
     tokenizer = tiny.pair_tokenizer()
-    args = RerankerTrainingArguments(use_cpu=True, report_to="none", **settings)
+    args = RerankerTrainingArguments(tmp_path, use_cpu=True, report_to="none", **settings)
     with pytest.raises((ValueError, TypeError), match=match):
         RerankerTrainer(tiny.cross_encoder(tokenizer), args, train_dataset=PAIRS, processing_class=tokenizer, **kwargs)
 
 
-def test_a_model_in_half_precision_is_refused():
+def test_a_model_in_half_precision_is_refused(tmp_path):
     tokenizer = tiny.pair_tokenizer()
-    args = RerankerTrainingArguments(use_cpu=True, report_to="none")
+    args = RerankerTrainingArguments(tmp_path, use_cpu=True, report_to="none")
     with pytest.raises(ValueError, match=r"Expected weights in float32, found torch\.float16"):
         RerankerTrainer(tiny.cross_encoder(tokenizer).half(), args, train_dataset=PAIRS, processing_class=tokenizer)
 
@@ -309,7 +309,7 @@ def test_queries_of_two_sets_are_not_compared(make_trainer):
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from([0.1, 0.3, -7.7, 1e3])), min_size=1, max_size=20))
 @settings(max_examples=25)
-def test_utilities_are_standardised_within_their_set(rows):
+def test_utilities_are_standardised_within_their_set(tmp_path_factory, rows):
     tokenizer = tiny.pair_tokenizer()
     numbers, utilities = map(np.array, zip(*rows, strict=True))
     names = ("query", "candidate", "answer")
@@ -317,7 +317,7 @@ def test_utilities_are_standardised_within_their_set(rows):
     pairs = PAIRS.from_dict(pairs | {"set": numbers, "utility": utilities}, features=PAIRS.features)
     trainer = RerankerTrainer(
         tiny.cross_encoder(tokenizer),
-        RerankerTrainingArguments(use_cpu=True, report_to="none"),
+        RerankerTrainingArguments(tmp_path_factory.getbasetemp(), use_cpu=True, report_to="none"),
         train_dataset=pairs,
         processing_class=tokenizer,
     )
