@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,9 +64,9 @@ class Work(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(STARTER / "upstream_model"), help="indexed with and trained")
+    parser.add_argument("--model", default=str(STARTER / "upstream_model"), help="indexed with, and trained")
     parser.add_argument("--train_files", nargs="+", default=[str(STARTER / "index" / "examples.parquet")])
-    parser.add_argument("--pipeline", help="mined for; the starter by default")
+    parser.add_argument("--pipeline", help="mined for and benchmarked; the starter by default")
     parser.add_argument("--copies", type=float, nargs="+", default=[1.0, 2.0], help="of the work")
     parser.add_argument("--work", nargs="+", default=list(WORKS), choices=list(WORKS))
     parser.add_argument("--max_input_length", type=int, default=128)
@@ -101,9 +102,9 @@ def main() -> None:
     rows = []
     for result in results:
         plan, run = result["plan"], result["run"]
-        for name, show in (("seconds", duration), ("memory", size), ("disk", size)):
-            row = [f"{result['work']}, {plan['amount']}: {name}", show(plan[name]), show(run[name])]
-            rows.append([*row, f"{plan[name] / run[name]:.2f}"])
+        for figure, show in (("seconds", duration), ("memory", size), ("disk", size)):
+            row = [f"{result['work']}, {plan['amount']}: {figure}", show(plan[figure]), show(run[figure])]
+            rows.append([*row, f"{plan[figure] / run[figure]:.2f}"])
     print(format_table(["", "estimated", "measured", "ratio"], rows))
 
 
@@ -164,7 +165,7 @@ def mining(args: argparse.Namespace, copies: float, folder: str) -> Work:
 
 
 def reranker(args: argparse.Namespace, copies: float, folder: str) -> Work:
-    """Of pairs as mining gives them, 8 queries a set with 16 candidates each; which helps is made up, which costs nothing."""
+    """Of pairs as mining gives them, 8 queries a set with 16 candidates each; utilities are drawn at random, which costs as much."""
     name = STARTER / "reranker"
     model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, dtype="float32")
     rng, num_sets = np.random.default_rng(0), round(40 * copies)
@@ -180,7 +181,7 @@ def reranker(args: argparse.Namespace, copies: float, folder: str) -> Work:
                 "candidate": candidates["input"][place],
                 "label": int(utility[place] > np.median(utility)),
                 "utility": utility[place],
-                "query_task": queries["task"][0],
+                "query_task": queries["task"][0],  # a set is of one task, which these queries are not
                 "candidate_task": candidates["task"][place],
                 "query_id": queries["id"][query],
                 "candidate_id": candidates["id"][place],
@@ -190,7 +191,7 @@ def reranker(args: argparse.Namespace, copies: float, folder: str) -> Work:
             for query in range(8)
             for place in range(16)
         ]
-    held_out = len(pairs) // 10 // 128 * 128  # whole sets
+    held_out = 128 * max(num_sets // 10, 1)  # whole sets
     dev, train_pairs = Dataset.from_list(pairs[:held_out]), Dataset.from_list(pairs[held_out:])
     settings = RerankerTrainingArguments(
         folder, num_train_epochs=2, eval_strategy="epoch", save_strategy="epoch", use_cpu=True, disable_tqdm=True
@@ -200,12 +201,17 @@ def reranker(args: argparse.Namespace, copies: float, folder: str) -> Work:
         tokenizer = AutoTokenizer.from_pretrained(name)
         return RerankerTrainer(model, arguments, train_dataset=data, eval_dataset=dev, processing_class=tokenizer)
 
+    sample = dev.select(range(min(256, len(dev))))  # two whole sets
+
+    def run() -> None:
+        trainer = make_trainer(train_pairs, settings)
+        train(trainer)
+        trainer.evaluate()
+
     return Work(
         f"{len(train_pairs):,} pairs",
-        lambda: plan_training(
-            make_trainer, train_pairs, settings, eval_sample=dev.select(range(256)), num_eval_examples=len(dev)
-        ),
-        lambda: train(make_trainer(train_pairs, settings)),
+        lambda: plan_training(make_trainer, train_pairs, settings, eval_sample=sample, num_eval_examples=len(dev)),
+        run,
     )
 
 
@@ -213,7 +219,8 @@ def benchmark(args: argparse.Namespace, copies: float, folder: str) -> Work:
     pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
     tasks = [starter_target_task(name).limited(200, round(2 * copies)) for name in starter_tasks()[:3]]
     methods = paper_methods(pipeline, ("none", "random", "dense", "recross"))
-    cells = sum(1 if method.name == "none" else 3 * round(2 * copies) for method in methods)
+    num_sets = sum(len(task.query_sets) for task in tasks)
+    cells = sum(len(tasks) if method.name == "none" else num_sets for method in methods)
     return Work(
         f"{cells} cells",
         lambda: plan_benchmark(pipeline, tasks, methods, folder, show_progress=False),
@@ -269,11 +276,10 @@ def measured(work: Work, folder: str) -> dict[str, float]:
 
 def bytes_below(folder: str) -> int:
     total = 0
-    for path in Path(folder).rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # renamed or deleted since it was listed
-            continue
+    for parent, _, files in os.walk(folder):  # which passes over folders that vanish meanwhile, as `rglob` does not
+        for name in files:
+            with suppress(FileNotFoundError):  # renamed or deleted since it was listed
+                total += os.stat(os.path.join(parent, name)).st_size
     return total
 
 
