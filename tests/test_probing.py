@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import faiss
 import numpy as np
@@ -180,11 +181,13 @@ def test_a_plan_of_mining_counts_the_sets_and_the_pairs_on_disk(tokenizer, index
     args = SupervisionArguments(
         num_query_sets=3, num_queries=2, num_held_out=4, num_candidates=6, group_size=3, num_rounds=1, num_labelled=2
     )
-    what = (tiny.bart(tokenizer), tokenizer, DenseRetriever(index), examples, tmp_path)
+    what = (tiny.bart(tokenizer), tokenizer, DenseRetriever(index), examples, tmp_path / "mined")
     plan = plan_mining(*what, args, num_probed=3)
     write_parquet(mine_supervision(*what, args), tmp_path / "pairs.parquet")
     written = sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
     assert written * 0.95 < plan.disk < written * 1.05
+    ten_times = plan_mining(*what, replace(args, num_query_sets=30), num_probed=3)
+    assert ten_times.disk == pytest.approx(10 * plan.disk, rel=0.01)
 
 
 def test_a_plan_of_mining_needs_two_sets(bart, tokenizer, index, examples, tmp_path):
