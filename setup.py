@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = next(
     line.split('"')[1]
-    for line in (ROOT / "src/recross_hf/__init__.py").read_text(encoding="utf-8").splitlines()
+    for line in (ROOT / "src/recross_hf/_version.py").read_text(encoding="utf-8").splitlines()
     if line.startswith("__version__")
 )
 
@@ -35,7 +35,7 @@ setup(
     package_dir={"": "src"},
     packages=find_packages("src"),
     include_package_data=True,
-    package_data={"recross_hf": ["py.typed", "card_templates/*.md", "*.html", "starter_data/**/*", "tasks/*.yaml"]},
+    package_data={"recross_hf": ["py.typed", "card_templates/*.md", "evaluation/report/*.html", "starter_data/**/*", "tasks/*.yaml"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.4",

@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 
 from recross_hf import MeanPooledEncoder, UpstreamIndex, load_examples
-from recross_hf.files import write_json
-from recross_hf.report import format_table
+from recross_hf.core.files import write_json
+from recross_hf.core.report import format_table
 
 
 def main() -> None:

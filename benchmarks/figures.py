@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recross_hf.files import write_json
-from recross_hf.report import format_table
+from recross_hf.core.files import write_json
+from recross_hf.core.report import format_table
 
 
 @dataclass(frozen=True)

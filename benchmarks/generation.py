@@ -42,10 +42,10 @@ from recross_hf import (
     load_starter_task,
     starter_tasks,
 )
-from recross_hf.data import files_of
-from recross_hf.files import read_json
-from recross_hf.generation import generate_texts
-from recross_hf.report import format_table
+from recross_hf.core.files import read_json
+from recross_hf.core.report import format_table
+from recross_hf.data.readers import files_of
+from recross_hf.models.generation import generate_texts
 
 PEER, OURS, OURS_IN_TRAINER = "Seq2SeqTrainer.predict", "generate_texts", "ExampleTrainer.predict"
 

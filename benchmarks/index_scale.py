@@ -37,9 +37,9 @@ import pyarrow.parquet as pq
 from figures import Figure, report
 
 from recross_hf import DenseRetriever, ReCrossPipeline, UpstreamIndex, load_examples
-from recross_hf.data import EXAMPLE_FEATURES
-from recross_hf.files import read_json, write_json
-from recross_hf.report import format_table
+from recross_hf.core.files import read_json, write_json
+from recross_hf.core.report import format_table
+from recross_hf.data.readers import EXAMPLE_FEATURES
 
 K = 64
 NUM_QUERIES, SEARCHED_AT_ONCE = 256, 16

@@ -30,10 +30,10 @@ from recross_hf import (
     evaluate_methods,
     load_target_task,
 )
-from recross_hf.architectures import architecture_of
-from recross_hf.files import write_json
-from recross_hf.report import format_table
-from recross_hf.significance import paired_interval
+from recross_hf.core.files import write_json
+from recross_hf.core.report import format_table
+from recross_hf.core.statistics import paired_interval
+from recross_hf.models.architectures import architecture_of
 
 METRICS = ("exact_match", "soft_em")
 BASE, LABELLED = "none", "labelled"

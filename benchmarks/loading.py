@@ -30,9 +30,9 @@ from datasets import Dataset
 from figures import Figure, report
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex
-from recross_hf.report import format_table
-from recross_hf.starter import STARTER_DIRECTORY
-from recross_hf.vector_shards import PROBES
+from recross_hf.core.report import format_table
+from recross_hf.data.starter import STARTER_DIRECTORY
+from recross_hf.retrieval.vector_shards import PROBES
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from loopback_hub import Client, LoopbackHub, client_environment

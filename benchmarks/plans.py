@@ -45,11 +45,11 @@ from recross_hf import (
     starter_target_task,
     starter_tasks,
 )
-from recross_hf.benchmark_plan import plan_benchmark
-from recross_hf.files import write_json, write_parquet
-from recross_hf.plan import Plan, duration, peak_memory, size
-from recross_hf.probing import plan_index, plan_mining, plan_training
-from recross_hf.report import format_table
+from recross_hf.core.files import write_json, write_parquet
+from recross_hf.core.report import format_table
+from recross_hf.planning.benchmark import plan_benchmark
+from recross_hf.planning.plan import Plan, duration, peak_memory, size
+from recross_hf.planning.probing import plan_index, plan_mining, plan_training
 
 STARTER = Path(recross_hf.__file__).parent / "starter_data"
 

@@ -20,9 +20,9 @@ from typing import Any
 import pyarrow.parquet as pq
 from jinja2 import Environment, nodes
 
-from recross_hf.files import write_json
-from recross_hf.prompts import SEPARATOR, PromptTemplate, load_templates
-from recross_hf.report import format_table
+from recross_hf.core.files import write_json
+from recross_hf.core.report import format_table
+from recross_hf.mixture.templates import SEPARATOR, PromptTemplate, load_templates
 
 # Task, the fields that are texts, and the one that is seen in the answer alone, with its values.
 TASKS: dict[str, tuple[str, tuple[str, ...], str, tuple[Any, ...]]] = {

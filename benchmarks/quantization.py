@@ -23,9 +23,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from recross_hf import DenseRetriever, ReCrossPipeline, load_starter_task, starter_tasks
-from recross_hf.files import write_json
-from recross_hf.ranking_metrics import spearman
-from recross_hf.report import format_table
+from recross_hf.core.files import write_json
+from recross_hf.core.report import format_table
+from recross_hf.reranking.metrics import spearman
 
 
 def main() -> None:

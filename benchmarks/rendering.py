@@ -61,7 +61,7 @@ def jobs_of(templates: list[Any], number: int) -> list[Job]:
     sys.path.append(str(ROOT / "tests"))
     from promptsource_outputs import Rows
 
-    from recross_hf.prompts import PromptError
+    from recross_hf.mixture.sandbox import PromptError
 
     a_template = -(-number // len(templates))
     found: list[list[Job]] = []
@@ -99,8 +99,8 @@ def main() -> None:
     from figures import Figure, report
 
     import recross_hf
-    from recross_hf.prompts import PromptTemplate, load_templates
-    from recross_hf.report import format_table
+    from recross_hf.core.report import format_table
+    from recross_hf.mixture.templates import PromptTemplate, load_templates
 
     tasks = yaml.safe_load((Path(recross_hf.__file__).parent / "tasks" / "recross.yaml").read_text(encoding="utf-8"))
     templates = [template for entry in tasks["upstream"] for template in load_templates(entry["templates"])]

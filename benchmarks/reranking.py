@@ -22,7 +22,7 @@ from figures import Figure, report
 from sentence_transformers import CrossEncoder
 
 from recross_hf import CrossEncoderReranker, DenseRetriever, ReCrossPipeline, load_starter_task, starter_tasks
-from recross_hf.ranking_metrics import spearman
+from recross_hf.reranking.metrics import spearman
 
 
 def main() -> None:

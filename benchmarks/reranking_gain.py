@@ -32,10 +32,10 @@ from recross_hf import (
     load_examples,
     load_queries,
 )
-from recross_hf.files import read_json, write_json
-from recross_hf.report import format_table, task_shares
-from recross_hf.reranker import RememberingReranker
-from recross_hf.significance import paired_interval
+from recross_hf.core.files import read_json, write_json
+from recross_hf.core.report import format_table, task_shares
+from recross_hf.core.statistics import paired_interval
+from recross_hf.reranking.reranker import RememberingReranker
 from recross_hf.soft_em import exact_match, soft_match
 
 METRICS = {"exact_match": exact_match, "soft_em": soft_match}

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from figures import Figure, format_figures
 
-from recross_hf.files import read_json, write_json
+from recross_hf.core.files import read_json, write_json
 
 HERE = Path(__file__).parent
 FULL = {

@@ -26,12 +26,12 @@ from recross_hf import (
     load_starter_task,
     starter_tasks,
 )
-from recross_hf.files import write_json
-from recross_hf.group_training import GroupTrainer
-from recross_hf.judges import by_reversal
-from recross_hf.report import format_table
-from recross_hf.significance import paired_interval
+from recross_hf.core.files import write_json
+from recross_hf.core.report import format_table
+from recross_hf.core.statistics import paired_interval
 from recross_hf.soft_em import exact_match
+from recross_hf.supervision.group_trainer import GroupTrainer
+from recross_hf.supervision.utility import by_reversal
 
 JUDGING = 100
 WAYS = ("dense", "by example", "by task", "worst")

@@ -21,12 +21,12 @@ import transformers
 from tqdm.auto import tqdm
 
 from recross_hf import RandomRetriever, ReCrossPipeline, load_starter_task, starter_tasks
-from recross_hf.files import read_json, write_json
-from recross_hf.report import format_table, task_shares
-from recross_hf.reranker import RememberingReranker
-from recross_hf.significance import paired_interval
+from recross_hf.core.files import read_json, write_json
+from recross_hf.core.report import format_table, task_shares
+from recross_hf.core.statistics import paired_interval
+from recross_hf.data.starter import NUM_QUERY_SETS
+from recross_hf.reranking.reranker import RememberingReranker
 from recross_hf.soft_em import exact_match, soft_match
-from recross_hf.starter import NUM_QUERY_SETS
 
 WAYS: dict[str, dict[str, Any]] = {
     "random": {},

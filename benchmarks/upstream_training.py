@@ -34,9 +34,9 @@ from transformers import (
 )
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline, load_examples
-from recross_hf.mixing import MixtureBatchSampler
-from recross_hf.report import format_table
-from recross_hf.tokenized import TokenizedExamples
+from recross_hf.core.report import format_table
+from recross_hf.models.tokenization import TokenizedExamples
+from recross_hf.training.mixture_sampler import MixtureBatchSampler
 
 PLAIN, OURS = "Seq2SeqTrainer, random batches", "ExampleTrainer, token budget"
 WARM_UP = 2

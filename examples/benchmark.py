@@ -41,11 +41,11 @@ from recross_hf import (
     starter_tasks,
     write_report,
 )
-from recross_hf.architectures import architecture_of
-from recross_hf.benchmark_plan import plan_benchmark
-from recross_hf.methods import ablations, build_index_once
-from recross_hf.overlaps import HANDLINGS
-from recross_hf.processes import leave_process_group
+from recross_hf.core.distributed import leave_process_group
+from recross_hf.evaluation.methods import ablations, build_index_once
+from recross_hf.evaluation.overlaps import HANDLINGS
+from recross_hf.models.architectures import architecture_of
+from recross_hf.planning.benchmark import plan_benchmark
 
 STARTER_QUERY_SETS, STARTER_TEST = 1, 200
 

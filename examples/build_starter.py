@@ -41,11 +41,11 @@ from recross_hf import (
     mine_supervision,
     train_reranker,
 )
-from recross_hf.files import write_json, write_parquet
-from recross_hf.judges import by_reversal
-from recross_hf.manifest import INDEX, MANIFEST_FILE, UPSTREAM_MODEL, write_manifest
-from recross_hf.pipeline import save_reranker
-from recross_hf.starter import NUM_QUERY_SETS, STARTER_DIRECTORY
+from recross_hf.core.files import write_json, write_parquet
+from recross_hf.data.starter import NUM_QUERY_SETS, STARTER_DIRECTORY
+from recross_hf.pipeline.manifest import INDEX, MANIFEST_FILE, UPSTREAM_MODEL, write_manifest
+from recross_hf.pipeline.pipeline import save_reranker
+from recross_hf.supervision.utility import by_reversal
 
 QUERIES_A_SET = 16
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]

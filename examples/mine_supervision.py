@@ -26,14 +26,14 @@ from recross_hf import (
     mine_supervision,
     summarize_supervision,
 )
-from recross_hf.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
-from recross_hf.data_card import supervision_card
-from recross_hf.files import read_json, write_json, write_parquet
-from recross_hf.judges import by_groups, by_reversal
-from recross_hf.probing import plan_mining
-from recross_hf.processes import end_process_group, process_state
-from recross_hf.report import format_supervision, plot_task_utilities
-from recross_hf.supervision import SETTINGS_FILE
+from recross_hf.core.distributed import end_process_group, process_state
+from recross_hf.core.files import read_json, write_json, write_parquet
+from recross_hf.core.report import format_supervision, plot_task_utilities
+from recross_hf.mixture.dataset_card import supervision_card
+from recross_hf.planning.probing import plan_mining
+from recross_hf.supervision.mining import SETTINGS_FILE
+from recross_hf.supervision.utility import by_groups, by_reversal
+from recross_hf.training.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
 
 JUDGES = {"groups": by_groups, "reversal": by_reversal}
 

@@ -4,7 +4,7 @@ The paper's tasks, from the Hub, by the templates of PromptSource, free of its t
 
     python examples/prepare_upstream.py --tasks recross --output_dir upstream --num_proc 8
 
-Your own tasks, listed in a YAML file (see `recross_hf.sources.read_task_sources`), and your own targets:
+Your own tasks, listed in a YAML file (see `recross_hf.mixture.sources.read_task_sources`), and your own targets:
 
     python examples/prepare_upstream.py --tasks tasks.yaml --target_files 'target/*/test.parquet' --output_dir upstream
 
@@ -26,11 +26,11 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from recross_hf import MixtureArguments, TargetTexts, load_examples, prepare_mixture, read_task_sources
-from recross_hf.data import ExampleError, files_of
-from recross_hf.mixture import ContaminationError, check_splits, render_targets
-from recross_hf.probing import plan_mixture
-from recross_hf.report import format_table
-from recross_hf.sources import SourceError, sources_of_files
+from recross_hf.core.report import format_table
+from recross_hf.data.readers import ExampleError, files_of
+from recross_hf.mixture.prepare import ContaminationError, check_splits, render_targets
+from recross_hf.mixture.sources import SourceError, sources_of_files
+from recross_hf.planning.probing import plan_mixture
 
 
 @dataclass

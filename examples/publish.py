@@ -37,9 +37,9 @@ from transformers import HfArgumentParser
 
 import recross_hf.soft_em
 from recross_hf import ReCrossPipeline
-from recross_hf.files import read_json
-from recross_hf.hub import Publication, publish
-from recross_hf.repository import Repository
+from recross_hf.core.files import read_json
+from recross_hf.hub.errors import Repository
+from recross_hf.hub.repositories import Publication, publish
 
 SPACE = Path(__file__).with_name("soft_em_space")
 MODEL_CARDS = Path(__file__).parents[1] / "model_cards"

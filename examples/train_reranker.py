@@ -22,12 +22,12 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser, set_seed
 
 from recross_hf import RerankerTrainer, RerankerTrainingArguments, split_by_task
-from recross_hf.files import write_json
-from recross_hf.objectives import binary, pairwise, regression
-from recross_hf.pipeline import save_reranker
-from recross_hf.probing import plan_training
-from recross_hf.processes import end_process_group, process_state
-from recross_hf.report import format_reranker_metrics
+from recross_hf.core.distributed import end_process_group, process_state
+from recross_hf.core.files import write_json
+from recross_hf.core.report import format_reranker_metrics
+from recross_hf.pipeline.pipeline import save_reranker
+from recross_hf.planning.probing import plan_training
+from recross_hf.reranking.losses import binary, pairwise, regression
 
 OBJECTIVES = {"binary": binary, "regression": regression, "pairwise": pairwise}
 

@@ -13,7 +13,7 @@ from accelerate.utils import DistributedType
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, examples_by_task
-from recross_hf.processes import end_process_group
+from recross_hf.core.distributed import end_process_group
 
 MODELS = ("bart", "t5", "encoder_decoder", "llama")
 RESUMED = ("bart",)

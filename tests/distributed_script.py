@@ -25,7 +25,7 @@ from recross_hf import (
     load_query_sets,
     mine_supervision,
 )
-from recross_hf.processes import end_process_group
+from recross_hf.core.distributed import end_process_group
 
 NUM_EVALUATED = 13  # odd, and no multiple of the batch: the last batch of two processes is padded
 NUM_RERANKED = [10, 150]  # of 20 and 300: all of them in one shard, and in two

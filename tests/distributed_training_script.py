@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments
-from recross_hf.processes import end_process_group
+from recross_hf.core.distributed import end_process_group
 
 SETTINGS = {
     "random": {"per_device_train_batch_size": 5},

@@ -5,7 +5,7 @@ import sys
 from evaluation_cases import ADAPTATION, methods, tasks
 
 from recross_hf import ReCrossPipeline, evaluate_methods
-from recross_hf.processes import leave_process_group
+from recross_hf.core.distributed import leave_process_group
 
 if __name__ == "__main__":
     rank, folder = leave_process_group(), sys.argv[1]

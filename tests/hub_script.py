@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from recross_hf import ReCrossPipeline
-from recross_hf.processes import end_process_group, process_state
-from recross_hf.repository import HubError
+from recross_hf.core.distributed import end_process_group, process_state
+from recross_hf.hub.errors import HubError
 
 state = process_state()
 assert state.num_processes == 2

@@ -8,8 +8,8 @@ import tiny
 from accelerate import PartialState
 
 from recross_hf import UpstreamIndex
-from recross_hf.processes import end_process_group
-from recross_hf.vector_shards import PROBES
+from recross_hf.core.distributed import end_process_group
+from recross_hf.retrieval.vector_shards import PROBES
 
 
 class LoggingEncoder(tiny.HashEncoder):

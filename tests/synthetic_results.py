@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from datasets import Dataset
 
-from recross_hf.results import PREDICTION_FEATURES, SHARED, BenchmarkResults, Cell
+from recross_hf.evaluation.results import PREDICTION_FEATURES, SHARED, BenchmarkResults, Cell
 
 FLOORS = ("best constant", "majority answer", "echo")
 

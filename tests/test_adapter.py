@@ -18,7 +18,7 @@ from recross_hf import (
     RetrievalAugmentedAdapter,
     Retriever,
 )
-from recross_hf.selection import by_task
+from recross_hf.reranking.selection import by_task
 
 METHODS = ["full", "lora"]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from recross_hf.aggregation import Hits, interleave, interleave_distinct, mean_distance
+from recross_hf.retrieval.aggregation import Hits, interleave, interleave_distinct, mean_distance
 
 
 def search_in(distances: np.ndarray):

@@ -26,7 +26,7 @@ from recross_hf import (
     load_model,
     mine_supervision,
 )
-from recross_hf.architectures import (
+from recross_hf.models.architectures import (
     DECODER_ONLY,
     SEQUENCE_TO_SEQUENCE,
     CausalCollator,
@@ -34,7 +34,7 @@ from recross_hf.architectures import (
     pad_token_id,
     padded,
 )
-from recross_hf.generation import generate_texts
+from recross_hf.models.generation import generate_texts
 
 PLAIN, LLAMA, ENDING = tiny.causal_tokenizer(), tiny.causal_tokenizer("<s> $A"), tiny.tokenizer()
 """Tokenizers that add nothing, a start token, and start and end tokens; only the last has one for padding."""

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf.batching import on_device, token_budget_batches
+from recross_hf.core.batching import on_device, token_budget_batches
 
 
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 100))
@@ -60,7 +60,7 @@ def test_a_batch_goes_to_a_gpu_from_pinned_memory():
 
 TO_A_GPU = """
 import torch
-from recross_hf.batching import on_device
+from recross_hf.core.batching import on_device
 
 if torch.cuda.is_available():
     batch = {name: torch.arange(6).reshape(2, 3) + n for n, name in enumerate(("input_ids", "labels"))}

@@ -6,12 +6,12 @@ import torch
 from evaluation_cases import ADAPTATION, methods, task, tasks
 
 from recross_hf import DenseRetriever, Method, ReCrossPipeline, TargetTask, evaluate_methods, load_queries
-from recross_hf import benchmark_plan as plan_module
-from recross_hf.benchmark_plan import plan_benchmark
-from recross_hf.cell_files import CellMismatchError
-from recross_hf.evaluation import BenchmarkRun
-from recross_hf.overlaps import OverlapError
-from recross_hf.plan import peak_memory
+from recross_hf.evaluation.cells import CellMismatchError
+from recross_hf.evaluation.overlaps import OverlapError
+from recross_hf.evaluation.runner import BenchmarkRun
+from recross_hf.planning import benchmark as plan_module
+from recross_hf.planning.benchmark import plan_benchmark
+from recross_hf.planning.plan import peak_memory
 
 MB, GB = 10**6, 10**9
 

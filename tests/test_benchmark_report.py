@@ -8,9 +8,13 @@ from datasets import Dataset
 from PIL import Image
 from synthetic_results import FLOORS, synthetic_results
 
-from recross_hf.benchmark_report import write_report
-from recross_hf.benchmark_scores import BenchmarkScores
-from recross_hf.benchmark_tables import (
+from recross_hf.evaluation.report.comparison import Comparison
+from recross_hf.evaluation.report.figures import by_share, draw_ablations, draw_retrieved, retrieved_shares
+from recross_hf.evaluation.report.findings import below_floors, default_pairs, headline, parts, roles_of
+from recross_hf.evaluation.report.page import write_report
+from recross_hf.evaluation.report.paper_results import COLUMNS, TABLE_1, TABLE_1_SPREAD, TABLE_2_TASKS, PaperRow
+from recross_hf.evaluation.report.scores import BenchmarkScores
+from recross_hf.evaluation.report.tables import (
     ablations_table,
     data_table,
     main_table,
@@ -18,12 +22,8 @@ from recross_hf.benchmark_tables import (
     paper_table,
     seconds_table,
 )
-from recross_hf.comparison import Comparison
-from recross_hf.figures import by_share, draw_ablations, draw_retrieved, retrieved_shares
-from recross_hf.findings import below_floors, default_pairs, headline, parts, roles_of
-from recross_hf.paper_results import COLUMNS, TABLE_1, TABLE_1_SPREAD, TABLE_2_TASKS, PaperRow
-from recross_hf.results import PREDICTION_FEATURES, BenchmarkResults
-from recross_hf.sources import read_task_sources
+from recross_hf.evaluation.results import PREDICTION_FEATURES, BenchmarkResults
+from recross_hf.mixture.sources import read_task_sources
 
 GAINS = {"none": 0.0, "random": -0.1, "dense": 0.2, "recross": 0.2, "dense_by_task": 0.35}
 VARIANTS = {

@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recross_hf import CrossEncoderReranker, ReCrossPipeline, RerankerTrainer, RerankerTrainingArguments
-from recross_hf.adapted_card import Adaptation, Evaluation, adapted_model_card
-from recross_hf.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
-from recross_hf.arguments import MixtureArguments
-from recross_hf.card import TEMPLATES, cell, rows
-from recross_hf.data_card import mixture_card
-from recross_hf.part_cards import index_card, pipeline_card, reranker_card, upstream_model_card
-from recross_hf.repository import Repository
-from recross_hf.significance import share_interval
+from recross_hf.adaptation.model_card import Adaptation, Evaluation, adapted_model_card
+from recross_hf.core.cards import TEMPLATES, cell, rows
+from recross_hf.core.statistics import share_interval
+from recross_hf.hub.errors import Repository
+from recross_hf.mixture.dataset_card import mixture_card
+from recross_hf.models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
+from recross_hf.pipeline.cards import index_card, pipeline_card, reranker_card, upstream_model_card
+from recross_hf.training.arguments import MixtureArguments
 
 ROOT = Path(__file__).parents[1]
 OURS = sorted((ROOT / "model_cards").glob("*.md"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf.cell_files import CellFiles, CellKey, CellMismatchError
+from recross_hf.evaluation.cells import CellFiles, CellKey, CellMismatchError
 
 KEY = CellKey("dense", "anli_r3", 2)
 

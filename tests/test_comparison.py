@@ -5,9 +5,9 @@ import pytest
 from datasets import Dataset
 from synthetic_results import FLOORS, synthetic_results
 
-from recross_hf.benchmark_scores import BenchmarkScores
-from recross_hf.comparison import Comparison
-from recross_hf.results import PREDICTION_FEATURES, SHARED, BenchmarkResults, Cell
+from recross_hf.evaluation.report.comparison import Comparison
+from recross_hf.evaluation.report.scores import BenchmarkScores
+from recross_hf.evaluation.results import PREDICTION_FEATURES, SHARED, BenchmarkResults, Cell
 
 GAINS = {"none": 0.0, "random": -0.1, "dense": 0.2}
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recross_hf import load_examples
-from recross_hf.contamination import Overlap, TargetTexts, source_example
-from recross_hf.data import EXAMPLE_FEATURES
+from recross_hf.data.readers import EXAMPLE_FEATURES
+from recross_hf.mixture.decontamination import Overlap, TargetTexts, source_example
 
 PASSAGE = "the old lighthouse keeper counts seven green boats every evening before he lights the lamp again"
 

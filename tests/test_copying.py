@@ -4,7 +4,7 @@ import torch
 from transformers import BertLMHeadModel, BertModel, RobertaConfig, RobertaModel
 
 from recross_hf import warm_start_seq2seq
-from recross_hf.copying import start_copying
+from recross_hf.models.copy_initialization import start_copying
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from transformers import AutoModel
 
 from recross_hf import CrossEncoderReranker, DenseRetriever
-from recross_hf.cross_encoder import longest_pair
-from recross_hf.reranker import Reranker
+from recross_hf.reranking.cross_encoder import longest_pair
+from recross_hf.reranking.reranker import Reranker
 
 KINDS = ["roberta", "bert", "deberta"]
 QUERIES = ["Is the review good?", "Add one and three. " * 12, "sky"]

@@ -15,7 +15,7 @@ import tiny
 import torch
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_model
-from recross_hf.generation import generate_texts
+from recross_hf.models.generation import generate_texts
 
 LAUNCH = [
     *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),

@@ -23,9 +23,9 @@ from recross_hf import (
     load_queries,
     rank_choices,
 )
-from recross_hf import evaluation as evaluation_module
-from recross_hf.cell_files import CellKey, CellMismatchError
-from recross_hf.overlaps import OverlapError
+from recross_hf.evaluation import runner as evaluation_module
+from recross_hf.evaluation.cells import CellKey, CellMismatchError
+from recross_hf.evaluation.overlaps import OverlapError
 
 TESTS = Path(__file__).parent
 

@@ -2,8 +2,8 @@ import faiss
 import numpy as np
 import pytest
 
-from recross_hf import faiss_files
-from recross_hf.faiss_files import HITS_PER_RESULT, empty_index, fill_and_write, selecting, train
+from recross_hf.retrieval import faiss_io as faiss_files
+from recross_hf.retrieval.faiss_io import HITS_PER_RESULT, empty_index, fill_and_write, selecting, train
 
 VECTORS = np.random.default_rng(0).normal(size=(600, 16)).astype(np.float32)
 QUERIES = np.random.default_rng(1).normal(size=(30, 16)).astype(np.float32)

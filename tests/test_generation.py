@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from recross_hf.generation import generate_texts
+from recross_hf.models.generation import generate_texts
 
 
 def test_answers_come_in_the_order_of_the_inputs_whatever_the_batches(answering_bart, tokenizer, examples):

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import BertModel
 
 from recross_hf import SupervisionArguments
-from recross_hf.group_training import GroupTrainer
+from recross_hf.supervision.group_trainer import GroupTrainer
 
 WAYS = {"all": {}, "decoder": {"trainable_parameters": "decoder"}, "lora": {}}
 

@@ -12,11 +12,12 @@ import torch
 from loopback_hub import OnReceipt, StepError, WrongBytes, client_environment
 from loopback_hub.faults import Fault
 
-from recross_hf import CrossEncoderReranker, ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline, pipeline
-from recross_hf.manifest import PipelineFolderError
-from recross_hf.parts import PipelineParts
-from recross_hf.pipeline import save_reranker
-from recross_hf.repository import HubAccess
+from recross_hf import CrossEncoderReranker, ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline
+from recross_hf.hub.errors import HubAccess
+from recross_hf.pipeline import pipeline
+from recross_hf.pipeline.manifest import PipelineFolderError
+from recross_hf.pipeline.parts import PipelineParts
+from recross_hf.pipeline.pipeline import save_reranker
 
 TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "examples"

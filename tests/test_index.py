@@ -12,8 +12,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers import BertModel
 
 from recross_hf import MeanPooledEncoder, UpstreamIndex
-from recross_hf.data import ExampleError
-from recross_hf.index import IndexMismatchError, _names_another_file
+from recross_hf.data.readers import ExampleError
+from recross_hf.retrieval.index import _names_another_file
+from recross_hf.retrieval.vector_shards import IndexMismatchError
 
 QUERIES = ["Which colour has the sun?", "Add nine and three.", "Is it good?"]
 FILES = {"examples.parquet", "index.faiss", "index.json"}
@@ -228,7 +229,7 @@ def test_a_rebuild_that_stops_while_writing_leaves_no_index_of_mixed_parts(examp
     before = tiny.HashEncoder(seed=0)
     UpstreamIndex.build(examples, before, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("recross_hf.index.write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("recross_hf.core.files.write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             UpstreamIndex.build(examples, tiny.HashEncoder(seed=1), tmp_path)
     try:

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from recross_hf import SupervisionArguments, mine_supervision
-from recross_hf.data import take_rows
-from recross_hf.group_training import GroupTrainer
-from recross_hf.judges import by_groups, by_reversal
-from recross_hf.ranking_metrics import spearman
-from recross_hf.retriever import DenseRetriever
-from recross_hf.supervision import load_query_sets
+from recross_hf.data.readers import take_rows
+from recross_hf.reranking.metrics import spearman
+from recross_hf.retrieval.retriever import DenseRetriever
+from recross_hf.supervision.group_trainer import GroupTrainer
+from recross_hf.supervision.mining import load_query_sets
+from recross_hf.supervision.utility import by_groups, by_reversal
 
 ARGS = SupervisionArguments(
     num_query_sets=4,

@@ -6,8 +6,8 @@ import tiny
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
-from recross_hf.architectures import architecture_of
-from recross_hf.likelihood import choice_log_likelihoods, rank_choices
+from recross_hf.models.architectures import architecture_of
+from recross_hf.models.likelihood import choice_log_likelihoods, rank_choices
 
 INPUTS = ["Is the film good?", "Add one and two, then three, then four, then five.", "", "Up or down? " * 12, "Who?"]
 CHOICES = [

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from transformers import SchedulerType
 
 from recross_hf import AdaptationArguments
-from recross_hf.manifest import (
+from recross_hf.hub.errors import Repository
+from recross_hf.pipeline.manifest import (
     ADAPTATION_SETTINGS,
     Manifest,
     Part,
@@ -18,7 +19,6 @@ from recross_hf.manifest import (
     read_manifest,
     write_manifest,
 )
-from recross_hf.repository import Repository
 
 ENCODER = {"max_length": 8, "autocast_dtype": None}
 DIGEST, COMMIT = "0a" * 32, "0f" * 20

@@ -15,9 +15,9 @@ from recross_hf import (
     UpstreamIndex,
     paper_methods,
 )
-from recross_hf.index import IndexMismatchError
-from recross_hf.methods import ablations, build_index_once
-from recross_hf.reranker import RememberingReranker
+from recross_hf.evaluation.methods import ablations, build_index_once
+from recross_hf.reranking.reranker import RememberingReranker
+from recross_hf.retrieval.vector_shards import IndexMismatchError
 
 
 class ByLength(Reranker):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf.mixing import MixtureBatchSampler, like_length_batches, mixture_counts, mixture_rows
+from recross_hf.training.mixture_sampler import MixtureBatchSampler, like_length_batches, mixture_counts, mixture_rows
 
 SIZES = st.lists(st.integers(1, 60), min_size=1, max_size=8).map(np.array)
 TEMPERATURES = st.one_of(st.just(1.0), st.floats(1, 50))

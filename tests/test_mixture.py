@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from recross_hf import MixtureArguments, TargetTexts, TaskSource, load_examples, prepare_mixture
-from recross_hf.data import EXAMPLE_FEATURES
-from recross_hf.digests import DigestSet, spread
-from recross_hf.mixture import ContaminationError, check_splits, render_targets, templates_by_rows, try_out
-from recross_hf.sources import SourceError
+from recross_hf.core.digests import DigestSet, spread
+from recross_hf.data.readers import EXAMPLE_FEATURES
+from recross_hf.mixture.prepare import ContaminationError, check_splits, render_targets, templates_by_rows, try_out
+from recross_hf.mixture.sources import SourceError
 
 LABELS = ("no", "maybe", "yes")
 TEMPLATES = """

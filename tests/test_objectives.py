@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf.objectives import binary, pairwise, regression
+from recross_hf.reranking.losses import binary, pairwise, regression
 
 ONE_QUERY = torch.zeros(3, dtype=torch.long)
 LABELS = torch.tensor([1.0, 0.0, 0.0])

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from recross_hf import TargetTask, load_examples, load_queries
-from recross_hf.overlaps import OverlapError, check_overlaps, find_overlaps, without_overlaps
+from recross_hf.evaluation.overlaps import OverlapError, check_overlaps, find_overlaps, without_overlaps
 
 
 def labelled(*rows):

@@ -5,7 +5,7 @@ import tiny
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recross_hf.pairs import PairTokenizer
+from recross_hf.reranking.pair_tokenizer import PairTokenizer
 
 KINDS = ["roberta", "bert"]
 TEXTS = st.one_of(

@@ -17,13 +17,13 @@ from recross_hf import (
     ReCrossPipeline,
     Reranker,
     UpstreamIndex,
-    files,
-    index,
-    parts,
 )
-from recross_hf.generation import generate_texts
-from recross_hf.index import IndexMismatchError
-from recross_hf.manifest import PipelineFolderError, write_manifest
+from recross_hf.core import files
+from recross_hf.models.generation import generate_texts
+from recross_hf.pipeline import parts
+from recross_hf.pipeline.manifest import PipelineFolderError, write_manifest
+from recross_hf.retrieval import index
+from recross_hf.retrieval.vector_shards import IndexMismatchError
 
 ADAPTATION = {"max_input_length": 64, "max_target_length": 8, "learning_rate": 1e-2}
 FAST = {"num_retrieved": 12, "max_steps": 4, "use_cpu": True, "disable_tqdm": True}

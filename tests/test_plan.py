@@ -6,8 +6,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf import plan as planning
-from recross_hf.plan import Plan, Room, Seconds, duration, existing_folder, peak_memory, size, warn_where_disk_is_short
+from recross_hf.planning import plan as planning
+from recross_hf.planning.plan import (
+    Plan,
+    Room,
+    Seconds,
+    duration,
+    existing_folder,
+    peak_memory,
+    size,
+    warn_where_disk_is_short,
+)
 
 GB = 10**9
 ADVICE = {"memory": "Take less.", "device_memory": "Take a larger GPU.", "disk": "Tidy up."}

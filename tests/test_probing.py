@@ -19,12 +19,13 @@ from recross_hf import (
     TaskSource,
     mine_supervision,
     prepare_mixture,
-    probing,
 )
-from recross_hf.files import write_parquet
-from recross_hf.mixture import try_out
-from recross_hf.plan import Room
-from recross_hf.probing import (
+from recross_hf.core.files import write_parquet
+from recross_hf.mixture.prepare import try_out
+from recross_hf.mixture.sources import SourceError
+from recross_hf.planning import probing
+from recross_hf.planning.plan import Room
+from recross_hf.planning.probing import (
     checkpoint_bytes,
     index_bytes,
     plan_index,
@@ -33,7 +34,6 @@ from recross_hf.probing import (
     plan_training,
     training_bytes,
 )
-from recross_hf.sources import SourceError
 
 
 @pytest.fixture(autouse=True)

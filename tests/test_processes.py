@@ -19,10 +19,10 @@ from recross_hf import (
     RerankerTrainer,
     RerankerTrainingArguments,
     SupervisionArguments,
-    processes,
 )
-from recross_hf.group_training import GroupTrainer
-from recross_hf.processes import bfloat16_slowdown, end_process_group, warn_where_bfloat16_is_slow
+from recross_hf.core import distributed as processes
+from recross_hf.core.distributed import bfloat16_slowdown, end_process_group, warn_where_bfloat16_is_slow
+from recross_hf.supervision.group_trainer import GroupTrainer
 
 GROUP = {
     "RANK": "3",
@@ -40,7 +40,7 @@ def left(code="", **environment):
 import os
 import torch
 torch.cuda.device_count = lambda: 2
-from recross_hf.processes import leave_process_group, process_state
+from recross_hf.core.distributed import leave_process_group, process_state
 {code}
 rank = leave_process_group()
 print(rank, os.environ.get("CUDA_VISIBLE_DEVICES"), {sorted(GROUP)!r}[0] in os.environ, process_state().num_processes)

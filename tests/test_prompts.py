@@ -9,8 +9,8 @@ import yaml
 from jinja2 import Environment
 from promptsource_outputs import RECORDED, Rows, digest
 
-from recross_hf.prompts import (
-    PromptError,
+from recross_hf.mixture.sandbox import PromptError
+from recross_hf.mixture.templates import (
     PromptTemplate,
     datasets_with_templates,
     load_templates,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf.ranking_metrics import roc_auc, spearman
+from recross_hf.reranking.metrics import roc_auc, spearman
 
 # Few different numbers, so that there are ties.
 PAIRS = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=30)

@@ -11,9 +11,7 @@ from recross_hf import (
     Reranker,
     RetrievalAugmentedAdapter,
 )
-from recross_hf.data_card import supervision_card
-from recross_hf.judges import by_reversal
-from recross_hf.report import (
+from recross_hf.core.report import (
     adaptation_results,
     format_reranker_metrics,
     format_results,
@@ -25,6 +23,8 @@ from recross_hf.report import (
     task_results,
     task_shares,
 )
+from recross_hf.mixture.dataset_card import supervision_card
+from recross_hf.supervision.utility import by_reversal
 
 
 def rows_of(counts: dict[str, int]) -> Dataset:

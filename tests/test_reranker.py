@@ -3,7 +3,7 @@ import pytest
 from datasets import Dataset
 
 from recross_hf import AdaptationArguments, DenseRetriever, Reranker, RetrievalAugmentedAdapter
-from recross_hf.reranker import candidate_texts
+from recross_hf.reranking.reranker import candidate_texts
 
 
 class ScoresByName(Reranker):

@@ -6,8 +6,8 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf.data import EXAMPLE_FEATURES
-from recross_hf.scoring import answer_key, answer_sets, best_constant, floor_answers, score_answers
+from recross_hf.data.readers import EXAMPLE_FEATURES
+from recross_hf.evaluation.scoring import answer_key, answer_sets, best_constant, floor_answers, score_answers
 from recross_hf.soft_em import soft_match
 
 ANSWERS = ("yes", "no", "maybe", "True", "False", "Always", "never", "inconclusive")

@@ -7,7 +7,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf.selection import SELECTIONS, by_example, by_task
+from recross_hf.reranking.selection import SELECTIONS, by_example, by_task
 
 
 def candidates(*tasks):

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf import significance
-from recross_hf.significance import holm, interval_of, p_value, paired_interval, resampled_means
+from recross_hf.core import statistics as significance
+from recross_hf.core.statistics import holm, interval_of, p_value, paired_interval, resampled_means
 
 
 def test_the_mean_is_that_of_the_tasks_whatever_their_sizes():

@@ -10,7 +10,7 @@ from datasets import Dataset
 from loopback_hub import CONVERTED, MAIN, LoopbackHub, client_environment
 
 from recross_hf import TaskSource, load_examples, read_task_sources
-from recross_hf.sources import SourceError, open_rows, sources_of_files
+from recross_hf.mixture.sources import SourceError, open_rows, sources_of_files
 
 ROWS = [{"text": f"text {number}", "label": number % 2} for number in range(2500)]
 
@@ -273,7 +273,7 @@ def fill(hub):
 READ = """
 import json, sys
 from recross_hf import TaskSource
-from recross_hf.sources import open_rows
+from recross_hf.mixture.sources import open_rows
 try:
     rows = open_rows(TaskSource(**json.loads(sys.argv[1])))
     batches = list(rows.batches())

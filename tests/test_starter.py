@@ -11,9 +11,9 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from recross_hf import ReCrossPipeline, load_starter_task, starter_tasks
-from recross_hf.significance import paired_interval
+from recross_hf.core.statistics import paired_interval
+from recross_hf.data.starter import NUM_QUERY_SETS, STARTER_DIRECTORY
 from recross_hf.soft_em import exact_match
-from recross_hf.starter import NUM_QUERY_SETS, STARTER_DIRECTORY
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import build_starter

@@ -20,10 +20,10 @@ from recross_hf import (
     mine_supervision,
     summarize_supervision,
 )
-from recross_hf.data import ExampleError, take_rows
-from recross_hf.files import write_parquet
-from recross_hf.group_training import GroupTrainer
-from recross_hf.supervision import PAIR_FEATURES, SET_FEATURES
+from recross_hf.core.files import write_parquet
+from recross_hf.data.readers import ExampleError, take_rows
+from recross_hf.supervision.group_trainer import GroupTrainer
+from recross_hf.supervision.mining import PAIR_FEATURES, SET_FEATURES
 
 SETTINGS = {
     "num_query_sets": 4,

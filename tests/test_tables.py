@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from recross_hf.tables import Change, Table
+from recross_hf.core.tables import Change, Table
 
 TABLE = Table(
     "main",

@@ -6,8 +6,8 @@ import pytest
 from datasets import Dataset
 
 from recross_hf import load_examples
-from recross_hf.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
-from recross_hf.tokenized import TEXTS_A_CALL, TokenizedExamples
+from recross_hf.models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
+from recross_hf.models.tokenization import TEXTS_A_CALL, TokenizedExamples
 
 
 def made_up(rows: int, answer=lambda row: "yes") -> Dataset:

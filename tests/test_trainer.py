@@ -11,11 +11,11 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, examples_by_task, load_examples
-from recross_hf.architectures import ExampleCollator
-from recross_hf.generation import generate_texts
+from recross_hf.models.architectures import ExampleCollator
+from recross_hf.models.generation import generate_texts
+from recross_hf.models.tokenization import TokenizedExamples
 from recross_hf.soft_em import score
-from recross_hf.tokenized import TokenizedExamples
-from recross_hf.trainer import checkpoint_to_resume
+from recross_hf.training.trainer import checkpoint_to_resume
 
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 

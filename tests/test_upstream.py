@@ -14,8 +14,8 @@ from transformers import (
 )
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, warm_start_seq2seq
-from recross_hf.generation import generate_texts
-from recross_hf.upstream import freeze
+from recross_hf.models.generation import generate_texts
+from recross_hf.models.warm_start import freeze
 
 
 @pytest.fixture(scope="module")

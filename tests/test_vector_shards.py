@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
-from recross_hf.vector_shards import IndexMismatchError, VectorShards
+from recross_hf.retrieval.vector_shards import IndexMismatchError, VectorShards
 
 BUILD = {"num_examples": 48}
 

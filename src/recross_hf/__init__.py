@@ -8,96 +8,96 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ._version import __version__
 
 _MODULE_OF = {
-    "load_model": "architectures",
-    "AdaptationArguments": "arguments",
-    "ExampleTrainingArguments": "arguments",
-    "MixtureArguments": "arguments",
-    "RerankerTrainingArguments": "arguments",
-    "SupervisionArguments": "arguments",
-    "TargetTexts": "contamination",
-    "examples_by_task": "data",
-    "load_examples": "data",
-    "load_queries": "data",
-    "Encoder": "encoder",
-    "MeanPooledEncoder": "encoder",
-    "encode_in_processes": "encoder",
-    "UpstreamIndex": "index",
-    "rank_choices": "likelihood",
-    "prepare_mixture": "mixture",
-    "PromptTemplate": "prompts",
-    "load_templates": "prompts",
-    "select_templates": "prompts",
-    "TaskSource": "sources",
-    "read_task_sources": "sources",
-    "Reranker": "reranker",
-    "CrossEncoderReranker": "cross_encoder",
-    "Retriever": "retriever",
-    "DenseRetriever": "retriever",
-    "RandomRetriever": "retriever",
-    "ExampleTrainer": "trainer",
-    "BM25Retriever": "bm25",
-    "RetrievalAugmentedAdapter": "adapter",
-    "ReCrossPipeline": "pipeline",
-    "mine_supervision": "supervision",
-    "load_query_sets": "supervision",
-    "label_pairs": "supervision",
-    "summarize_supervision": "supervision",
-    "RerankerTrainer": "reranker_trainer",
-    "evaluate_reranker": "reranker_trainer",
-    "train_reranker": "reranker_trainer",
-    "split_by_task": "reranker_trainer",
-    "Method": "methods",
-    "paper_methods": "methods",
-    "evaluate_methods": "evaluation",
-    "starter_tasks": "starter",
-    "load_starter_task": "starter",
-    "TargetTask": "target_tasks",
-    "load_target_task": "target_tasks",
-    "read_target_tasks": "target_tasks",
-    "starter_target_task": "target_tasks",
-    "warm_start_seq2seq": "upstream",
-    "BenchmarkResults": "results",
-    "write_report": "benchmark_report",
+    "load_model": "models.architectures",
+    "AdaptationArguments": "training.arguments",
+    "ExampleTrainingArguments": "training.arguments",
+    "MixtureArguments": "training.arguments",
+    "RerankerTrainingArguments": "training.arguments",
+    "SupervisionArguments": "training.arguments",
+    "TargetTexts": "mixture.decontamination",
+    "examples_by_task": "data.readers",
+    "load_examples": "data.readers",
+    "load_queries": "data.readers",
+    "Encoder": "retrieval.encoder",
+    "MeanPooledEncoder": "retrieval.encoder",
+    "encode_in_processes": "retrieval.encoder",
+    "UpstreamIndex": "retrieval.index",
+    "rank_choices": "models.likelihood",
+    "prepare_mixture": "mixture.prepare",
+    "PromptTemplate": "mixture.templates",
+    "load_templates": "mixture.templates",
+    "select_templates": "mixture.templates",
+    "TaskSource": "mixture.sources",
+    "read_task_sources": "mixture.sources",
+    "Reranker": "reranking.reranker",
+    "CrossEncoderReranker": "reranking.cross_encoder",
+    "Retriever": "retrieval.retriever",
+    "DenseRetriever": "retrieval.retriever",
+    "RandomRetriever": "retrieval.retriever",
+    "ExampleTrainer": "training.trainer",
+    "BM25Retriever": "retrieval.bm25",
+    "RetrievalAugmentedAdapter": "adaptation.adapter",
+    "ReCrossPipeline": "pipeline.pipeline",
+    "mine_supervision": "supervision.mining",
+    "load_query_sets": "supervision.mining",
+    "label_pairs": "supervision.mining",
+    "summarize_supervision": "supervision.mining",
+    "RerankerTrainer": "reranking.trainer",
+    "evaluate_reranker": "reranking.trainer",
+    "train_reranker": "reranking.trainer",
+    "split_by_task": "reranking.trainer",
+    "Method": "evaluation.methods",
+    "paper_methods": "evaluation.methods",
+    "evaluate_methods": "evaluation.runner",
+    "starter_tasks": "data.starter",
+    "load_starter_task": "data.starter",
+    "TargetTask": "evaluation.tasks",
+    "load_target_task": "evaluation.tasks",
+    "read_target_tasks": "evaluation.tasks",
+    "starter_target_task": "evaluation.tasks",
+    "warm_start_seq2seq": "models.warm_start",
+    "BenchmarkResults": "evaluation.results",
+    "write_report": "evaluation.report.page",
 }
 
 __all__ = ["__version__", *_MODULE_OF]
 
 if TYPE_CHECKING:
-    from .adapter import RetrievalAugmentedAdapter
-    from .architectures import load_model
-    from .arguments import (
+    from .adaptation.adapter import RetrievalAugmentedAdapter
+    from .data.readers import examples_by_task, load_examples, load_queries
+    from .data.starter import load_starter_task, starter_tasks
+    from .evaluation.methods import Method, paper_methods
+    from .evaluation.report.page import write_report
+    from .evaluation.results import BenchmarkResults
+    from .evaluation.runner import evaluate_methods
+    from .evaluation.tasks import TargetTask, load_target_task, read_target_tasks, starter_target_task
+    from .mixture.decontamination import TargetTexts
+    from .mixture.prepare import prepare_mixture
+    from .mixture.sources import TaskSource, read_task_sources
+    from .mixture.templates import PromptTemplate, load_templates, select_templates
+    from .models.architectures import load_model
+    from .models.likelihood import rank_choices
+    from .models.warm_start import warm_start_seq2seq
+    from .pipeline.pipeline import ReCrossPipeline
+    from .reranking.cross_encoder import CrossEncoderReranker
+    from .reranking.reranker import Reranker
+    from .reranking.trainer import RerankerTrainer, evaluate_reranker, split_by_task, train_reranker
+    from .retrieval.bm25 import BM25Retriever
+    from .retrieval.encoder import Encoder, MeanPooledEncoder, encode_in_processes
+    from .retrieval.index import UpstreamIndex
+    from .retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
+    from .supervision.mining import label_pairs, load_query_sets, mine_supervision, summarize_supervision
+    from .training.arguments import (
         AdaptationArguments,
         ExampleTrainingArguments,
         MixtureArguments,
         RerankerTrainingArguments,
         SupervisionArguments,
     )
-    from .benchmark_report import write_report
-    from .bm25 import BM25Retriever
-    from .contamination import TargetTexts
-    from .cross_encoder import CrossEncoderReranker
-    from .data import examples_by_task, load_examples, load_queries
-    from .encoder import Encoder, MeanPooledEncoder, encode_in_processes
-    from .evaluation import evaluate_methods
-    from .index import UpstreamIndex
-    from .likelihood import rank_choices
-    from .methods import Method, paper_methods
-    from .mixture import prepare_mixture
-    from .pipeline import ReCrossPipeline
-    from .prompts import PromptTemplate, load_templates, select_templates
-    from .reranker import Reranker
-    from .reranker_trainer import RerankerTrainer, evaluate_reranker, split_by_task, train_reranker
-    from .results import BenchmarkResults
-    from .retriever import DenseRetriever, RandomRetriever, Retriever
-    from .sources import TaskSource, read_task_sources
-    from .starter import load_starter_task, starter_tasks
-    from .supervision import label_pairs, load_query_sets, mine_supervision, summarize_supervision
-    from .target_tasks import TargetTask, load_target_task, read_target_tasks, starter_target_task
-    from .trainer import ExampleTrainer
-    from .upstream import warm_start_seq2seq
+    from .training.trainer import ExampleTrainer
 
 
 def __getattr__(name: str) -> Any:

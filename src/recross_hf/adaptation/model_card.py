@@ -1,0 +1,200 @@
+"""Cards of adapted models: what they learned from, how they do, how to load them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from ..core.cards import METRICS, cell, interval_cell, model_link, part_rows, render, rows, settings_rows, share_rows
+from ..core.report import task_shares
+from ..core.statistics import share_interval
+from ..hub.errors import Repository, is_repo_id
+
+if TYPE_CHECKING:
+    from ..models.architectures import Architecture
+    from .safety_gate import GateVerdict
+
+_SHOWN_EXAMPLES = 20
+_SHOWN_COLUMNS = ("rank", "id", "task", "distance", "score")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """SoftEM and exact match on labelled examples, in percent.
+
+    Args:
+        tasks: that the examples are of.
+        is_adapted: whether the model had been adapted.
+        is_mean: whether it is the unweighted mean of several tasks, which has no interval here.
+    """
+
+    soft_em: float
+    exact_match: float
+    n: int
+    tasks: Sequence[str]
+    is_adapted: bool
+    is_mean: bool = False
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How a model was adapted.
+
+    Args:
+        num_queries: None where that is not known any more.
+        settings: by their names in [`AdaptationArguments`].
+        evaluations: by the prefix of their metrics.
+        gate: what the safety gate found, if there was one.
+    """
+
+    num_queries: int | None
+    settings: Mapping[str, Any]
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+    gate: GateVerdict | None = None
+
+
+def adapted_model_card(
+    name: str,
+    *,
+    title: str | None = None,
+    base_model: str,
+    adaptation: Adaptation,
+    retrieved: Dataset | None,
+    architecture: Architecture,
+    is_peft: bool,
+    parts: Mapping[str, Repository] | None = None,
+    license: str | None = None,
+    language: str | Sequence[str] | None = None,
+    tags: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    eval_task: str = "text-generation",
+    eval_dataset: str | None = None,
+    eval_dataset_type: str | None = None,
+    eval_dataset_config: str | None = None,
+) -> ModelCard:
+    """The card of an adapted model, alone or in a published pipeline.
+
+    Args:
+        name: that of its repository, or of its folder.
+        title: above the card; the last part of `name` by default.
+        base_model: the upstream model's name on the Hub, or its path.
+        retrieved: what it learned from; None where that is not known any more.
+        is_peft: whether it is an adapter.
+        parts: of the pipeline that it is in, and where they are.
+        tags: more of them.
+        datasets: names on the Hub.
+        eval_task: the task type of the results.
+        eval_dataset: what the results call what it was evaluated on; its tasks by default. So `eval_dataset_type`, its name on the
+            Hub, and `eval_dataset_config`.
+    """
+    is_local = not base_model or Path(base_model).exists() or not is_repo_id(base_model)
+    base_name = _local_name(base_model) if is_local else base_model
+    evaluations = adaptation.evaluations
+    places = dict(parts or {})
+    title = title or name.rpartition("/")[2]
+    data = ModelCardData(
+        license=license,
+        language=list(language) if language is not None and not isinstance(language, str) else language,
+        base_model=None if is_local else base_model,
+        base_model_relation=None if is_local else ("adapter" if is_peft else "finetune"),
+        library_name="peft" if is_peft else "transformers",
+        pipeline_tag="text-generation",
+        datasets=[
+            *dict.fromkeys([*datasets, *(place.repo_id for place in places.values() if place.repo_type == "dataset")])
+        ]
+        or None,
+        tags=[*dict.fromkeys(["recross", "retrieval-augmentation", "unsupervised-adaptation", *tags])],
+        model_name=title,
+        eval_results=[
+            EvalResult(
+                task_type=eval_task,
+                dataset_type=eval_dataset_type or eval_dataset or _listed(evaluation.tasks),
+                dataset_name=eval_dataset or _listed(evaluation.tasks),
+                dataset_config=eval_dataset_config,
+                metric_type=metric,
+                metric_name=metric_name,
+                metric_value=round(getattr(evaluation, metric), 2),
+            )
+            for evaluation in evaluations.values()
+            if evaluation.is_adapted and not evaluation.is_mean
+            for metric, metric_name in METRICS.items()
+        ]
+        or None,
+    )
+    if not data.eval_results:
+        del data.model_name  # it belongs to results
+    first = None if retrieved is None else retrieved.select(range(min(_SHOWN_EXAMPLES, len(retrieved))))
+    columns = [] if first is None else [name for name in _SHOWN_COLUMNS if name in first.column_names]
+    return render(
+        ModelCard,
+        "adapted_model.md",
+        data,
+        name=cell(title),
+        # A path of the machine that trained it is of no use to a reader.
+        base_model=f"`{base_name}`" if is_local else model_link(base_model),
+        num_queries=adaptation.num_queries,
+        num_retrieved=None if retrieved is None else len(retrieved),
+        evaluations=rows(_evaluation_row(prefix, evaluation) for prefix, evaluation in evaluations.items()),
+        gate=None
+        if adaptation.gate is None
+        else {"kept": adaptation.gate.kept, "reason": cell(adaptation.gate.reason)},
+        shares=None if retrieved is None else share_rows(task_shares(retrieved)),
+        num_shown=None if first is None else len(first),
+        shown_header=f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}",
+        shown=None if first is None else rows([_number(row[name]) for name in columns] for row in first),
+        parts=part_rows(places),
+        repo_id=name if places else None,
+        usage=_usage(name, base_name, architecture, is_peft),
+        settings=settings_rows(adaptation.settings),
+    )
+
+
+def _local_name(path: str) -> str:
+    """Of the models of pipelines, which are all called alike, the folder's name, too."""
+    folder = Path(path).resolve()
+    if not path:
+        return "a local model"
+    return f"{folder.parent.name}/{folder.name}" if folder.name == "upstream_model" else folder.name
+
+
+def _evaluation_row(prefix: str, evaluation: Evaluation) -> list[str]:
+    model = "adapted" if evaluation.is_adapted else "upstream"
+    if prefix != {"adapted": "adapted", "upstream": "base"}[model]:
+        model += f" ({prefix})"
+    row = [model, _listed(evaluation.tasks), f"{evaluation.n:,}"]
+    for metric in METRICS:
+        value = getattr(evaluation, metric)
+        row.append(f"{value:.2f}" if evaluation.is_mean else interval_cell(share_interval(value, evaluation.n)))
+    return row
+
+
+def _listed(tasks: Sequence[str]) -> str:
+    if not tasks:
+        return "not named"
+    return ", ".join(tasks) if len(tasks) <= 3 else f"{len(tasks)} tasks"
+
+
+def _number(value: Any) -> Any:
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def _usage(name: str, base_name: str, architecture: Architecture, is_peft: bool) -> str:
+    """How the plain tools load it."""
+    auto_class = architecture.auto_class.__name__
+    lines = [f"from transformers import {auto_class}, AutoTokenizer", ""]
+    loaded = f"{auto_class}.from_pretrained({json.dumps(base_name if is_peft else name)})"
+    if is_peft:
+        lines.insert(0, "from peft import PeftModel")
+        loaded = f"PeftModel.from_pretrained({loaded}, {json.dumps(name)})"
+    lines += [
+        f"model = {loaded}",
+        f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(name)})",
+        architecture.usage,
+    ]
+    return "\n".join(lines)

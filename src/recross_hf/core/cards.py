@@ -1,0 +1,87 @@
+"""What all cards share: templates, tables that no text can break, licence and citation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from huggingface_hub import CardData, RepoCard, constants
+
+from .._version import __version__
+
+if TYPE_CHECKING:
+    from ..hub.errors import Repository
+    from .statistics import Interval
+
+TEMPLATES = Path(__file__).parents[1] / "card_templates"
+METRICS = {"soft_em": "SoftEM", "exact_match": "exact match"}
+_LONGEST_CELL = 200
+_CITATION = """\
+```bibtex
+@inproceedings{lin2022unsupervised,
+  title = {Unsupervised Cross-Task Generalization via Retrieval Augmentation},
+  author = {Lin, Bill Yuchen and Tan, Kangmin and Miller, Chris and Tian, Beiwen and Ren, Xiang},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2022},
+  url = {https://arxiv.org/abs/2204.07937}
+}
+```"""
+
+_Card = TypeVar("_Card", bound=RepoCard)
+
+
+def render(kind: type[_Card], template: str, data: CardData, **values: Any) -> _Card:
+    """A card made by a template of this package; each gets `licence`, `citation` and `version`, too.
+
+    Args:
+        kind: `ModelCard` or `DatasetCard`.
+        template: the name of the file.
+        data: its metadata; what it leaves out is not in the header.
+        values: what the template asks for. Text of others goes through [`cell`] first.
+    """
+    license = data.get("license")
+    licence = f"`{cell(license)}`" if license else "Not stated for this as a whole."
+    return kind.from_template(
+        data, str(TEMPLATES / template), licence=licence, citation=_CITATION, version=__version__, **values
+    )
+
+
+def cell(text: object) -> str:
+    """Text of others as one line that no table, link, markup or header can come of; long ones are cut."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
+    line = line if len(line) <= _LONGEST_CELL else line[:_LONGEST_CELL] + "..."
+    return re.sub(r"([\\`*\[\]<>|#~$])|(?<!\w)(_)|(_)(?!\w)", r"\\\g<0>", line)
+
+
+def rows(values: Iterable[Sequence[object]]) -> str:
+    """Rows of a table; strings go through [`cell`]."""
+    return "\n".join("".join(f"| {text} " if text else "| " for text in map(cell, row)) + "|" for row in values)
+
+
+def settings_rows(settings: Mapping[str, Any]) -> str:
+    """Rows of a table of names and values."""
+    return "\n".join(f"| `{name}` | {cell(value)} |" for name, value in settings.items())
+
+
+def share_rows(shares: Mapping[str, float]) -> str:
+    """Rows of a table of tasks and their shares."""
+    return rows((task, f"{100 * share:.1f} %") for task, share in shares.items())
+
+
+def part_rows(parts: Mapping[str, Repository]) -> str:
+    """Rows of a table of a pipeline's parts: name, repository, commit."""
+    return "\n".join(
+        f"| {name} | [{where.repo_id}]({where.url}) | `{where.revision}` |" for name, where in parts.items()
+    )
+
+
+def interval_cell(interval: Interval) -> str:
+    """A score and its interval, such as those of [`share_interval`]."""
+    return f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+
+
+def model_link(repo_id: str) -> str:
+    """A link to a model of the Hub in use, which may be a company's own."""
+    return f"[{repo_id}]({constants.ENDPOINT}/{repo_id})"

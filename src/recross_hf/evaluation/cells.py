@@ -1,0 +1,125 @@
+"""The cells of a benchmark as files: many processes share the work, and a finished cell is never computed again."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from ..core.files import read_json, write_json
+from .results import SHARED
+
+
+class CellKey(NamedTuple):
+    """One method on one task with one query set; `SHARED` where there is but one for all."""
+
+    method: str
+    task: str
+    query_set: int = SHARED
+
+
+class CellMismatchError(ValueError):
+    """A finished cell was made with other settings; the message says which."""
+
+
+class CellFiles:
+    """A folder with a file for each finished or failed cell: `cells/TASK/METHOD-QUERY_SET.json`, `....failed.json`.
+
+    A process claims a cell by a lock, which the system releases when the process dies; processes on several machines share a
+    folder whose file system has locks.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, key: CellKey) -> Path:
+        """Where a cell lies, or will lie."""
+        number = "shared" if key.query_set == SHARED else str(key.query_set)
+        return self.folder / "cells" / _file_name(key.task) / f"{_file_name(key.method)}-{number}.json"
+
+    def read(self, key: CellKey) -> dict[str, Any] | None:
+        """What was found; None where the cell is not finished."""
+        path = self.path(key)
+        return read_json(path) if path.is_file() else None
+
+    def is_finished(self, key: CellKey) -> bool:
+        """Whether some process has finished the cell."""
+        return self.path(key).is_file()
+
+    @contextmanager
+    def claimed(self, key: CellKey) -> Iterator[bool]:
+        """Holds a cell; false where another process holds it or has finished it."""
+        path = self.path(key)
+        lock = self.folder / "locks" / path.relative_to(self.folder).with_suffix(".lock")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(lock, timeout=0):
+                yield not path.is_file()
+        except Timeout:
+            yield False
+
+    def write(self, key: CellKey, content: Mapping[str, Any]) -> None:
+        """Keeps what was found."""
+        write_json(self.path(key), content)
+        self._failure_path(key).unlink(missing_ok=True)
+
+    def write_failure(self, key: CellKey, error: Exception) -> None:
+        """Keeps why a cell failed."""
+        last = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+        write_json(self._failure_path(key), {"error": last, "traceback": "".join(traceback.format_exception(error))})
+
+    def failure(self, key: CellKey) -> str | None:
+        """The last line of why a cell failed; None where it did not."""
+        path = self._failure_path(key)
+        return read_json(path)["error"] if path.is_file() else None
+
+    def failed_since(self, key: CellKey, time: float) -> bool:
+        """Whether a cell failed after this time (seconds since the epoch)."""
+        path = self._failure_path(key)
+        return path.is_file() and path.stat().st_mtime >= time
+
+    def check(self, key: CellKey, settings: Mapping[str, Any]) -> None:
+        """Refuses a finished cell of other settings.
+
+        Raises:
+            CellMismatchError: it is one.
+        """
+        cell = self.read(key)
+        if cell is None:
+            return
+        differing = list(_differences(cell["settings"], settings))
+        if differing:
+            raise CellMismatchError(
+                f"Expected cells of these settings in {self.folder}, found {self.path(key).relative_to(self.folder)} with others: "
+                f"{'; '.join(differing)}. Choose another `output_dir`, or delete the cell."
+            )
+
+    def _failure_path(self, key: CellKey) -> Path:
+        return self.path(key).with_suffix(".failed.json")
+
+
+def _file_name(name: str) -> str:
+    """The name, if every file system takes it; else what is left of it and a hash."""
+    safe = re.sub(r"[^A-Za-z0-9._=-]+", "_", name)[:80]
+    if safe == name and not name.startswith("."):
+        return name
+    return f"{safe.lstrip('.')}-{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def _differences(found: Any, expected: Any, name: str = "") -> Iterator[str]:
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        for key in sorted({*found, *expected}):
+            yield from _differences(found.get(key), expected.get(key), f"{name}.{key}" if name else key)
+    elif found != expected:
+        yield f"{name}: {_short(found)} there, {_short(expected)} here"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:16]}..."

@@ -1,0 +1,224 @@
+"""Which of some given answers a model finds likeliest: rank classification."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
+
+from ..core.batching import on_device, token_budget_batches
+from .architectures import (
+    SEQUENCE_TO_SEQUENCE,
+    TokenIds,
+    architecture_of,
+    longest_input,
+    pad_token_id,
+    padded,
+    unwrapped,
+)
+
+LONGEST_CHOICE = 512
+
+Pair = tuple[int, int]  # a row and one of its distinct choices
+Found = tuple[list[Pair], torch.Tensor]  # and their sums of log-probabilities
+
+
+def rank_choices(
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase,
+    inputs: Sequence[str],
+    choices: Sequence[Sequence[str]],
+    *,
+    max_input_length: int = 512,
+    token_budget: int = 4096,
+    normalize: bool = True,
+    show_progress: bool = False,
+) -> list[int]:
+    """For each input the place of its likeliest choice, the first of equals (rank classification, Sanh et al. 2022, section 5).
+
+    Args and errors are those of [`choice_log_likelihoods`].
+    """
+    found = choice_log_likelihoods(
+        model,
+        processing_class,
+        inputs,
+        choices,
+        max_input_length=max_input_length,
+        token_budget=token_budget,
+        normalize=normalize,
+        show_progress=show_progress,
+    )
+    return [int(np.argmax(of_input)) for of_input in found]
+
+
+@torch.inference_mode()
+def choice_log_likelihoods(
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase,
+    inputs: Sequence[str],
+    choices: Sequence[Sequence[str]],
+    *,
+    max_input_length: int = 512,
+    token_budget: int = 4096,
+    normalize: bool = True,
+    show_progress: bool = False,
+) -> list[np.ndarray]:
+    """The log-likelihood of each choice after its input: one float64 array an input, with a value a choice.
+
+    An input is encoded once for all its choices, and none depends on what else is asked. The end token is part of a choice, as
+    in training: it tells "a" from the beginning of "a b".
+
+    Args:
+        model: sequence-to-sequence or decoder-only, with or without PEFT.
+        choices: of each input, one at least; their number may differ.
+        token_budget: tokens a batch, input and choice, padding included.
+        normalize: the mean over the tokens of a choice, so that long ones have a chance; False: the sum, as T0 was evaluated.
+
+    Raises:
+        ValueError: an input has no choices, a choice has more tokens than the model takes or than 512, there are not as many
+            lists of choices as inputs, or the model has a prompt that was learned (PEFT's prompt tuning), which no encoder sees.
+    """
+    _check(model, inputs, choices)
+    architecture = architecture_of(model)
+    distinct = [list(dict.fromkeys(of_input)) for of_input in choices]
+    answers = _answers(model, processing_class, distinct)
+    limits = [
+        min(max_input_length, architecture.longest_prompt(model, processing_class, max(map(len, of_input))))
+        for of_input in answers
+    ]
+    prompts: TokenIds = [[] for _ in inputs]
+    for limit in set(limits):  # one, unless input and answer share the positions of a model
+        rows = [row for row, found in enumerate(limits) if found == limit]
+        token_ids = architecture.prompt_ids(processing_class, [inputs[row] for row in rows], limit)
+        for row, ids in zip(rows, token_ids, strict=True):
+            prompts[row] = ids
+    compute = _encoded_once if architecture is SEQUENCE_TO_SEQUENCE else _continued
+    pairs: list[Pair] = []
+    sums: list[torch.Tensor] = []
+    training = model.training
+    model.eval()
+    try:
+        total = sum(map(len, answers))
+        with tqdm(total=total, desc="Ranking choices", unit="choice", disable=not show_progress) as progress:
+            for of_batch, values in compute(model, processing_class, prompts, answers, token_budget):
+                pairs += of_batch
+                sums.append(values)
+                progress.update(len(of_batch))
+    finally:
+        model.train(training)
+    # The one moment when the host waits for the device, which may have no float64 (Apple's).
+    values = torch.cat(sums).cpu().double().numpy() if sums else np.empty(0)
+    found: list[dict[str, float]] = [{} for _ in inputs]
+    for (row, choice), value in zip(pairs, values, strict=True):
+        found[row][distinct[row][choice]] = value / (len(answers[row][choice]) if normalize else 1)
+    return [np.array([found[row][text] for text in of_input]) for row, of_input in enumerate(choices)]
+
+
+def _check(model: PreTrainedModel, inputs: Sequence[str], choices: Sequence[Sequence[str]]) -> None:
+    if len(choices) != len(inputs):
+        raise ValueError(
+            f"Expected a list of choices for each of the {len(inputs)} inputs, found {len(choices)} lists."
+        )
+    for row, of_input in enumerate(choices):
+        if isinstance(of_input, str) or not len(of_input):
+            raise ValueError(
+                f"Expected a list of one choice or more for each input, found {of_input!r} for input {row}."
+            )
+    if hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning:
+        raise ValueError(
+            f"Expected a model or PEFT adapter whose weights do the work, found {model.active_peft_config.peft_type}, which puts "
+            "learned tokens before the input. Rank with LoRA or the like."
+        )
+
+
+def _answers(
+    model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, choices: Sequence[Sequence[str]]
+) -> list[TokenIds]:
+    """The token ids of each choice, each text tokenised once."""
+    texts = list(dict.fromkeys(text for of_input in choices for text in of_input))
+    if not texts:
+        return []
+    architecture = architecture_of(model)
+    writer = unwrapped(model).get_decoder() if architecture is SEQUENCE_TO_SEQUENCE else architecture.reader(model)
+    limit = min(LONGEST_CHOICE, longest_input(writer, processing_class))
+    # One token more shows which are longer.
+    ids_of = dict(zip(texts, architecture.answer_ids(processing_class, texts, limit + 1), strict=True))
+    if (long := next((text for text, ids in ids_of.items() if len(ids) > limit), None)) is not None:
+        raise ValueError(
+            f"Expected choices of at most {limit} tokens, found one of more: {long[:80]!r} ... Cut that short, it would be taken "
+            "for another with the same beginning. Shorten the choices, or generate answers."
+        )
+    return [[ids_of[text] for text in of_input] for of_input in choices]
+
+
+def _encoded_once(
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase,
+    prompts: TokenIds,
+    answers: list[TokenIds],
+    token_budget: int,
+) -> Iterator[Found]:
+    """Encodes a batch of inputs, then decodes all their choices over what was encoded."""
+    architecture, base, pad = SEQUENCE_TO_SEQUENCE, unwrapped(model), pad_token_id(processing_class)
+    encoder = architecture.reader(model)
+    for rows in token_budget_batches([len(ids) for ids in prompts], token_budget):
+        # On the right whatever the tokenizer's side: positions of BART count from the left.
+        batch = on_device(padded([prompts[row] for row in rows], pad), model.device)
+        states, mask = architecture.read(encoder, **batch), batch["attention_mask"]
+        pairs = [(place, choice) for place, row in enumerate(rows) for choice in range(len(answers[row]))]
+        width = states.shape[1]
+        lengths = [width + len(answers[rows[place]][choice]) for place, choice in pairs]
+        for chosen in token_budget_batches(lengths, token_budget):
+            of_batch = [pairs[number] for number in chosen]
+            places = torch.tensor([place for place, _ in of_batch], device=model.device)
+            labels = _labels([answers[rows[place]][choice] for place, choice in of_batch]).to(model.device)
+            logits = model(
+                encoder_outputs=BaseModelOutput(last_hidden_state=states[places]),
+                attention_mask=mask[places],
+                decoder_input_ids=base.prepare_decoder_input_ids_from_labels(labels=labels),
+                use_cache=False,
+            ).logits
+            yield [(rows[place], choice) for place, choice in of_batch], _log_likelihoods(logits, labels)
+
+
+def _continued(
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase,
+    prompts: TokenIds,
+    answers: list[TokenIds],
+    token_budget: int,
+) -> Iterator[Found]:
+    """Reads each input with each of its choices, and computes logits where choices stand alone."""
+    collate = architecture_of(model).collator(processing_class, model)
+    keeps = "logits_to_keep" in inspect.signature(unwrapped(model).forward).parameters
+    pairs = [(row, choice) for row, of_input in enumerate(answers) for choice in range(len(of_input))]
+    lengths = [len(prompts[row]) + len(answers[row][choice]) for row, choice in pairs]
+    for chosen in token_budget_batches(lengths, token_budget):
+        of_batch = [pairs[number] for number in chosen]
+        items = [{"input_ids": prompts[row], "labels": answers[row][choice]} for row, choice in of_batch]
+        batch = on_device(collate(items), model.device)
+        labels = batch.pop("labels")
+        # The token before the first choice of the batch predicts its first token.
+        needed = labels.shape[1] - min(len(prompts[row]) for row, _ in of_batch) + 1
+        settings = {"logits_to_keep": needed} if keeps else {}
+        logits = model(**batch, use_cache=False, **settings).logits
+        yield of_batch, _log_likelihoods(logits[:, -needed:-1], labels[:, 1 - needed :])
+
+
+def _labels(answers: TokenIds) -> torch.Tensor:
+    rows = [torch.tensor(ids, dtype=torch.long) for ids in answers]
+    return pad_sequence(rows, batch_first=True, padding_value=-100)
+
+
+def _log_likelihoods(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sums of the log-probabilities of each row's labels `[n]`, of logits `[n, length, vocabulary]`."""
+    losses = torch.nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
+    )
+    return -losses.view_as(labels).sum(dim=1)

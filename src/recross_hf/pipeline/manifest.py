@@ -1,0 +1,388 @@
+"""`recross.json`: the parts of a pipeline, where they are, and what each of their files must be.
+
+What is read may be anybody's: every value is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from types import NoneType
+from typing import Any
+
+from .._version import __version__
+from ..core.files import is_intact, read_json, sha256_of, write_json
+from ..hub.errors import COMMIT, SAFE_SUFFIXES, Repository, is_repo_id
+
+FORMAT_VERSION = 2
+MANIFEST_FILE = "recross.json"
+MAX_MANIFEST_SIZE = 1 << 20
+UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED = (
+    "upstream_model",
+    "index",
+    "reranker",
+    "adapted_model",
+    "retrieved",
+)
+RETRIEVED_FILE = "retrieved.parquet"
+_NUMBER = (float, int)
+ADAPTATION_SETTINGS: dict[str, tuple[type, ...]] = {
+    "adam_beta1": _NUMBER,
+    "adam_beta2": _NUMBER,
+    "adam_epsilon": _NUMBER,
+    "drop_long_targets": (bool,),
+    "gate_fraction": _NUMBER,
+    "generation_num_beams": (int, NoneType),
+    "gradient_accumulation_steps": (int,),
+    "label_smoothing_factor": _NUMBER,
+    "learning_rate": _NUMBER,
+    "lr_scheduler_type": (str,),
+    "max_grad_norm": _NUMBER,
+    "max_input_length": (int,),
+    "max_steps": (int,),
+    "max_target_length": (int,),
+    "num_retrieved": (int,),
+    "num_train_epochs": _NUMBER,
+    "per_device_eval_batch_size": (int,),
+    "per_device_train_batch_size": (int,),
+    "rerank": (bool,),
+    "safety_gate": (bool,),
+    "seed": (int,),
+    "select_by": (str,),
+    "sum_token_loss": (bool,),
+    "token_budget": (int, NoneType),
+    "upsampling_ratio": _NUMBER,
+    "warmup_steps": _NUMBER,
+    "weight_decay": _NUMBER,
+}
+"""What a pipeline may say of how it is adapted, and of which types. None of it names a place, a report or an account."""
+
+_AUTOCAST_DTYPES = (None, "bfloat16", "float16")
+
+
+class PipelineFolderError(ValueError):
+    """A folder or repository is no pipeline, or not the one that was saved; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files of a pipeline that belong together.
+
+    Args:
+        sha256: the checksum of each file, by its name below `path`.
+        path: a folder; "." is the root.
+        repository: where they are, at a commit; beside the manifest where there is none.
+
+    Raises:
+        PipelineFolderError: a name leads out of the folder, a format is not safe, or the revision is no commit.
+    """
+
+    sha256: Mapping[str, str]
+    path: str = "."
+    repository: Repository | None = None
+
+    def __post_init__(self) -> None:
+        if self.path != ".":
+            _check_name(self.path)
+        for name, digest in self.sha256.items():
+            _check_name(name)
+            if PurePosixPath(name).suffix not in SAFE_SUFFIXES:
+                raise PipelineFolderError(
+                    f"Expected files in safe formats ({', '.join(sorted(SAFE_SUFFIXES))}), found {name!r}. Pickles and code "
+                    "are never loaded: save the artifact again with `save_pretrained`."
+                )
+            _expect(
+                isinstance(digest, str) and len(digest) == 64 and set(digest) <= set("0123456789abcdef"),
+                f"a SHA-256 checksum of {name}",
+                digest,
+            )
+        if self.repository is not None:
+            repo = self.repository
+            _expect(isinstance(repo.repo_id, str) and is_repo_id(repo.repo_id), "a repository's name", repo.repo_id)
+            _expect(repo.repo_type in ("model", "dataset"), "a model or dataset repository", repo.repo_type)
+            _expect(
+                isinstance(repo.revision, str) and COMMIT.fullmatch(repo.revision) is not None,
+                f"a commit of {repo.repo_id} (40 hexadecimal digits)",
+                repo.revision,
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the manifest."""
+        if self.repository is None:
+            return {"path": self.path, "sha256": dict(self.sha256)}
+        place = {
+            "repo_id": self.repository.repo_id,
+            "repo_type": self.repository.repo_type,
+            "revision": self.repository.revision,
+        }
+        return place | ({} if self.path == "." else {"path": self.path}) | {"sha256": dict(self.sha256)}
+
+    @classmethod
+    def from_json(cls, content: Any) -> Part:
+        """Reads what [`Part.to_json`] gave."""
+        _expect(isinstance(content, dict), "a part", content)
+        known = {"path", "sha256", "repo_id", "repo_type", "revision"}
+        _expect(set(content) <= known, f"a part with {', '.join(sorted(known))}", ", ".join(content))
+        sha256, path = content.get("sha256"), content.get("path", ".")
+        _expect(isinstance(sha256, dict) and bool(sha256), "checksums of a part's files", sha256)
+        _expect(isinstance(path, str), "the path of a part", path)
+        repository = None
+        if "repo_id" in content:
+            repository = Repository(content["repo_id"], content.get("repo_type", "model"), content.get("revision"))
+        return cls(sha256, path, repository)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a pipeline is made of.
+
+    Args:
+        parts: by name; `upstream_model` and `index` are always there.
+        encoder: [`MeanPooledEncoder.settings`].
+        adaptation: settings of [`AdaptationArguments`] that suit the model.
+
+    Raises:
+        PipelineFolderError: a value is not what it must be.
+    """
+
+    parts: Mapping[str, Part]
+    encoder: dict[str, Any]
+    adaptation: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = (UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED)
+        _expect(set(self.parts) <= set(known), f"the parts {', '.join(known)}", ", ".join(self.parts))
+        _expect({UPSTREAM_MODEL, INDEX} <= set(self.parts), "an upstream model and an index", ", ".join(self.parts))
+        encoder = self.encoder
+        _expect(
+            isinstance(encoder, dict)
+            and set(encoder) == {"max_length", "autocast_dtype"}
+            and _is_count(encoder["max_length"])
+            and encoder["autocast_dtype"] in _AUTOCAST_DTYPES,
+            "the encoder's max_length and autocast_dtype",
+            encoder,
+        )
+        _expect(isinstance(self.adaptation, dict), "settings of the adaptation", self.adaptation)
+        for name, value in self.adaptation.items():
+            if name not in ADAPTATION_SETTINGS:
+                raise PipelineFolderError(
+                    f"Expected settings of how to learn ({', '.join(sorted(ADAPTATION_SETTINGS))}), found "
+                    f"{name}={value!r}. A pipeline cannot say more than that: pass other settings to `adapt`."
+                )
+            kinds = ADAPTATION_SETTINGS[name]
+            holds = isinstance(value, kinds) and isinstance(value, bool) == (kinds == (bool,))
+            holds = holds and not (isinstance(value, float) and not math.isfinite(value))
+            _expect(holds, f"{name} of the type {' or '.join(kind.__name__ for kind in kinds)}", value)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `recross.json`."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "recross_hf_version": __version__,
+            "parts": {name: part.to_json() for name, part in self.parts.items()},
+            "encoder": self.encoder,
+            "adaptation": self.adaptation,
+        }
+
+    def to_bytes(self) -> bytes:
+        """The bytes of `recross.json`."""
+        return (json.dumps(self.to_json(), indent=2) + "\n").encode()
+
+    @classmethod
+    def read(cls, path: Path, where: str) -> Manifest:
+        """Reads and checks `recross.json`.
+
+        Args:
+            where: the pipeline's name, for messages.
+
+        Raises:
+            PipelineFolderError: it is of another format, or not what a manifest must be.
+            ValueError: it is no JSON.
+        """
+        size = path.stat().st_size
+        if size > MAX_MANIFEST_SIZE:
+            raise PipelineFolderError(
+                f"Expected {MANIFEST_FILE} of at most {MAX_MANIFEST_SIZE:,} bytes in {where}, found {size:,}. It is none "
+                "that recross_hf wrote: do not use it."
+            )
+        content = read_json(path)
+        found = content.get("format_version") if isinstance(content, dict) else None
+        if found != FORMAT_VERSION:
+            version = content.get("recross_hf_version") if isinstance(content, dict) else None
+            raise PipelineFolderError(
+                f"Expected a pipeline of format {FORMAT_VERSION}, found {found} in {where} (written by recross_hf "
+                f"{version}). Install a version that reads it: pip install -U recross_hf."
+            )
+        try:
+            parts = content.get("parts")
+            _expect(isinstance(parts, dict), "the parts of a pipeline", parts)
+            return cls(
+                {name: Part.from_json(part) for name, part in parts.items()},
+                content.get("encoder"),
+                content.get("adaptation"),
+            )
+        except PipelineFolderError as error:
+            raise PipelineFolderError(f"{MANIFEST_FILE} of {where}: {error}") from error
+
+
+def write_manifest(
+    folder: Path, parts: Iterable[str], encoder_settings: dict[str, Any], adaptation: dict[str, Any]
+) -> None:
+    """Writes `recross.json` of parts that lie in `folder`: a folder of its own name each, and `retrieved.parquet`."""
+    described = {name: describe_part(folder, name) for name in parts}
+    write_json(folder / MANIFEST_FILE, Manifest(described, encoder_settings, adaptation).to_json())
+
+
+def describe_part(folder: Path, name: str) -> Part:
+    """A part that lies in `folder`, with the checksums of its files."""
+    if name == RETRIEVED:
+        return Part({RETRIEVED_FILE: sha256_of(folder / RETRIEVED_FILE)})
+    # The card is there for people to write in.
+    files = sorted(path for path in (folder / name).rglob("*") if path.is_file() and path.name != "README.md")
+    return Part({path.relative_to(folder / name).as_posix(): sha256_of(path) for path in files}, name)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads `recross.json` of a folder and checks that the files beside it are there; see [`check_files`] for what they hold.
+
+    Raises:
+        PipelineFolderError: there is none, or a file is missing.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise PipelineFolderError(
+            f"Expected a pipeline folder with {MANIFEST_FILE}, found none in {folder}. A pipeline is written by "
+            "`ReCrossPipeline.save_pretrained`; a model alone is no pipeline."
+        )
+    manifest = Manifest.read(path, str(folder))
+    for part in manifest.parts.values():
+        for place in _places(part) if part.repository is None else ():
+            if not (folder / place).is_file():
+                raise PipelineFolderError(
+                    f"Expected the file {place} in {folder}, found none. Download or save it again."
+                )
+    return manifest
+
+
+def check_files(folder: Path, part: Part) -> None:
+    """Compares the files of a part that lies in `folder` with their checksums.
+
+    Raises:
+        PipelineFolderError: one is another, or gone.
+    """
+    for place, expected in _places(part).items():
+        if not (folder / place).is_file() or not is_intact(folder / place, expected):
+            raise PipelineFolderError(
+                f"{folder / place} is not the file that was saved: its checksum differs. Download or save it again; if "
+                "you changed it on purpose, pass `verify_checksums=False`."
+            )
+
+
+def _places(part: Part) -> dict[str, str]:
+    return {(PurePosixPath(part.path) / name).as_posix(): digest for name, digest in part.sha256.items()}
+
+
+def check_model_files(folder: Path, names: Iterable[str], *, adapter_allowed: bool = False) -> None:
+    """Refuses a model whose weights are in no safe format, or whose files ask for code, or lead elsewhere.
+
+    transformers reads a folder as a whole, so that files beside those that are named are refused, too.
+
+    Args:
+        names: the files that belong to the model.
+        adapter_allowed: whether it may be a PEFT adapter.
+
+    Raises:
+        PipelineFolderError: that is so.
+    """
+    names = set(names)
+    there = {path.name for path in folder.iterdir() if path.is_file() and path.suffix in _READ_BY_TRANSFORMERS}
+    strange = sorted(there - names - {MANIFEST_FILE})
+    if strange:
+        raise PipelineFolderError(
+            f"Expected the files of one model in {folder}, found {', '.join(strange)} beside them, which would be read with them. "
+            "Remove those, or save the model again."
+        )
+    is_adapter = "adapter_config.json" in names
+    if is_adapter and not adapter_allowed:
+        raise PipelineFolderError(
+            f"Expected a whole model in {folder}, found an adapter. Merge it, and save the model."
+        )
+    configs = {
+        name: read_json(folder / name) for name in names - _TABLES if name.endswith(".json") and "/" not in name
+    }
+    index = configs.get("model.safetensors.index.json")
+    shards = set(index.get("weight_map", {}).values()) if isinstance(index, dict) else {"model.safetensors"}
+    weights = {"adapter_model.safetensors"} if is_adapter else shards
+    settings = "adapter_config.json" if is_adapter else "config.json"
+    if (
+        not weights
+        or settings not in names
+        or not all(w in names and str(w).endswith(".safetensors") for w in weights)
+    ):
+        raise PipelineFolderError(
+            f"Expected {settings} and weights as safetensors in {folder}, found {', '.join(sorted(names))}. Pickles are never "
+            "loaded: save the model again with `save_pretrained`."
+        )
+    for name, content in configs.items():
+        if not isinstance(content, dict | list):
+            raise PipelineFolderError(f"Expected settings in {folder / name}, found {type(content).__name__}.")
+        if name.endswith("config.json"):
+            _check_settings(content, folder / name)
+
+
+# What transformers and PEFT would read beside what is named.
+_READ_BY_TRANSFORMERS = frozenset({".json", ".safetensors", ".bin", ".pt", ".py", ".jinja", ".model", ".txt", ".h5"})
+# Of tokenizers: large, and without settings.
+_TABLES = frozenset({"tokenizer.json", "vocab.json"})
+_ADAPTERS = frozenset(
+    {"LORA", "IA3", "ADALORA", "VERA", "DORA", "LOHA", "LOKR", "OFT", "BOFT", "PREFIX_TUNING", "P_TUNING"}
+)
+_ADAPTERS |= {"PROMPT_TUNING", "RANDLORA", "HRA", "LN_TUNING"}
+
+
+def _check_settings(content: Any, path: Path) -> None:
+    """No setting may ask for code, quantised formats of other libraries, or kernels and adapters from elsewhere."""
+    if isinstance(content, list):
+        for item in content:
+            _check_settings(item, path)
+        return
+    if not isinstance(content, dict):
+        return
+    for name, value in content.items():
+        elsewhere = name.endswith("attn_implementation") and isinstance(value, str) and "/" in value
+        other_adapter = name == "peft_type" and value not in _ADAPTERS
+        if name in ("auto_map", "custom_pipelines", "quantization_config", "transformers_weights") and value:
+            elsewhere = True
+        if elsewhere or other_adapter:
+            raise PipelineFolderError(
+                f"Expected a configuration of a model that transformers knows, found {name}={str(value)[:80]!r} in {path}, which asks "
+                "for code from elsewhere. Such code is never run: take a model without it."
+            )
+        _check_settings(value, path)
+
+
+def _check_name(name: Any) -> None:
+    """Names lead to a place within the folder on every system."""
+    safe = isinstance(name, str) and 0 < len(name) <= 255 and name.isprintable()
+    safe = safe and not set(name) & set('\\:*?"<>|')
+    if not safe or any(part in ("", ".", "..") for part in name.split("/")):
+        raise PipelineFolderError(
+            f"Expected the name of a file within the folder, found {name!r}. The pipeline is none that recross_hf wrote: do "
+            "not use it."
+        )
+
+
+def _expect(holds: bool, what: str, found: Any) -> None:
+    if not holds:
+        text = repr(found)
+        raise PipelineFolderError(
+            f"Expected {what}, found {text if len(text) <= 200 else text[:200] + '...'}. The file is damaged, or none that "
+            "recross_hf wrote: download or save it again."
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,276 @@
+"""`CrossEncoderReranker`: the paper's reranker, on any sequence classification model with one label."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from huggingface_hub import CommitInfo
+from tqdm.auto import tqdm
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..core.batching import on_device, token_budget_batches
+from ..core.distributed import process_state, warn_where_bfloat16_is_slow
+from ..core.weights import weights_hash
+from ..hub.errors import HubAccess
+from ..hub.repositories import Publication, artifact_folder, full_name, publish
+from ..models.architectures import longest_input
+from ..pipeline.cards import reranker_card
+from ..pipeline.manifest import check_model_files
+from .pair_tokenizer import PairTokenizer
+from .reranker import Reranker
+
+_LONG_WORK = 4096
+"""Pairs from which on a progress bar is shown."""
+
+
+def mean_score(scores: np.ndarray) -> np.ndarray:
+    """Mean over the queries of scores `[num_queries, num_candidates]` (paper, section 3.3)."""
+    return scores.mean(axis=0)
+
+
+class CrossEncoderReranker(Reranker):
+    """Scores pairs of a query and a candidate with a cross-encoder and joins each candidate's scores (paper, section 3.3).
+
+    ```python
+    reranker = CrossEncoderReranker.from_pretrained("my-reranker")
+    scores = reranker.rank(queries, candidates)  # float32 [num_candidates], rises with relevance
+    kept = reranker.rerank(queries, retriever.retrieve(queries, 1024), num_kept=512)
+    ```
+
+    Each distinct query and candidate is tokenised once and each distinct pair scored once; pairs are sorted by length and batched by a
+    budget of tokens. Scores are logits. The saved folder opens with `sentence_transformers.CrossEncoder`, too.
+
+    Args:
+        model: a sequence classification model with one label; used where it is.
+        processing_class: its tokenizer, a fast one that takes pairs.
+        aggregation: makes `[num_candidates]` of scores `[num_queries, num_candidates]`; their mean by default.
+        include_answers: whether candidates are shown with their answers, as in training.
+        max_length: tokens a pair; the longer side is cut first. By default what the tokenizer says, at most 512.
+        token_budget: tokens a batch, padding included.
+        autocast_dtype: `torch.bfloat16` computes in half precision, the default on a GPU that has it; `torch.float32`
+            turns that off.
+
+    Raises:
+        ValueError: the model has not one label, or its tokenizer no pairs.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processing_class: PreTrainedTokenizerBase,
+        *,
+        aggregation: Callable[[np.ndarray], np.ndarray] = mean_score,
+        include_answers: bool = False,
+        max_length: int | None = None,
+        token_budget: int | None = None,
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        if model.config.num_labels != 1:
+            raise ValueError(
+                f"Expected a model with one label, found {model.config.num_labels} in {type(model).__name__}. Load it with "
+                "`AutoModelForSequenceClassification.from_pretrained(name, num_labels=1)` and train it with `train_reranker`."
+            )
+        longest = longest_pair(model, processing_class)
+        if max_length is not None and max_length > longest:
+            raise ValueError(
+                f"Expected `max_length` to be at most {longest}, which this model can take, found {max_length}."
+            )
+        self.model = model
+        self.processing_class = processing_class
+        self.aggregation = aggregation
+        self.include_answers = include_answers
+        self.max_length = max_length or min(512, longest)
+        self.pair_tokenizer = PairTokenizer(processing_class, self.max_length)
+        on_gpu = model.device.type == "cuda"
+        self.token_budget = token_budget or (32_768 if on_gpu else 1_024)
+        if autocast_dtype is None and on_gpu and torch.cuda.is_bf16_supported():
+            autocast_dtype = torch.bfloat16
+        self.autocast_dtype = autocast_dtype
+        if torch.bfloat16 in (autocast_dtype, model.dtype):
+            warn_where_bfloat16_is_slow(model.device.type)
+
+    # ---- saving and loading ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """Loads a trained reranker, from a folder or the Hub; other cross-encoders with one label work as well.
+
+        Args:
+            revision: on the Hub: a branch, a tag or a commit. The others are those of [`HubAccess`].
+            kwargs: passed to the constructor.
+
+        Raises:
+            HubError: the model could not be had.
+            PipelineFolderError: its weights are pickled, or it asks for code of its own.
+            ValueError: the model was never trained to score pairs.
+        """
+        access = HubAccess(token, cache_dir, local_files_only, force_download)
+        folder = artifact_folder(name_or_path, "model", revision, access)
+        if folder.is_dir():
+            check_model_files(folder, [path.name for path in folder.iterdir() if path.is_file()])
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            dtype=dtype,
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+        if loading["missing_keys"]:
+            raise ValueError(
+                f"Expected a trained reranker in {name_or_path}, found a model without weights for "
+                f"{', '.join(sorted(loading['missing_keys']))}: its scores would be random. Train one with `train_reranker`."
+            )
+        device = torch.device(device) if device is not None else process_state().device
+        processing_class = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        settings: dict[str, Any] = {}
+        if hasattr(model.config, "include_answers"):  # saved below: its length is the tokenizer's, also beyond 512
+            settings = {
+                "include_answers": model.config.include_answers,
+                "max_length": processing_class.model_max_length,
+            }
+        return cls(model.to(device).eval(), processing_class, **settings | kwargs)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes model (safetensors), tokenizer and settings; `aggregation` is code and not saved."""
+        config = self.model.config
+        config.include_answers = self.include_answers
+        # Read by sentence_transformers: logits as they are, so that means over queries rank alike there.
+        config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
+        self.model.save_pretrained(save_directory)
+        tokenizer = copy.deepcopy(self.processing_class)
+        tokenizer.model_max_length = self.max_length
+        tokenizer.save_pretrained(save_directory)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | bool | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        license: str | None = None,
+    ) -> CommitInfo:
+        """Publishes the reranker in one commit; `sentence_transformers.CrossEncoder` opens it, too.
+
+        `license`, such as apache-2.0, goes into its card; the other arguments are those of [`publish`].
+        """
+        repo_id = full_name(repo_id, token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            files: dict[str, Path | bytes] = {path.name: path for path in sorted(Path(folder).iterdir())}
+            files["README.md"] = str(reranker_card(repo_id, self.model.config, license=license)).encode()
+            return publish(
+                Publication(repo_id, "model", files),
+                token=token,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                commit_message=commit_message,
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What the scores depend on, as JSON values."""
+        return {
+            "class": type(self).__name__,
+            "weights": weights_hash(self.model),
+            "max_length": self.max_length,
+            "include_answers": self.include_answers,
+            "aggregation": getattr(self.aggregation, "__qualname__", type(self.aggregation).__qualname__),
+        }
+
+    # ---- scoring ---------------------------------------------------------------------------------------------------
+
+    def rank(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
+        """Scores each candidate for all queries together: float32 `[num_candidates]`.
+
+        Raises:
+            TypeError: one string was passed in place of a list.
+            ValueError: there are no queries or no candidates.
+        """
+        return self.aggregation(self.score(queries, candidates))
+
+    @torch.inference_mode()
+    def score(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
+        """Logits of all pairs: float32 `[num_queries, num_candidates]`."""
+        for name, texts in (("queries", queries), ("candidates", candidates)):
+            if isinstance(texts, str):
+                raise TypeError(f"Expected `{name}` to be a list of texts, found one string. Pass `[text]`.")
+            if not len(texts):
+                raise ValueError(f"Expected at least one text in `{name}`, found none.")
+        rows, columns = (dict.fromkeys(texts) for texts in (queries, candidates))
+        first, second = (self.pair_tokenizer.tokenize(list(distinct)) for distinct in (rows, columns))
+        lengths = [self.pair_tokenizer.length(len(query), len(other)) for query in first for other in second]
+        progress = tqdm(
+            total=len(lengths),
+            desc="Reranking",
+            unit="pair",
+            leave=False,
+            disable=len(lengths) < _LONG_WORK or not process_state().is_main_process,
+        )
+        order: list[int] = []
+        logits = []
+        training = self.model.training
+        self.model.eval()
+        device = self.model.device
+        enabled = self.autocast_dtype not in (None, torch.float32)
+        try:
+            with torch.autocast(device.type, dtype=self.autocast_dtype if enabled else None, enabled=enabled):
+                for pairs in token_budget_batches(lengths, self.token_budget):
+                    joined = [
+                        self.pair_tokenizer.join(first[pair // len(second)], second[pair % len(second)])
+                        for pair in pairs
+                    ]
+                    batch = self.pair_tokenizer.pad(joined)
+                    inputs = on_device(batch, device)
+                    logits.append(self.model(**inputs).logits[:, 0].float())
+                    order.extend(pairs)
+                    progress.update(len(pairs))
+        finally:
+            self.model.train(training)
+            progress.close()
+        # One copy off the device at the end: a copy a batch would make the host wait for each.
+        scores = np.empty(len(order), dtype=np.float32)
+        scores[order] = torch.cat(logits).cpu().numpy()
+        scores = scores.reshape(len(first), len(second))
+        row_of, column_of = ({text: place for place, text in enumerate(distinct)} for distinct in (rows, columns))
+        return scores[[row_of[text] for text in queries]][:, [column_of[text] for text in candidates]]
+
+
+def longest_pair(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:
+    """How many tokens a cross-encoder can take."""
+    longest = longest_input(model, processing_class)
+    # RoBERTa counts positions from the padding token's id on, so that it has fewer than it says.
+    offset = (model.config.pad_token_id or 0) + 1 if model.config.model_type in _POSITIONS_AFTER_PADDING else 0
+    return min(longest, model.config.max_position_embeddings - offset) if offset else longest
+
+
+_POSITIONS_AFTER_PADDING = {
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "longformer",
+    "mpnet",
+    "data2vec-text",
+    "xlm-roberta-xl",
+}

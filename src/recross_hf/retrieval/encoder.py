@@ -1,0 +1,219 @@
+"""Texts to vectors: the `Encoder` protocol, and the upstream model's own encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..core.batching import on_device, token_budget_batches
+from ..core.distributed import process_state, warn_where_bfloat16_is_slow
+from ..core.weights import weights_hash
+from ..models.architectures import architecture_of, load_model, longest_input, pad_token_id
+
+
+class Encoder(Protocol):
+    """Whatever turns texts into vectors; a `SentenceTransformer` is one as it is."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Encodes `n` texts as a float32 array `[n, d]`, row `i` for text `i`."""
+        ...
+
+
+@runtime_checkable
+class IdentifiedEncoder(Protocol):
+    """An encoder that can say what its vectors depend on; an index built with it stores and compares that."""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON values by name, e.g. `{"weights": "sha256...", "pooling": "mean", "max_length": 512}`."""
+        ...
+
+
+class MeanPooledEncoder:
+    """Mean over the last encoder layer of a model, padding left out (paper, section 3.2); without an encoder, over the last layer.
+
+    ```python
+    encoder = MeanPooledEncoder.from_pretrained("facebook/bart-large")
+    vectors = encoder.encode(["Is this review positive? It was a delight."])  # float32 [1, 1024]
+    ```
+
+    Texts are sorted by length and batched by a budget of tokens, so that next to no padding is computed; the vectors come
+    back in the order of the texts and depend on neither order nor batch (to 1e-5 in float32).
+
+    Args:
+        model: any `AutoModelForSeq2SeqLM`, of which the encoder is used, or any `AutoModelForCausalLM`, whose decoder reads the
+            input and the separator that stands before an answer. It is used where it is and in the dtype it has.
+        processing_class: the model's tokenizer, a fast one.
+        max_length: texts are cut to this many tokens; by default what the model can take, at most 512.
+        token_budget: tokens a batch, padding included. More is faster on a GPU; on a CPU, batches that stay in the
+            cache win.
+        autocast_dtype: `torch.bfloat16` computes in half precision, whatever the dtype of the weights; twice as fast
+            where the hardware has it, and good to about three digits.
+    """
+
+    pooling = "mean"
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processing_class: PreTrainedTokenizerBase,
+        *,
+        max_length: int | None = None,
+        token_budget: int | None = None,
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.architecture = architecture_of(model)
+        self.model = self.architecture.reader(model)
+        self.processing_class = processing_class
+        longest = longest_input(self.model, processing_class)
+        if max_length is not None and max_length > longest:
+            raise ValueError(
+                f"Expected `max_length` to be at most {longest}, the positions that this model has, found {max_length}."
+            )
+        self.max_length = max_length or min(512, longest)
+        self.autocast_dtype = autocast_dtype
+        if torch.bfloat16 in (autocast_dtype, self.model.dtype):
+            warn_where_bfloat16_is_slow(self.model.device.type)
+        self.token_budget = token_budget or (16_384 if self.model.device.type == "cuda" else 1_024)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device | None = None,
+        max_length: int | None = None,
+        token_budget: int | None = None,
+        autocast_dtype: torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> MeanPooledEncoder:
+        """Loads a model and keeps the part that reads; `device` is Accelerate's choice by default.
+
+        Args:
+            dtype: `torch.float32`, or `torch.bfloat16` for speed; an index notices the difference.
+            kwargs: passed to the `from_pretrained` of model and tokenizer (`revision`, `token`, ...).
+        """
+        model = load_model(name_or_path, dtype=dtype, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+        model = model.to(device or process_state().device)
+        return cls(model, tokenizer, max_length=max_length, token_budget=token_budget, autocast_dtype=autocast_dtype)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes this encoder of its model, as JSON values."""
+        name = None if self.autocast_dtype is None else str(self.autocast_dtype).removeprefix("torch.")
+        return {"max_length": self.max_length, "autocast_dtype": name}
+
+    @classmethod
+    def from_settings(
+        cls, model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, settings: dict[str, Any]
+    ) -> MeanPooledEncoder:
+        """The encoder of `model` that had these [`settings`]."""
+        dtypes = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+        return cls(
+            model,
+            processing_class,
+            max_length=settings["max_length"],
+            autocast_dtype=dtypes[settings["autocast_dtype"]],
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What the vectors depend on: the weights (SHA-256), the pooling, the length, the side that is cut and the dtype."""
+        side = self.processing_class.truncation_side
+        return {
+            "class": type(self).__name__,
+            "weights": weights_hash(self.model),
+            "pooling": self.pooling,
+            **self.architecture.reading,
+            **self.settings,
+            # Named only where it is not the usual one, so that most indexes of earlier versions stay usable.
+            **({} if side == "right" else {"truncation_side": side}),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+        }
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Encodes `n` texts as a float32 array `[n, d]` in the order of the texts.
+
+        Raises:
+            TypeError: `texts` is one string, or holds something that is no string.
+        """
+        if isinstance(texts, str):
+            raise TypeError("Expected a list of texts, found one string. Pass `[text]`.")
+        texts = list(texts)
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        wrong = next((text for text in texts if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise TypeError(f"Expected texts that are strings, found {type(wrong).__name__}.")
+        # Each text is tokenised once, however often it occurs, and some hundred in a call: enough to use all cores, while
+        # what the tokenizer keeps beside the ids (offsets, masks) stays small.
+        distinct = {text: position for position, text in enumerate(dict.fromkeys(texts))}
+        unique = list(distinct)
+        token_ids = [
+            ids
+            for start in range(0, len(unique), 512)
+            for ids in self.architecture.prompt_ids(
+                self.processing_class, unique[start : start + 512], self.max_length
+            )
+        ]
+        order: list[int] = []
+        pooled = []
+        autocast = torch.autocast(
+            self.model.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
+        )
+        training = self.model.training
+        self.model.eval()
+        try:
+            with autocast:
+                for rows in token_budget_batches([len(ids) for ids in token_ids], self.token_budget):
+                    order.extend(rows)
+                    pooled.append(self._pool([token_ids[row] for row in rows]))
+        finally:
+            self.model.train(training)
+        # One copy off the device at the end: a copy a batch would make the host wait for each.
+        vectors = torch.cat(pooled).cpu().numpy()
+        position = np.empty(len(order), dtype=np.int64)
+        position[order] = np.arange(len(order))
+        return vectors[position[[distinct[text] for text in texts]]]
+
+    @property
+    def dimension(self) -> int:
+        """Length `d` of a vector."""
+        return self.model.config.get_text_config().hidden_size
+
+    def _pool(self, batch: list[list[int]]) -> torch.Tensor:
+        lengths = [len(ids) for ids in batch]
+        longest = max(lengths)
+        pad = pad_token_id(self.processing_class)
+        inputs = {"input_ids": torch.tensor([ids + [pad] * (longest - len(ids)) for ids in batch])}
+        if min(lengths) == longest:  # nothing to mask: attention takes its faster path
+            hidden = self.architecture.read(self.model, **on_device(inputs, self.model.device))
+            return hidden.float().mean(dim=1)
+        inputs["attention_mask"] = (torch.arange(longest)[None, :] < torch.tensor(lengths)[:, None]).long()
+        inputs = on_device(inputs, self.model.device)
+        hidden, mask = self.architecture.read(self.model, **inputs), inputs["attention_mask"].bool()
+        hidden = hidden.float().masked_fill(~mask[:, :, None], 0.0)
+        return hidden.sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
+def encode_in_processes(encoder: Encoder, texts: Sequence[str], *, shard_size: int = 1024) -> np.ndarray:
+    """Encodes texts on all processes of `accelerate launch`; each gets the whole array `[n, d]`.
+
+    Every process must call it, with the same texts; it waits for the others, so that it has no place in
+    `Retriever.rank`, which the main process alone calls. The shards are the same whatever the number of processes, so
+    that the vectors are, too.
+    """
+    state = process_state()
+    starts = range(state.process_index * shard_size, len(texts), state.num_processes * shard_size)
+    mine = [(start, encoder.encode(texts[start : start + shard_size])) for start in starts]
+    shards = mine if state.num_processes == 1 else gather_object(mine)
+    if not shards:
+        return encoder.encode([])
+    return np.concatenate([vectors for _, vectors in sorted(shards, key=lambda shard: shard[0])])

@@ -1,0 +1,261 @@
+"""Retrievers: for the inputs of an unseen task, the upstream examples to learn from.
+
+To add one, subclass [`Retriever`] and write `rank`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from hashlib import sha256
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, Features, Value
+
+from ..data.readers import without_index
+from .aggregation import Aggregation, Hits, Ranking, interleave
+from .faiss_io import selecting
+from .index import UpstreamIndex, column_hash, ids_hash
+
+logger = logging.getLogger(__name__)
+
+
+class Retriever(ABC):
+    """Retrieves upstream examples for query inputs.
+
+    The base class checks the arguments, keeps excluded examples out and gives the retrieved rows with their provenance;
+    a subclass writes [`Retriever.rank`].
+
+    Args:
+        upstream: the examples to retrieve from.
+        exclude_tasks: tasks never to retrieve from, e.g. the target's own where it is upstream, too.
+        exclude_ids: examples never to retrieve.
+
+    Raises:
+        ValueError: an excluded task is none of `upstream`, or nothing is left.
+    """
+
+    def __init__(
+        self, upstream: Dataset, *, exclude_tasks: Collection[str] = (), exclude_ids: Collection[str] = ()
+    ) -> None:
+        for name, excluded in (("exclude_tasks", exclude_tasks), ("exclude_ids", exclude_ids)):
+            if isinstance(excluded, str):
+                raise TypeError(f"Expected `{name}` to be a collection of strings, found one string. Pass a list.")
+        self.upstream = upstream
+        self.allowed = _allowed(upstream, exclude_tasks, exclude_ids)
+        self.num_allowed = int(self.allowed.sum())
+        if not self.num_allowed:
+            raise ValueError(f"Nothing is left to retrieve: all {len(upstream)} upstream examples are excluded.")
+
+    @property
+    def tasks(self) -> set[str]:
+        """The tasks that may be retrieved from."""
+        return set(pc.unique(_column(self.upstream, "task").filter(pa.array(self.allowed))).to_pylist())
+
+    def excluding(self, tasks: Collection[str] = (), ids: Collection[str] = ()) -> Self:
+        """The same retriever with more tasks and examples excluded; those that are not upstream have nothing to exclude.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        narrowed = copy.copy(self)
+        excluded = _is_any_of(self.upstream, "task", tasks) | _is_any_of(self.upstream, "id", ids)
+        narrowed.allowed = self.allowed & ~excluded
+        narrowed.num_allowed = int(narrowed.allowed.sum())
+        if not narrowed.num_allowed:
+            without = [*sorted(tasks), *([f"{len(ids)} examples"] if ids else [])]
+            raise ValueError(f"Nothing is left to retrieve without {', '.join(without)}.")
+        return narrowed
+
+    def identity(self) -> dict[str, Any]:
+        """What is retrieved depends on this, as JSON values; a subclass with settings of its own adds them."""
+        return {
+            "class": type(self).__name__,
+            "upstream": _hash_of(self.upstream),
+            "allowed": sha256(np.packbits(self.allowed).tobytes()).hexdigest(),
+        }
+
+    @abstractmethod
+    def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
+        """Ranks upstream examples for the inputs of an unseen task.
+
+        Under `accelerate launch` the main process alone calls it: nothing in it may wait for the other processes.
+
+        Args:
+            inputs: the query inputs, at least one.
+            num_retrieved: how many to return; fewer where there are no more.
+
+        Returns:
+            A [`Ranking`] with positions in `self.upstream` for which `self.allowed` is true.
+        """
+
+    def retrieve(self, inputs: Sequence[str], num_retrieved: int) -> Dataset:
+        """Retrieves examples to learn from.
+
+        Args:
+            inputs: the query inputs.
+            num_retrieved: |R|, how many examples; duplicates count.
+
+        Returns:
+            The upstream examples with the columns `rank` (0 is first), `query` (position of the input that brought it;
+            -1: all together) and `distance` (falls with relevance; NaN where there is none).
+        """
+        if isinstance(inputs, str):
+            raise TypeError("Expected a list of inputs, found one string. Pass `[text]`.")
+        if not len(inputs):
+            raise ValueError("Expected at least one query input, found none.")
+        if num_retrieved < 1:
+            raise ValueError(f"Expected to retrieve at least one example, found num_retrieved={num_retrieved}.")
+        ranking = self.rank(inputs, num_retrieved)
+        if (ranking.positions < 0).any() or not self.allowed[ranking.positions].all():
+            raise RuntimeError(
+                f"{type(self).__name__}.rank returned examples that are excluded, or positions below 0."
+            )
+        if len(ranking.positions) < num_retrieved:
+            logger.warning(
+                "Expected to retrieve %d examples, found %d among the %d upstream examples that may be retrieved.",
+                num_retrieved,
+                len(ranking.positions),
+                self.num_allowed,
+            )
+        return gather_rows(self.upstream, ranking)
+
+
+class DenseRetriever(Retriever):
+    """Nearest neighbours of the inputs in an [`UpstreamIndex`] (paper, section 3.2: "ReCross-dagger").
+
+    ```python
+    retriever = DenseRetriever(UpstreamIndex.from_pretrained("index", encoder=encoder), exclude_tasks=["glue-mrpc"])
+    retriever.retrieve(inputs, num_retrieved=512).to_pandas().groupby("task").size()
+    ```
+
+    Args:
+        index: the index; its encoder encodes the inputs.
+        aggregation: how the hits of several inputs become one ranking; see `aggregation`.
+    """
+
+    def __init__(
+        self,
+        index: UpstreamIndex,
+        *,
+        aggregation: Aggregation = interleave,
+        exclude_tasks: Collection[str] = (),
+        exclude_ids: Collection[str] = (),
+    ) -> None:
+        super().__init__(index.dataset, exclude_tasks=exclude_tasks, exclude_ids=exclude_ids)
+        self.index = index
+        self.aggregation = aggregation
+
+    def identity(self) -> dict[str, Any]:
+        """The base class's, and what the hits depend on: the index and how they are aggregated."""
+        config = {name: self.index.config.get(name) for name in ("encoder", "factory", "metric")}
+        aggregation = getattr(self.aggregation, "__qualname__", type(self.aggregation).__qualname__)
+        return super().identity() | {"index": config, "aggregation": aggregation}
+
+    def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
+        vectors = np.asarray(self.index.encoder.encode(list(inputs)), dtype=np.float32)
+        return self.aggregation(lambda k: self._search_allowed(vectors, k), len(inputs), num_retrieved)
+
+    def _search_allowed(self, vectors: np.ndarray, k: int) -> Hits:
+        """The `k` nearest allowed examples; an index that cannot pass over the others is searched deeper until all are found."""
+        wanted = min(k, self.num_allowed)
+        depth = wanted
+        selection = None
+        if self.num_allowed < len(self.index):
+            selection = selecting(self.index.faiss_index, self.allowed)
+        while True:
+            hits = self.index.search(vectors, depth, params=selection)
+            allowed = (hits.positions >= 0) & self.allowed[hits.positions]
+            if selection or depth >= len(self.index) or allowed.sum(axis=1).min() >= wanted:
+                break
+            depth = min(4 * depth, len(self.index))
+        # A stable sort brings the allowed hits to the front in their order.
+        order = np.argsort(~allowed, axis=1, kind="stable")[:, :wanted]
+        allowed = np.take_along_axis(allowed, order, axis=1)
+        return Hits(
+            np.where(allowed, np.take_along_axis(hits.positions, order, axis=1), -1),
+            np.where(allowed, np.take_along_axis(hits.distances, order, axis=1), np.inf),
+        )
+
+
+class RandomRetriever(Retriever):
+    """Examples drawn at random, whatever the inputs: the baseline that retrieval must beat (paper, section 4).
+
+    Drawn without replacement. The same seed gives the same examples.
+    """
+
+    def __init__(
+        self,
+        upstream: Dataset,
+        *,
+        seed: int = 0,
+        exclude_tasks: Collection[str] = (),
+        exclude_ids: Collection[str] = (),
+    ) -> None:
+        super().__init__(upstream, exclude_tasks=exclude_tasks, exclude_ids=exclude_ids)
+        self.seed = seed
+
+    def identity(self) -> dict[str, Any]:
+        """The base class's, and the seed."""
+        return super().identity() | {"seed": self.seed}
+
+    def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
+        count = min(num_retrieved, self.num_allowed)
+        drawn = np.random.default_rng(self.seed).choice(self.num_allowed, count, replace=False)
+        positions = np.flatnonzero(self.allowed)[drawn]
+        return Ranking(positions, np.full(count, -1), np.full(count, np.nan))
+
+
+def gather_rows(upstream: Dataset, ranking: Ranking) -> Dataset:
+    """The ranked rows as a `Dataset` of their own, with `rank`, `query` and `distance`."""
+    # From Arrow, because a `Dataset` with an index refuses `select`.
+    rows = without_index(upstream).with_format("arrow")[ranking.positions]
+    columns = {
+        "rank": np.arange(len(ranking.positions)),
+        "query": np.asarray(ranking.queries, dtype=np.int64),
+        "distance": np.asarray(ranking.distances, dtype=np.float64),
+    }
+    for name, values in columns.items():
+        rows = rows.append_column(name, pa.array(values))
+    provenance = {"rank": Value("int64"), "query": Value("int64"), "distance": Value("float64")}
+    features = Features({**upstream.features, **provenance})
+    return Dataset.from_dict({name: rows[name].to_pylist() for name in rows.column_names}, features=features)
+
+
+_HASHES: WeakKeyDictionary[Dataset, str] = WeakKeyDictionary()
+
+
+def _hash_of(upstream: Dataset) -> str:
+    """Of ids and inputs; kept, because many retrievers share their examples."""
+    if upstream not in _HASHES:
+        _HASHES[upstream] = f"{ids_hash(upstream)}-{column_hash(upstream, 'input')}"
+    return _HASHES[upstream]
+
+
+def _allowed(upstream: Dataset, tasks: Collection[str], ids: Collection[str]) -> np.ndarray:
+    if tasks:
+        known = set(pc.unique(_column(upstream, "task")).to_pylist())
+        unknown = sorted(set(tasks) - known)
+        if unknown:
+            raise ValueError(
+                f"Expected to exclude upstream tasks, found {', '.join(unknown)}, which are none. Upstream tasks: "
+                f"{', '.join(sorted(known))}."
+            )
+    return ~(_is_any_of(upstream, "task", tasks) | _is_any_of(upstream, "id", ids))
+
+
+def _is_any_of(upstream: Dataset, column: str, values: Collection[str]) -> np.ndarray:
+    if not values:
+        return np.zeros(len(upstream), dtype=bool)
+    found = _column(upstream, column)
+    return pc.is_in(found, value_set=pa.array(sorted(set(values)), type=found.type)).to_numpy()
+
+
+def _column(upstream: Dataset, name: str) -> pa.ChunkedArray:
+    return without_index(upstream).select_columns(name).with_format("arrow")[:][name]

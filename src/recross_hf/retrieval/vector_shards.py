@@ -1,0 +1,175 @@
+"""The vectors of examples in shards on disk, which many processes write and a killed build continues."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from ..core.files import read_json, write_atomically, write_json
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+BUILD_FILE = "build.json"
+PROBES = ("What is the capital of this country?", "Is the review positive or negative? It was a long wait.", "yes")
+"""Encoded when an index is built and again when it is opened: an encoder that gives other vectors is another one."""
+
+
+class IndexMismatchError(ValueError):
+    """The index, its data or its encoder do not belong together; the message says which, and what to do."""
+
+
+class VectorShards:
+    """A file of vectors for every `shard_size` examples; iterating gives them as float32 arrays `[shard_size, d]`, in order.
+
+    A shard is written whole or not at all, whichever process encodes it, and is mapped when it is read: in memory is one of
+    them at a time.
+
+    Args:
+        folder: the folder of the shards.
+        num_vectors: how many examples there are.
+        shard_size: examples a shard; the last one may have fewer.
+        dtype: of the numbers on disk, `np.float32` or `np.float16`.
+    """
+
+    def __init__(self, folder: Path, num_vectors: int, shard_size: int, dtype: np.dtype) -> None:
+        self.folder, self.num_vectors, self.shard_size, self.dtype = folder, num_vectors, shard_size, dtype
+
+    def __len__(self) -> int:
+        return -(-self.num_vectors // self.shard_size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for number in range(len(self)):
+            yield np.load(self.path(number), mmap_mode="r").astype(np.float32, copy=False)
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.npy"
+
+    def missing(self) -> list[int]:
+        """The numbers of the shards that are still to be encoded."""
+        return [number for number in range(len(self)) if not self.path(number).is_file()]
+
+    def open(self, build: dict[str, Any], encoder: Encoder) -> np.ndarray:
+        """Starts a build, or finds one that the same data, encoder and settings started.
+
+        Returns:
+            What the encoder makes of [`PROBES`], `[3, d]`.
+
+        Raises:
+            IndexMismatchError: the build that is there is another one.
+        """
+        build = build | {"shard_size": self.shard_size, "vector_dtype": self.dtype.name}
+        probes, path = encode(encoder, list(PROBES)), self.folder / BUILD_FILE
+        if self.folder.is_dir() and not path.is_file():
+            shutil.rmtree(self.folder)  # what a build of unknown settings left
+        if not path.is_file():
+            # It comes into being together with its settings: builds of several parts may begin at the same time.
+            started = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}")
+            write_json(started / BUILD_FILE, build | {"probes": probes.tolist()})
+            try:
+                started.rename(self.folder)
+                return probes
+            except OSError:  # another was first
+                shutil.rmtree(started)
+        found = read_json(path)
+        differing = [name for name in build if found.get(name) != build[name]]
+        if differing:
+            raise IndexMismatchError(
+                f"{self.folder} holds the vectors of an unfinished build with other data or settings "
+                f"({', '.join(differing)}). Finish that build, choose another folder, or delete {self.folder}."
+            )
+        # Weights of an encoder that cannot name them are known by what they do.
+        if not same_vectors(np.asarray(found["probes"], dtype=np.float32), probes):
+            raise IndexMismatchError(
+                f"{self.folder} holds the vectors of an unfinished build with another encoder. Finish it with that one, choose "
+                f"another folder, or delete {self.folder}."
+            )
+        return probes
+
+    def encode(self, dataset: Dataset, encoder: Encoder, numbers: Iterable[int], *, show_progress: bool) -> None:
+        """Encodes the inputs of these shards and writes each as soon as it is done."""
+        inputs = dataset.select_columns("input")
+        starts = {number: number * self.shard_size for number in numbers}
+        sizes = {number: min(self.shard_size, self.num_vectors - start) for number, start in starts.items()}
+        with tqdm(total=sum(sizes.values()), desc="Encoding", unit="ex", disable=not show_progress) as progress:
+            for number, start in starts.items():
+                vectors = encode(encoder, inputs[start : start + sizes[number]]["input"])
+                with np.errstate(over="ignore"):
+                    stored = vectors.astype(self.dtype, copy=False)
+                self._check_finite(vectors, stored, dataset, start)
+                write_atomically(self.path(number), lambda partial, stored=stored: _save(partial, stored))
+                progress.update(sizes[number])
+
+    def _check_finite(self, vectors: np.ndarray, stored: np.ndarray, dataset: Dataset, start: int) -> None:
+        is_finite = np.isfinite(stored).all(axis=1)
+        if is_finite.all():
+            return
+        row = int(np.flatnonzero(~is_finite)[0])
+        name = dataset[start + row]["id"]
+        if np.isfinite(vectors[row]).all():
+            raise ValueError(
+                f"Expected vectors that float16 can hold, found {np.abs(vectors[row]).max():.3g} for the example {name!r}. "
+                "Keep them in float32."
+            )
+        raise ValueError(
+            f"Expected finite vectors, found NaN or infinity for the example {name!r}. Encode in float32 or bfloat16; "
+            "float16 overflows in some models."
+        )
+
+    def check_complete(self) -> None:
+        """Raises where shards are missing that some process should have written."""
+        missing = self.missing()
+        if missing:
+            raise FileNotFoundError(
+                f"Expected {len(self)} shards of vectors in {self.folder}, found {len(self) - len(missing)} (number "
+                f"{missing[0]} is missing). All processes write to one folder: put it on a file system that all nodes share "
+                "and run the build again, which encodes what is missing."
+            )
+
+    def sample(self, size: int, seed: int) -> np.ndarray:
+        """At most `size` vectors, drawn without replacement from all shards: task-sorted data would mislead a prefix."""
+        size = min(size, self.num_vectors)
+        rows = np.sort(np.random.default_rng(seed).choice(self.num_vectors, size, replace=False))
+        parts = np.split(rows, np.searchsorted(rows, np.arange(1, len(self)) * self.shard_size))
+        sample, filled = np.empty((size, 0), dtype=np.float32), 0
+        for number, (shard, part) in enumerate(zip(self, parts, strict=True)):
+            if not filled:
+                sample = np.empty((size, shard.shape[1]), dtype=np.float32)
+            sample[filled : filled + len(part)] = shard[part - number * self.shard_size]
+            filled += len(part)
+        return sample
+
+
+def encode(encoder: Encoder, texts: list[str]) -> np.ndarray:
+    """What an encoder makes of texts, as float32 `[n, d]`.
+
+    Raises:
+        ValueError: the encoder gives something else.
+    """
+    vectors = np.ascontiguousarray(encoder.encode(texts), dtype=np.float32)
+    if vectors.ndim != 2 or len(vectors) != len(texts):
+        raise ValueError(
+            f"Expected the encoder to give vectors [{len(texts)}, d], found {list(vectors.shape)} from "
+            f"{type(encoder).__name__}."
+        )
+    return vectors
+
+
+def same_vectors(expected: np.ndarray, found: np.ndarray) -> bool:
+    """Whether two encoders agree, up to what another machine or precision of the same weights may change."""
+    return expected.shape == found.shape and np.abs(found - expected).max() <= 1e-2 * np.abs(expected).max()
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
