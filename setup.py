@@ -35,7 +35,15 @@ setup(
     package_dir={"": "src"},
     packages=find_packages("src"),
     include_package_data=True,
-    package_data={"recross_hf": ["py.typed", "card_templates/*.md", "evaluation/report/*.html", "starter_data/**/*", "tasks/*.yaml"]},
+    package_data={
+        "recross_hf": [
+            "py.typed",
+            "card_templates/*.md",
+            "evaluation/report/*.html",
+            "starter_data/**/*",
+            "tasks/*.yaml",
+        ]
+    },
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.4",

@@ -19,7 +19,7 @@ import psutil
 
 from recross_hf import MeanPooledEncoder, UpstreamIndex, load_examples
 from recross_hf.core.files import write_json
-from recross_hf.core.report import format_table
+from recross_hf.core.tables import format_table
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recross_hf.core.files import write_json
-from recross_hf.core.report import format_table
+from recross_hf.core.tables import format_table
 
 
 @dataclass(frozen=True)

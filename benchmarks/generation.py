@@ -43,8 +43,8 @@ from recross_hf import (
     starter_tasks,
 )
 from recross_hf.core.files import read_json
-from recross_hf.core.report import format_table
-from recross_hf.data.readers import files_of
+from recross_hf.core.tables import format_table
+from recross_hf.data.files import files_of
 from recross_hf.models.generation import generate_texts
 
 PEER, OURS, OURS_IN_TRAINER = "Seq2SeqTrainer.predict", "generate_texts", "ExampleTrainer.predict"

@@ -38,8 +38,8 @@ from figures import Figure, report
 
 from recross_hf import DenseRetriever, ReCrossPipeline, UpstreamIndex, load_examples
 from recross_hf.core.files import read_json, write_json
-from recross_hf.core.report import format_table
-from recross_hf.data.readers import EXAMPLE_FEATURES
+from recross_hf.core.tables import format_table
+from recross_hf.data.schema import EXAMPLE_FEATURES
 
 K = 64
 NUM_QUERIES, SEARCHED_AT_ONCE = 256, 16

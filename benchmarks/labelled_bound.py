@@ -31,8 +31,8 @@ from recross_hf import (
     load_target_task,
 )
 from recross_hf.core.files import write_json
-from recross_hf.core.report import format_table
 from recross_hf.core.statistics import paired_interval
+from recross_hf.core.tables import format_table
 from recross_hf.models.architectures import architecture_of
 
 METRICS = ("exact_match", "soft_em")

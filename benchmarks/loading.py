@@ -30,7 +30,7 @@ from datasets import Dataset
 from figures import Figure, report
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex
-from recross_hf.core.report import format_table
+from recross_hf.core.tables import format_table
 from recross_hf.data.starter import STARTER_DIRECTORY
 from recross_hf.retrieval.vector_shards import PROBES
 

@@ -27,7 +27,7 @@ from figures import Figure, report
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from recross_hf import ReCrossPipeline, SupervisionArguments
-from recross_hf.data.readers import take_rows
+from recross_hf.data.schema import take_rows
 from recross_hf.models.tokenization import TokenizedExamples
 from recross_hf.supervision.group_trainer import GroupTrainer
 

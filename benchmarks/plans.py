@@ -46,10 +46,12 @@ from recross_hf import (
     starter_tasks,
 )
 from recross_hf.core.files import write_json, write_parquet
-from recross_hf.core.report import format_table
+from recross_hf.core.tables import format_table
 from recross_hf.planning.benchmark import plan_benchmark
+from recross_hf.planning.index import plan_index
+from recross_hf.planning.mining import plan_mining
 from recross_hf.planning.plan import Plan, duration, peak_memory, size
-from recross_hf.planning.probing import plan_index, plan_mining, plan_training
+from recross_hf.planning.training import plan_training
 
 STARTER = Path(recross_hf.__file__).parent / "starter_data"
 

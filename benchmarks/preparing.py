@@ -28,7 +28,7 @@ from datasets import Dataset
 from figures import Figure, report
 
 from recross_hf import MixtureArguments, TargetTexts, TaskSource, prepare_mixture
-from recross_hf.core.report import format_table
+from recross_hf.core.tables import format_table
 
 LIMIT_MB = 1000.0
 TEMPLATES = """

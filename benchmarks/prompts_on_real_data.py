@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, nodes
 
 from recross_hf.core.files import write_json
-from recross_hf.core.report import format_table
-from recross_hf.mixture.templates import SEPARATOR, PromptTemplate, load_templates
+from recross_hf.core.tables import format_table
+from recross_hf.mixture.template_files import load_templates
+from recross_hf.mixture.templates import SEPARATOR, PromptTemplate
 
 # Task, the fields that are texts, and the one that is seen in the answer alone, with its values.
 TASKS: dict[str, tuple[str, tuple[str, ...], str, tuple[Any, ...]]] = {

@@ -24,7 +24,7 @@ from sentence_transformers import SentenceTransformer
 
 from recross_hf import DenseRetriever, ReCrossPipeline, load_starter_task, starter_tasks
 from recross_hf.core.files import write_json
-from recross_hf.core.report import format_table
+from recross_hf.core.tables import format_table
 from recross_hf.reranking.metrics import spearman
 
 

@@ -99,8 +99,9 @@ def main() -> None:
     from figures import Figure, report
 
     import recross_hf
-    from recross_hf.core.report import format_table
-    from recross_hf.mixture.templates import PromptTemplate, load_templates
+    from recross_hf.core.tables import format_table
+    from recross_hf.mixture.template_files import load_templates
+    from recross_hf.mixture.templates import PromptTemplate
 
     tasks = yaml.safe_load((Path(recross_hf.__file__).parent / "tasks" / "recross.yaml").read_text(encoding="utf-8"))
     templates = [template for entry in tasks["upstream"] for template in load_templates(entry["templates"])]

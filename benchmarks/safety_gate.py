@@ -23,7 +23,7 @@ from datasets import Dataset
 
 from recross_hf import RandomRetriever, ReCrossPipeline, load_starter_task, starter_tasks
 from recross_hf.core.files import write_json
-from recross_hf.core.report import format_table
+from recross_hf.core.tables import format_table
 from recross_hf.soft_em import exact_match
 
 FASTER = 30.0

@@ -27,8 +27,8 @@ from recross_hf import (
     starter_tasks,
 )
 from recross_hf.core.files import write_json
-from recross_hf.core.report import format_table
 from recross_hf.core.statistics import paired_interval
+from recross_hf.core.tables import format_table
 from recross_hf.soft_em import exact_match
 from recross_hf.supervision.group_trainer import GroupTrainer
 from recross_hf.supervision.utility import by_reversal

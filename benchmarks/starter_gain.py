@@ -21,9 +21,10 @@ import transformers
 from tqdm.auto import tqdm
 
 from recross_hf import RandomRetriever, ReCrossPipeline, load_starter_task, starter_tasks
+from recross_hf.adaptation.results import task_shares
 from recross_hf.core.files import read_json, write_json
-from recross_hf.core.report import format_table, task_shares
 from recross_hf.core.statistics import paired_interval
+from recross_hf.core.tables import format_table
 from recross_hf.data.starter import NUM_QUERY_SETS
 from recross_hf.reranking.reranker import RememberingReranker
 from recross_hf.soft_em import exact_match, soft_match

@@ -34,7 +34,7 @@ from transformers import (
 )
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline, load_examples
-from recross_hf.core.report import format_table
+from recross_hf.core.tables import format_table
 from recross_hf.models.tokenization import TokenizedExamples
 from recross_hf.training.mixture_sampler import MixtureBatchSampler
 

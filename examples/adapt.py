@@ -37,12 +37,12 @@ from recross_hf import (
     load_starter_task,
     starter_tasks,
 )
+from recross_hf.adaptation.arguments import AS_RUN
+from recross_hf.adaptation.results import adaptation_results, format_results, plot_task_shares
 from recross_hf.core.distributed import agreed, end_process_group
 from recross_hf.core.files import write_json
-from recross_hf.core.report import adaptation_results, format_results, plot_task_shares
-from recross_hf.hub.repositories import check_may_publish
+from recross_hf.hub.publishing import check_may_publish
 from recross_hf.models.architectures import architecture_of
-from recross_hf.training.arguments import AS_RUN
 
 
 @dataclass

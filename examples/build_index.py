@@ -26,8 +26,8 @@ from transformers import AutoTokenizer, HfArgumentParser
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples, load_model
 from recross_hf.core.distributed import end_process_group, process_state
 from recross_hf.pipeline.manifest import INDEX
+from recross_hf.planning.index import index_bytes, plan_index
 from recross_hf.planning.plan import warn_where_disk_is_short
-from recross_hf.planning.probing import index_bytes, plan_index
 
 
 @dataclass

@@ -28,12 +28,12 @@ from recross_hf import (
 )
 from recross_hf.core.distributed import end_process_group, process_state
 from recross_hf.core.files import read_json, write_json, write_parquet
-from recross_hf.core.report import format_supervision, plot_task_utilities
-from recross_hf.mixture.dataset_card import supervision_card
-from recross_hf.planning.probing import plan_mining
-from recross_hf.supervision.mining import SETTINGS_FILE
+from recross_hf.planning.mining import plan_mining
+from recross_hf.supervision.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
+from recross_hf.supervision.dataset_card import supervision_card
+from recross_hf.supervision.query_sets import SETTINGS_FILE
+from recross_hf.supervision.results import format_supervision, plot_task_utilities
 from recross_hf.supervision.utility import by_groups, by_reversal
-from recross_hf.training.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
 
 JUDGES = {"groups": by_groups, "reversal": by_reversal}
 

@@ -26,11 +26,13 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from recross_hf import MixtureArguments, TargetTexts, load_examples, prepare_mixture, read_task_sources
-from recross_hf.core.report import format_table
-from recross_hf.data.readers import ExampleError, files_of
-from recross_hf.mixture.prepare import ContaminationError, check_splits, render_targets
+from recross_hf.core.tables import format_table
+from recross_hf.data.files import files_of
+from recross_hf.data.schema import ExampleError
+from recross_hf.mixture.decontamination import ContaminationError
 from recross_hf.mixture.sources import SourceError, sources_of_files
-from recross_hf.planning.probing import plan_mixture
+from recross_hf.mixture.targets import check_splits, render_targets
+from recross_hf.planning.mixture import plan_mixture
 
 
 @dataclass

@@ -38,8 +38,8 @@ from transformers import HfArgumentParser
 import recross_hf.soft_em
 from recross_hf import ReCrossPipeline
 from recross_hf.core.files import read_json
-from recross_hf.hub.errors import Repository
-from recross_hf.hub.repositories import Publication, publish
+from recross_hf.hub.publishing import Publication, publish
+from recross_hf.hub.repository import Repository
 
 SPACE = Path(__file__).with_name("soft_em_space")
 MODEL_CARDS = Path(__file__).parents[1] / "model_cards"

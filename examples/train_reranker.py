@@ -24,9 +24,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfAr
 from recross_hf import RerankerTrainer, RerankerTrainingArguments, split_by_task
 from recross_hf.core.distributed import end_process_group, process_state
 from recross_hf.core.files import write_json
-from recross_hf.core.report import format_reranker_metrics
 from recross_hf.pipeline.pipeline import save_reranker
-from recross_hf.planning.probing import plan_training
+from recross_hf.planning.training import plan_training
+from recross_hf.reranking.evaluation import format_reranker_metrics
 from recross_hf.reranking.losses import binary, pairwise, regression
 
 OBJECTIVES = {"binary": binary, "regression": regression, "pairwise": pairwise}

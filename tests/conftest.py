@@ -17,7 +17,7 @@ from hypothesis import settings  # noqa: E402
 from loopback_hub import Client, Hub, LoopbackHub, client_environment  # noqa: E402
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, MeanPooledEncoder, UpstreamIndex  # noqa: E402
-from recross_hf.mixture.templates import promptsource_folder  # noqa: E402
+from recross_hf.mixture.template_files import promptsource_folder  # noqa: E402
 
 settings.register_profile("recross", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("recross")

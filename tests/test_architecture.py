@@ -144,7 +144,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 def test_reading_a_manifest_and_the_hub_needs_no_torch():
-    code = "import sys, recross_hf.hub.repositories, recross_hf.pipeline.manifest; print(*sys.modules)"
+    code = "import sys, recross_hf.hub.publishing, recross_hf.pipeline.manifest; print(*sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "accelerate", "faiss"} & set(output)
 

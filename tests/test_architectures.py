@@ -26,14 +26,8 @@ from recross_hf import (
     load_model,
     mine_supervision,
 )
-from recross_hf.models.architectures import (
-    DECODER_ONLY,
-    SEQUENCE_TO_SEQUENCE,
-    CausalCollator,
-    architecture_of,
-    pad_token_id,
-    padded,
-)
+from recross_hf.models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE, architecture_of
+from recross_hf.models.collators import CausalCollator, pad_token_id, padded
 from recross_hf.models.generation import generate_texts
 
 PLAIN, LLAMA, ENDING = tiny.causal_tokenizer(), tiny.causal_tokenizer("<s> $A"), tiny.tokenizer()

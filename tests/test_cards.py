@@ -15,14 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recross_hf import CrossEncoderReranker, ReCrossPipeline, RerankerTrainer, RerankerTrainingArguments
-from recross_hf.adaptation.model_card import Adaptation, Evaluation, adapted_model_card
+from recross_hf.adaptation.model_card import adapted_model_card
+from recross_hf.adaptation.record import Adaptation, Evaluation
 from recross_hf.core.cards import TEMPLATES, cell, rows
 from recross_hf.core.statistics import share_interval
-from recross_hf.hub.errors import Repository
+from recross_hf.hub.repository import Repository
+from recross_hf.mixture.arguments import MixtureArguments
 from recross_hf.mixture.dataset_card import mixture_card
 from recross_hf.models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
-from recross_hf.pipeline.cards import index_card, pipeline_card, reranker_card, upstream_model_card
-from recross_hf.training.arguments import MixtureArguments
+from recross_hf.pipeline.cards import pipeline_card, upstream_model_card
+from recross_hf.reranking.model_card import reranker_card
+from recross_hf.retrieval.dataset_card import index_card
 
 ROOT = Path(__file__).parents[1]
 OURS = sorted((ROOT / "model_cards").glob("*.md"))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recross_hf import load_examples
-from recross_hf.data.readers import EXAMPLE_FEATURES
+from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.mixture.decontamination import Overlap, TargetTexts, source_example
 
 PASSAGE = "the old lighthouse keeper counts seven green boats every evening before he lights the lamp again"

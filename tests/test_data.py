@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recross_hf import examples_by_task, load_examples, load_queries
-from recross_hf.data.readers import EXAMPLE_FEATURES, ExampleError, take_rows
+from recross_hf.data.schema import EXAMPLE_FEATURES, ExampleError, take_rows
 
 ROWS = [
     {"id": "a", "task": "t1", "template": "p", "input": "first", "references": ["yes", "yeah"]},

@@ -23,7 +23,7 @@ from recross_hf import (
     load_model,
     load_query_sets,
 )
-from recross_hf.supervision.mining import PAIR_FEATURES
+from recross_hf.supervision.pairs import PAIR_FEATURES
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 FAST = ["--use_cpu", "--disable_tqdm", "true", "--report_to", "none", "--save_strategy", "no"]

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from recross_hf.core import files
 from recross_hf.core.files import is_intact, read_json, sha256_of, write_atomically, write_json, write_parquet
-from recross_hf.core.weights import weights_hash
+from recross_hf.core.hashing import weights_hash
 
 
 def test_a_file_is_replaced_when_it_is_whole(tmp_path):

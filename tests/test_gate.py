@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel
 
 from recross_hf import AdaptationArguments, DenseRetriever, ReCrossPipeline, RetrievalAugmentedAdapter
+from recross_hf.adaptation.results import adaptation_results, format_results
 from recross_hf.adaptation.safety_gate import AnswerSigns, GateSigns, GateVerdict, hold_out, token_loss
-from recross_hf.core.report import adaptation_results, format_results
 from recross_hf.models.architectures import architecture_of
 from recross_hf.models.tokenization import TokenizedExamples
 

@@ -30,8 +30,10 @@ from transformers import BartForConditionalGeneration
 from recross_hf import CrossEncoderReranker, ReCrossPipeline, load_starter_task
 from recross_hf.core.files import REMEMBERED_SIZE
 from recross_hf.data.starter import STARTER_DIRECTORY
-from recross_hf.hub.errors import HubError, Repository
-from recross_hf.hub.repositories import Publication, _check
+from recross_hf.hub.errors import HubError
+from recross_hf.hub.fetching import _check
+from recross_hf.hub.publishing import Publication
+from recross_hf.hub.repository import Repository
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 INPUTS = ["Is the review good? It was a lovely film.", "Which colour has the sky?", "Add one and three."]

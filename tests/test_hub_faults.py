@@ -13,9 +13,9 @@ from loopback_hub import OnReceipt, StepError, WrongBytes, client_environment
 from loopback_hub.faults import Fault
 
 from recross_hf import CrossEncoderReranker, ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline
-from recross_hf.hub.errors import HubAccess
+from recross_hf.hub.repository import HubAccess
+from recross_hf.hub.safety import PipelineFolderError
 from recross_hf.pipeline import pipeline
-from recross_hf.pipeline.manifest import PipelineFolderError
 from recross_hf.pipeline.parts import PipelineParts
 from recross_hf.pipeline.pipeline import save_reranker
 

@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers import BertModel
 
 from recross_hf import MeanPooledEncoder, UpstreamIndex
-from recross_hf.data.readers import ExampleError
+from recross_hf.data.schema import ExampleError
 from recross_hf.retrieval.index import _names_another_file
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from recross_hf import SupervisionArguments, mine_supervision
-from recross_hf.data.readers import take_rows
+from recross_hf.data.schema import take_rows
 from recross_hf.reranking.metrics import spearman
 from recross_hf.retrieval.retriever import DenseRetriever
 from recross_hf.supervision.group_trainer import GroupTrainer
-from recross_hf.supervision.mining import load_query_sets
+from recross_hf.supervision.query_sets import load_query_sets
 from recross_hf.supervision.utility import by_groups, by_reversal
 
 ARGS = SupervisionArguments(

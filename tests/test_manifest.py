@@ -9,16 +9,9 @@ from hypothesis import strategies as st
 from transformers import SchedulerType
 
 from recross_hf import AdaptationArguments
-from recross_hf.hub.errors import Repository
-from recross_hf.pipeline.manifest import (
-    ADAPTATION_SETTINGS,
-    Manifest,
-    Part,
-    PipelineFolderError,
-    check_model_files,
-    read_manifest,
-    write_manifest,
-)
+from recross_hf.hub.repository import Repository
+from recross_hf.hub.safety import PipelineFolderError, check_model_files
+from recross_hf.pipeline.manifest import ADAPTATION_SETTINGS, Manifest, Part, read_manifest, write_manifest
 
 ENCODER = {"max_length": 8, "autocast_dtype": None}
 DIGEST, COMMIT = "0a" * 32, "0f" * 20

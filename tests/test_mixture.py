@@ -14,10 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from recross_hf import MixtureArguments, TargetTexts, TaskSource, load_examples, prepare_mixture
-from recross_hf.core.digests import DigestSet, spread
-from recross_hf.data.readers import EXAMPLE_FEATURES
-from recross_hf.mixture.prepare import ContaminationError, check_splits, render_targets, templates_by_rows, try_out
+from recross_hf.core.hashing import spread
+from recross_hf.data.schema import EXAMPLE_FEATURES
+from recross_hf.mixture.decontamination import ContaminationError
+from recross_hf.mixture.deduplication import DigestSet
 from recross_hf.mixture.sources import SourceError
+from recross_hf.mixture.targets import check_splits, render_targets
+from recross_hf.mixture.task import templates_by_rows
+from recross_hf.mixture.trial import try_out
 
 LABELS = ("no", "maybe", "yes")
 TEMPLATES = """

@@ -19,9 +19,10 @@ from recross_hf import (
     UpstreamIndex,
 )
 from recross_hf.core import files
+from recross_hf.hub.safety import PipelineFolderError
 from recross_hf.models.generation import generate_texts
 from recross_hf.pipeline import parts
-from recross_hf.pipeline.manifest import PipelineFolderError, write_manifest
+from recross_hf.pipeline.manifest import write_manifest
 from recross_hf.retrieval import index
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 

@@ -21,19 +21,14 @@ from recross_hf import (
     prepare_mixture,
 )
 from recross_hf.core.files import write_parquet
-from recross_hf.mixture.prepare import try_out
 from recross_hf.mixture.sources import SourceError
+from recross_hf.mixture.trial import try_out
 from recross_hf.planning import probing
+from recross_hf.planning.index import index_bytes, plan_index
+from recross_hf.planning.mining import plan_mining
+from recross_hf.planning.mixture import plan_mixture
 from recross_hf.planning.plan import Room
-from recross_hf.planning.probing import (
-    checkpoint_bytes,
-    index_bytes,
-    plan_index,
-    plan_mining,
-    plan_mixture,
-    plan_training,
-    training_bytes,
-)
+from recross_hf.planning.training import checkpoint_bytes, plan_training, training_bytes
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,8 @@ from jinja2 import Environment
 from promptsource_outputs import RECORDED, Rows, digest
 
 from recross_hf.mixture.sandbox import PromptError
-from recross_hf.mixture.templates import (
-    PromptTemplate,
-    datasets_with_templates,
-    load_templates,
-    read_templates,
-    select_templates,
-)
+from recross_hf.mixture.template_files import datasets_with_templates, load_templates, read_templates, select_templates
+from recross_hf.mixture.templates import PromptTemplate
 
 FOLLOWS = PromptTemplate(
     "follows",

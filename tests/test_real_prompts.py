@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recross_hf.mixture.templates import load_templates
+from recross_hf.mixture.template_files import load_templates
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "prompts_on_real_data.py"
 

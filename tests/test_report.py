@@ -11,20 +11,13 @@ from recross_hf import (
     Reranker,
     RetrievalAugmentedAdapter,
 )
-from recross_hf.core.report import (
-    adaptation_results,
-    format_reranker_metrics,
-    format_results,
-    format_supervision,
-    format_table,
-    format_task_results,
-    plot_task_shares,
-    plot_task_utilities,
-    task_results,
-    task_shares,
-)
-from recross_hf.mixture.dataset_card import supervision_card
+from recross_hf.adaptation.results import adaptation_results, format_results, plot_task_shares, task_shares
+from recross_hf.core.tables import format_table
+from recross_hf.reranking.evaluation import format_reranker_metrics
+from recross_hf.supervision.dataset_card import supervision_card
+from recross_hf.supervision.results import format_supervision, plot_task_utilities
 from recross_hf.supervision.utility import by_reversal
+from recross_hf.training.results import format_task_results, task_results
 
 
 def rows_of(counts: dict[str, int]) -> Dataset:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from transformers import TrainingArguments
 
 from recross_hf import CrossEncoderReranker, RerankerTrainingArguments, split_by_task, train_reranker
+from recross_hf.reranking.evaluation import evaluate_reranker
 from recross_hf.reranking.losses import binary, pairwise, regression
 from recross_hf.reranking.pair_tokenizer import PairTokenizer
-from recross_hf.reranking.trainer import RerankerTrainer, evaluate_reranker
+from recross_hf.reranking.trainer import RerankerTrainer
 
 PAIRS = tiny.pairs(num_sets=12)
 OBJECTIVES = [binary, regression, pairwise]

@@ -6,7 +6,7 @@ import tiny
 from datasets import Dataset
 
 from recross_hf import DenseRetriever, RandomRetriever, Retriever, UpstreamIndex
-from recross_hf.data.readers import EXAMPLE_FEATURES
+from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.retrieval.aggregation import Ranking, interleave_distinct, mean_distance
 from recross_hf.retrieval.retriever import gather_rows
 

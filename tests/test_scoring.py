@@ -6,7 +6,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf.data.readers import EXAMPLE_FEATURES
+from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.evaluation.scoring import answer_key, answer_sets, best_constant, floor_answers, score_answers
 from recross_hf.soft_em import soft_match
 

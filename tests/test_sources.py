@@ -10,7 +10,8 @@ from datasets import Dataset
 from loopback_hub import CONVERTED, MAIN, LoopbackHub, client_environment
 
 from recross_hf import TaskSource, load_examples, read_task_sources
-from recross_hf.mixture.sources import SourceError, open_rows, sources_of_files
+from recross_hf.mixture.sources import SourceError, sources_of_files
+from recross_hf.mixture.task import open_rows
 
 ROWS = [{"text": f"text {number}", "label": number % 2} for number in range(2500)]
 

@@ -21,9 +21,10 @@ from recross_hf import (
     summarize_supervision,
 )
 from recross_hf.core.files import write_parquet
-from recross_hf.data.readers import ExampleError, take_rows
+from recross_hf.data.schema import ExampleError, take_rows
 from recross_hf.supervision.group_trainer import GroupTrainer
-from recross_hf.supervision.mining import PAIR_FEATURES, SET_FEATURES
+from recross_hf.supervision.pairs import PAIR_FEATURES
+from recross_hf.supervision.query_sets import SET_FEATURES
 
 SETTINGS = {
     "num_query_sets": 4,

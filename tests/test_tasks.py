@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 import recross_hf
-from recross_hf.mixture.templates import load_templates, select_templates
+from recross_hf.mixture.template_files import load_templates, select_templates
 
 TASKS = yaml.safe_load((Path(recross_hf.__file__).parent / "tasks" / "recross.yaml").read_text(encoding="utf-8"))
 ALL = [*TASKS["upstream"], *TASKS["targets"]]

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, examples_by_task, load_examples
-from recross_hf.models.architectures import ExampleCollator
+from recross_hf.models.collators import ExampleCollator
 from recross_hf.models.generation import generate_texts
 from recross_hf.models.tokenization import TokenizedExamples
 from recross_hf.soft_em import score

@@ -31,8 +31,8 @@ from transformers import (
 )
 
 from recross_hf import load_examples
-from recross_hf.data.readers import EXAMPLE_FEATURES
-from recross_hf.supervision.mining import PAIR_FEATURES
+from recross_hf.data.schema import EXAMPLE_FEATURES
+from recross_hf.supervision.pairs import PAIR_FEATURES
 
 TASKS = {
     "sentiment": (("Is the review good? It was a {} film.", ("lovely", "dull", "grand", "weak")), ("yes", "no")),

@@ -12,13 +12,13 @@ from ._version import __version__
 
 _MODULE_OF = {
     "load_model": "models.architectures",
-    "AdaptationArguments": "training.arguments",
+    "AdaptationArguments": "adaptation.arguments",
     "ExampleTrainingArguments": "training.arguments",
-    "MixtureArguments": "training.arguments",
-    "RerankerTrainingArguments": "training.arguments",
-    "SupervisionArguments": "training.arguments",
+    "MixtureArguments": "mixture.arguments",
+    "RerankerTrainingArguments": "reranking.arguments",
+    "SupervisionArguments": "supervision.arguments",
     "TargetTexts": "mixture.decontamination",
-    "examples_by_task": "data.readers",
+    "examples_by_task": "data.schema",
     "load_examples": "data.readers",
     "load_queries": "data.readers",
     "Encoder": "retrieval.encoder",
@@ -28,8 +28,8 @@ _MODULE_OF = {
     "rank_choices": "models.likelihood",
     "prepare_mixture": "mixture.prepare",
     "PromptTemplate": "mixture.templates",
-    "load_templates": "mixture.templates",
-    "select_templates": "mixture.templates",
+    "load_templates": "mixture.template_files",
+    "select_templates": "mixture.template_files",
     "TaskSource": "mixture.sources",
     "read_task_sources": "mixture.sources",
     "Reranker": "reranking.reranker",
@@ -42,13 +42,13 @@ _MODULE_OF = {
     "RetrievalAugmentedAdapter": "adaptation.adapter",
     "ReCrossPipeline": "pipeline.pipeline",
     "mine_supervision": "supervision.mining",
-    "load_query_sets": "supervision.mining",
-    "label_pairs": "supervision.mining",
-    "summarize_supervision": "supervision.mining",
+    "load_query_sets": "supervision.query_sets",
+    "label_pairs": "supervision.pairs",
+    "summarize_supervision": "supervision.results",
     "RerankerTrainer": "reranking.trainer",
-    "evaluate_reranker": "reranking.trainer",
+    "evaluate_reranker": "reranking.evaluation",
     "train_reranker": "reranking.trainer",
-    "split_by_task": "reranking.trainer",
+    "split_by_task": "reranking.evaluation",
     "Method": "evaluation.methods",
     "paper_methods": "evaluation.methods",
     "evaluate_methods": "evaluation.runner",
@@ -67,36 +67,40 @@ __all__ = ["__version__", *_MODULE_OF]
 
 if TYPE_CHECKING:
     from .adaptation.adapter import RetrievalAugmentedAdapter
-    from .data.readers import examples_by_task, load_examples, load_queries
+    from .adaptation.arguments import AdaptationArguments
+    from .data.readers import load_examples, load_queries
+    from .data.schema import examples_by_task
     from .data.starter import load_starter_task, starter_tasks
     from .evaluation.methods import Method, paper_methods
     from .evaluation.report.page import write_report
     from .evaluation.results import BenchmarkResults
     from .evaluation.runner import evaluate_methods
     from .evaluation.tasks import TargetTask, load_target_task, read_target_tasks, starter_target_task
+    from .mixture.arguments import MixtureArguments
     from .mixture.decontamination import TargetTexts
     from .mixture.prepare import prepare_mixture
     from .mixture.sources import TaskSource, read_task_sources
-    from .mixture.templates import PromptTemplate, load_templates, select_templates
+    from .mixture.template_files import load_templates, select_templates
+    from .mixture.templates import PromptTemplate
     from .models.architectures import load_model
     from .models.likelihood import rank_choices
     from .models.warm_start import warm_start_seq2seq
     from .pipeline.pipeline import ReCrossPipeline
+    from .reranking.arguments import RerankerTrainingArguments
     from .reranking.cross_encoder import CrossEncoderReranker
+    from .reranking.evaluation import evaluate_reranker, split_by_task
     from .reranking.reranker import Reranker
-    from .reranking.trainer import RerankerTrainer, evaluate_reranker, split_by_task, train_reranker
+    from .reranking.trainer import RerankerTrainer, train_reranker
     from .retrieval.bm25 import BM25Retriever
     from .retrieval.encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .retrieval.index import UpstreamIndex
     from .retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
-    from .supervision.mining import label_pairs, load_query_sets, mine_supervision, summarize_supervision
-    from .training.arguments import (
-        AdaptationArguments,
-        ExampleTrainingArguments,
-        MixtureArguments,
-        RerankerTrainingArguments,
-        SupervisionArguments,
-    )
+    from .supervision.arguments import SupervisionArguments
+    from .supervision.mining import mine_supervision
+    from .supervision.pairs import label_pairs
+    from .supervision.query_sets import load_query_sets
+    from .supervision.results import summarize_supervision
+    from .training.arguments import ExampleTrainingArguments
     from .training.trainer import ExampleTrainer
 
 

@@ -22,13 +22,13 @@ from ..core.files import write_atomically, write_parquet
 from ..data.readers import load_queries
 from ..models.architectures import architecture_of
 from ..models.generation import generate_texts
-from ..pipeline.manifest import RETRIEVED_FILE
 from ..reranking.reranker import Reranker
 from ..reranking.selection import SELECTIONS
 from ..retrieval.retriever import RandomRetriever, Retriever
-from ..training.arguments import AdaptationArguments
 from ..training.trainer import ExampleTrainer, checkpoint_to_resume
-from .model_card import Adaptation, Evaluation, adapted_model_card
+from .arguments import AdaptationArguments
+from .model_card import adapted_model_card
+from .record import RETRIEVED_FILE, Adaptation, Evaluation
 from .safety_gate import AnswerSigns, GateSigns, GateVerdict, hold_out, token_loss
 
 if TYPE_CHECKING:

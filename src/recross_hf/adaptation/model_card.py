@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,51 +11,16 @@ from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..core.cards import METRICS, cell, interval_cell, model_link, part_rows, render, rows, settings_rows, share_rows
-from ..core.report import task_shares
 from ..core.statistics import share_interval
-from ..hub.errors import Repository, is_repo_id
+from ..hub.repository import Repository, is_repo_id
+from .record import Adaptation, Evaluation
+from .results import task_shares
 
 if TYPE_CHECKING:
     from ..models.architectures import Architecture
-    from .safety_gate import GateVerdict
 
 _SHOWN_EXAMPLES = 20
 _SHOWN_COLUMNS = ("rank", "id", "task", "distance", "score")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """SoftEM and exact match on labelled examples, in percent.
-
-    Args:
-        tasks: that the examples are of.
-        is_adapted: whether the model had been adapted.
-        is_mean: whether it is the unweighted mean of several tasks, which has no interval here.
-    """
-
-    soft_em: float
-    exact_match: float
-    n: int
-    tasks: Sequence[str]
-    is_adapted: bool
-    is_mean: bool = False
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """How a model was adapted.
-
-    Args:
-        num_queries: None where that is not known any more.
-        settings: by their names in [`AdaptationArguments`].
-        evaluations: by the prefix of their metrics.
-        gate: what the safety gate found, if there was one.
-    """
-
-    num_queries: int | None
-    settings: Mapping[str, Any]
-    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
-    gate: GateVerdict | None = None
 
 
 def adapted_model_card(

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from ..core.batching import on_device, token_budget_batches
-from ..models.architectures import Batch
+from ..models.collators import Batch
 from ..models.tokenization import TokenizedExamples
 
 FEWEST_ANSWERS = 8

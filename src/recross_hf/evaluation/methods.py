@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from filelock import FileLock
 
+from ..core.hashing import ids_hash
 from ..pipeline.pipeline import ReCrossPipeline
 from ..reranking.reranker import Reranker
 from ..retrieval.bm25 import BM25Retriever
 from ..retrieval.encoder import Encoder
-from ..retrieval.index import CONFIG_FILE, UpstreamIndex, ids_hash
+from ..retrieval.index import CONFIG_FILE, UpstreamIndex
 from ..retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
 from ..retrieval.vector_shards import IndexMismatchError
 

@@ -21,13 +21,12 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback
 
 from .._version import __version__
-from ..core.digests import digest_of
-from ..core.report import task_shares
-from ..core.weights import weights_hash
+from ..adaptation.arguments import AdaptationArguments
+from ..adaptation.results import task_shares
+from ..core.hashing import digest_of, weights_hash
 from ..models.likelihood import rank_choices
 from ..pipeline.pipeline import LENGTHS_AND_BEAMS, ReCrossPipeline
 from ..reranking.reranker import RememberingReranker, Reranker
-from ..training.arguments import AdaptationArguments
 from .cells import CellFiles, CellKey
 from .methods import Method
 from .overlaps import HANDLINGS, Overlaps, check_overlaps, find_overlaps, without_overlaps

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import yaml
 from datasets import Dataset
 
-from ..data.readers import load_examples, load_queries, take_rows
+from ..data.readers import load_examples, load_queries
+from ..data.schema import take_rows
 from ..data.starter import NUM_QUERY_SETS, load_starter_task
 from ..mixture.decontamination import source_example
 from .scoring import answer_sets

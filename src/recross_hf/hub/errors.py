@@ -1,12 +1,9 @@
-"""Repositories on the Hub: their names, how they are reached, and what it means when that fails."""
+"""`HubError`: what the client raises, put as what happened and what to do."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -21,12 +18,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
 
-SAFE_SUFFIXES = frozenset({".safetensors", ".parquet", ".faiss", ".json", ".txt", ".md", ".model", ".jinja"})
-"""Formats of artifacts: none of them can hold code that runs when it is read."""
-UNSAFE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5"})
-COMMIT = re.compile(r"[0-9a-f]{40}")
+from .repository import HubAccess, Repository
 
 # The client changed its HTTP library between two versions; this is the base of whatever that raises.
 _HTTPError = HfHubHTTPError.__bases__[0]
@@ -42,55 +35,6 @@ _CLIENT_ERRORS = (
 
 class HubError(OSError):
     """Something on the Hub could not be had or written; the message says why, and what to do."""
-
-
-@dataclass(frozen=True)
-class HubAccess:
-    """How files are fetched, as in `huggingface_hub`.
-
-    Args:
-        token: a token, `False` for none; the one of `hf auth login` by default.
-        cache_dir: where files are kept; the cache of `huggingface_hub` by default.
-        local_files_only: take what is in the cache and make no request.
-        force_download: fetch files anew that are in the cache.
-    """
-
-    token: str | bool | None = field(default=None, repr=False)
-    cache_dir: str | Path | None = None
-    local_files_only: bool = False
-    force_download: bool = False
-
-
-@dataclass(frozen=True)
-class Repository:
-    """A repository on the Hub at a revision.
-
-    Args:
-        repo_type: "model", "dataset" or "space".
-        revision: a branch, a tag or a commit; the main branch by default.
-    """
-
-    repo_id: str
-    repo_type: str = "model"
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        return f"the {self.repo_type} repository {self.repo_id}"
-
-    @property
-    def url(self) -> str:
-        """Its page."""
-        prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
-        return f"{constants.ENDPOINT}/{prefix}{self.repo_id}"
-
-
-def is_repo_id(name: str) -> bool:
-    """Whether a name could be that of a repository: `org/name`, or `name` alone."""
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 # ---- errors ------------------------------------------------------------------------------------------------------------

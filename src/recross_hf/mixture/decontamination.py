@@ -243,3 +243,7 @@ def _ngram_hashes(parts: list[list[str]], size: int) -> tuple[np.ndarray, np.nda
     within = np.flatnonzero(part_of[:number] == part_of[size - 1 :]) if number else np.zeros(0, dtype=np.int64)
     starts = within - (np.cumsum(lengths) - lengths)[part_of[within]]
     return hashes[within], starts, part_of[within]
+
+
+class ContaminationError(ValueError):
+    """Upstream examples share text or source with a target task, and `on_overlap` is "fail"."""

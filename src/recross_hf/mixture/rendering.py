@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ..core.digests import digest_of
-from ..data.readers import EXAMPLE_FEATURES
+from ..core.hashing import digest_of
+from ..data.schema import EXAMPLE_FEATURES
 from .decontamination import Overlap, TargetTexts
 from .sandbox import PromptBudgetError, PromptError
 from .sources import SourceError

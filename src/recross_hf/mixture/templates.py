@@ -6,26 +6,18 @@ A template is Jinja: an input and the answer to it, separated by `|||`. See Bach
 from __future__ import annotations
 
 import copy
-import importlib.util
 import random
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Template, TemplateSyntaxError, nodes
 
 from .sandbox import ENVIRONMENT, PromptError, render
 
 SEPARATOR = "|||"
 TRUNCATED_TO = 2048  # characters of each value, as in PromptSource
-EXACT_METRICS = frozenset({"Accuracy", "Squad"})
-"""Metrics of templates whose answers an exact match can judge."""
-
-_TEMPLATES_FILE = "templates.yaml"
-_INSTALL = "pip install --no-deps --ignore-requires-python promptsource==0.2.3"
 # Stands for the separator where that occurs in the data. PromptSource's own, for its length decides what is truncated.
 _ESCAPED_SEPARATOR = "3ed2dface8203c4c9dfb1a5dc58e41e0"
 
@@ -257,143 +249,3 @@ def _unescaped(text: str) -> str:
 
 def _split(rendered: str) -> list[str]:
     return rendered.split(SEPARATOR)
-
-
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which PromptSource's two tags are plain mappings."""
-
-
-for _tag in ("!Template", "!TemplateMetadata"):
-    _Loader.add_constructor(_tag, lambda loader, node: loader.construct_mapping(node, deep=True))
-
-
-def read_templates(path: str | Path) -> list[PromptTemplate]:
-    """The templates of one YAML file in PromptSource's format, by name.
-
-    Raises:
-        PromptError: the file is no such YAML, or a template in it has fields of the wrong type.
-    """
-    path = Path(path)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
-        raise PromptError(f"Expected templates as YAML in {path}: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("templates"), dict):
-        raise PromptError(f"Expected a mapping with `templates` in {path}, found {_type_of(content)}.")
-    dataset = "/".join(str(content[key]) for key in ("dataset", "subset") if content.get(key))
-    templates = [_template(path, dataset, found) for found in content["templates"].values()]
-    return sorted(templates, key=lambda template: template.name)
-
-
-def _template(path: Path, dataset: str, found: Any) -> PromptTemplate:
-    def field(of: dict[str, Any], name: str, kind: type, default: Any) -> Any:
-        value = of.get(name)
-        if value is not None and not isinstance(value, kind):
-            raise PromptError(
-                f"Expected `{name}` of a template in {path} to be {kind.__name__}, found {_type_of(value)}."
-            )
-        return default if value is None else value
-
-    if not isinstance(found, dict):
-        raise PromptError(f"Expected each template in {path} to be a mapping, found {_type_of(found)}.")
-    for name in ("name", "jinja"):
-        if found.get(name) is None:
-            raise PromptError(f"Expected `{name}` of each template in {path}, found {', '.join(map(str, found))}.")
-    metadata = field(found, "metadata", dict, {})
-    metrics = field(metadata, "metrics", list, [])
-    if not all(isinstance(metric, str) for metric in metrics):
-        raise PromptError(f"Expected `metrics` of a template in {path} to be texts.")
-    return PromptTemplate(
-        name=field(found, "name", str, ""),
-        jinja=field(found, "jinja", str, ""),
-        answer_choices=field(found, "answer_choices", str, None),
-        original_task=field(metadata, "original_task", bool, None),
-        choices_in_prompt=field(metadata, "choices_in_prompt", bool, None),
-        metrics=tuple(metrics),
-        reference=field(found, "reference", str, ""),
-        dataset=dataset,
-    )
-
-
-def _type_of(value: Any) -> str:
-    return "nothing" if value is None else type(value).__name__
-
-
-def promptsource_folder() -> Path:
-    """The templates of an installed PromptSource; it is not imported, for it does not import on a current Python.
-
-    Raises:
-        ModuleNotFoundError: it is not installed.
-    """
-    spec = importlib.util.find_spec("promptsource")
-    for location in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(location) / "templates").is_dir():
-            return Path(location) / "templates"
-    raise ModuleNotFoundError(
-        f"Expected the templates of PromptSource, found no installed package. Install it with `{_INSTALL}`, or pass a "
-        "`folder` of templates."
-    )
-
-
-def load_templates(dataset: str, *, folder: str | Path | None = None) -> list[PromptTemplate]:
-    """The templates for a data set, by name.
-
-    ```python
-    load_templates("super_glue/cb")  # PromptSource's
-    load_templates("tickets", folder="my_templates")  # my_templates/tickets/templates.yaml
-    ```
-
-    Args:
-        dataset: `name` or `name/configuration`.
-        folder: of templates, laid out as PromptSource's; that of the installed package by default.
-
-    Raises:
-        FileNotFoundError: there are none for this data set.
-        ModuleNotFoundError: PromptSource is not installed, and no `folder` was given.
-        PromptError: they cannot be read.
-    """
-    root = promptsource_folder() if folder is None else Path(folder)
-    path = root / dataset / _TEMPLATES_FILE
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"Expected `name` or `name/configuration` of a data set, found {dataset!r}.")
-    if not path.is_file():
-        name = dataset.split("/")[0]
-        near = [known for known in datasets_with_templates(root) if known.split("/")[0] == name]
-        raise FileNotFoundError(
-            f"Expected templates for {dataset!r} in {path}, found none."
-            + (f" There are some for {', '.join(near)}." if near else "")
-        )
-    return read_templates(path)
-
-
-def datasets_with_templates(folder: str | Path | None = None) -> list[str]:
-    """The data sets that there are templates for: `name` or `name/configuration`, sorted."""
-    root = promptsource_folder() if folder is None else Path(folder)
-    return sorted(path.parent.relative_to(root).as_posix() for path in root.rglob(_TEMPLATES_FILE))
-
-
-def select_templates(
-    templates: Iterable[PromptTemplate],
-    *,
-    metrics: Collection[str] | None = EXACT_METRICS,
-    original_task: bool | None = None,
-    has_choices: bool | None = None,
-) -> Iterator[PromptTemplate]:
-    """The templates that suit a purpose.
-
-    Args:
-        metrics: at least one of these must be among a template's; None for any.
-        original_task: those that ask for what the data set was made for (True), for something else (False), or all (None).
-        has_choices: those with a set of possible answers (True), free text (False), or all (None).
-    """
-    for template in templates:
-        if metrics is not None and not set(metrics) & set(template.metrics):
-            continue
-        if original_task is not None and bool(template.original_task) != original_task:
-            continue
-        if has_choices is not None and (template.answer_choices is not None) != has_choices:
-            continue
-        yield template

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -17,17 +16,17 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    DataCollatorForSeq2Seq,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from .collators import Batch, CausalCollator, ExampleCollator, _end_token_id
+
 SEPARATOR = "\n"
 """What stands between the input and the answer of a decoder-only model, in training and in generation."""
 
 TokenIds = list[list[int]]
-Batch = dict[str, torch.Tensor]
 
 
 class Architecture(ABC):
@@ -271,42 +270,6 @@ tokenizer.decode(model.generate(input_ids=ids)[0, ids.shape[1] :], skip_special_
         return generated[:, prompts.shape[1] :]
 
 
-class ExampleCollator(DataCollatorForSeq2Seq):
-    """Pads inputs and labels; unlabelled batches have no `labels` key (the base class leaves a `None` there)."""
-
-    def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> Batch:
-        batch = super().__call__(features, return_tensors=return_tensors)
-        if batch.get("labels") is None:
-            batch.pop("labels", None)
-        return batch
-
-
-class CausalCollator:
-    """Joins each prompt and its answer, and pads on the right; the answers alone, with their end tokens, are targets."""
-
-    def __init__(self, processing_class: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None) -> None:
-        self.pad = pad_token_id(processing_class)
-        self.pad_to_multiple_of = pad_to_multiple_of or 1
-
-    def __call__(self, features: list[dict[str, Any]]) -> Batch:
-        batch = self._joined(features)
-        missing = -batch["input_ids"].shape[1] % self.pad_to_multiple_of
-        fill = {"input_ids": self.pad, "attention_mask": 0, "labels": -100}
-        return {
-            name: torch.nn.functional.pad(values, (0, missing), value=fill[name]) for name, values in batch.items()
-        }
-
-    def _joined(self, features: list[dict[str, Any]]) -> Batch:
-        prompts = [torch.as_tensor(feature["input_ids"], dtype=torch.long) for feature in features]
-        if "labels" not in features[0]:
-            return padded(prompts, self.pad)
-        answers = [torch.as_tensor(feature["labels"], dtype=torch.long) for feature in features]
-        pairs = list(zip(prompts, answers, strict=True))
-        labels = [torch.cat([torch.full_like(prompt, -100), answer]) for prompt, answer in pairs]
-        batch = padded([torch.cat(pair) for pair in pairs], self.pad)
-        return batch | {"labels": pad_sequence(labels, batch_first=True, padding_value=-100)}
-
-
 SEQUENCE_TO_SEQUENCE, DECODER_ONLY = SequenceToSequence(), DecoderOnly()
 
 
@@ -358,24 +321,6 @@ def longest_input(reader: PreTrainedModel, processing_class: PreTrainedTokenizer
     return min(positions, processing_class.model_max_length)
 
 
-def pad_token_id(processing_class: PreTrainedTokenizerBase) -> int:
-    """What to pad with: the end token, where a tokenizer has no padding of its own (GPT-2, Llama).
-
-    The tokenizer stays as it is. Masks tell the two apart, and never the token.
-    """
-    pad = processing_class.pad_token_id
-    return _end_token_id(processing_class) if pad is None else pad
-
-
-def padded(token_ids: Sequence[Sequence[int] | torch.Tensor], pad: int, side: str = "right") -> Batch:
-    """Rows of token ids as `input_ids` and `attention_mask` of one length."""
-    rows = [torch.as_tensor(ids, dtype=torch.long) for ids in token_ids]
-    return {
-        "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side),
-        "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side),
-    }
-
-
 def _architecture(config: PreTrainedConfig, found: str) -> Architecture:
     if config.is_encoder_decoder and type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
         return SEQUENCE_TO_SEQUENCE
@@ -399,15 +344,6 @@ def _less_padding(positions: int, pad_to_multiple_of: int | None) -> int:
             f"{pad_to_multiple_of} tokens."
         )
     return fitting
-
-
-def _end_token_id(processing_class: PreTrainedTokenizerBase) -> int:
-    if processing_class.eos_token_id is None:
-        raise ValueError(
-            "Expected a tokenizer with an end-of-sequence token, found none: answers could not end. Set "
-            "`tokenizer.eos_token` to the one that the model knows."
-        )
-    return processing_class.eos_token_id
 
 
 def _moved(values: torch.Tensor, keep: torch.Tensor, *, fill: int, to_left: bool) -> tuple[torch.Tensor, torch.Tensor]:

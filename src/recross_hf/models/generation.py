@@ -10,7 +10,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.batching import on_device, token_budget_batches
-from .architectures import architecture_of, pad_token_id, padded
+from .architectures import architecture_of
+from .collators import pad_token_id, padded
 
 
 @torch.inference_mode()

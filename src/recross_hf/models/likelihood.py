@@ -13,15 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..core.batching import on_device, token_budget_batches
-from .architectures import (
-    SEQUENCE_TO_SEQUENCE,
-    TokenIds,
-    architecture_of,
-    longest_input,
-    pad_token_id,
-    padded,
-    unwrapped,
-)
+from .architectures import SEQUENCE_TO_SEQUENCE, TokenIds, architecture_of, longest_input, unwrapped
+from .collators import pad_token_id, padded
 
 LONGEST_CHOICE = 512
 

@@ -13,11 +13,13 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .._version import __version__
+from ..adaptation.record import RETRIEVED_FILE
 from ..core.distributed import agreed
 from ..core.files import REMEMBERED_SIZE, read_json, remember_check, was_checked
-from ..data.readers import check_plain
-from ..hub.errors import COMMIT, HubAccess, Repository, is_repo_id
-from ..hub.repositories import fetch_file, fetch_files
+from ..data.schema import check_plain
+from ..hub.fetching import fetch_file, fetch_files
+from ..hub.repository import COMMIT, HubAccess, Repository, is_repo_id
+from ..hub.safety import MANIFEST_FILE, check_model_files
 from ..models.architectures import load_model
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import MeanPooledEncoder
@@ -25,15 +27,12 @@ from ..retrieval.index import CONFIG_FILE, EXAMPLES_FILE, INDEX_FILE, UpstreamIn
 from .manifest import (
     ADAPTED_MODEL,
     INDEX,
-    MANIFEST_FILE,
     MAX_MANIFEST_SIZE,
     RERANKER,
     RETRIEVED,
-    RETRIEVED_FILE,
     UPSTREAM_MODEL,
     Manifest,
     check_files,
-    check_model_files,
     read_manifest,
 )
 

@@ -17,29 +17,31 @@ from huggingface_hub import CommitInfo, DatasetCard, ModelCard, RepoCard
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..adaptation.adapter import RetrievalAugmentedAdapter
-from ..adaptation.model_card import Adaptation, adapted_model_card
+from ..adaptation.arguments import AdaptationArguments
+from ..adaptation.model_card import adapted_model_card
+from ..adaptation.record import RETRIEVED_FILE, Adaptation
 from ..core.distributed import process_state
 from ..core.files import write_json, write_parquet
 from ..data.starter import STARTER_DIRECTORY
-from ..hub.errors import HubAccess, Repository
-from ..hub.repositories import Publication, full_name
+from ..hub.publishing import Publication, full_name
+from ..hub.repository import HubAccess, Repository
+from ..hub.safety import MANIFEST_FILE
 from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
 from ..models.generation import generate_texts
 from ..reranking.cross_encoder import CrossEncoderReranker
+from ..reranking.model_card import reranker_card
 from ..reranking.reranker import Reranker
+from ..retrieval.dataset_card import index_card
 from ..retrieval.encoder import MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.retriever import DenseRetriever, Retriever
 from ..retrieval.vector_shards import IndexMismatchError
-from ..training.arguments import AdaptationArguments
-from .cards import index_card, pipeline_card, reranker_card, upstream_model_card
+from .cards import pipeline_card, upstream_model_card
 from .manifest import (
     ADAPTED_MODEL,
     INDEX,
-    MANIFEST_FILE,
     RERANKER,
     RETRIEVED,
-    RETRIEVED_FILE,
     UPSTREAM_MODEL,
     Manifest,
     Part,

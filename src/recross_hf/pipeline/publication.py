@@ -11,10 +11,13 @@ from typing import Any
 
 from huggingface_hub import CommitInfo
 
+from ..adaptation.record import RETRIEVED_FILE
 from ..core.files import sha256_of
-from ..hub.errors import HubError, Repository
-from ..hub.repositories import Publication, is_private, not_private, publish
-from .manifest import ADAPTED_MODEL, MANIFEST_FILE, RETRIEVED, RETRIEVED_FILE, UPSTREAM_MODEL, Manifest, Part
+from ..hub.errors import HubError
+from ..hub.publishing import Publication, is_private, not_private, publish
+from ..hub.repository import Repository
+from ..hub.safety import MANIFEST_FILE
+from .manifest import ADAPTED_MODEL, RETRIEVED, UPSTREAM_MODEL, Manifest, Part
 
 CARD_FILE = "README.md"
 

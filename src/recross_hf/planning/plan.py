@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from ..core.report import format_table
+from ..core.tables import format_table
 
 logger = logging.getLogger(__name__)
 

@@ -16,12 +16,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import process_state, warn_where_bfloat16_is_slow
-from ..core.weights import weights_hash
-from ..hub.errors import HubAccess
-from ..hub.repositories import Publication, artifact_folder, full_name, publish
+from ..core.hashing import weights_hash
+from ..hub.fetching import artifact_folder
+from ..hub.publishing import Publication, full_name, publish
+from ..hub.repository import HubAccess
+from ..hub.safety import check_model_files
 from ..models.architectures import longest_input
-from ..pipeline.cards import reranker_card
-from ..pipeline.manifest import check_model_files
+from .model_card import reranker_card
 from .pair_tokenizer import PairTokenizer
 from .reranker import Reranker
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from datasets import Dataset, Features, Value
 
-from ..data.readers import take_rows
+from ..data.schema import take_rows
 
 Selection = Callable[[Dataset, np.ndarray, int], Dataset]
 

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core.distributed import process_state, warn_where_bfloat16_is_slow
+from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
-from ..training.arguments import RerankerTrainingArguments
 from ..training.safe_push import SafePushTrainer
+from .arguments import RerankerTrainingArguments
+from .batches import _QuerySampler, _TokenizedPairs
 from .cross_encoder import CrossEncoderReranker, longest_pair
+from .evaluation import evaluate_reranker
 from .losses import Objective, binary, pairwise
-from .metrics import roc_auc, spearman
-from .pair_tokenizer import PairTokenizer
-from .reranker import with_answer
 
 
 def train_reranker(
@@ -63,108 +59,6 @@ def train_reranker(
     )
     trainer.train()
     return trainer.reranker()
-
-
-def split_by_task(
-    pairs: Dataset, *, dev_tasks: Collection[str] | None = None, num_dev_tasks: int | None = None, seed: int = 0
-) -> tuple[Dataset, Dataset]:
-    """Pairs to train on and pairs of held-out tasks to judge the reranker by: `(train, dev)`.
-
-    In the training part no text of a held-out task is left, neither query nor candidate; held-out queries keep their
-    candidates of other tasks, as those of an unseen task would.
-
-    Args:
-        dev_tasks: the tasks to hold out.
-        num_dev_tasks: or how many, drawn at random.
-
-    Raises:
-        ValueError: a task is unknown, or one part would be empty.
-    """
-    if (dev_tasks is None) == (num_dev_tasks is None):
-        raise TypeError("Expected `dev_tasks` or `num_dev_tasks`, one of them.")
-    tasks = sorted(set(pairs["query_task"][:]))
-    if dev_tasks is None:
-        if not 0 < num_dev_tasks < len(tasks):
-            raise ValueError(
-                f"Expected `num_dev_tasks` to be between 1 and {len(tasks) - 1}, for there are {len(tasks)} query tasks, "
-                f"found {num_dev_tasks}."
-            )
-        dev_tasks = np.random.default_rng(seed).choice(tasks, num_dev_tasks, replace=False).tolist()
-    unknown = sorted(set(dev_tasks) - set(tasks))
-    if unknown:
-        raise ValueError(
-            f"Expected to hold out query tasks, found {', '.join(unknown)}, which are none. Query tasks: {', '.join(tasks)}."
-        )
-    held_out = set(dev_tasks)
-    tasks_of = list(zip(pairs["query_task"][:], pairs["candidate_task"][:], strict=True))
-    train = [row for row, (query, candidate) in enumerate(tasks_of) if not {query, candidate} & held_out]
-    dev = [row for row, (query, _) in enumerate(tasks_of) if query in held_out]
-    if not train or not dev:
-        raise ValueError(f"Expected pairs on both sides, found {len(train)} to train on and {len(dev)} held out.")
-    return pairs.select(train), pairs.select(dev)
-
-
-def evaluate_reranker(reranker: CrossEncoderReranker, pairs: Dataset) -> dict[str, float]:
-    """How well a reranker finds what helps, beside the retriever's own order; means over query sets.
-
-    Under `accelerate launch` the sets are spread over the processes; each must call it.
-
-    Returns:
-        `auc` (chance: 0.5), `accuracy` of calling a set's upper half positive (chance: 0.5) and `spearman` with the utility
-            (chance: 0), all of each candidate's score for the whole set and over the labelled candidates alone; `dense_auc`,
-            `dense_accuracy` and `dense_spearman` of the order in which candidates were chosen, the dense retriever's unless an
-            earlier reranker chose them; `num_sets`.
-    """
-    state = process_state()
-    sets = _rows_by_set(pairs)  # by number and task: two runs of mining both count from 0
-    mine = [
-        (number, _metrics_of_set(reranker, pairs.select(rows)))
-        for place, (number, rows) in enumerate(sets.items())
-        if place % state.num_processes == state.process_index
-    ]
-    found = mine if state.num_processes == 1 else gather_object(mine)
-    metrics = [values for _, values in sorted(found, key=lambda item: item[0])]
-    means = {name: float(np.nanmean([values[name] for values in metrics])) for name in metrics[0]}
-    return means | {"num_sets": len(metrics)}
-
-
-def _rows_by_set(pairs: Dataset) -> dict[tuple[int, str], list[int]]:
-    rows: dict[tuple[int, str], list[int]] = {}
-    for row, key in enumerate(zip(pairs["set"][:], pairs["query_task"][:], strict=True)):
-        rows.setdefault(key, []).append(row)
-    if not rows:
-        raise ValueError("Expected at least one pair, found none.")
-    return rows
-
-
-def _metrics_of_set(reranker: CrossEncoderReranker, pairs: Dataset) -> dict[str, float]:
-    columns = pairs.to_dict()
-    queries = list(dict.fromkeys(columns["query"]))
-    first = {id_: row for row, id_ in reversed(list(enumerate(columns["candidate_id"])))}
-    rows = list(first.values())
-    labels, utilities, ranks = (
-        np.array([columns[name][row] for row in rows]) for name in ("label", "utility", "rank")
-    )
-    texts = [
-        _candidate_text(columns["candidate"][row], columns["answer"][row], reranker.include_answers) for row in rows
-    ]
-    joined = reranker.rank(queries, texts)
-    return {
-        "accuracy": _accuracy(joined, labels),
-        "auc": roc_auc(joined, labels),
-        "spearman": spearman(joined, utilities),
-        "dense_accuracy": _accuracy(-ranks, labels),
-        "dense_auc": roc_auc(-ranks, labels),
-        "dense_spearman": spearman(-ranks, utilities),
-    }
-
-
-def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    return float(((scores > np.median(scores)) == (labels == 1)).mean())
-
-
-def _candidate_text(text: str, answer: str, include_answers: bool) -> str:
-    return with_answer(text, answer) if include_answers else text
 
 
 class RerankerTrainer(SafePushTrainer):
@@ -292,66 +186,3 @@ class RerankerTrainer(SafePushTrainer):
         folder = Path(output_dir or self.args.output_dir)
         self.reranker().save_pretrained(folder)
         write_json(folder / "training_args.json", json.loads(self.args.to_json_string()))
-
-
-class _TokenizedPairs(torch.utils.data.Dataset):
-    """Pairs as token ids; each distinct text is tokenised once, and pairs are joined when they are asked for."""
-
-    def __init__(self, pairs: Dataset, pair_tokenizer: PairTokenizer, include_answers: bool) -> None:
-        columns = pairs.to_dict()
-        self.pair_tokenizer = pair_tokenizer
-        candidates = [
-            _candidate_text(text, answer, include_answers)
-            for text, answer in zip(columns["candidate"], columns["answer"], strict=True)
-        ]
-        place_of = {text: place for place, text in enumerate(dict.fromkeys([*columns["query"], *candidates]))}
-        self.token_ids = pair_tokenizer.tokenize(list(place_of))
-        self.first = [place_of[text] for text in columns["query"]]
-        self.second = [place_of[text] for text in candidates]
-        self.labels = columns["label"]
-        self.utilities = _standardized(np.array(columns["utility"]), _rows_by_set(pairs))
-        queries = list(zip(columns["set"], columns["query"], strict=True))
-        number_of = {query: number for number, query in enumerate(dict.fromkeys(queries))}
-        self.query_of = [number_of[query] for query in queries]
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        joined = self.pair_tokenizer.join(self.token_ids[self.first[item]], self.token_ids[self.second[item]])
-        return joined | {
-            "label": self.labels[item],
-            "utility": self.utilities[item],
-            "query": self.query_of[item],
-        }
-
-
-def _standardized(utilities: np.ndarray, rows_of: dict[Any, list[int]]) -> np.ndarray:
-    """Utilities less their set's mean, in units of its standard deviation."""
-    result = np.zeros(len(utilities))
-    for rows in rows_of.values():
-        of_set = utilities[rows]
-        if np.ptp(of_set) > 0:  # the deviation of equal numbers need not be 0 in floating point
-            result[rows] = (of_set - of_set.mean()) / of_set.std()
-    return result
-
-
-class _QuerySampler(torch.utils.data.Sampler[int]):
-    """All pairs of one query after another, the queries in an order that changes with the epoch."""
-
-    def __init__(self, query_of: list[int], seed: int) -> None:
-        self.rows: dict[int, list[int]] = {}
-        for row, query in enumerate(query_of):
-            self.rows.setdefault(query, []).append(row)
-        self.num_pairs, self.seed, self.epoch = len(query_of), seed, 0
-
-    def __len__(self) -> int:
-        return self.num_pairs
-
-    def __iter__(self) -> Iterator[int]:
-        queries = list(self.rows)
-        for place in np.random.default_rng([self.seed, self.epoch]).permutation(len(queries)):
-            yield from self.rows[queries[place]]
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch

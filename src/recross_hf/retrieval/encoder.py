@@ -13,8 +13,9 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import process_state, warn_where_bfloat16_is_slow
-from ..core.weights import weights_hash
-from ..models.architectures import architecture_of, load_model, longest_input, pad_token_id
+from ..core.hashing import weights_hash
+from ..models.architectures import architecture_of, load_model, longest_input
+from ..models.collators import pad_token_id
 
 
 class Encoder(Protocol):

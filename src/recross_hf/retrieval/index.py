@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import mmap
 import re
@@ -26,11 +25,13 @@ from numpy.typing import DTypeLike
 
 from ..core.distributed import process_state
 from ..core.files import read_json, write_atomically, write_json, write_parquet
-from ..data.readers import EXAMPLE_FEATURES, ExampleError, check_plain, without_index
-from ..hub.errors import HubAccess
-from ..hub.repositories import Publication, artifact_folder, full_name, publish
-from ..pipeline.cards import index_card
+from ..core.hashing import column_hash, ids_hash
+from ..data.schema import EXAMPLE_FEATURES, ExampleError, check_plain, without_index
+from ..hub.fetching import artifact_folder
+from ..hub.publishing import Publication, full_name, publish
+from ..hub.repository import HubAccess
 from .aggregation import Hits
+from .dataset_card import index_card
 from .encoder import Encoder, IdentifiedEncoder
 from .faiss_io import HEADER, empty_index, fill_and_write, reason, train
 from .vector_shards import PROBES, IndexMismatchError, VectorShards, same_vectors
@@ -337,19 +338,6 @@ def _progress_bars_off() -> Iterator[None]:
         yield
     finally:
         enable_progress_bars()
-
-
-def ids_hash(dataset: Dataset) -> str:
-    """SHA-256 of the ids in their order."""
-    return column_hash(dataset, "id")
-
-
-def column_hash(dataset: Dataset, column: str) -> str:
-    """SHA-256 of a column of strings, or of lists of them, in their order."""
-    digest = hashlib.sha256()
-    for batch in without_index(dataset).select_columns(column).with_format("arrow").iter(10_000):
-        digest.update("".join(f"{len(text)}:{text}" for text in batch[column].to_pylist()).encode())
-    return digest.hexdigest()
 
 
 def _describe(encoder: Encoder) -> dict[str, Any]:

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
-from ..data.readers import without_index
+from ..core.hashing import column_hash, ids_hash
+from ..data.schema import without_index
 from .aggregation import Aggregation, Hits, Ranking, interleave
 from .faiss_io import selecting
-from .index import UpstreamIndex, column_hash, ids_hash
+from .index import UpstreamIndex
 
 logger = logging.getLogger(__name__)
 

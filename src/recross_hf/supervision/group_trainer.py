@@ -16,9 +16,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import warn_where_bfloat16_is_slow
-from ..models.architectures import ExampleCollator, longest_input
+from ..models.architectures import longest_input
+from ..models.collators import ExampleCollator
 from ..models.tokenization import TokenizedExamples
-from ..training.arguments import SupervisionArguments
+from .arguments import SupervisionArguments
 
 if TYPE_CHECKING:
     from peft import PeftConfig

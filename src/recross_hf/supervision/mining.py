@@ -11,80 +11,33 @@ import dataclasses
 import json
 import logging
 import math
-from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from accelerate.utils import broadcast_object_list
-from datasets import Dataset, Features, List, Value
-from datasets.table import InMemoryTable
+from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.distributed import process_state
 from ..core.files import read_json, write_json, write_parquet
-from ..core.weights import weights_hash
-from ..data.readers import ExampleError, take_rows, without_index
+from ..core.hashing import column_hash, weights_hash
+from ..data.schema import ExampleError, take_rows, without_index
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..reranking.reranker import Reranker
-from ..retrieval.index import column_hash
 from ..retrieval.retriever import Retriever
-from ..training.arguments import SupervisionArguments
+from .arguments import SupervisionArguments
 from .group_trainer import GroupTrainer
+from .pairs import label_pairs
+from .query_sets import SET_FEATURES, SETTINGS_FILE, _path_of, _read_set, load_query_sets
 from .utility import Judge, by_groups
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
 logger = logging.getLogger(__name__)
-
-SETTINGS_FILE, SETS_FOLDER = "supervision.json", "query_sets"
-
-CANDIDATE_FEATURES = {
-    "id": Value("string"),
-    "task": Value("string"),
-    "input": Value("string"),
-    "answer": Value("string"),
-    "rank": Value("int64"),
-    "utility": Value("float64"),
-    "utilities": List(Value("float64")),
-}
-SET_FEATURES = Features(
-    {
-        "set": Value("int64"),
-        "task": Value("string"),
-        "queries": List(Value("string")),
-        "query_ids": List(Value("string")),
-        "held_out_ids": List(Value("string")),
-        "base_loss": Value("float64"),
-        "candidates": List(CANDIDATE_FEATURES),
-        "diverged_groups": Value("int64"),
-        "skipped": Value("string"),
-    }
-)
-"""A mined query set. A candidate's `utilities` are those of each round (NaN: diverged), its `utility` is their mean; `rank` is its
-place in the order in which candidates were chosen, the retriever's or that of an earlier reranker; `skipped` says why a set has no candidates, else it is empty."""
-
-PAIR_FEATURES = Features(
-    {
-        "set": Value("int64"),
-        "query": Value("string"),
-        "candidate": Value("string"),
-        "label": Value("int64"),
-        "utility": Value("float64"),
-        "query_task": Value("string"),
-        "candidate_task": Value("string"),
-        "query_id": Value("string"),
-        "candidate_id": Value("string"),
-        "answer": Value("string"),
-        "rank": Value("int64"),
-    }
-)
-"""A pair to train a reranker on: `label` 1 (helps) or 0, `rank` as in the set."""
 
 
 def mine_supervision(
@@ -165,139 +118,6 @@ def mine_supervision(
     state.wait_for_everyone()
     sets = load_query_sets(folder)
     return label_pairs(sets.select(range(args.num_query_sets)), args.num_labelled, by=args.label_by)
-
-
-def load_query_sets(output_dir: str | Path) -> Dataset:
-    """The query sets that were mined into a folder, by their number.
-
-    Raises:
-        FileNotFoundError: there are none.
-    """
-    folder = Path(output_dir)
-    numbers = sorted(int(path.stem) for path in (folder / SETS_FOLDER).glob("[0-9]*.parquet"))
-    tables = [table for number in numbers if (table := _read_set(folder, number)) is not None]
-    if not tables:
-        raise FileNotFoundError(f"Expected mined query sets in {folder / SETS_FOLDER}, found none. Mine some first.")
-    schema = SET_FEATURES.arrow_schema
-    return Dataset(InMemoryTable(pa.concat_tables(table.cast(schema) for table in tables)))
-
-
-def label_pairs(sets: Dataset, num_labelled: int, *, by: str = "example") -> Dataset:
-    """Each set's queries with its `num_labelled` best candidates (label 1) and as many worst (label 0).
-
-    Half the number of candidates labels them all. Sets with fewer than twice `num_labelled` candidates are left out.
-
-    Args:
-        sets: of [`load_query_sets`].
-        num_labelled: W.
-        by: "example": by each candidate's own utility (Algorithm 1). "task": by the mean utility of the candidates of its task,
-            among them one more of no utility, so that a task of few candidates is neither best nor worst by chance.
-
-    Returns:
-        The pairs; their `utility` is what they were labelled by.
-
-    Raises:
-        ValueError: no set is left, or `by` is neither.
-    """
-    if by not in ("example", "task"):
-        raise ValueError(f"Expected `by` to be 'example' or 'task', found {by!r}.")
-    columns: dict[str, list[Any]] = {name: [] for name in PAIR_FEATURES}
-    num_short = 0
-    for row in sets:
-        # Best first; among equals, what was retrieved first.
-        candidates = _of_their_tasks(row["candidates"]) if by == "task" else row["candidates"]
-        ordered = sorted(candidates, key=lambda candidate: (-candidate["utility"], candidate["rank"]))
-        if len(ordered) < 2 * num_labelled:
-            num_short += 1
-            continue
-        labelled = [(candidate, 1) for candidate in ordered[:num_labelled]]
-        labelled += [(candidate, 0) for candidate in ordered[-num_labelled:]]
-        for query, query_id in zip(row["queries"], row["query_ids"], strict=True):
-            for candidate, label in labelled:
-                pair = {
-                    "set": row["set"],
-                    "query": query,
-                    "candidate": candidate["input"],
-                    "label": label,
-                    "utility": candidate["utility"],
-                    "query_task": row["task"],
-                    "candidate_task": candidate["task"],
-                    "query_id": query_id,
-                    "candidate_id": candidate["id"],
-                    "answer": candidate["answer"],
-                    "rank": candidate["rank"],
-                }
-                for name, value in pair.items():
-                    columns[name].append(value)
-    if num_short:
-        logger.warning(
-            "%d of %d query sets have fewer than 2 x %d candidates and are left out.",
-            num_short,
-            len(sets),
-            num_labelled,
-        )
-    if not columns["set"]:
-        raise ValueError(
-            f"Expected query sets with at least 2 x {num_labelled} candidates, found none among {len(sets)}: "
-            f"{_reasons(sets) or 'all have fewer'}. Mine with more candidates, or label fewer of them."
-        )
-    return Dataset.from_dict(columns, features=PAIR_FEATURES)
-
-
-def _of_their_tasks(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The candidates with the mean utility of their task in place of their own."""
-    number = Counter(candidate["task"] for candidate in candidates)
-    total: dict[str, float] = dict.fromkeys(number, 0.0)
-    for candidate in candidates:
-        total[candidate["task"]] += candidate["utility"]
-    return [
-        candidate | {"utility": total[candidate["task"]] / (number[candidate["task"]] + 1)} for candidate in candidates
-    ]
-
-
-def summarize_supervision(sets: Dataset) -> dict[str, Any]:
-    """What was mined, as JSON values.
-
-    `reliability` is the correlation of a set's candidates' utilities in one round with those in the next (mean over sets): 0 where
-    a round says nothing of a candidate, 1 where it says all. In groups a candidate shares its round with the others of its group,
-    so that twenty of a hundred leave little; the mean over rounds is somewhat better than one round. `task_pairs` says which upstream task helps
-    which: mean utility and number of candidates, most helpful first.
-    """
-    rows = [row for row in sets if not row["skipped"]]
-    utilities = np.array([candidate["utility"] for row in rows for candidate in row["candidates"]])
-    of_pair: dict[tuple[str, str], list[float]] = {}
-    for row in rows:
-        for candidate in row["candidates"]:
-            of_pair.setdefault((row["task"], candidate["task"]), []).append(candidate["utility"])
-    task_pairs = [
-        {"query_task": query, "candidate_task": other, "num_candidates": len(found), "utility": float(np.mean(found))}
-        for (query, other), found in of_pair.items()
-    ]
-    reliabilities = [value for row in rows if (value := _reliability(row)) is not None]
-    return {
-        "num_sets": len(sets),
-        "num_mined": len(rows),
-        "skipped": dict(Counter(row["skipped"] for row in sets if row["skipped"])),
-        "diverged_groups": sum(row["diverged_groups"] for row in sets),
-        "num_query_tasks": len({row["task"] for row in rows}),
-        "num_candidates": len(utilities),
-        "base_loss": float(np.mean([row["base_loss"] for row in rows])) if rows else None,
-        "utility_mean": float(utilities.mean()) if len(utilities) else None,
-        "utility_std": float(utilities.std()) if len(utilities) else None,
-        "share_helpful": float((utilities > 0).mean()) if len(utilities) else None,
-        "reliability": float(np.mean(reliabilities)) if reliabilities else None,
-        "task_pairs": sorted(task_pairs, key=lambda pair: -pair["utility"]),
-    }
-
-
-def _reliability(row: dict[str, Any]) -> float | None:
-    utilities = np.array([candidate["utilities"] for candidate in row["candidates"]])
-    utilities = utilities[np.isfinite(utilities).all(axis=1)]
-    if utilities.ndim != 2 or utilities.shape[1] < 2 or len(utilities) < 3 or (utilities.std(axis=0) == 0).any():
-        return None
-    # Rounds two by two: those of `by_reversal` then have no held-out example in common.
-    first, second = utilities[:, 0:-1:2], utilities[:, 1::2]
-    return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in zip(first.T, second.T, strict=True)]))
 
 
 # ---- one query set ---------------------------------------------------------------------------------------------------
@@ -514,26 +334,3 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
             "another folder."
         )
     logger.warning("Continuing the mining in %s.", folder)
-
-
-def _path_of(folder: Path, number: int) -> Path:
-    return folder / SETS_FOLDER / f"{number:06d}.parquet"
-
-
-def _read_set(folder: Path, number: int) -> pa.Table | None:
-    path = _path_of(folder, number)
-    if not path.is_file():
-        return None
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError):
-        table = None
-    if table is None or table.column_names != list(SET_FEATURES) or len(table) != 1:
-        logger.warning("%s is damaged: this query set is mined again.", path)
-        return None
-    return table
-
-
-def _reasons(sets: Dataset) -> str:
-    counts = Counter(row for row in sets["skipped"][:] if row)
-    return ", ".join(f"{reason} ({count})" for reason, count in counts.items())

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..training.arguments import SupervisionArguments
+from .arguments import SupervisionArguments
 from .group_trainer import Batch, GroupTrainer
 
 

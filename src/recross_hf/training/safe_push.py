@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import PushInProgress
 
-from ..hub.errors import SAFE_SUFFIXES, UNSAFE_SUFFIXES
+from ..hub.safety import SAFE_SUFFIXES, UNSAFE_SUFFIXES
 
 
 class SafePushTrainer(Trainer):
@@ -59,3 +59,11 @@ class SafePushTrainer(Trainer):
                 "them elsewhere, or train into another folder."
             )
         return super().push_to_hub(*args, **kwargs)
+
+
+def _refuse_pickled_pushes(args: TrainingArguments) -> None:
+    if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+        raise ValueError(
+            f"`hub_strategy` must be 'end' or 'every_save', found {args.hub_strategy.value!r}: whole checkpoints hold the state "
+            "of the optimizer as pickles, which are not published."
+        )

@@ -24,7 +24,8 @@ from transformers.trainer_utils import (
 
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
-from ..models.architectures import SEQUENCE_TO_SEQUENCE, architecture_of, pad_token_id, unwrapped
+from ..models.architectures import SEQUENCE_TO_SEQUENCE, architecture_of, unwrapped
+from ..models.collators import pad_token_id
 from ..models.tokenization import TokenizedExamples
 from ..soft_em import score
 from .arguments import ExampleTrainingArguments

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.report import new_figure
+from ...core.plots import new_figure
 from ..results import Cell
 from .comparison import Comparison, Difference, Estimate
 from .scores import METRICS

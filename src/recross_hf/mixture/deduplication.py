@@ -1,10 +1,6 @@
-"""Numbers of 64 bits for things: which were seen before, and a random order that a seed determines."""
+"""A set of 64-bit digests that grows by batches: what was seen before."""
 
 from __future__ import annotations
-
-import json
-from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 
@@ -37,17 +33,3 @@ class DigestSet:
             smaller, larger = self._levels.pop(), self._levels.pop()
             self._levels.append(np.sort(np.concatenate([larger, smaller]), kind="stable"))
         return is_new
-
-
-def digest_of(content: Any) -> int:
-    """64 bits that a JSON value determines, in any process."""
-    text = json.dumps(content, sort_keys=True, default=str, ensure_ascii=False)
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-def spread(values: np.ndarray) -> np.ndarray:
-    """SplitMix64 (Steele et al. 2014): numbers in a row come out as if drawn at random, and none twice."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,107 @@
+"""Arguments of an adaptation, with the paper's settings and those of the authors' code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..training.arguments import ExampleTrainingArguments
+
+
+@dataclass
+class AdaptationArguments(ExampleTrainingArguments):
+    """Arguments of [`RetrievalAugmentedAdapter`]; the defaults are the paper's (section 4 of arXiv 2204.07937).
+
+    The paper names neither scheduler nor clipping; the schedule here is constant, as in the authors' code.
+    [`AdaptationArguments.as_run`] gives the settings of that code, which differ from the paper.
+
+    Example:
+
+    ```python
+    args = AdaptationArguments(output_dir="adapted", num_retrieved=256)
+    args = AdaptationArguments.as_run(output_dir="adapted", seed=1)
+    ```
+
+    Raises:
+        ValueError: `num_retrieved` or `upsampling_ratio` is below 1, `select_by` is unknown, or `gate_fraction` is no fraction.
+    """
+
+    learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of the adaptation."})
+    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the retrieved examples."})
+    per_device_train_batch_size: int = field(default=4, metadata={"help": "Retrieved examples a step and device."})
+    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Inputs a generation step and device."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "Learning rate schedule."})
+    save_strategy: str = field(
+        default="no", metadata={"help": "Checkpoints during an adaptation, which is short: none unless asked for."}
+    )
+    num_retrieved: int = field(default=512, metadata={"help": "|R|: how many upstream examples to learn from."})
+    upsampling_ratio: float = field(
+        default=2.0,
+        metadata={
+            "help": "mu: with a reranker or `select_by` 'task', mu x |R| examples are retrieved to choose from."
+        },
+    )
+    select_by: str = field(
+        default="example",
+        metadata={
+            "help": "What is chosen among the mu x |R|: 'example': those that the reranker scores highest, as in the paper; "
+            "'task': whole upstream tasks, that with the most candidates (expected by the reranker to help) first. "
+            "'task' needs no reranker.",
+            "choices": ["example", "task"],
+        },
+    )
+    rerank: bool = field(
+        default=True,
+        metadata={
+            "help": "Let the pipeline's reranker, if it has one, score what dense retrieval finds. --no_rerank: without it."
+        },
+    )
+    safety_gate: bool = field(
+        default=False,
+        metadata={
+            "help": "Put the base model's weights back unless the loss on held-out retrieved examples falls and the answers to the "
+            "unlabelled inputs do not collapse. Needs no labels."
+        },
+    )
+    gate_fraction: float = field(
+        default=0.1,
+        metadata={"help": "Share of the distinct retrieved examples that the safety gate holds out of training."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_retrieved < 1:
+            raise ValueError(f"`num_retrieved` must be at least 1, found {self.num_retrieved}.")
+        if self.upsampling_ratio < 1:
+            raise ValueError(f"`upsampling_ratio` must be at least 1, found {self.upsampling_ratio}.")
+        if self.select_by not in ("example", "task"):
+            raise ValueError(f"`select_by` must be 'example' or 'task', found {self.select_by!r}.")
+        if not 0 < self.gate_fraction < 1:
+            raise ValueError(f"`gate_fraction` must be between 0 and 1, found {self.gate_fraction}.")
+
+    @classmethod
+    def paper(cls, **overrides: Any) -> AdaptationArguments:
+        """The paper's settings: learning rate 1e-6, 2 epochs, batches of 4, |R| = 512."""
+        return cls(**overrides)
+
+    @classmethod
+    def as_run(cls, **overrides: Any) -> AdaptationArguments:
+        """The settings of the authors' released code and logged runs."""
+        return cls(**{**AS_RUN, **overrides})
+
+
+AS_RUN: dict[str, Any] = {
+    "learning_rate": 6e-6,
+    "max_steps": 128,
+    "per_device_train_batch_size": 4,
+    "weight_decay": 0.01,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 0.1,
+    "label_smoothing_factor": 0.1,
+    "sum_token_loss": True,
+    "generation_num_beams": 4,
+    "num_retrieved": 512,
+    "upsampling_ratio": 2.0,
+    "max_input_length": 512,
+    "max_target_length": 64,
+}

@@ -1,0 +1,101 @@
+"""What was adapted, for people to read: shares by task, tables, pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+
+from ..core.plots import new_figure
+from ..core.tables import format_table
+
+if TYPE_CHECKING:
+    from .adapter import RetrievalAugmentedAdapter
+
+
+def task_shares(retrieved: Dataset) -> dict[str, float]:
+    """Share of each upstream task in the retrieved examples, largest first; shares sum to 1."""
+    counts = Counter(retrieved["task"][:])
+    return {
+        task: count / len(retrieved) for task, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    }
+
+
+def adaptation_results(adapter: RetrievalAugmentedAdapter, *, task: str, seconds: dict[str, float]) -> dict[str, Any]:
+    """What an adaptation did, as JSON values; `base` and `adapted` are None where nothing was evaluated.
+
+    Args:
+        adapter: a trained adapter; evaluations with the prefixes `base` and `adapted` are taken up.
+        seconds: wall time by stage.
+    """
+    return {
+        "task": task,
+        "num_queries": len(adapter.query_dataset),
+        "num_retrieved": len(adapter.retrieved),
+        "base": adapter.scores.get("base"),
+        "adapted": adapter.scores.get("adapted"),
+        "gate": None if adapter.gate is None else asdict(adapter.gate),
+        "retrieved_tasks": task_shares(adapter.retrieved),
+        "retriever": type(adapter.retriever).__name__,
+        "reranker": type(adapter.reranker).__name__ if adapter.reranker is not None else None,
+        "upsampling_ratio": adapter.args.upsampling_ratio if adapter.selects else None,
+        "select_by": adapter.args.select_by if adapter.selects else None,
+        "seed": adapter.args.seed,
+        "seconds": {stage: round(duration, 3) for stage, duration in seconds.items()},
+    }
+
+
+def format_results(results: dict[str, Any], *, top: int = 5) -> str:
+    """[`adaptation_results`] as a few lines of text."""
+    selected = ""
+    if results["select_by"]:
+        kept = {"example": "best", "task": "main tasks"}[results["select_by"]]
+        selected = f", {kept} of {results['upsampling_ratio']:g} x"
+        selected += f" by {results['reranker']}" if results["reranker"] else ""
+    blocks = [
+        f"{results['task']}: {results['num_queries']} unlabelled inputs, {results['num_retrieved']} upstream examples "
+        f"({results['retriever']}{selected})"
+    ]
+    if results["base"] and results["adapted"]:
+        rows = [
+            [name, f"{scores['soft_em']:.1f}", f"{scores['exact_match']:.1f}", str(scores["n"])]
+            for name, scores in (("base", results["base"]), ("adapted", results["adapted"]))
+        ]
+        change = [results["adapted"][metric] - results["base"][metric] for metric in ("soft_em", "exact_match")]
+        rows.append(["change", f"{change[0]:+.1f}", f"{change[1]:+.1f}", ""])
+        blocks.append(format_table(["model", "SoftEM", "exact match", "n"], rows))
+    else:
+        blocks.append("Not evaluated: no labelled examples were given.")
+    if results["gate"]:
+        verdict = "kept" if results["gate"]["kept"] else "not kept, the base's weights were put back"
+        blocks.append(f"safety gate: {verdict}. {results['gate']['reason']}")
+    shares = [[task, f"{100 * share:.1f} %"] for task, share in list(results["retrieved_tasks"].items())[:top]]
+    blocks.append(format_table(["top retrieved tasks", "share"], shares))
+    stages = [[stage, f"{duration:.1f}"] for stage, duration in results["seconds"].items()]
+    blocks.append(format_table(["stage", "seconds"], stages))
+    return "\n\n".join(blocks)
+
+
+def plot_task_shares(retrieved: Dataset, path: str | Path, *, title: str, top: int = 15) -> None:
+    """Draws the share of each upstream task as a bar chart (PNG, SVG or PDF by the ending of `path`).
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    shares = task_shares(retrieved)
+    shown = list(shares.items())[:top]
+    if len(shares) > top:
+        shown.append((f"{len(shares) - top} others", sum(list(shares.values())[top:])))
+    names, values = zip(*reversed(shown), strict=True)
+    figure = new_figure(8, 1.6 + 0.3 * len(shown))
+    axes = figure.add_subplot()
+    bars = axes.barh(names, [100 * value for value in values], color="#4c72b0")
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    axes.set_xlabel(f"share of the {len(retrieved)} retrieved examples (%)")
+    axes.set_title(title, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.1)
+    figure.savefig(path, dpi=150)

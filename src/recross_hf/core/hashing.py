@@ -1,0 +1,50 @@
+"""Digests of data and of weights: what tells whether two things are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from ..data.schema import without_index
+
+
+def ids_hash(dataset: Dataset) -> str:
+    """SHA-256 of the ids in their order."""
+    return column_hash(dataset, "id")
+
+
+def column_hash(dataset: Dataset, column: str) -> str:
+    """SHA-256 of a column of strings, or of lists of them, in their order."""
+    digest = hashlib.sha256()
+    for batch in without_index(dataset).select_columns(column).with_format("arrow").iter(10_000):
+        digest.update("".join(f"{len(text)}:{text}" for text in batch[column].to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def digest_of(content: Any) -> int:
+    """64 bits that a JSON value determines, in any process."""
+    text = json.dumps(content, sort_keys=True, default=str, ensure_ascii=False)
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def spread(values: np.ndarray) -> np.ndarray:
+    """SplitMix64 (Steele et al. 2014): numbers in a row come out as if drawn at random, and none twice."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def weights_hash(module: torch.nn.Module) -> str:
+    """SHA-256 of a module's weights and their names, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

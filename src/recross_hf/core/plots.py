@@ -1,0 +1,23 @@
+"""Figures that need no display."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure of matplotlib, in inches, that needs no display and is no part of pyplot's state.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "Pictures need matplotlib, which is not installed: pip install 'recross_hf[plot]'."
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")

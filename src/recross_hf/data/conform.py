@@ -1,0 +1,184 @@
+"""Columns of any source brought to the schema, with errors that name row and column."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, Features, List
+from datasets.fingerprint import Hasher
+from datasets.table import InMemoryTable
+
+from .schema import EXAMPLE_FEATURES, ExampleError, without_index
+
+logger = logging.getLogger(__name__)
+
+
+# ---- bringing to the schema ----------------------------------------------------------------------------------------
+
+
+def _conform(
+    datasets: list[Dataset], columns: Mapping[str, str], task: str, *, labelled: bool, drop_invalid: bool
+) -> Dataset:
+    """Works on Arrow columns: millions of examples are checked without a Python loop over them, and what the files of a data
+    set hold as the schema has it already stays in those files, memory-mapped.
+    """
+    table = pa.concat_tables([_to_schema(dataset, columns, task, labelled) for dataset in datasets])
+    if "id" not in table.column_names:
+        numbers = pa.chunked_array([pa.array(range(len(table))).cast(pa.string())])
+        table = table.append_column("id", pc.binary_join_element_wise(table["task"], numbers, "/"))
+    table = _check_rows(table, labelled, drop_invalid)
+    _check_ids(table["id"])
+    features = Features({name: EXAMPLE_FEATURES[name] for name in EXAMPLE_FEATURES if name in table.column_names})
+    table = table.select(list(features)).cast(features.arrow_schema)
+    # Left to itself, `Dataset` hashes the whole table, in a copy; the sources' fingerprints stand for what is in them.
+    sources = [dataset._fingerprint for dataset in datasets]
+    fingerprint = Hasher.hash([sources, sorted(columns.items()), task, labelled, drop_invalid])
+    table = InMemoryTable(table.replace_schema_metadata(features.arrow_schema.metadata))
+    return Dataset(table, fingerprint=fingerprint)
+
+
+def _to_schema(dataset: Dataset, columns: Mapping[str, str], task: str, labelled: bool) -> pa.Table:
+    """The columns of the schema that `dataset` has, with the schema's names and types."""
+    for name, column in columns.items():
+        if name not in EXAMPLE_FEATURES:
+            raise ExampleError(f"Expected `columns` to map {', '.join(EXAMPLE_FEATURES)}, found {name!r}.")
+        if column not in dataset.column_names:
+            raise ExampleError(
+                f"Expected the column {column!r} (for {name!r}), found {', '.join(dataset.column_names)}."
+            )
+    required = ["input", "references"] if labelled else ["input"]
+    missing = [name for name in required if columns.get(name, name) not in dataset.column_names]
+    if missing:
+        raise ExampleError(
+            f"Expected the columns {', '.join(required)}, found {', '.join(dataset.column_names) or 'none'}. Say where "
+            f"{' and '.join(missing)} can be found, e.g. `columns={{{missing[0]!r}: 'name_in_your_data'}}`."
+        )
+    if not len(dataset):
+        raise ExampleError("Expected at least one example, found none.")
+    table = without_index(dataset).with_format("arrow")[:]
+    fields: dict[str, pa.ChunkedArray] = {
+        "task": pa.chunked_array([pa.repeat(pa.scalar(task), len(table))]),
+        "template": pa.chunked_array([pa.repeat(pa.scalar(""), len(table))]),
+    }
+    for name, feature in EXAMPLE_FEATURES.items():
+        column = columns.get(name, name)
+        if name == "references" and not labelled and column in table.column_names:
+            if _holds_labels(table[column]):
+                logger.warning("The query set has references. They are dropped: the method learns from inputs alone.")
+        elif column in table.column_names:
+            as_type = _string_lists if isinstance(feature, List) else _strings
+            fields[name] = as_type(table[column], name)
+    fields["template"] = pc.fill_null(fields["template"], "")
+    if fields["task"].null_count:
+        raise ExampleError(
+            f"Expected a task in every row, found {fields['task'].null_count} rows without one. Fill them in, or drop the "
+            "column and pass `task`."
+        )
+    return pa.table(fields)
+
+
+def _holds_labels(column: pa.ChunkedArray) -> bool:
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return bool(pc.sum(pc.list_value_length(column)).as_py())
+    return column.null_count < len(column)
+
+
+def _strings(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_null(column.type):
+        return column.cast(pa.string())
+    if name == "id" and pa.types.is_integer(column.type):
+        return column.cast(pa.string())
+    raise ExampleError(f"Expected strings in {name!r}, found {column.type}. Turn the column into text first.")
+
+
+def _string_lists(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A plain string stands for a list of one, a list written as JSON for that list, a missing value for none."""
+    lists = pa.list_(pa.string())
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        if pa.types.is_null(column.type.value_type) or _is_text(column.type.value_type):
+            if not column.null_count:
+                return column.cast(lists)
+            return pc.if_else(pc.is_null(column), pa.scalar([], type=column.type), column).cast(lists)
+    elif pa.types.is_null(column.type):
+        return pa.chunked_array([pa.array([[]] * len(column), type=lists)])
+    elif _is_text(column.type):
+        column = column.cast(pa.string())
+        if pc.any(pc.starts_with(column, '["')).as_py():
+            return pa.chunked_array([pa.array([_parse_list(cell) for cell in column.to_pylist()], type=lists)])
+        chunks = [pa.ListArray.from_arrays(pa.array(range(len(c) + 1), type=pa.int32()), c) for c in column.chunks]
+        wrapped = pa.chunked_array(chunks, type=lists)
+        # An empty cell of a csv file is no answer either.
+        return pc.if_else(pc.fill_null(pc.equal(column, ""), True), pa.scalar([], type=lists), wrapped)
+    raise ExampleError(
+        f"Expected a string or a list of strings in {name!r}, found {column.type}. Write labels as the text that the "
+        "model is to answer, e.g. 'positive' and not 1."
+    )
+
+
+def _parse_list(cell: str | None) -> list[str]:
+    if not cell:
+        return []
+    try:
+        parsed = json.loads(cell)
+    except json.JSONDecodeError:
+        return [cell]
+    return parsed if isinstance(parsed, list) and all(isinstance(item, str) for item in parsed) else [cell]
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return pa.types.is_string(type_) or pa.types.is_large_string(type_)
+
+
+def _check_rows(table: pa.Table, labelled: bool, drop_invalid: bool) -> pa.Table:
+    # Batch by batch, because what is computed of a column can be as large as the column.
+    faults = [_faults(batch, labelled) for batch in table.to_batches()]
+    keep = pa.chunked_array([pa.repeat(pa.scalar(True), len(table))])
+    for fault in faults[0]:
+        is_faulty = pa.chunked_array([found[fault] for found in faults])
+        count = pc.sum(is_faulty).as_py()
+        if not count:
+            continue
+        rows = pc.indices_nonzero(is_faulty)[:5].to_pylist()
+        message = f"{count} of {len(table)} rows have {fault} (row {', '.join(map(str, rows))}{', ...' * (count > 5)})"
+        if not drop_invalid:
+            raise ExampleError(f"{message}. Mend them, or leave them out with `drop_invalid=True`.")
+        logger.warning("%s: left out.", message)
+        keep = pc.and_(keep, pc.invert(is_faulty))
+    if pc.all(keep).as_py():
+        return table  # as it is: a filter copies
+    table = table.filter(keep)
+    if not len(table):
+        raise ExampleError("Expected at least one valid example, found none: every row was left out.")
+    return table
+
+
+def _faults(batch: pa.RecordBatch, labelled: bool) -> dict[str, pa.BooleanArray]:
+    """For each fault that a row can have, which rows have it."""
+    stripped = pc.utf8_trim_whitespace(batch["input"])
+    faults = {"an empty input": pc.fill_null(pc.equal(pc.utf8_length(stripped), 0), True)}
+    if labelled:
+        references = batch["references"]
+        faults["no references"] = pc.equal(pc.list_value_length(references), 0)
+        rows = pc.list_parent_indices(references).filter(pc.is_null(pc.list_flatten(references)))
+        has_missing = np.zeros(len(batch), dtype=bool)
+        has_missing[rows.to_numpy()] = True
+        faults["missing values among the references"] = pa.array(has_missing)
+    return faults
+
+
+def _check_ids(ids: pa.ChunkedArray) -> None:
+    if ids.null_count:
+        raise ExampleError(f"Expected an id in every row, found {ids.null_count} rows without one.")
+    counts = pc.value_counts(ids)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        shown = ", ".join(repr(item["values"]) for item in repeated[:5].to_pylist())
+        raise ExampleError(
+            f"Expected unique ids, found {len(repeated)} that repeat ({shown}{', ...' * (len(repeated) > 5)}). "
+            "Make them unique, or drop the column: ids are then made of the task and the row number."
+        )

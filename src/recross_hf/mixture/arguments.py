@@ -1,0 +1,62 @@
+"""Arguments of preparing upstream data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class MixtureArguments:
+    """Settings of [`prepare_mixture`]; the defaults are the paper's, and the authors' where it is silent.
+
+    Raises:
+        ValueError: a number is too small, or `on_overlap` is none of its three values.
+    """
+
+    max_examples_per_task: int = field(default=50_000, metadata={"help": "Cap on the training examples of a task."})
+    max_dev_examples_per_task: int = field(
+        default=500,
+        metadata={"help": "Examples of a task to hold out, of rows of their own; at most a tenth of the rows."},
+    )
+    templates_per_example: int | None = field(
+        default=None,
+        metadata={
+            "help": "Templates that each row is rendered by. By default, as the authors: 10 in tasks of up to 5,000 rows, 7 up "
+            "to 10,000, 5 up to 50,000, else 1."
+        },
+    )
+    exact_match_only: bool = field(
+        default=False, metadata={"help": "Only templates whose answers an exact match can judge, by their metrics."}
+    )
+    original_task_only: bool = field(
+        default=False, metadata={"help": "Only templates that ask for what the data set was made for."}
+    )
+    truncate: bool = field(
+        default=True, metadata={"help": "Cut each value of a row to 2,048 characters, as PromptSource does."}
+    )
+    ngram_size: int = field(
+        default=13, metadata={"help": "An example that shares so many words in a row with a target overlaps with it."}
+    )
+    on_overlap: str = field(
+        default="drop",
+        metadata={"help": "What to do with examples that overlap with a target: drop, keep (and report) or fail."},
+    )
+    strict: bool = field(
+        default=False, metadata={"help": "Fail where a template fails on a row, in place of leaving that row out."}
+    )
+    shard_size: int = field(default=100_000, metadata={"help": "Examples a parquet file."})
+    seed: int = field(default=0, metadata={"help": "Of the choice of rows and templates."})
+
+    def __post_init__(self) -> None:
+        for name in ("max_examples_per_task", "templates_per_example", "shard_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, found {value}.")
+        if self.max_dev_examples_per_task < 0:
+            raise ValueError(
+                f"`max_dev_examples_per_task` must not be negative, found {self.max_dev_examples_per_task}."
+            )
+        if self.ngram_size < 2:
+            raise ValueError(f"`ngram_size` must be at least 2 words, found {self.ngram_size}.")
+        if self.on_overlap not in ("drop", "keep", "fail"):
+            raise ValueError(f"`on_overlap` must be 'drop', 'keep' or 'fail', found {self.on_overlap!r}.")

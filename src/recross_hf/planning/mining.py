@@ -1,0 +1,90 @@
+"""What mining supervision will take."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ..core.distributed import process_state
+from ..core.files import write_parquet
+from ..retrieval.retriever import Retriever
+from ..supervision.arguments import SupervisionArguments
+from ..supervision.mining import mine_supervision
+from ..supervision.query_sets import SETS_FOLDER
+from ..supervision.utility import Judge, by_groups
+from .plan import Plan, Room, Seconds, peak_device_memory, peak_memory
+from .probe import LESS_DISK, _folder_for_all
+
+# ---- mining ------------------------------------------------------------------------------------------------------------
+
+
+def plan_mining(
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase,
+    retriever: Retriever,
+    examples: Dataset,
+    output_dir: str | Path,
+    args: SupervisionArguments | None = None,
+    *,
+    judge: Judge = by_groups,
+    num_probed: int = 3,
+    **kwargs: Any,
+) -> Plan:
+    """What [`mine_supervision`] with these arguments will take: `num_probed` query sets a process are mined, the first one untimed.
+
+    Every process must call it.
+    """
+    args, state = args or SupervisionArguments(), process_state()
+    starts: list[float] = []  # of each set's judgement
+
+    @functools.wraps(judge)
+    def timed(*arguments: Any) -> Any:
+        starts.append(time.perf_counter())
+        return judge(*arguments)
+
+    probed = copy.copy(args)
+    probed.num_query_sets = min(args.num_query_sets, num_probed * state.num_processes)
+    with _folder_for_all(output_dir) as folder:
+        pairs = mine_supervision(model, processing_class, retriever, examples, folder, probed, judge=timed, **kwargs)
+        if state.is_main_process:
+            write_parquet(pairs, folder / "pairs.parquet")
+        state.wait_for_everyone()
+        written = [
+            path.stat().st_size for path in (*(folder / SETS_FOLDER).glob("*.parquet"), folder / "pairs.parquet")
+        ]
+        state.wait_for_everyone()
+    if len(starts) < 2:
+        raise ValueError(
+            f"Expected at least two query sets to be judged, found {len(starts)} of {probed.num_query_sets}: there is too little to "
+            "plan, or there are too few candidates."
+        )
+    num_sets = math.ceil(args.num_query_sets / state.num_processes)
+    disk = round(sum(written) / probed.num_query_sets * args.num_query_sets)
+    return Plan(
+        work=f"Mining {args.num_query_sets:,} query sets",
+        probe=f"{probed.num_query_sets} of them",
+        seconds=Seconds.of(np.diff(starts).tolist(), num_sets),
+        shared=1.0,
+        memory=peak_memory(),
+        device_memory=peak_device_memory(state.device),
+        disk=disk,
+        kept=disk,
+        room=Room.of(output_dir, state.device),
+        num_processes=state.num_processes,
+        advice={
+            "memory": "Fine-tune fewer weights (--trainable_parameters '^decoder'), or use a smaller model.",
+            "device_memory": "Fine-tune fewer weights (--trainable_parameters '^decoder'), use --bf16 or a smaller model.",
+            "disk": f"{LESS_DISK}, or mine fewer query sets (--num_query_sets).",
+        },
+    )

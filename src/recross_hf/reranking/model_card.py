@@ -1,0 +1,44 @@
+"""The card of a reranker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from ..core.cards import _NO_DATA, _name, cell, render, settings_rows
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def reranker_card(repo_id: str, config: PretrainedConfig, *, license: str | None = None) -> ModelCard:
+    """The card of a published reranker.
+
+    Args:
+        config: `query_tasks`, the upstream tasks whose queries it was trained on, are in it if [`RerankerTrainer`] made it.
+    """
+    data = ModelCardData(
+        license=license,
+        library_name="sentence-transformers",
+        pipeline_tag="text-ranking",
+        tags=["recross", "cross-encoder", "reranker"],
+    )
+    settings = {
+        "architecture": ", ".join(config.architectures or [config.model_type]),
+        "vocab_size": config.vocab_size,
+        "hidden_size": getattr(config, "hidden_size", None),
+        "num_hidden_layers": getattr(config, "num_hidden_layers", None),
+        "include_answers": getattr(config, "include_answers", False),
+    }
+    query_tasks = getattr(config, "query_tasks", None)
+    tasks = ", ".join(map(cell, query_tasks)) if isinstance(query_tasks, list) else ""
+    return render(
+        ModelCard,
+        "reranker.md",
+        data,
+        repo_id=repo_id,
+        name=_name(repo_id),
+        training_data=f"Pairs mined for queries of these upstream tasks: {tasks}." if tasks else _NO_DATA,
+        settings=settings_rows({name: value for name, value in settings.items() if value is not None}),
+    )

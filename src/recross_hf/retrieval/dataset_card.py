@@ -1,0 +1,51 @@
+"""The card of an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from ..core.cards import (
+    _name,
+    _short,
+    _task_rows,
+    render,
+    settings_rows,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def index_card(
+    repo_id: str, dataset: Dataset, config: Mapping[str, Any], *, license: str | None = None
+) -> DatasetCard:
+    """The card of a published index.
+
+    Args:
+        dataset: its examples.
+        config: of `index.json`.
+    """
+    data = DatasetCardData(
+        license=license,
+        tags=["recross", "faiss", "multi-task"],
+        task_categories=["text-generation"],
+        # The other files are no examples.
+        configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "examples.parquet"}]}],
+    )
+    encoder = {f"encoder {name}": _short(value) for name, value in config["encoder"].items()}
+    shown = {name: config[name] for name in ("factory", "metric", "dimension", "num_examples")}
+    return render(
+        DatasetCard,
+        "index.md",
+        data,
+        repo_id=repo_id,
+        name=_name(repo_id),
+        num_examples=f"{len(dataset):,}",
+        num_tasks=len(set(dataset["task"][:])),
+        tasks=_task_rows(dataset),
+        settings=settings_rows(shown | encoder),
+    )
