@@ -363,12 +363,12 @@ def test_other_settings_or_other_data_in_the_same_folder_are_refused(weather, te
 KILLED = """
 import os, sys
 from recross_hf import TaskSource, mixture, prepare_mixture
-write = mixture._Shards.write
+write = mixture.ExampleShards.write
 def write_once(self, table):
     write(self, table)
     if self.split == "train":
         os._exit(9)
-mixture._Shards.write = write_once
+mixture.ExampleShards.write = write_once
 prepare_mixture([TaskSource("weather", files=sys.argv[1], templates="weather")], sys.argv[2], template_folder=sys.argv[3])
 """
 

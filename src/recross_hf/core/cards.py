@@ -1,4 +1,4 @@
-"""Cards of pipelines and their parts: the upstream model, the index, the reranker."""
+"""What all cards share: templates, tables that no text can break, licence and citation."""
 
 from __future__ import annotations
 
@@ -21,33 +21,6 @@ if TYPE_CHECKING:
     from ..hub.repository import Repository
     from .statistics import Interval
 
-_NO_DATA = "What it was trained on was not recorded with it."
-
-
-def _name(repo_id: str) -> str:
-    return cell(repo_id.rpartition("/")[2])
-
-
-def _task_rows(examples: Dataset) -> str:
-    """Task, examples, share and templates; the largest task first."""
-    columns = [name for name in ("task", "template") if name in examples.column_names]
-    counts = Counter(zip(*(examples[name][:] for name in columns), strict=True))
-    of_task: Counter[str] = Counter()
-    templates: Counter[str] = Counter()
-    for (task, *template), count in counts.items():
-        of_task[task] += count
-        templates[task] += bool(template and template[0])
-    return rows(
-        (task, f"{count:,}", f"{100 * count / len(examples):.1f} %", templates[task] or "not named")
-        for task, count in sorted(of_task.items(), key=lambda item: (-item[1], item[0]))
-    )
-
-
-def _short(value: Any) -> Any:
-    """Hashes are cut."""
-    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else value
-
-
 TEMPLATES = Path(__file__).parents[1] / "card_templates"
 METRICS = {"soft_em": "SoftEM", "exact_match": "exact match"}
 _LONGEST_CELL = 200
@@ -63,6 +36,32 @@ _CITATION = """\
 ```"""
 
 _Card = TypeVar("_Card", bound=RepoCard)
+NO_DATA = "What it was trained on was not recorded with it."
+
+
+def repository_name(repo_id: str) -> str:
+    """The name of a repository without its namespace, as a table cell."""
+    return cell(repo_id.rpartition("/")[2])
+
+
+def task_rows(examples: Dataset) -> str:
+    """Task, examples, share and templates; the largest task first."""
+    columns = [name for name in ("task", "template") if name in examples.column_names]
+    counts = Counter(zip(*(examples[name][:] for name in columns), strict=True))
+    of_task: Counter[str] = Counter()
+    templates: Counter[str] = Counter()
+    for (task, *template), count in counts.items():
+        of_task[task] += count
+        templates[task] += bool(template and template[0])
+    return rows(
+        (task, f"{count:,}", f"{100 * count / len(examples):.1f} %", templates[task] or "not named")
+        for task, count in sorted(of_task.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def shortened(value: Any) -> Any:
+    """Hashes are cut."""
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else value
 
 
 def render(kind: type[_Card], template: str, data: CardData, **values: Any) -> _Card:

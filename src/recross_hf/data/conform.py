@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 # ---- bringing to the schema ----------------------------------------------------------------------------------------
 
 
-def _conform(
+def conform(
     datasets: list[Dataset], columns: Mapping[str, str], task: str, *, labelled: bool, drop_invalid: bool
 ) -> Dataset:
     """Works on Arrow columns: millions of examples are checked without a Python loop over them, and what the files of a data

@@ -17,7 +17,7 @@ from .schema import ExampleError
 READERS = (".parquet", ".jsonl", ".json", ".csv", ".txt")
 
 
-def _from_inputs(inputs: Sequence[Any]) -> Dataset:
+def from_inputs(inputs: Sequence[Any]) -> Dataset:
     wrong = [row for row, text in enumerate(inputs) if not isinstance(text, str)]
     if wrong:
         raise ExampleError(
@@ -27,7 +27,7 @@ def _from_inputs(inputs: Sequence[Any]) -> Dataset:
     return Dataset.from_dict({"input": list(inputs)}, features=Features({"input": Value("string")}))
 
 
-def _expand(pattern: str | Path) -> list[Path]:
+def expand(pattern: str | Path) -> list[Path]:
     path = Path(pattern)
     if path.is_dir():
         return sorted(child for child in path.rglob("*") if child.suffix in READERS)
@@ -43,7 +43,7 @@ def files_of(pattern: str | Path) -> list[Path]:
         ExampleError: one is of a kind that cannot be read.
         FileNotFoundError: there is none.
     """
-    files = _expand(pattern)
+    files = expand(pattern)
     if not files:
         raise FileNotFoundError(
             f"No file at {pattern}. Expected a file, a folder or a pattern of {', '.join(READERS)}."
@@ -85,7 +85,7 @@ def csv_records(path: Path) -> Iterator[dict[str, str]]:
 def _read_txt(path: Path) -> Dataset:
     # Not `splitlines`, which also splits at characters that can stand within a text, such as U+2028.
     lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n")]
-    return _from_inputs([line for line in lines if line])
+    return from_inputs([line for line in lines if line])
 
 
 def _read_json(path: Path) -> Dataset:
@@ -190,7 +190,7 @@ def _from_natural_instructions(record: dict[str, Any], path: Path) -> Iterator[d
         }
 
 
-_READER_OF = {
+READER_OF = {
     ".parquet": _read_parquet,
     ".jsonl": _read_json,
     ".json": _read_json,

@@ -9,8 +9,8 @@ from typing import Any
 
 from datasets import Dataset, load_dataset
 
-from .conform import _conform
-from .files import _READER_OF, READERS, _expand, _from_inputs, files_of
+from .conform import conform
+from .files import READER_OF, READERS, expand, files_of, from_inputs
 from .schema import ExampleError
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def load_examples(
         FileNotFoundError: a path leads nowhere.
     """
     datasets = _read(source, split, load_dataset_kwargs)
-    return _conform(datasets, columns or {}, task or "unknown", labelled=True, drop_invalid=drop_invalid)
+    return conform(datasets, columns or {}, task or "unknown", labelled=True, drop_invalid=drop_invalid)
 
 
 def load_queries(
@@ -68,16 +68,16 @@ def load_queries(
     warning.
     """
     if isinstance(source, list | tuple) and not _are_paths(source):
-        source = _from_inputs(source)
+        source = from_inputs(source)
     elif isinstance(source, str) and not source.endswith(READERS) and (len(source) > 255 or len(source.split()) > 1):
         raise ExampleError(f"Expected a list of inputs or a file, found one text ({source[:40]!r}...). Pass `[text]`.")
     datasets = _read(source, split, load_dataset_kwargs)
-    return _conform(datasets, columns or {}, task or "unseen", labelled=False, drop_invalid=drop_invalid)
+    return conform(datasets, columns or {}, task or "unseen", labelled=False, drop_invalid=drop_invalid)
 
 
 def _are_paths(source: Sequence[Any]) -> bool:
     return bool(source) and all(
-        isinstance(item, Path) or (isinstance(item, str) and item.endswith(READERS) and _expand(item))
+        isinstance(item, Path) or (isinstance(item, str) and item.endswith(READERS) and expand(item))
         for item in source
     )
 
@@ -96,14 +96,14 @@ def _read(source: Any, split: str, load_dataset_kwargs: dict[str, Any]) -> list[
     if isinstance(source, list | tuple):
         files = [path for pattern in source for path in files_of(pattern)]
     elif isinstance(source, str | Path):
-        if isinstance(source, str) and not _expand(source) and not source.endswith(READERS):
+        if isinstance(source, str) and not expand(source) and not source.endswith(READERS):
             return [_read_hub(source, split, load_dataset_kwargs)]
         files = files_of(source)
     else:
         raise ExampleError(
             f"Expected a `Dataset`, a path, a list of paths or a name on the Hub, found {type(source).__name__}."
         )
-    datasets = [_READER_OF[path.suffix](path) for path in files]
+    datasets = [READER_OF[path.suffix](path) for path in files]
     names = set(datasets[0].column_names)
     for dataset, path in zip(datasets, files, strict=True):
         if set(dataset.column_names) != names:

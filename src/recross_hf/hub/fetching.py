@@ -17,7 +17,7 @@ from huggingface_hub.errors import DryRunError
 from ..core.files import is_intact
 from .errors import HubError, explained
 from .repository import HubAccess, Repository, is_repo_id
-from .safety import SAFE_SUFFIXES, _git_digest
+from .safety import SAFE_SUFFIXES, git_digest
 
 LARGEST_TEXT = 128 << 20
 """Bytes that a file of settings, a tokenizer or a card may have; weights, examples and vectors may have any number."""
@@ -185,4 +185,4 @@ def _is_announced(path: Path, repository: Repository, name: str, asked: HubAcces
             digest = get_hf_file_metadata(url, token=asked.token).etag
     if len(digest) == 64:
         return is_intact(path, digest)
-    return len(digest) != 40 or _git_digest(path.read_bytes()) == digest
+    return len(digest) != 40 or git_digest(path.read_bytes()) == digest

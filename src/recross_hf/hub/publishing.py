@@ -20,7 +20,7 @@ from huggingface_hub.hf_api import RepoFile
 from ..core.files import sha256_of
 from .errors import HubError, explained
 from .repository import Repository, is_repo_id
-from .safety import SAFE_SUFFIXES, _git_digest
+from .safety import SAFE_SUFFIXES, git_digest
 
 # Of an older version, and read in place of the new files or beside them. Whatever else a repository has is its owner's.
 _SHADOWING = re.compile(
@@ -203,4 +203,4 @@ def _is_of(addition: CommitOperationAdd, digest: str | None) -> bool:
     if digest is None or len(digest) == 64:
         return digest == addition.upload_info.sha256.hex()
     with addition.as_file() as file:
-        return _git_digest(file.read()) == digest
+        return git_digest(file.read()) == digest

@@ -10,7 +10,7 @@ from typing import Any
 from ..core.files import read_json
 
 
-def _git_digest(content: bytes) -> str:
+def git_digest(content: bytes) -> str:
     """Git's name of a file with this content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 

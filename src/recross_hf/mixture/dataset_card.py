@@ -79,8 +79,8 @@ def _config(name: str, folder: str, has_dev: bool) -> dict[str, Any]:
     }
 
 
-def _short(value: Any) -> str:
+def shortened(value: Any) -> str:
     """Hashes are cut, lists joined."""
     if isinstance(value, list):
-        return ", ".join(map(_short, value)) or "none"
+        return ", ".join(map(shortened, value)) or "none"
     return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value)

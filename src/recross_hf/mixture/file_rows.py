@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.files import csv_records, files_of, json_records
-from .rows import BATCH_ROWS, RowBatch, Rows, _batched
+from .rows import BATCH_ROWS, RowBatch, Rows, batched
 from .sources import SourceError, TaskSource
 
 
-def _file_rows(source: TaskSource) -> Rows:
+def file_rows(source: TaskSource) -> Rows:
     paths = files_of(source.files or "")
     version = " ".join(map(_fingerprint, paths))
     if all(path.suffix == ".parquet" for path in paths):
@@ -59,7 +59,7 @@ def _file_rows(source: TaskSource) -> Rows:
         num_rows += 1
     # Objects of JSON need not have the same names.
     names = names if all(path.suffix == ".csv" for path in paths) else []
-    return Rows(num_rows, names, lambda: _batched(records()), version=version, license=source.license)
+    return Rows(num_rows, names, lambda: batched(records()), version=version, license=source.license)
 
 
 def _fingerprint(path: Path) -> str:

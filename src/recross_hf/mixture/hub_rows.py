@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 from .rows import BATCH_ROWS, RowBatch, Rows
-from .sources import _P3_SCORED, P3, SourceError, TaskSource
+from .sources import P3, P3_SCORED, SourceError, TaskSource
 
 # Of the HTTP client that huggingface_hub uses, whichever that is: no connection, no answer in time.
 _HTTPError: type[Exception] = next(base for base in HfHubHTTPError.__bases__ if base is not OSError)
@@ -28,7 +28,7 @@ CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps data sets, also those whose scripts no longer run, as `config/split/*.parquet`."""
 
 
-def _hub_rows(source: TaskSource) -> Rows:
+def hub_rows(source: TaskSource) -> Rows:
     """A data set's own files where it has no script, else the Hub's parquet form of it."""
     try:
         commit, license = _commit_and_license(source)
@@ -96,8 +96,8 @@ def _matching(known: Sequence[str], source: TaskSource) -> list[str]:
         raise ValueError(f"a pattern of configurations ({source.config}), which is for rows that are examples already")
     pattern = source.config or ""
     found = sorted(name for name in known if fnmatch.fnmatchcase(name, pattern))
-    if source.dataset == P3 and not pattern.endswith(_P3_SCORED):
-        found = [name for name in found if not name.endswith(_P3_SCORED)]
+    if source.dataset == P3 and not pattern.endswith(P3_SCORED):
+        found = [name for name in found if not name.endswith(P3_SCORED)]
     if not found:
         raise ValueError(f"no configuration like {pattern!r}")
     return found

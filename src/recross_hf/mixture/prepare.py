@@ -21,11 +21,11 @@ from ..core.files import read_json, write_atomically, write_json
 from .arguments import MixtureArguments
 from .dataset_card import mixture_card
 from .decontamination import TargetTexts
-from .shards import _Shards
-from .sieve import _Sieve
+from .shards import ExampleShards
+from .sieve import Sieve
 from .sources import SourceError, TaskSource
-from .task import _DEV_SHARE, _readable, _Task
-from .workers import _Workers
+from .task import DEV_SHARE, MixtureTask, readable
+from .workers import RenderingProcesses
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,10 @@ def prepare_mixture(
     check_mixture(sources, output_dir, args, targets, num_proc)
     common, before = _common_settings(args, targets), _reports_of(output_dir)
     reports: dict[str, dict[str, Any]] = {}
-    with _Workers(num_proc, targets) as workers, tqdm(sources, unit="task", disable=not show_progress) as progress:
+    with (
+        RenderingProcesses(num_proc, targets) as workers,
+        tqdm(sources, unit="task", disable=not show_progress) as progress,
+    ):
         for source in progress:
             progress.set_description(source.task)
             try:
@@ -130,16 +133,16 @@ def _report(
     common: dict[str, Any],
     output_dir: Path,
     template_folder: str | Path | None,
-    workers: _Workers,
+    workers: RenderingProcesses,
     progress: tqdm,
 ) -> dict[str, Any]:
     """Prepares a task, unless it was prepared before."""
-    with _readable(source):
-        task = _Task(source, args, common, template_folder)
+    with readable(source):
+        task = MixtureTask(source, args, common, template_folder)
         return _finished(task, output_dir) or _prepare(task, output_dir, workers, progress)
 
 
-def _prepare(task: _Task, output_dir: Path, workers: _Workers, progress: tqdm) -> dict[str, Any]:
+def _prepare(task: MixtureTask, output_dir: Path, workers: RenderingProcesses, progress: tqdm) -> dict[str, Any]:
     source, args = task.source, task.args
     partial = output_dir / f".{source.task}.{os.getpid()}.partial"
     for abandoned in output_dir.glob(".*.partial"):
@@ -147,14 +150,14 @@ def _prepare(task: _Task, output_dir: Path, workers: _Workers, progress: tqdm) -
             shutil.rmtree(abandoned)
     partial.mkdir(parents=True)
     try:
-        sieve = _Sieve(args)
-        num_dev = min(args.max_dev_examples_per_task, int(_DEV_SHARE * task.rows.num_rows))
-        dev = _Shards(partial, "dev", args.shard_size)
+        sieve = Sieve(args)
+        num_dev = min(args.max_dev_examples_per_task, int(DEV_SHARE * task.rows.num_rows))
+        dev = ExampleShards(partial, "dev", args.shard_size)
         for made in workers.map(task.work(0, num_dev, per_row=1)):
             dev.write(sieve.keep(made, args.max_dev_examples_per_task - dev.num_rows))
         dev.close()
 
-        train = _Shards(partial, "train", args.shard_size)
+        train = ExampleShards(partial, "train", args.shard_size)
         cap, start = args.max_examples_per_task, num_dev
         # Rows come in the order of the data, so that a pass that makes too many would lose the last: the first cannot, and
         # the others ask for what would suffice if the last pass had been unlucky by three standard deviations.
@@ -201,7 +204,7 @@ def _prepare(task: _Task, output_dir: Path, workers: _Workers, progress: tqdm) -
     return report
 
 
-def _finished(task: _Task, output_dir: Path) -> dict[str, Any] | None:
+def _finished(task: MixtureTask, output_dir: Path) -> dict[str, Any] | None:
     """The report of a task that was prepared before."""
     path = output_dir / task.source.task / REPORT_FILE
     if not path.is_file():

@@ -82,7 +82,7 @@ class RowBatch:
         return [self._constants | row for row in rows] if self._constants else rows
 
 
-def _batched(records: Iterator[dict[str, Any]]) -> Iterator[RowBatch]:
+def batched(records: Iterator[dict[str, Any]]) -> Iterator[RowBatch]:
     first = 0
     while batch := list(itertools.islice(records, BATCH_ROWS)):
         yield RowBatch(batch, first)

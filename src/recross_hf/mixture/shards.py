@@ -12,7 +12,7 @@ from .rendering import SCHEMA
 _ROWS_A_WRITE = 10_000
 
 
-class _Shards:
+class ExampleShards:
     """Parquet files of one split, named as the Hub's when closed: `train-00000-of-00003.parquet`."""
 
     def __init__(self, folder: Path, split: str, shard_size: int) -> None:

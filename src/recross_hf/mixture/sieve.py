@@ -25,7 +25,7 @@ _MAX_SHOWN = 5
 # ---- examples to files, in the main process --------------------------------------------------------------------------
 
 
-class _Sieve:
+class Sieve:
     """Keeps examples that are new and share nothing with targets, and counts the others."""
 
     def __init__(self, args: MixtureArguments) -> None:

@@ -18,8 +18,8 @@ from .templates import SEPARATOR, PromptTemplate
 TASKS_FOLDER = Path(__file__).parents[1] / "tasks"
 
 P3 = "bigscience/P3"
-_P3_SCORED = "_score_eval"  # configurations of P3 that hold a row for each candidate answer, the wrong ones included
-_P3_COLUMNS = {"input": "inputs_pretokenized", "references": "targets_pretokenized", "choices": "answer_choices"}
+P3_SCORED = "_score_eval"  # configurations of P3 that hold a row for each candidate answer, the wrong ones included
+P3_COLUMNS = {"input": "inputs_pretokenized", "references": "targets_pretokenized", "choices": "answer_choices"}
 
 
 _TASK_NAME = re.compile(r"[\w+-][\w.+-]*")
@@ -84,7 +84,7 @@ class TaskSource:
         if self.templates is not None and self.columns:
             raise SourceError(f"Expected `templates` or `columns` for the task {self.task}, found both.")
         if self.dataset == P3 and not self.columns:
-            object.__setattr__(self, "columns", _P3_COLUMNS)
+            object.__setattr__(self, "columns", P3_COLUMNS)
 
     @property
     def origin(self) -> str:

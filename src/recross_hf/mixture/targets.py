@@ -16,7 +16,7 @@ from .arguments import MixtureArguments
 from .decontamination import ContaminationError
 from .rendering import SCHEMA, make_examples
 from .sources import SourceError, TaskSource
-from .task import _readable, _Task
+from .task import MixtureTask, readable
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +42,10 @@ def render_targets(
     args = args or MixtureArguments()
     for source in sources:
         try:
-            task = _Task(source, args, {}, template_folder)
+            task = MixtureTask(source, args, {}, template_folder)
             num_rows = task.rows.num_rows
             per_row = min(len(task.templates), math.ceil(_EXAMPLES_A_TEMPLATE * len(task.templates) / num_rows)) or 1
-            with _readable(source):
+            with readable(source):
                 made = [make_examples(work) for work in task.work(0, num_rows, per_row=per_row)]
             table = pa.concat_tables([rendered.table for rendered in made]).select(SCHEMA.names)
             lost = num_rows - len({identity.rpartition("#")[2] for identity in table["id"].to_pylist()})

@@ -16,8 +16,8 @@ from ..core.hashing import digest_of, spread
 from ..data.schema import ExampleError
 from .arguments import MixtureArguments
 from .decontamination import source_example
-from .file_rows import _file_rows
-from .hub_rows import _hub_rows
+from .file_rows import file_rows
+from .hub_rows import hub_rows
 from .rendering import RowsToRender
 from .rows import UNREADABLE, RowBatch, Rows
 from .sandbox import PromptError
@@ -36,9 +36,9 @@ def open_rows(source: TaskSource) -> Rows:
             configuration or split.
     """
     if source.files is None:
-        return _hub_rows(source)
+        return hub_rows(source)
     try:
-        return _file_rows(source)
+        return file_rows(source)
     except (ExampleError, FileNotFoundError) as error:
         raise SourceError(f"Task {source.task}: {error}") from error
     except UNREADABLE as error:
@@ -47,7 +47,7 @@ def open_rows(source: TaskSource) -> Rows:
 
 # Below a number of rows, each is rendered by several templates, so that small tasks weigh more (the authors' choice).
 TEMPLATES_BY_ROWS = ((5_000, 10), (10_000, 7), (50_000, 5))
-_DEV_SHARE = 0.1
+DEV_SHARE = 0.1
 
 
 def templates_by_rows(num_rows: int) -> int:
@@ -58,7 +58,7 @@ def templates_by_rows(num_rows: int) -> int:
 # ---- one task --------------------------------------------------------------------------------------------------------
 
 
-class _Task:
+class MixtureTask:
     """A task's rows in a random order that the seed determines, and the templates that suit."""
 
     def __init__(
@@ -170,7 +170,7 @@ class _Task:
 
 
 @contextmanager
-def _readable(source: TaskSource) -> Iterator[None]:
+def readable(source: TaskSource) -> Iterator[None]:
     """Names the task where its data turn out to be none, or a template fails."""
     try:
         yield

@@ -12,10 +12,10 @@ from typing import NamedTuple
 from .arguments import MixtureArguments
 from .decontamination import TargetTexts
 from .rendering import RowsToRender, make_examples, set_targets
-from .shards import _Shards
-from .sieve import _Sieve
+from .shards import ExampleShards
+from .sieve import Sieve
 from .sources import SourceError, TaskSource
-from .task import _DEV_SHARE, _readable, _Task
+from .task import DEV_SHARE, MixtureTask, readable
 
 
 class Trial(NamedTuple):
@@ -54,9 +54,9 @@ def try_out(
     """
     set_targets(TargetTexts() if targets is None else targets)
     try:
-        with _readable(source), tempfile.TemporaryDirectory() as folder:
-            task = _Task(source, args, {}, template_folder)
-            sieve, shards = _Sieve(args), _Shards(Path(folder), "train", args.shard_size)
+        with readable(source), tempfile.TemporaryDirectory() as folder:
+            task = MixtureTask(source, args, {}, template_folder)
+            sieve, shards = Sieve(args), ExampleShards(Path(folder), "train", args.shard_size)
             tried, seconds, serial_seconds = 0, 0.0, 0.0
             batches = task.work(0, task.rows.num_rows, per_row=task.per_row)
             for work in itertools.chain.from_iterable(_slices(batch, num_rows) for batch in batches):
@@ -82,7 +82,7 @@ def try_out(
     made_of_them = shards.num_rows
     if not made_of_them:
         raise SourceError(f"Task {source.task}: expected examples of its {task.rows.num_rows} rows, found none.")
-    num_dev = min(args.max_dev_examples_per_task, int(_DEV_SHARE * task.rows.num_rows))
+    num_dev = min(args.max_dev_examples_per_task, int(DEV_SHARE * task.rows.num_rows))
     num_train = min(args.max_examples_per_task, round((task.rows.num_rows - num_dev) * made_of_them / tried))
     return Trial(
         seconds / made_of_them,

@@ -13,14 +13,14 @@ from .decontamination import TargetTexts
 from .rendering import Rendered, RowsToRender, make_examples, set_targets
 
 
-class _Workers:
+class RenderingProcesses:
     """Processes that make examples; what they make comes back in order."""
 
     def __init__(self, num_proc: int, targets: TargetTexts) -> None:
         self.num_proc, self.targets = num_proc, targets
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> _Workers:
+    def __enter__(self) -> RenderingProcesses:
         if self.num_proc > 1:
             # Not forked: a forked child of a process with threads can hang.
             context = multiprocessing.get_context("spawn")

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .collators import Batch, CausalCollator, ExampleCollator, _end_token_id
+from .collators import Batch, CausalCollator, ExampleCollator, end_token_id
 
 SEPARATOR = "\n"
 """What stands between the input and the answer of a decoder-only model, in training and in generation."""
@@ -230,7 +230,7 @@ tokenizer.decode(model.generate(input_ids=ids)[0, ids.shape[1] :], skip_special_
         return whole
 
     def answer_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
-        end = _end_token_id(processing_class)
+        end = end_token_id(processing_class)
         settings = {"add_special_tokens": False, "truncation": True, "max_length": max_length}
         with _cut_at_their_end(processing_class):
             token_ids = processing_class(text_target=list(texts), **settings)["input_ids"]

@@ -57,7 +57,7 @@ def pad_token_id(processing_class: PreTrainedTokenizerBase) -> int:
     The tokenizer stays as it is. Masks tell the two apart, and never the token.
     """
     pad = processing_class.pad_token_id
-    return _end_token_id(processing_class) if pad is None else pad
+    return end_token_id(processing_class) if pad is None else pad
 
 
 def padded(token_ids: Sequence[Sequence[int] | torch.Tensor], pad: int, side: str = "right") -> Batch:
@@ -69,7 +69,7 @@ def padded(token_ids: Sequence[Sequence[int] | torch.Tensor], pad: int, side: st
     }
 
 
-def _end_token_id(processing_class: PreTrainedTokenizerBase) -> int:
+def end_token_id(processing_class: PreTrainedTokenizerBase) -> int:
     if processing_class.eos_token_id is None:
         raise ValueError(
             "Expected a tokenizer with an end-of-sequence token, found none: answers could not end. Set "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..core.cards import METRICS, _name, _task_rows, interval_cell, part_rows, render, rows, settings_rows
+from ..core.cards import METRICS, interval_cell, part_rows, render, repository_name, rows, settings_rows, task_rows
 from ..core.statistics import share_interval
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def pipeline_card(
         "pipeline.md",
         data,
         repo_id=repo_id,
-        name=_name(repo_id),
+        name=repository_name(repo_id),
         parts=part_rows(parts),
         has_reranker="reranker" in parts,
         settings=settings_rows(adaptation),
@@ -91,11 +91,11 @@ def upstream_model_card(
         "upstream_model.md",
         data,
         repo_id=repo_id,
-        name=_name(repo_id),
+        name=repository_name(repo_id),
         auto_class="AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM",
         break_after_input="" if config.is_encoder_decoder else "\\n",
         answer="[0]" if config.is_encoder_decoder else "[0, ids.shape[1] :]",
-        tasks=None if examples is None else _task_rows(examples),
+        tasks=None if examples is None else task_rows(examples),
         pipeline_id=pipeline_id,
         results=rows(
             (

@@ -24,7 +24,7 @@ from ..supervision.mining import mine_supervision
 from ..supervision.query_sets import SETS_FOLDER
 from ..supervision.utility import Judge, by_groups
 from .plan import Plan, Room, Seconds, peak_device_memory, peak_memory
-from .probe import LESS_DISK, _folder_for_all
+from .probe import LESS_DISK, folder_for_all
 
 # ---- mining ------------------------------------------------------------------------------------------------------------
 
@@ -55,7 +55,7 @@ def plan_mining(
 
     probed = copy.copy(args)
     probed.num_query_sets = min(args.num_query_sets, num_probed * state.num_processes)
-    with _folder_for_all(output_dir) as folder:
+    with folder_for_all(output_dir) as folder:
         pairs = mine_supervision(model, processing_class, retriever, examples, folder, probed, judge=timed, **kwargs)
         if state.is_main_process:
             write_parquet(pairs, folder / "pairs.parquet")

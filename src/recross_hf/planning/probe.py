@@ -34,7 +34,7 @@ LESS_DISK = "Write to a larger disk"
 # ---- training ----------------------------------------------------------------------------------------------------------
 
 
-class _Timer(TrainerCallback):
+class Timer(TrainerCallback):
     """Notes when each step ended, and ends the training when enough were timed."""
 
     def __init__(self, num_first: int, device: torch.device) -> None:
@@ -56,7 +56,7 @@ class _Timer(TrainerCallback):
 
 
 @contextmanager
-def _folder_for_all(output_dir: str | Path) -> Iterator[Path]:
+def folder_for_all(output_dir: str | Path) -> Iterator[Path]:
     """A temporary folder beside the output, which all processes see."""
     state = process_state()
     with tempfile.TemporaryDirectory(dir=existing_folder(output_dir)) as own:

@@ -25,7 +25,7 @@ from ..data.schema import take_rows
 from ..models.tokenization import TokenizedExamples
 from ..training.arguments import ExampleTrainingArguments
 from .plan import Plan, Room, Seconds, peak_device_memory, peak_memory
-from .probe import LESS_DISK, PROBE_EXAMPLES, _Timer
+from .probe import LESS_DISK, PROBE_EXAMPLES, Timer
 
 PROBE_STEPS = 16
 
@@ -123,7 +123,7 @@ def plan_training(
                 **known,
             )
         accumulated = args.gradient_accumulation_steps
-        timer = _Timer(len(epoch.largest) // accumulated, args.device)
+        timer = Timer(len(epoch.largest) // accumulated, args.device)
         trainer.add_callback(timer)
         trainer.remove_callback(PrinterCallback)  # what it logs of these steps means nothing
         batches = [*epoch.largest, *epoch.random]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..training.safe_push import _refuse_pickled_pushes
+from ..training.safe_push import refuse_pickled_pushes
 
 
 @dataclass
@@ -33,7 +33,7 @@ class RerankerTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_pickled_pushes(self)
+        refuse_pickled_pushes(self)
         if self.max_length < 8:
             raise ValueError(
                 f"`max_length` must leave room for two texts, at least 8 tokens, found {self.max_length}."

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from .evaluation import _candidate_text, _rows_by_set
+from .evaluation import candidate_text, rows_by_set
 from .pair_tokenizer import PairTokenizer
 
 
-class _TokenizedPairs(torch.utils.data.Dataset):
+class TokenizedPairs(torch.utils.data.Dataset):
     """Pairs as token ids; each distinct text is tokenised once, and pairs are joined when they are asked for."""
 
     def __init__(self, pairs: Dataset, pair_tokenizer: PairTokenizer, include_answers: bool) -> None:
         columns = pairs.to_dict()
         self.pair_tokenizer = pair_tokenizer
         candidates = [
-            _candidate_text(text, answer, include_answers)
+            candidate_text(text, answer, include_answers)
             for text, answer in zip(columns["candidate"], columns["answer"], strict=True)
         ]
         place_of = {text: place for place, text in enumerate(dict.fromkeys([*columns["query"], *candidates]))}
@@ -28,7 +28,7 @@ class _TokenizedPairs(torch.utils.data.Dataset):
         self.first = [place_of[text] for text in columns["query"]]
         self.second = [place_of[text] for text in candidates]
         self.labels = columns["label"]
-        self.utilities = _standardized(np.array(columns["utility"]), _rows_by_set(pairs))
+        self.utilities = _standardized(np.array(columns["utility"]), rows_by_set(pairs))
         queries = list(zip(columns["set"], columns["query"], strict=True))
         number_of = {query: number for number, query in enumerate(dict.fromkeys(queries))}
         self.query_of = [number_of[query] for query in queries]
@@ -55,7 +55,7 @@ def _standardized(utilities: np.ndarray, rows_of: dict[Any, list[int]]) -> np.nd
     return result
 
 
-class _QuerySampler(torch.utils.data.Sampler[int]):
+class QuerySampler(torch.utils.data.Sampler[int]):
     """All pairs of one query after another, the queries in an order that changes with the epoch."""
 
     def __init__(self, query_of: list[int], seed: int) -> None:

@@ -70,7 +70,7 @@ def evaluate_reranker(reranker: CrossEncoderReranker, pairs: Dataset) -> dict[st
             earlier reranker chose them; `num_sets`.
     """
     state = process_state()
-    sets = _rows_by_set(pairs)  # by number and task: two runs of mining both count from 0
+    sets = rows_by_set(pairs)  # by number and task: two runs of mining both count from 0
     mine = [
         (number, _metrics_of_set(reranker, pairs.select(rows)))
         for place, (number, rows) in enumerate(sets.items())
@@ -82,7 +82,7 @@ def evaluate_reranker(reranker: CrossEncoderReranker, pairs: Dataset) -> dict[st
     return means | {"num_sets": len(metrics)}
 
 
-def _rows_by_set(pairs: Dataset) -> dict[tuple[int, str], list[int]]:
+def rows_by_set(pairs: Dataset) -> dict[tuple[int, str], list[int]]:
     rows: dict[tuple[int, str], list[int]] = {}
     for row, key in enumerate(zip(pairs["set"][:], pairs["query_task"][:], strict=True)):
         rows.setdefault(key, []).append(row)
@@ -100,7 +100,7 @@ def _metrics_of_set(reranker: CrossEncoderReranker, pairs: Dataset) -> dict[str,
         np.array([columns[name][row] for row in rows]) for name in ("label", "utility", "rank")
     )
     texts = [
-        _candidate_text(columns["candidate"][row], columns["answer"][row], reranker.include_answers) for row in rows
+        candidate_text(columns["candidate"][row], columns["answer"][row], reranker.include_answers) for row in rows
     ]
     joined = reranker.rank(queries, texts)
     return {
@@ -117,7 +117,7 @@ def _accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(((scores > np.median(scores)) == (labels == 1)).mean())
 
 
-def _candidate_text(text: str, answer: str, include_answers: bool) -> str:
+def candidate_text(text: str, answer: str, include_answers: bool) -> str:
     return with_answer(text, answer) if include_answers else text
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from ..core.cards import _NO_DATA, _name, cell, render, settings_rows
+from ..core.cards import NO_DATA, cell, render, repository_name, settings_rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -38,7 +38,7 @@ def reranker_card(repo_id: str, config: PretrainedConfig, *, license: str | None
         "reranker.md",
         data,
         repo_id=repo_id,
-        name=_name(repo_id),
-        training_data=f"Pairs mined for queries of these upstream tasks: {tasks}." if tasks else _NO_DATA,
+        name=repository_name(repo_id),
+        training_data=f"Pairs mined for queries of these upstream tasks: {tasks}." if tasks else NO_DATA,
         settings=settings_rows({name: value for name, value in settings.items() if value is not None}),
     )

@@ -14,7 +14,7 @@ from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
 from ..training.safe_push import SafePushTrainer
 from .arguments import RerankerTrainingArguments
-from .batches import _QuerySampler, _TokenizedPairs
+from .batches import QuerySampler, TokenizedPairs
 from .cross_encoder import CrossEncoderReranker, longest_pair
 from .evaluation import evaluate_reranker
 from .losses import Objective, binary, pairwise
@@ -123,7 +123,7 @@ class RerankerTrainer(SafePushTrainer):
             model=model,
             args=args,
             data_collator=self._collate,
-            train_dataset=_TokenizedPairs(train_dataset, self.pair_tokenizer, args.include_answers)
+            train_dataset=TokenizedPairs(train_dataset, self.pair_tokenizer, args.include_answers)
             if train_dataset is not None
             else None,
             eval_dataset=eval_dataset,
@@ -179,7 +179,7 @@ class RerankerTrainer(SafePushTrainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         if self.args.group_by_query:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            return _QuerySampler(dataset.query_of, seed)
+            return QuerySampler(dataset.query_of, seed)
         return super()._get_train_sampler(dataset)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

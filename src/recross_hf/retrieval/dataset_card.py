@@ -9,11 +9,11 @@ from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..core.cards import (
-    _name,
-    _short,
-    _task_rows,
     render,
+    repository_name,
     settings_rows,
+    shortened,
+    task_rows,
 )
 
 if TYPE_CHECKING:
@@ -36,16 +36,16 @@ def index_card(
         # The other files are no examples.
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "examples.parquet"}]}],
     )
-    encoder = {f"encoder {name}": _short(value) for name, value in config["encoder"].items()}
+    encoder = {f"encoder {name}": shortened(value) for name, value in config["encoder"].items()}
     shown = {name: config[name] for name in ("factory", "metric", "dimension", "num_examples")}
     return render(
         DatasetCard,
         "index.md",
         data,
         repo_id=repo_id,
-        name=_name(repo_id),
+        name=repository_name(repo_id),
         num_examples=f"{len(dataset):,}",
         num_tasks=len(set(dataset["task"][:])),
-        tasks=_task_rows(dataset),
+        tasks=task_rows(dataset),
         settings=settings_rows(shown | encoder),
     )

@@ -31,7 +31,7 @@ from ..retrieval.retriever import Retriever
 from .arguments import SupervisionArguments
 from .group_trainer import GroupTrainer
 from .pairs import label_pairs
-from .query_sets import SET_FEATURES, SETTINGS_FILE, _path_of, _read_set, load_query_sets
+from .query_sets import SET_FEATURES, SETTINGS_FILE, load_query_sets, path_of, read_set
 from .utility import Judge, by_groups
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def mine_supervision(
     state.wait_for_everyone()
     missing: list[Any] = [None]
     if state.is_main_process:
-        missing = [[number for number in range(args.num_query_sets) if _read_set(folder, number) is None]]
+        missing = [[number for number in range(args.num_query_sets) if read_set(folder, number) is None]]
     if state.num_processes > 1:  # one of them looks, for the others may be writing already
         broadcast_object_list(missing)
     mine = missing[0][state.process_index :: state.num_processes]
@@ -113,7 +113,7 @@ def mine_supervision(
         with GroupTrainer(model, processing_class, args, peft_config=peft_config) as trainer:
             for number in mine:
                 row = Dataset.from_list([miner.mine(number, trainer, progress)], features=SET_FEATURES)
-                write_parquet(row, _path_of(folder, number))
+                write_parquet(row, path_of(folder, number))
         progress.close()
     state.wait_for_everyone()
     sets = load_query_sets(folder)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, Features, Value
 
-from .results import _reasons
+from .results import skip_reasons
 
 if TYPE_CHECKING:
     pass
@@ -91,7 +91,7 @@ def label_pairs(sets: Dataset, num_labelled: int, *, by: str = "example") -> Dat
     if not columns["set"]:
         raise ValueError(
             f"Expected query sets with at least 2 x {num_labelled} candidates, found none among {len(sets)}: "
-            f"{_reasons(sets) or 'all have fewer'}. Mine with more candidates, or label fewer of them."
+            f"{skip_reasons(sets) or 'all have fewer'}. Mine with more candidates, or label fewer of them."
         )
     return Dataset.from_dict(columns, features=PAIR_FEATURES)
 

@@ -53,19 +53,19 @@ def load_query_sets(output_dir: str | Path) -> Dataset:
     """
     folder = Path(output_dir)
     numbers = sorted(int(path.stem) for path in (folder / SETS_FOLDER).glob("[0-9]*.parquet"))
-    tables = [table for number in numbers if (table := _read_set(folder, number)) is not None]
+    tables = [table for number in numbers if (table := read_set(folder, number)) is not None]
     if not tables:
         raise FileNotFoundError(f"Expected mined query sets in {folder / SETS_FOLDER}, found none. Mine some first.")
     schema = SET_FEATURES.arrow_schema
     return Dataset(InMemoryTable(pa.concat_tables(table.cast(schema) for table in tables)))
 
 
-def _path_of(folder: Path, number: int) -> Path:
+def path_of(folder: Path, number: int) -> Path:
     return folder / SETS_FOLDER / f"{number:06d}.parquet"
 
 
-def _read_set(folder: Path, number: int) -> pa.Table | None:
-    path = _path_of(folder, number)
+def read_set(folder: Path, number: int) -> pa.Table | None:
+    path = path_of(folder, number)
     if not path.is_file():
         return None
     try:

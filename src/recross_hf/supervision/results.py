@@ -62,7 +62,7 @@ def _reliability(row: dict[str, Any]) -> float | None:
     return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in zip(first.T, second.T, strict=True)]))
 
 
-def _reasons(sets: Dataset) -> str:
+def skip_reasons(sets: Dataset) -> str:
     counts = Counter(row for row in sets["skipped"][:] if row)
     return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
 

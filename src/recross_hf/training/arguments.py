@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import Seq2SeqTrainingArguments
 
-from .safe_push import _refuse_pickled_pushes
+from .safe_push import refuse_pickled_pushes
 
 
 @dataclass
@@ -70,7 +70,7 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_pickled_pushes(self)
+        refuse_pickled_pushes(self)
         for name in ("max_input_length", "max_target_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1 token, found {getattr(self, name)}.")

@@ -61,7 +61,7 @@ class SafePushTrainer(Trainer):
         return super().push_to_hub(*args, **kwargs)
 
 
-def _refuse_pickled_pushes(args: TrainingArguments) -> None:
+def refuse_pickled_pushes(args: TrainingArguments) -> None:
     if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
         raise ValueError(
             f"`hub_strategy` must be 'end' or 'every_save', found {args.hub_strategy.value!r}: whole checkpoints hold the state "
