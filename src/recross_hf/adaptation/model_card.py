@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..core.cards import METRICS, cell, interval_cell, model_link, part_rows, render, rows, settings_rows, share_rows
+from ..core.cards import METRICS, cell, interval_cell, model_link, render, rows, settings_rows, share_rows
 from ..core.statistics import share_interval
+from ..hub.cards import part_rows
 from ..hub.repository import Repository, is_repo_id
 from .record import Adaptation, Evaluation
 from .results import task_shares

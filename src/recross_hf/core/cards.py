@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from datasets import Dataset
-from huggingface_hub import (
-    CardData,
-    RepoCard,
-    constants,
-)
+from huggingface_hub import CardData, RepoCard, constants
 
 from .._version import __version__
 
 if TYPE_CHECKING:
-    from ..hub.repository import Repository
     from .statistics import Interval
 
 TEMPLATES = Path(__file__).parents[1] / "card_templates"
@@ -100,13 +95,6 @@ def settings_rows(settings: Mapping[str, Any]) -> str:
 def share_rows(shares: Mapping[str, float]) -> str:
     """Rows of a table of tasks and their shares."""
     return rows((task, f"{100 * share:.1f} %") for task, share in shares.items())
-
-
-def part_rows(parts: Mapping[str, Repository]) -> str:
-    """Rows of a table of a pipeline's parts: name, repository, commit."""
-    return "\n".join(
-        f"| {name} | [{where.repo_id}]({where.url}) | `{where.revision}` |" for name, where in parts.items()
-    )
 
 
 def interval_cell(interval: Interval) -> str:

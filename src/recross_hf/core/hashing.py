@@ -9,22 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
-
-from ..data.schema import without_index
-
-
-def ids_hash(dataset: Dataset) -> str:
-    """SHA-256 of the ids in their order."""
-    return column_hash(dataset, "id")
-
-
-def column_hash(dataset: Dataset, column: str) -> str:
-    """SHA-256 of a column of strings, or of lists of them, in their order."""
-    digest = hashlib.sha256()
-    for batch in without_index(dataset).select_columns(column).with_format("arrow").iter(10_000):
-        digest.update("".join(f"{len(text)}:{text}" for text in batch[column].to_pylist()).encode())
-    return digest.hexdigest()
 
 
 def digest_of(content: Any) -> int:

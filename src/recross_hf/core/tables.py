@@ -7,10 +7,6 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,3 +68,16 @@ def take_rows(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> Dataset:
     """Some rows as a `Dataset` in memory; `Dataset.select` refuses a data set that has an index."""
     table = without_index(dataset).with_format("arrow")[np.asarray(rows, dtype=np.int64)]
     return Dataset(InMemoryTable(table.replace_schema_metadata(dataset.features.arrow_schema.metadata)))
+
+
+def ids_hash(dataset: Dataset) -> str:
+    """SHA-256 of the ids in their order."""
+    return column_hash(dataset, "id")
+
+
+def column_hash(dataset: Dataset, column: str) -> str:
+    """SHA-256 of a column of strings, or of lists of them, in their order."""
+    digest = hashlib.sha256()
+    for batch in without_index(dataset).select_columns(column).with_format("arrow").iter(10_000):
+        digest.update("".join(f"{len(text)}:{text}" for text in batch[column].to_pylist()).encode())
+    return digest.hexdigest()

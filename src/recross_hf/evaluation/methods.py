@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from filelock import FileLock
 
-from ..core.hashing import ids_hash
+from ..data.schema import ids_hash
 from ..pipeline.pipeline import ReCrossPipeline
 from ..reranking.reranker import Reranker
 from ..retrieval.bm25 import BM25Retriever

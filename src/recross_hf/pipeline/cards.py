@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..core.cards import METRICS, interval_cell, part_rows, render, repository_name, rows, settings_rows, task_rows
+from ..core.cards import METRICS, interval_cell, render, repository_name, rows, settings_rows, task_rows
 from ..core.statistics import share_interval
+from ..hub.cards import part_rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

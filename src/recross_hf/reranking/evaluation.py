@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -14,9 +14,6 @@ from ..core.tables import format_table
 from .cross_encoder import CrossEncoderReranker
 from .metrics import roc_auc, spearman
 from .reranker import with_answer
-
-if TYPE_CHECKING:
-    pass
 
 
 def split_by_task(

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from ..core.cards import (
-    render,
-    repository_name,
-    settings_rows,
-    shortened,
-    task_rows,
-)
-
-if TYPE_CHECKING:
-    pass
+from ..core.cards import render, repository_name, settings_rows, shortened, task_rows
 
 
 def index_card(

@@ -25,8 +25,7 @@ from numpy.typing import DTypeLike
 
 from ..core.distributed import process_state
 from ..core.files import read_json, write_atomically, write_json, write_parquet
-from ..core.hashing import column_hash, ids_hash
-from ..data.schema import EXAMPLE_FEATURES, ExampleError, check_plain, without_index
+from ..data.schema import EXAMPLE_FEATURES, ExampleError, check_plain, column_hash, ids_hash, without_index
 from ..hub.fetching import artifact_folder
 from ..hub.publishing import Publication, full_name, publish
 from ..hub.repository import HubAccess

@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
-from ..core.hashing import column_hash, ids_hash
-from ..data.schema import without_index
+from ..data.schema import column_hash, ids_hash, without_index
 from .aggregation import Aggregation, Hits, Ranking, interleave
 from .faiss_io import selecting
 from .index import UpstreamIndex

@@ -23,8 +23,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.distributed import process_state
 from ..core.files import read_json, write_json, write_parquet
-from ..core.hashing import column_hash, weights_hash
-from ..data.schema import ExampleError, take_rows, without_index
+from ..core.hashing import weights_hash
+from ..data.schema import ExampleError, column_hash, take_rows, without_index
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever

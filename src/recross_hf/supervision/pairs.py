@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset, Features, Value
 
 from .results import skip_reasons
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
 from datasets.table import InMemoryTable
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
 from ..core.plots import new_figure
 from ..core.tables import format_table
-
-if TYPE_CHECKING:
-    pass
 
 
 def summarize_supervision(sets: Dataset) -> dict[str, Any]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.tables import format_table
-
-if TYPE_CHECKING:
-    pass
 
 
 def task_results(metrics: Mapping[str, float], num_examples: Mapping[str, int]) -> dict[str, Any]:
