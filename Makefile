@@ -20,6 +20,8 @@ test: $(READY)
 quality: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 style: $(READY)
 	$(BIN)/ruff check --fix .

@@ -13,7 +13,7 @@ EXTRAS = {
     "bm25": ["bm25s>=0.2"],
     "peft": ["peft>=0.17"],
     "plot": ["matplotlib>=3.8"],
-    "quality": ["ruff>=0.14"],
+    "quality": ["ruff>=0.14", "mypy>=2.0", "import-linter>=2.7", "types-PyYAML>=6.0"],
 }
 EXTRAS["examples"] = EXTRAS["bm25"] + EXTRAS["peft"] + EXTRAS["plot"]
 EXTRAS["benchmarks"] = ["sentence-transformers>=5.0", "psutil>=5.9"]
