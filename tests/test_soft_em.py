@@ -3,12 +3,13 @@ import string
 from pathlib import Path
 
 import evaluate
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recross_hf import soft_em
-from recross_hf.soft_em import exact_match, normalize_answer, score, soft_match
+from recross_hf.soft_em import answer_key, exact_match, normalize_answer, score, soft_match
 
 ROOT = Path(__file__).resolve().parents[1]
 words = st.lists(st.sampled_from(["the", "A", "an", "answer", "Yes", "no!", "B.", "", "42"]), max_size=5).map(" ".join)
@@ -51,16 +52,15 @@ def test_soft_match_is_symmetric(one, other):
 @given(texts, st.lists(texts, max_size=3))
 def test_exact_implies_soft_and_any_reference_counts(prediction, references):
     exact, soft = exact_match(prediction, references), soft_match(prediction, references)
-    assert soft or not exact
+    assert soft or not exact or not normalize_answer(prediction)
     assert exact == any(exact_match(prediction, [reference]) for reference in references)
     assert soft == any(soft_match(prediction, [reference]) for reference in references)
 
 
 @given(texts, texts)
 def test_a_text_matches_itself_within_anything_unless_it_is_empty(text, around):
-    is_empty = not normalize_answer(text)
-    assert exact_match(text, [text]) != is_empty
-    assert soft_match(f"{around} {text}.", [text]) != is_empty
+    assert exact_match(text, [text]) == bool(text.strip())
+    assert soft_match(f"{around} {text}.", [text]) == bool(normalize_answer(text))
 
 
 @given(texts)
@@ -68,8 +68,50 @@ def test_an_empty_text_never_matches(text):
     for empty in ("", " ", "the", "..."):
         assert not soft_match(empty, [text])
         assert not soft_match(text, [empty])
-        assert not exact_match(empty, [text, empty])
+    for blank in ("", " "):
+        assert not exact_match(blank, [text, blank])
     assert not soft_match(text, [])
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "exact"),
+    [
+        ("A", "A", True),
+        ("a", "(A)", True),
+        ("(A).", "A", True),
+        ("b", "(B)", True),
+        ("The", "the.", True),
+        ("A", "an", False),
+        ("A", "B", False),
+        ("+", "+", True),
+        (" + ", "+", True),
+        ("+", "-", False),
+        ("?", "", False),
+        ("the", "", False),
+        ("A dog", "dog", True),
+    ],
+)
+def test_answers_of_articles_and_punctuation_are_compared_as_they_are(prediction, reference, exact, caplog):
+    assert exact_match(prediction, [reference]) == exact_match(reference, [prediction]) == exact
+    assert score([prediction], [[reference]])["exact_match"] == 100 * exact
+
+
+def test_lettered_answers_lose_nothing_in_exact_match_and_soft_em_says_what_it_loses(caplog):
+    letters = ["A", "B", "C", "D"] * 5
+    soft_em._warn_once.cache_clear()
+    for _ in range(2):
+        assert score(letters, [[letter] for letter in letters]) == {"soft_em": 75.0, "exact_match": 100.0}
+    assert [record.message for record in caplog.records if "nothing after normalisation" in record.message] == [
+        "5 references, such as 'A', are nothing after normalisation (articles, punctuation): SoftEM takes every answer to them for "
+        "wrong. Look at exact match, or spell the answers out."
+    ]
+
+
+@given(texts, texts)
+def test_keys_of_normalised_texts_are_the_normalised_texts(one, other):
+    assert answer_key(one) == (normalize_answer(one) or answer_key(one))
+    if normalize_answer(one) and not normalize_answer(other):
+        assert answer_key(one) != answer_key(other)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +148,40 @@ def test_the_metric_takes_batches(metric):
     assert metric.compute() == pytest.approx({"soft_em": 200 / 3, "exact_match": 100 / 3})
 
 
+@pytest.mark.parametrize("references", [["x", ["b", "c"]], [["x"], "c"], ("x", ("b", "c")), np.array(["x", "c"])])
+def test_texts_and_lists_of_references_may_be_mixed(metric, references):
+    assert metric.compute(predictions=["x", "c"], references=references) == {"soft_em": 100, "exact_match": 100}
+    for prediction, accepted in zip(["x", "c"], references, strict=True):
+        metric.add(prediction=prediction, reference=accepted)
+    assert metric.compute() == {"soft_em": 100, "exact_match": 100}
+    flipped = metric.compute(predictions=["c", "x"], references=list(references)[::-1])
+    assert flipped == {"soft_em": 100, "exact_match": 100}
+
+
+@pytest.mark.parametrize(
+    ("given_", "match"),
+    [
+        ({"predictions": ["x", 3], "references": ["x", "3"]}, r"text as each prediction, found int in row 1 \('3'\)"),
+        ({"predictions": ["x", ["y"]], "references": ["x", "y"]}, "text as each prediction, found list in row 1"),
+        ({"predictions": ["x", "3"], "references": ["x", 3]}, "a text or a list of texts .* found int in row 1"),
+        (
+            {"predictions": ["x", "3"], "references": ["x", None]},
+            "a text or a list of texts .* found NoneType in row 1",
+        ),
+        ({"predictions": ["x"], "references": [["x", 3]]}, "text as each reference, found int in row 0"),
+        ({"predictions": ["x"], "references": [[["x"]]]}, "text as each reference, found list in row 0"),
+        ({"predictions": ["x"], "references": ["x", "y"]}, "as many references as predictions, found 2 and 1"),
+        ({"predictions": ["x"]}, "predictions and references, found one of them missing"),
+    ],
+)
+def test_what_is_no_text_is_never_made_one(metric, given_, match):
+    with pytest.raises(ValueError, match=match):
+        metric.compute(**given_)
+    if "references" in given_:
+        with pytest.raises(ValueError, match=match):
+            metric.add_batch(**given_)
+
+
 def test_no_predictions_have_no_score(metric):
     with pytest.raises(ValueError, match="SoftEM of no predictions is undefined: expected at least one"):
         metric.compute(predictions=[], references=[])
@@ -116,7 +192,8 @@ def test_the_trainers_scores_are_the_metrics(metric, pairs):
     predictions, references = [prediction for prediction, _ in pairs], [accepted for _, accepted in pairs]
     scores = score(predictions, references)
     assert scores == metric._compute(predictions, references)
-    assert 0 <= scores["exact_match"] <= scores["soft_em"] <= 100
+    exactly_right = sum(exact_match(prediction, accepted) for prediction, accepted in pairs)
+    assert scores["exact_match"] == pytest.approx(100 * exactly_right / len(pairs))
     softly_right = sum(any(soft_match(prediction, [text]) for text in accepted) for prediction, accepted in pairs)
     assert scores["soft_em"] == pytest.approx(100 * softly_right / len(pairs))
 

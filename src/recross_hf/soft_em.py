@@ -3,11 +3,16 @@
 This file stands alone, so that `evaluate.load("path/to/soft_em.py")` takes it.
 """
 
+import logging
 import re
 import string
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import datasets
 import evaluate
+
+logger = logging.getLogger(__name__)
 
 _CITATION = """\
 @inproceedings{lin2022recross,
@@ -25,6 +30,9 @@ empty text never matches.
 
 SoftEM is the paper's metric, and it can be gamed: an answer that lists every label contains the right one. Exact match
 with the same normalisation is therefore reported beside it.
+
+Of some answers normalisation leaves nothing: "A", "the" and "+" never match in SoftEM, which is said in a warning. Exact match
+compares them with their articles, and those without letters or digits with their punctuation: "(A)" equals "a".
 """
 
 _KWARGS_DESCRIPTION = """
@@ -54,10 +62,19 @@ def normalize_answer(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
+def answer_key(text: str) -> str:
+    """What makes two answers the same one: the normalised text, or what is left of it if normalising less where that is empty.
+
+    "A" and "(A)" are "a", as "B" and "(B)" are "b"; "+" is itself. Only a blank text is empty.
+    """
+    lower = " ".join(text.lower().split())
+    return normalize_answer(text) or " ".join(lower.translate(_PUNCTUATION).split()) or lower
+
+
 def exact_match(prediction: str, references: list[str]) -> bool:
-    """Whether the normalised `prediction` equals a reference; an empty text never does."""
-    prediction = normalize_answer(prediction)
-    return bool(prediction) and any(prediction == normalize_answer(reference) for reference in references)
+    """Whether `prediction` equals a reference ([`answer_key`]); a blank text never does."""
+    prediction = answer_key(prediction)
+    return bool(prediction) and any(prediction == answer_key(reference) for reference in references)
 
 
 def soft_match(prediction: str, references: list[str]) -> bool:
@@ -69,9 +86,25 @@ def soft_match(prediction: str, references: list[str]) -> bool:
     return any(reference and (prediction in reference or reference in prediction) for reference in normalized)
 
 
+def warn_of_unmatchable(references: Iterable[Iterable[str]]) -> None:
+    """Warns, once, if SoftEM cannot match some references, as normalisation leaves nothing of them."""
+    found = [text for accepted in references for text in accepted if not normalize_answer(text)]
+    if found:
+        _warn_once(
+            f"{len(found)} references, such as {min(found)!r}, are nothing after normalisation (articles, punctuation): SoftEM takes "
+            "every answer to them for wrong. Look at exact match, or spell the answers out."
+        )
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(message: str) -> None:
+    logger.warning(message)
+
+
 def score(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
     """SoftEM and exact match in percent, each prediction against its best reference."""
     pairs = list(zip(predictions, references, strict=True))
+    warn_of_unmatchable(references)
     return {
         "soft_em": 100 * sum(soft_match(*pair) for pair in pairs) / len(pairs),
         "exact_match": 100 * sum(exact_match(*pair) for pair in pairs) / len(pairs),
@@ -87,25 +120,58 @@ class SoftEM(evaluate.Metric):
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
-            features=[
-                datasets.Features(
-                    {
-                        "predictions": datasets.Value("string"),
-                        "references": datasets.List(datasets.Value("string")),
-                    }
-                ),
-                datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")}),
-            ],
+            # One reference each is taken, too, as a list of one. With two forms, `evaluate` would infer the form from the first and
+            # make text of a list that comes later.
+            features=datasets.Features(
+                {"predictions": datasets.Value("string"), "references": datasets.List(datasets.Value("string"))}
+            ),
             reference_urls=["https://arxiv.org/abs/2204.07937"],
         )
 
-    def add_batch(self, *, predictions: list[str] | None = None, references: list | None = None, **kwargs) -> None:
-        """Adds predictions and their references to what `compute` will score."""
-        # With two forms of references, the base class infers the form from the first and fails where there is none.
-        if predictions is not None and not len(predictions):
+    def add_batch(
+        self, *, predictions: Iterable[str] | None = None, references: Iterable | None = None, **kwargs
+    ) -> None:
+        """Adds predictions and their references to what `compute` will score.
+
+        Raises:
+            ValueError: there are no predictions, not as many references, or one is no text or list of texts.
+        """
+        if predictions is None or references is None:
+            raise ValueError("Expected predictions and references, found one of them missing. Pass both.")
+        predictions = [_text(text, "prediction", row) for row, text in enumerate(predictions)]
+        references = [_texts(texts, row) for row, texts in enumerate(references)]
+        if not predictions:
             raise ValueError("SoftEM of no predictions is undefined: expected at least one, found none.")
+        if len(predictions) != len(references):
+            raise ValueError(
+                f"Expected as many references as predictions, found {len(references)} and {len(predictions)}. Several references of "
+                "one prediction are a list within the list."
+            )
         super().add_batch(predictions=predictions, references=references, **kwargs)
 
-    def _compute(self, predictions: list[str], references: list) -> dict[str, float]:
-        accepted = [[reference] if isinstance(reference, str) else reference for reference in references]
-        return score(predictions, accepted)
+    def add(self, *, prediction: str | None = None, reference: str | Iterable[str] | None = None, **kwargs) -> None:
+        """Adds one prediction and its reference or references. It raises as `add_batch` does."""
+        super().add(prediction=_text(prediction, "prediction", 0), reference=_texts(reference, 0), **kwargs)
+
+    def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+        return score(predictions, references)
+
+
+def _text(value: object, what: str, row: int) -> str:
+    if not isinstance(value, str):
+        raise ValueError(
+            f"Expected text as each {what}, found {type(value).__name__} in row {row} ({str(value)[:40]!r}). Pass strings."
+        )
+    return str(value)  # an array's are of NumPy's type
+
+
+def _texts(value: object, row: int) -> list[str]:
+    """The references of one prediction: `evaluate` would make one text of a list that stands among texts."""
+    if isinstance(value, str):
+        return [str(value)]
+    if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes):
+        raise ValueError(
+            f"Expected a text or a list of texts as the references of each prediction, found {type(value).__name__} in row {row} "
+            f"({str(value)[:40]!r}). Pass strings, or lists of strings."
+        )
+    return [_text(text, "reference", row) for text in value]

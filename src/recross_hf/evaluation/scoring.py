@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from datasets import Dataset
 
-from ..soft_em import exact_match, normalize_answer, soft_match
+from ..soft_em import answer_key, exact_match, normalize_answer, soft_match, warn_of_unmatchable
 
 # A template's answers are taken for a fixed set if there are no more than so many, each so often on average. Three answers of
 # NLI occur in 14 rows of a small test set; the names and spans of open questions do not repeat.
@@ -17,11 +17,6 @@ _LEAST_REPETITION = 4
 # The best constant is looked for among the most frequent references; a join of more of them gains next to nothing.
 _FREQUENT_REFERENCES = 300
 _LONGEST_JOIN = 12
-
-
-def answer_key(text: str) -> str:
-    """What makes two answers the same one: the normalised text, or the text where that is empty ("A" is an article)."""
-    return normalize_answer(text) or " ".join(text.lower().split())
 
 
 def answer_sets(examples: Dataset) -> list[list[str]]:
@@ -65,6 +60,7 @@ def score_answers(
     """
     names = ("soft_em", "exact_match", "rank_correct", "in_answers", "num_words")
     scores: dict[str, list] = {name: [] for name in names}
+    warn_of_unmatchable(references)
     for prediction, accepted, allowed, choice in zip(predictions, references, answers, choices, strict=True):
         keys, right = {answer_key(text) for text in allowed}, {answer_key(text) for text in accepted}
         can_be_ranked = choice is not None and bool(keys & right)
