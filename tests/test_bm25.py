@@ -1,10 +1,12 @@
 """Retrieval by words."""
 
+import bm25s
 import numpy as np
 import pytest
 from datasets import Dataset
 
 from recross_hf import BM25Retriever, load_examples
+from recross_hf.retrieval.bm25 import TOKEN_PATTERN
 
 TEXTS = {
     "sky": ["the blue sky over the river", "a sky without clouds"],
@@ -40,6 +42,41 @@ def test_queries_take_turns_and_those_without_known_words_bring_nothing(upstream
     found = BM25Retriever(upstream).retrieve(["sea", "zzz", "sky"], 6)
     assert found["query"][:] == [0, 2, 0, 2]
     assert set(found["task"][:]) == {"sea", "sky"}
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("我想喝茶", "他喜歡喝茶"),
+        ("お茶が好き", "緑茶が好きです"),
+        ("ดื่มชา", "ฉันดื่มชา"),
+        ("हिन्दी में", "यह हिन्दी है"),
+        ("தமிழ்", "தமிழ் மொழி"),
+        ("한국어", "한국어 문장"),
+        ("👍", "good 👍🏽"),
+        ("nai\u0308ve", "a nai\u0308ve plan"),
+        ("Привет", "привет мир"),
+    ],
+)
+def test_words_of_every_script_are_found(query, expected):
+    texts = [expected, "nothing of this", "其他", "ภู", "और", "❄ snow", "ve nai"]
+    upstream = load_examples(Dataset.from_list([{"input": text, "references": ["x"]} for text in texts]))
+    assert BM25Retriever(upstream).retrieve([query], 1)["input"][:] == [expected]
+
+
+def test_tokens_of_latin_text_are_those_of_bm25s(examples):
+    texts = [*examples["input"], "don't stop, it's 3 o'clock at No. 12_b (naïve café)", "X y ZZ", ""]
+    kept, theirs = (
+        bm25s.tokenize(texts, return_ids=False, show_progress=False, **pattern)
+        for pattern in ({"token_pattern": TOKEN_PATTERN}, {})
+    )
+    assert kept == theirs
+    assert any(kept)
+
+
+def test_inputs_without_a_word_are_named(upstream, caplog):
+    BM25Retriever(upstream).retrieve(["sea", "to be or not", "?"], 2)
+    assert "found none in 2 of 3, such as 'to be or not': English stop words, single letters" in caplog.text
 
 
 def test_excluded_examples_are_not_found(upstream):

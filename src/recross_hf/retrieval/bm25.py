@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,21 @@ from datasets import Dataset
 
 from .aggregation import Aggregation, Hits, Ranking, interleave
 from .retriever import Retriever
+
+logger = logging.getLogger(__name__)
+
+# Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Tibetan, Burmese, Khmer), and emoji and other symbols: each
+# character is a token, as a run of them would be a sentence and equal no other.
+_CHARACTERS = (
+    r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2190-\u21ff\u2600-\u27bf\u2b00-\u2bff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff"
+    r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U0001f000-\U0001faff\U00020000-\U0003ffff"
+)
+# Vowel signs and accents, which `\w` leaves out: without them, words of Hindi, Tamil, pointed Arabic or Hebrew fall to pieces.
+_MARKS = r"\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0963\u0966-\u0dff\u200c\u200d"
+# The rest are words of two letters or more, as in `bm25s`.
+_LETTER = rf"[^\W{_CHARACTERS}]"
+TOKEN_PATTERN = rf"[{_CHARACTERS}]|(?:{_LETTER}|[{_MARKS}])(?:{_LETTER}+|[{_MARKS}]+)+"
+"""What BM25 takes for a word."""
 
 
 class BM25Retriever(Retriever):
@@ -20,8 +37,9 @@ class BM25Retriever(Retriever):
     retriever.retrieve(inputs, num_retrieved=512)
     ```
 
-    Words are compared in lower case, without English stop words. An example that shares none with a query is no hit of it. The
-    index is built in memory, anew each time.
+    Words of two letters or more are compared in lower case, without English stop words; in Chinese, Japanese, Thai and other scripts
+    without spaces, characters are, and so are emoji. An example that shares none with a query is no hit of it. The index is built in
+    memory, anew each time.
 
     Args:
         upstream: the examples to retrieve from.
@@ -49,9 +67,9 @@ class BM25Retriever(Retriever):
         except ImportError as error:
             raise ImportError("BM25Retriever needs bm25s: pip install 'recross_hf[bm25]'.") from error
         self.k1, self.b, self.aggregation = k1, b, aggregation
-        self._tokenize = bm25s.tokenize
+        self._tokenize = partial(bm25s.tokenize, token_pattern=TOKEN_PATTERN, show_progress=False)
         self._bm25 = bm25s.BM25(k1=k1, b=b)
-        self._bm25.index(self._tokenize(upstream["input"][:], show_progress=False), show_progress=False)
+        self._bm25.index(self._tokenize(upstream["input"][:]), show_progress=False)
 
     def identity(self) -> dict[str, Any]:
         """The base class's, and the constants of BM25."""
@@ -59,7 +77,16 @@ class BM25Retriever(Retriever):
         return super().identity() | {"k1": self.k1, "b": self.b, "aggregation": aggregation}
 
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
-        words = self._tokenize(list(inputs), return_ids=False, show_progress=False)
+        words = self._tokenize(list(inputs), return_ids=False)
+        silent = [text for text, of_text in zip(inputs, words, strict=True) if not of_text]
+        if silent:
+            logger.warning(
+                "Expected words in each input, found none in %d of %d, such as %r: English stop words, single letters and punctuation "
+                "are none. They find nothing; write longer inputs, or take a dense retriever.",
+                len(silent),
+                len(inputs),
+                silent[0][:60],
+            )
         scores = np.stack([self._scores(query) for query in words])
         return self.aggregation(lambda k: _best(scores, k), len(inputs), num_retrieved)
 
