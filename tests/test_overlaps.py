@@ -39,13 +39,25 @@ def test_queries_in_the_test_set_are_found_by_words_and_by_source_example():
     task = target(queries=["IS L GOOD", "new", "newer"], ids=["q/0", "t|test|two|#3", "q/2"])
     found = find_overlaps([task], [])
     assert found["t"].test_in_queries == (1, 3)
-    with pytest.raises(OverlapError, match=r"t: 2 of 2 test examples in query sets: \['t\|test\|one\|#1'") as error:
+    with pytest.raises(OverlapError, match=r"t: 2 of 4 test examples in query sets: 't\|test\|one\|#1'") as error:
         check_overlaps(found, [task])
     assert "on_overlap='drop'" in str(error.value)
     assert without_overlaps(task, found["t"]).test["input"][:] == ["Is k good?", "Is m good?"]
     with pytest.raises(OverlapError, match="all 4 test examples are queries"):
         everything = target(queries=[f"Is {word} good?" for word in "klmn"])
         without_overlaps(everything, find_overlaps([everything], [])["t"])
+
+
+def test_the_message_counts_all_overlaps_and_shows_some():
+    task = target(queries=[f"Is {word} good?" for word in "klmn"])
+    upstream = labelled(*((f"u/{word}", "u", f"is {word} good") for word in "klmn"))
+    with pytest.raises(OverlapError) as error:
+        check_overlaps(find_overlaps([task], [upstream]), [task])
+    assert "t: 4 of 4 test examples in query sets: 't|test|one|#0', 't|test|one|#1', 't|test|one|#2', ..." in str(
+        error.value
+    )
+    assert "t: 4 upstream examples in the test set: u/k = exact: t|test|one|#0;" in str(error.value)
+    assert "u/m = exact: t|test|one|#2; ..." in str(error.value)
 
 
 def test_test_examples_upstream_are_found_for_each_task_that_has_them():

@@ -92,12 +92,12 @@ def check_overlaps(overlaps: Mapping[str, Overlaps], tasks: Sequence[TargetTask]
     for task in tasks:
         overlap = overlaps[task.name]
         if overlap.test_in_queries:
-            ids = [task.test["id"][row] for row in overlap.test_in_queries[:_SHOWN]]
-            found.append(
-                f"{task.name}: {len(ids)} of {len(overlap.test_in_queries)} test examples in query sets: {ids}"
-            )
+            rows = overlap.test_in_queries
+            ids = ", ".join(repr(task.test["id"][row]) for row in rows[:_SHOWN]) + ", ..." * (len(rows) > _SHOWN)
+            found.append(f"{task.name}: {len(rows)} of {len(task.test)} test examples in query sets: {ids}")
         if overlap.upstream_in_test:
             shown = "; ".join(f"{one} = {other}" for one, other in list(overlap.upstream_in_test.items())[:_SHOWN])
+            shown += "; ..." * (len(overlap.upstream_in_test) > _SHOWN)
             found.append(f"{task.name}: {len(overlap.upstream_in_test)} upstream examples in the test set: {shown}")
     if found:
         raise OverlapError(
