@@ -4,13 +4,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
+from datasets.exceptions import DatasetNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recross_hf import examples_by_task, load_examples, load_queries
+from recross_hf.data.readers import input_texts
 from recross_hf.data.schema import EXAMPLE_FEATURES, ExampleError, take_rows
 
 ROWS = [
@@ -449,3 +452,296 @@ def test_the_fingerprint_tells_sources_and_what_was_made_of_them_apart():
     found.append(load_examples(source.select([0]), task="t")._fingerprint)
     assert len(set(found)) == 4
     assert load_examples(source, task="t")._fingerprint == found[0]
+
+
+# ---- texts as other programs write them ------------------------------------------------------------------------------
+
+BOM = "\ufeff"
+# What a line of a txt file can hold: no line end in it, no space around it.
+lines = texts.map(lambda text: text.replace("\r", " ").replace("\n", " ").replace("\x00", "").strip()).filter(bool)
+
+
+def unmarked(text: str) -> bool:
+    return not text.startswith(BOM)  # which cannot be told from a file's mark
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(lines.filter(unmarked), min_size=1, max_size=5), st.booleans(), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_texts_survive_txt_with_any_line_end(inputs, with_mark, end):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.txt"
+        path.write_bytes((BOM * with_mark + end.join(inputs) + end).encode())
+        assert load_queries(path)["input"][:] == inputs
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows, st.booleans(), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+def test_texts_survive_json_with_a_mark_and_any_line_end(rows, with_mark, end, as_array):
+    records = [{"input": text, "references": outputs} for text, outputs in rows]
+    content = (
+        json.dumps(records, ensure_ascii=False, indent=1).replace("\n", end)
+        if as_array
+        else "".join(json.dumps(record, ensure_ascii=False) + end for record in records)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ("x.json" if as_array else "x.jsonl")
+        path.write_bytes((BOM * with_mark + content).encode())
+        loaded = load_examples(path)
+    assert list(zip(loaded["input"], loaded["references"], strict=True)) == rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows, st.booleans(), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+def test_texts_survive_csv_with_a_mark_and_any_line_end(rows, with_mark, end, as_json):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.csv"
+        with path.open("w", newline="", encoding="utf-8-sig" if with_mark else "utf-8") as file:
+            writer = csv.writer(file, lineterminator=end)
+            writer.writerow(["input", "references"])
+            for text, outputs in rows:
+                writer.writerow([text, json.dumps(outputs) if as_json else str(outputs)])
+        loaded = load_examples(path)
+    assert list(zip(loaded["input"], loaded["references"], strict=True)) == rows
+
+
+quoted = st.one_of(texts, st.text("'\" \\\n,][", min_size=1).filter(str.strip))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(texts, st.lists(quoted, min_size=1, max_size=4)), min_size=1, max_size=5))
+def test_what_dataset_to_csv_writes_is_read_as_it_was(rows):
+    columns = {"input": [text for text, _ in rows], "references": [outputs for _, outputs in rows]}
+    with tempfile.TemporaryDirectory() as folder:
+        Dataset.from_dict(columns).to_csv(f"{folder}/x.csv")
+        try:
+            loaded = load_examples(f"{folder}/x.csv")
+        except ExampleError as error:
+            # pandas writes a carriage return without quotes, so that nobody can tell it from the end of a row.
+            assert any("\r" in text for text in columns["input"]) and "quote cells that hold line ends" in str(error)
+            return
+    assert list(zip(loaded["input"], loaded["references"], strict=True)) == rows
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ("['yes' 'Yes.']", ["yes", "Yes."]),
+        ("""["don't" 'say "no"']""", ["don't", 'say "no"']),
+        ("['one']", ["one"]),
+        ("['one'\n 'two']", ["one", "two"]),
+        ("['one', 'two']", ["one", "two"]),
+        ("[ 'it\\'s' ]", ["it's"]),
+        ('["one", "two"]', ["one", "two"]),
+        (' [ "one" ]', ["one"]),
+    ],
+)
+def test_lists_that_are_written_in_a_cell_are_lists(cell, expected, tmp_path):
+    path = write_csv(tmp_path / "x.csv", [{"input": "x", "references": cell, "choices": "[]"}])
+    assert load_examples(path)["references"][:] == [expected]
+    assert load_examples(path)["choices"][:] == [[]]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["['a' ... 'z']", "['a' None]", "['a' 1]", '["a", 1]', '["a", null]', '["a"', "['a''b']", "['a'] + ['b']", "['a', ['b']]",
+     "[ 'a', print('b')]", "['\\ud800']"],
+)  # fmt: skip
+def test_what_begins_like_a_list_and_is_none_is_refused(cell, tmp_path):
+    path = write_csv(tmp_path / "x.csv", [{"input": "w", "references": "['a']"}, {"input": "x", "references": cell}])
+    with pytest.raises(ExampleError, match=r"a list of texts in 'references' of row 1, found .*Write it as JSON"):
+        load_examples(path)
+
+
+def test_printed_lists_beside_plain_texts_are_refused_as_either_could_be_meant(tmp_path):
+    rows = [{"input": "x", "references": "['a', 'b']"}, {"input": "y", "references": "42"}]
+    match = (
+        r"found both: \"\['a', 'b'\]\" in row 0 and '42' in row 1.*one text that looks like a list as a list of one"
+    )
+    with pytest.raises(ExampleError, match=match):
+        load_examples(write_csv(tmp_path / "x.csv", rows))
+    rows[0]["references"] = json.dumps(["['a', 'b']"])
+    assert load_examples(write_csv(tmp_path / "y.csv", rows))["references"][:] == [["['a', 'b']"], ["42"]]
+    plain = [{"input": "x", "references": "[]"}, {"input": "y", "references": "[1, 2]"}]
+    assert load_examples(write_csv(tmp_path / "z.csv", plain))["references"][:] == [["[]"], ["[1, 2]"]]
+
+
+@pytest.mark.parametrize("references", [[""], ["", "x"], ["x", " \n"]])
+def test_an_empty_reference_is_refused_wherever_it_comes_from(references, tmp_path, caplog):
+    rows = [{"input": "a", "references": ["y"]}, {"input": "b", "references": references}]
+    match = r"1 of 2 rows have an empty text among the references \(row 1\)\. Write what the model is to answer.*'unanswerable'"
+    cell = [row | {"references": json.dumps(row["references"])} for row in rows]
+    for source in (
+        Dataset.from_list(rows),
+        write_lines(tmp_path / "x.jsonl", rows),
+        write_parquet(tmp_path / "x.parquet", rows),
+        write_csv(tmp_path / "x.csv", cell),
+    ):
+        with pytest.raises(ExampleError, match=match):
+            load_examples(source)
+        assert load_examples(source, drop_invalid=True)["input"][:] == ["a"]
+
+
+def test_a_question_without_answers_as_in_squad_v2_is_no_example():
+    with pytest.raises(ExampleError, match=r"have no references \(row 1\)"):
+        load_examples(dataset(references=[["yes"], []]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("x.csv", "input,references,input\na,b,c\n", r"each column of .*x\.csv once, found 'input' several times"),
+        ("x.jsonl", '{"input": "a", "references": "b"}\n{"input": "a", "input": "b", "references": "c"}\n',
+         r"each name once in line 2 of .*x\.jsonl, found the name 'input' twice"),
+        ("x.json", '[{"input": "a",\n "input": "b", "references": "c"}]', r"each name once in .*x\.json, found"),
+        ("x.csv", 'input,references\na,"b\nc,d\ne,f\n', r"csv in .*x\.csv, found in the row that begins in line 2: unexpected end"),
+        ("x.csv", 'input,references\na,"b" c\n', r"csv in .*x\.csv, found in the row that begins in line 2"),
+        ("x.jsonl", '{"input": "a", "references": "\\ud800"}', r"in line 1 of .*, found \\ud800 in line 1: half of a surrogate"),
+        ("x.jsonl", '{"input": "\\ud83d\\ude00", "references": "x"}\n{"input": "\\udc00", "references": "y"}',
+         r"found \\udc00 in line 2: half"),
+        ("x.json", '[{"input": "a", "references": "b"},\n{"input": "\\ud800",\n "references": "b"}]', r"found \\ud800 in line 2: half"),
+        ("x.jsonl", '{"input": "a", "references": "b", "id": "x"}\n{"input": "a", "references": "b", "id": 1}',
+         r"found text in 'id' of record 1 and a number in record 2 \('1'\)"),
+        ("x.jsonl", '{"input": "a", "references": ["b"]}\n{"input": "a", "references": ["b", 2]}',
+         r"found text in 'references' of record 1 and a number in record 2 \('2'\)"),
+        ("x.jsonl", '{"input": "a", "references": null}\n{"input": "a", "references": "b"}\n{"input": "a", "references": true}',
+         r"found text in 'references' of record 2 and true or false in record 3"),
+        ("x.jsonl", '{"input": "a", "references": "b"}\n{"input": "a", "references": ["b"]}',
+         r"found text in 'references' of record 1 and a list in record 2"),
+        ("x.jsonl", '{"input": "a", "references": "b", "n": 1' + "0" * 40 + "}", "values of one type in each field"),
+        ("x.jsonl", "[" * 100_000, "lists within lists|JSON"),
+    ],
+)  # fmt: skip
+def test_what_would_lose_or_change_a_value_names_the_place(name, content, match, tmp_path):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ExampleError, match=match):
+        load_examples(tmp_path / name)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["x.txt", "x.csv", "x.json", "x.jsonl"])
+def test_another_encoding_names_the_file_the_line_and_the_remedy(name, encoding, end, tmp_path):
+    records = [{"input": "naive", "references": "x"}, {"input": "naïve", "references": "x"}]
+    content = {
+        "x.txt": "naive\nnaïve\n",
+        "x.csv": "input,references\nnaive,x\nnaïve,x\n",
+        "x.json": json.dumps(records, ensure_ascii=False, indent=0),
+        "x.jsonl": "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records),
+    }[name]
+    (tmp_path / name).write_bytes(content.replace("\n", end).encode(encoding))
+    line = {"x.txt": 2, "x.csv": 3, "x.json": 7, "x.jsonl": 2}[name] if encoding == "latin-1" else 1
+    with pytest.raises(ExampleError, match=rf"UTF-8 in .*{name}, found .* line {line}.*iconv"):
+        load_queries(tmp_path / name)
+
+
+# ---- inputs of other types -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Dataset.from_dict({"input": ["a b", "c"]})["input"],
+        pd.Series(["a b", "c"], index=[7, 3]),
+        pd.Series(["a b", "c"], dtype="string"),
+        np.array(["a b", "c"]),
+        np.array(["a b", "c"], dtype=object),
+        pd.DataFrame({"input": ["a b", "c"], "other": [1, 2]}, index=[5, 1]),
+        {"input": ["a b", "c"]},
+        {"input": np.array(["a b", "c"]), "n": (1, 2)},
+    ],
+    ids=["Column", "Series", "string Series", "array", "object array", "DataFrame", "mapping", "mapping of arrays"],
+)
+def test_inputs_in_whatever_holds_strings_are_read(source):
+    assert load_queries(source)["input"][:] == ["a b", "c"]
+    assert input_texts(source) == ["a b", "c"]
+    assert {type(text) for text in input_texts(source)} == {str}
+
+
+def test_a_generator_of_inputs_is_read_once():
+    assert load_queries(text for text in ["a", "b"])["input"][:] == ["a", "b"]
+
+
+def test_tables_of_pandas_and_mappings_are_examples_too():
+    columns = {"q": ["a", "b"], "references": [["x"], ["y", "z"]]}
+    for source in (columns, pd.DataFrame(columns)):
+        loaded = load_examples(source, columns={"input": "q"})
+        assert loaded["references"][:] == [["x"], ["y", "z"]] and loaded["input"][:] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        ({"a", "b"}, "found set"),
+        (b"text", "found bytes"),
+        (None, "found NoneType"),
+        (7, "found int"),
+        (0.5, "found float"),
+        (np.array("a"), "found ndarray"),
+        ([["a"]], "found list in row 0"),
+        (np.array([["a"]]), "found ndarray in row 0"),
+        (["a", None], "found NoneType in row 1"),
+        (pd.Series(["a", None], dtype=object), "found NoneType in row 1"),
+        ([b"a"], "found bytes in row 0"),
+        (["a", "\ud800"], "text in row 1, found .*half of a surrogate pair"),
+        ({"input": "one text"}, "a list of values for each column of a mapping, found str for 'input'"),
+        ({"input": ["a"], "b": ["c", "d"]}, "columns of one length"),
+        ("", "found an empty text"),
+    ],
+)
+def test_inputs_of_other_types_are_refused_with_the_remedy(source, match):
+    with pytest.raises(ExampleError, match=rf"Expected .*{match}.*(Pass|Read|Mend)"):
+        load_queries(source)
+    if isinstance(source, str):
+        with pytest.raises(FileNotFoundError, match="No file or folder at"):
+            load_examples(source)  # and not the current folder
+    else:
+        with pytest.raises(ExampleError, match=rf"Expected .*{match}.*(Pass|Read|Mend)"):
+            input_texts(source)
+
+
+def test_examples_that_are_rows_in_a_list_are_refused_with_the_remedy():
+    with pytest.raises(ExampleError, match=r"a list of paths, found dict in it.*Dataset\.from_list"):
+        load_examples([{"input": "a", "references": ["b"]}])
+
+
+def test_folders_and_files_with_spaces_in_their_names_are_read(tmp_path, monkeypatch):
+    folder = tmp_path / "my own data"
+    folder.mkdir()
+    write_lines(folder / "all of it.jsonl", [{"input": "first", "references": ["yes"]}])
+    monkeypatch.chdir(tmp_path)
+    for source in (str(folder), "my own data", "my own data/all of it.jsonl", "my own data/*.jsonl"):
+        assert load_examples(source)["input"][:] == load_queries(source)["input"][:] == ["first"]
+    (tmp_path / "nothing to read").mkdir()
+    for load in (load_examples, load_queries):
+        with pytest.raises(FileNotFoundError, match="No file at nothing to read"):
+            load("nothing to read")
+
+
+@pytest.mark.parametrize(
+    "name", ["./data", "here/data", "data.tsv", "some/data.csv", "a/b/c", "~/data", "my data.json", "data.txt"]
+)
+def test_a_path_that_leads_nowhere_is_not_looked_for_on_the_hub(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr(
+        "recross_hf.data.readers.load_dataset", lambda *args, **kwargs: pytest.fail("the Hub was asked")
+    )
+    for load in (load_examples, load_queries):
+        with pytest.raises(FileNotFoundError, match="No file"):
+            load(name)
+
+
+def test_a_name_that_is_neither_here_nor_on_the_hub_says_both(monkeypatch):
+    for error, kind in (
+        (ConnectionError("no network"), ConnectionError),
+        (DatasetNotFoundError("gone"), FileNotFoundError),
+    ):
+
+        def fails(*args, error=error, **kwargs):
+            raise error
+
+        monkeypatch.setattr("recross_hf.data.readers.load_dataset", fails)
+        with pytest.raises(
+            kind, match=r"No file or folder at squad in .*, and no data set of this name .* from the Hub"
+        ):
+            load_examples("squad")

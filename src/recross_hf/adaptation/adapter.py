@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import torch
 from accelerate.utils import broadcast_object_list, extract_model_from_parallel
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers.pytorch_utils import Conv1D
 from transformers.trainer_utils import TrainOutput
 
 from ..core.files import write_atomically, write_parquet
@@ -102,7 +103,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         *,
         retriever: Retriever,
         reranker: Reranker | None = None,
-        query_dataset: Dataset | Sequence[str],
+        query_dataset: Dataset | Iterable[str],
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase,
         peft_config: PeftConfig | None = None,
@@ -133,6 +134,13 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             eval_dataset=eval_dataset,
             **kwargs,
         )
+        if args.num_retrieved > retriever.num_allowed:
+            logger.warning(
+                "Expected `num_retrieved` to be at most the %s upstream examples that may be retrieved, found %s: examples will repeat, "
+                "or be fewer. Lower it.",
+                f"{retriever.num_allowed:,}",
+                f"{args.num_retrieved:,}",
+            )
         self.retriever = retriever
         self.reranker = reranker
         self.query_dataset = load_queries(query_dataset)
@@ -368,6 +376,8 @@ def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed
             f"Expected a `peft_config` with task_type={task_type!r}, which suits {type(model).__name__}, found "
             f"{str(peft_config.task_type)!r}. Set `peft_config.task_type`."
         )
+    if peft_config is not None:
+        _check_target_modules(model, peft_config)
     # A whole copy, also for PEFT: sharing frozen weights with it would let a later merge change the caller's model.
     # What another trainer's precision put around its forward pass stays behind, and so does the mark that says so.
     adaptable = extract_model_from_parallel(copy.deepcopy(model), keep_fp32_wrapper=False)
@@ -379,3 +389,22 @@ def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed
 
     set_seed(seed)  # of the adapter's first weights
     return get_peft_model(adaptable, copy.deepcopy(peft_config))  # PEFT writes into the one it is given
+
+
+def _check_target_modules(model: PreTrainedModel, peft_config: PeftConfig) -> None:
+    """PEFT passes over names that the model does not have, if it has another of them."""
+    wanted = getattr(peft_config, "target_modules", None)
+    if wanted is None or isinstance(wanted, str):  # PEFT's choice, or a regular expression, which it checks
+        return
+    names = [name for name, _ in model.named_modules()]
+    missing = sorted(one for one in wanted if not any(name == one or name.endswith(f".{one}") for name in names))
+    if missing:
+        linear = {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear | Conv1D)
+        }
+        raise ValueError(
+            f"Expected `target_modules` that {type(model).__name__} has, such as {', '.join(sorted(linear))}, found "
+            f"{', '.join(map(repr, missing))}. Name some of those, or leave them out for PEFT's choice."
+        )

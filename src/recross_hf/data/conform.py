@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 
@@ -13,6 +12,7 @@ from datasets import Dataset, Features, List
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable
 
+from .readers import _EMPTY_REFERENCE, _LIKE_A_LIST, _WRITE_AN_ANSWER, _lists_in_text
 from .schema import EXAMPLE_FEATURES, ExampleError, without_index
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def _strings(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def _string_lists(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """A plain string stands for a list of one, a list written as JSON for that list, a missing value for none."""
+    """A plain string stands for a list of one, a list that is written out for that list, a missing value for none."""
     lists = pa.list_(pa.string())
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         if pa.types.is_null(column.type.value_type) or _is_text(column.type.value_type):
@@ -108,8 +108,13 @@ def _string_lists(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         return pa.chunked_array([pa.array([[]] * len(column), type=lists)])
     elif _is_text(column.type):
         column = column.cast(pa.string())
-        if pc.any(pc.starts_with(column, '["')).as_py():
-            return pa.chunked_array([pa.array([_parse_list(cell) for cell in column.to_pylist()], type=lists)])
+        # `[]` alone may be an answer in words; it is a list where all are lists.
+        listed = pc.match_substring_regex(column, _LIKE_A_LIST)
+        empty = pc.match_substring_regex(column, r"^\s*(\[\s*\]\s*)?$")
+        if pc.any(pc.and_not(listed, empty)).as_py() or (
+            pc.any(listed).as_py() and pc.all(pc.or_(listed, empty)).as_py()
+        ):
+            return pa.chunked_array([pa.array(_lists_in_text(column, name), type=lists)])
         chunks = [pa.ListArray.from_arrays(pa.array(range(len(c) + 1), type=pa.int32()), c) for c in column.chunks]
         wrapped = pa.chunked_array(chunks, type=lists)
         # An empty cell of a csv file is no answer either.
@@ -118,16 +123,6 @@ def _string_lists(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         f"Expected a string or a list of strings in {name!r}, found {column.type}. Write labels as the text that the "
         "model is to answer, e.g. 'positive' and not 1."
     )
-
-
-def _parse_list(cell: str | None) -> list[str]:
-    if not cell:
-        return []
-    try:
-        parsed = json.loads(cell)
-    except json.JSONDecodeError:
-        return [cell]
-    return parsed if isinstance(parsed, list) and all(isinstance(item, str) for item in parsed) else [cell]
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -146,7 +141,8 @@ def _check_rows(table: pa.Table, labelled: bool, drop_invalid: bool) -> pa.Table
         rows = pc.indices_nonzero(is_faulty)[:5].to_pylist()
         message = f"{count} of {len(table)} rows have {fault} (row {', '.join(map(str, rows))}{', ...' * (count > 5)})"
         if not drop_invalid:
-            raise ExampleError(f"{message}. Mend them, or leave them out with `drop_invalid=True`.")
+            remedy = _WRITE_AN_ANSWER if fault == _EMPTY_REFERENCE else "Mend them"
+            raise ExampleError(f"{message}. {remedy}, or leave them out with `drop_invalid=True`.")
         logger.warning("%s: left out.", message)
         keep = pc.and_(keep, pc.invert(is_faulty))
     if pc.all(keep).as_py():
@@ -168,6 +164,11 @@ def _faults(batch: pa.RecordBatch, labelled: bool) -> dict[str, pa.BooleanArray]
         has_missing = np.zeros(len(batch), dtype=bool)
         has_missing[rows.to_numpy()] = True
         faults["missing values among the references"] = pa.array(has_missing)
+        has_empty = np.zeros(len(batch), dtype=bool)
+        stripped = pc.utf8_trim_whitespace(pc.list_flatten(references))
+        empty = pc.fill_null(pc.equal(pc.utf8_length(stripped), 0), False)
+        has_empty[pc.list_parent_indices(references).filter(empty).to_numpy()] = True
+        faults[_EMPTY_REFERENCE] = pa.array(has_empty)
     return faults
 
 

@@ -23,10 +23,6 @@ EXAMPLE_FEATURES = Features(
 """The schema of an example. Query examples have no `references`; `choices` is there only if the source has it."""
 
 
-class ExampleError(ValueError):
-    """Data that cannot be read as examples; the message says what was expected, what was found and what to do."""
-
-
 def examples_by_task(
     examples: Dataset, *, max_examples_per_task: int | None = None, seed: int = 0
 ) -> dict[str, Dataset]:
@@ -68,6 +64,10 @@ def take_rows(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> Dataset:
     """Some rows as a `Dataset` in memory; `Dataset.select` refuses a data set that has an index."""
     table = without_index(dataset).with_format("arrow")[np.asarray(rows, dtype=np.int64)]
     return Dataset(InMemoryTable(table.replace_schema_metadata(dataset.features.arrow_schema.metadata)))
+
+
+class ExampleError(ValueError):
+    """Data that cannot be read as examples; the message says what was expected, what was found and what to do."""
 
 
 def ids_hash(dataset: Dataset) -> str:

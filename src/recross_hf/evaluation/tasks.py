@@ -19,6 +19,7 @@ from ..data.readers import load_examples, load_queries
 from ..data.schema import take_rows
 from ..data.starter import NUM_QUERY_SETS, load_starter_task
 from ..mixture.decontamination import source_example
+from ..training.recipes import RecipeLoader
 from .scoring import answer_sets
 
 # What the columns are called in the files of the ReCross authors.
@@ -166,7 +167,7 @@ def read_target_tasks(path: str | Path) -> list[TargetTask]:
     if not path.is_file():
         raise FileNotFoundError(f"Expected a YAML file of target tasks, found none at {path}.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=RecipeLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"Expected YAML in {path}, found: {' '.join(str(error).split())}.") from error
     entries = content.get("targets") if isinstance(content, dict) else None

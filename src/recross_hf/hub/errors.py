@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from .repository import HubAccess, Repository
+from .repository import HubAccess, Repository, is_repo_id
 
 # The client changed its HTTP library between two versions; this is the base of whatever that raises.
 _HTTPError = HfHubHTTPError.__bases__[0]
@@ -35,6 +35,29 @@ _CLIENT_ERRORS = (
 
 class HubError(OSError):
     """Something on the Hub could not be had or written; the message says why, and what to do."""
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name that leads to nothing here was meant as a path all the same: no repository is called so."""
+    return not is_repo_id(name) or name.lower().endswith(_FILE_ENDINGS)
+
+
+_FILE_ENDINGS = (
+    ".parquet",
+    ".jsonl",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".xlsx",
+    ".xls",
+    ".arrow",
+    ".gz",
+    ".zip",
+    ".zst",
+    ".tar",
+)
+_FILE_ENDINGS += (".yaml", ".yml", ".md", ".safetensors", ".faiss", ".bin", ".pt", ".pkl")
 
 
 # ---- errors ------------------------------------------------------------------------------------------------------------
@@ -99,7 +122,7 @@ def _explanation(
             )
         return (
             f"{what} is not in the cache, and {setting} forbids to fetch it. Load it once with the network, or name "
-            "the `cache_dir` that has it."
+            "the `cache_dir` that has it; if a folder was meant, check its path."
         )
     if isinstance(error, EntryNotFoundError):
         return f"There is no {what}. Check name and revision, or ask who published it to publish it again."
@@ -121,5 +144,6 @@ def _explanation(
         return f"The Hub answered {status} when asked for {what}: {said}. If that is its own trouble, try again later."
     return (
         f"No connection to {constants.ENDPOINT} for {what}"
-        f"{'' if writes else ', which is not in the cache'}: {error}. Check the network and try again."
+        f"{'' if writes else ', which is not in the cache'}: {error}. Check the network and try again"
+        f"{'' if writes else '; if a folder was meant, check its path'}."
     )

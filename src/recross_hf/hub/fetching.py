@@ -15,8 +15,8 @@ from huggingface_hub import (
 from huggingface_hub.errors import DryRunError
 
 from ..core.files import is_intact
-from .errors import HubError, explained
-from .repository import HubAccess, Repository, is_repo_id
+from .errors import HubError, explained, looks_like_path
+from .repository import HubAccess, Repository
 from .safety import SAFE_SUFFIXES, git_digest
 
 LARGEST_TEXT = 128 << 20
@@ -105,7 +105,7 @@ def fetch_artifact(repository: Repository, access: HubAccess) -> Path:
 
 def artifact_folder(name_or_path: str | Path, repo_type: str, revision: str | None, access: HubAccess) -> Path:
     """The folder of an artifact, fetched if no folder has that name and a repository may ([`fetch_artifact`])."""
-    if isinstance(name_or_path, Path) or Path(name_or_path).exists() or not is_repo_id(name_or_path):
+    if isinstance(name_or_path, Path) or Path(name_or_path).exists() or looks_like_path(name_or_path):
         return Path(name_or_path)
     return fetch_artifact(Repository(name_or_path, repo_type, revision), access)
 

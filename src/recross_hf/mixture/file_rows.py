@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..data.files import csv_records, files_of, json_records
+from ..data.files import files_of
+from ..data.text_files import csv_records, json_records
 from .rows import BATCH_ROWS, RowBatch, Rows, batched
 from .sources import SourceError, TaskSource
 

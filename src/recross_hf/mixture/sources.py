@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ..data.files import files_of
+from ..training.recipes import RecipeLoader
 from .template_files import load_templates, read_templates
 from .templates import SEPARATOR, PromptTemplate
 
@@ -155,7 +156,7 @@ def read_task_sources(path: str | Path) -> dict[str, list[TaskSource]]:
             f"{', '.join(sorted(file.stem for file in TASKS_FOLDER.glob('*.yaml')))}."
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=RecipeLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise SourceError(f"Expected YAML in {path}, found: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict) or not content.get("upstream") or set(content) - {"upstream", "targets"}:

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ..hub.errors import looks_like_path
 from .collators import Batch, CausalCollator, ExampleCollator, end_token_id
 
 SEPARATOR = "\n"
@@ -291,10 +292,24 @@ def load_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, 
         kwargs: passed to `from_pretrained` (`revision`, `token`, ...).
 
     Raises:
+        FileNotFoundError: there is no such folder, and no repository can have that name.
         TypeError: the model is of another kind, such as a plain BERT.
     """
+    is_here = Path(name_or_path).exists()
+    if not is_here and (isinstance(name_or_path, Path) or looks_like_path(name_or_path)):
+        raise FileNotFoundError(
+            f"Expected the folder of a model, found none at {name_or_path}. Name a folder that `save_pretrained` wrote or a repository "
+            "on the Hub (`org/name`)."
+        )
     kwargs = dict(kwargs, trust_remote_code=False)
-    config = AutoConfig.from_pretrained(name_or_path, **kwargs)
+    try:
+        config = AutoConfig.from_pretrained(name_or_path, **kwargs)
+    except OSError as error:
+        if is_here:
+            raise
+        raise OSError(
+            f"No folder {name_or_path} is here, and no such model could be had from the Hub: {error}"
+        ) from error
     found = f"{(config.architectures or [type(config).__name__])[0]} in {name_or_path}"
     return _architecture(config, found).auto_class.from_pretrained(name_or_path, dtype=dtype, **kwargs)
 

@@ -17,8 +17,9 @@ from ..adaptation.record import RETRIEVED_FILE
 from ..core.distributed import agreed
 from ..core.files import REMEMBERED_SIZE, read_json, remember_check, was_checked
 from ..data.schema import check_plain
+from ..hub.errors import looks_like_path
 from ..hub.fetching import fetch_file, fetch_files
-from ..hub.repository import COMMIT, HubAccess, Repository, is_repo_id
+from ..hub.repository import COMMIT, HubAccess, Repository
 from ..hub.safety import MANIFEST_FILE, check_model_files
 from ..models.architectures import load_model
 from ..reranking.cross_encoder import CrossEncoderReranker
@@ -96,7 +97,7 @@ class PipelineParts:
                     f"Expected a `revision` of a pipeline on the Hub, found {revision!r} of the folder {folder}, which has none."
                 )
             return cls(read_manifest(folder), folder, access, **settings)
-        if isinstance(name_or_path, Path) or not is_repo_id(name_or_path):
+        if isinstance(name_or_path, Path) or looks_like_path(name_or_path):
             raise FileNotFoundError(
                 f"Expected the folder of a pipeline, found none at {folder}. Name a folder that "
                 "`ReCrossPipeline.save_pretrained` wrote or a repository on the Hub (`org/name`), or call "

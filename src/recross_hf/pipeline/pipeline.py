@@ -6,7 +6,7 @@ import copy
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from ..adaptation.model_card import adapted_model_card
 from ..adaptation.record import RETRIEVED_FILE, Adaptation
 from ..core.distributed import process_state
 from ..core.files import write_json, write_parquet
+from ..data.readers import input_texts
 from ..data.starter import STARTER_DIRECTORY
 from ..hub.publishing import Publication, full_name
 from ..hub.repository import HubAccess, Repository
@@ -186,19 +187,31 @@ class ReCrossPipeline:
         return self.upstream_model if self.adapted_model is None else self.adapted_model
 
     def __call__(
-        self, inputs: str | Sequence[str], *, show_progress: bool | None = None, **generate_kwargs: Any
+        self,
+        inputs: str | Iterable[str] | Dataset | Mapping[str, Any],
+        *,
+        show_progress: bool | None = None,
+        **generate_kwargs: Any,
     ) -> str | list[str]:
-        """Answers one input (a string) or many (a list of strings, in their order).
+        """Answers one input or many, in their order.
 
         Args:
+            inputs: a string, or a row with the string "input", for one answer. For a list of answers: a list, tuple, generator,
+                array, Series or column of strings, or a `Dataset`, DataFrame or mapping with the column "input". An empty string is
+                an input, too; no inputs get no answers.
             show_progress: by default for more than 256 inputs.
             generate_kwargs: passed to `model.generate`, e.g. `num_beams=4`; by default as in the adaptation.
+
+        Raises:
+            TypeError: it is something else: a set has no order, and numbers are no texts.
+            ExampleError: a table has no column "input".
         """
+        if isinstance(inputs, Mapping) and isinstance(inputs.get("input"), str):
+            inputs = inputs["input"]  # a row of a data set
         is_single = isinstance(inputs, str)
-        texts = [inputs] if is_single else list(inputs)
-        wrong = next((text for text in texts if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise TypeError(f"Expected an input or a list of inputs that are strings, found {type(wrong).__name__}.")
+        texts = input_texts([inputs] if is_single else inputs)
+        if not texts:
+            return []
         args = self.arguments()
         beams = {} if args.generation_num_beams is None else {"num_beams": args.generation_num_beams}
         answers = generate_texts(
@@ -215,7 +228,7 @@ class ReCrossPipeline:
 
     def adapter(
         self,
-        inputs: Dataset | Sequence[str],
+        inputs: Dataset | Iterable[str],
         args: AdaptationArguments | None = None,
         *,
         retriever: Retriever | None = None,
@@ -250,7 +263,7 @@ class ReCrossPipeline:
 
     def adapt(
         self,
-        inputs: Dataset | Sequence[str],
+        inputs: Dataset | Iterable[str],
         args: AdaptationArguments | None = None,
         *,
         retriever: Retriever | None = None,

@@ -1,13 +1,13 @@
-"""Recipes: YAML files that say what a command line would."""
+"""Recipes: YAML files that say what a command line would, and options of names with values."""
 
 from __future__ import annotations
 
 import difflib
 import json
 import re
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -71,6 +71,32 @@ def recipe_arguments(path: str | Path, known: Collection[str]) -> list[str]:
         if value is not None:
             arguments += _words(path, name, value)
     return arguments
+
+
+def named_values(
+    option: str, words: Sequence[str], fail: Callable[[str], NoReturn], *, known: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Reads the values of an option that takes several, each with its name: `--columns references=outputs id=example_id`.
+
+    Args:
+        option: such as `--columns`, for messages.
+        words: what was given to it.
+        fail: what a wrong one is told to, such as the `error` of an `ArgumentParser`, which ends the program.
+        known: the names that there are.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, is_pair, value = word.partition("=")
+        if not (name and is_pair and value):
+            fail(
+                f"argument {option}: expected names with values, such as {(known or ['name'])[0]}=value, found {word!r}"
+            )
+        if known is not None and name not in known:
+            fail(f"argument {option}: expected one of the names {', '.join(known)}, found {name!r}")
+        if name in found:
+            fail(f"argument {option}: expected each name once, found {name!r} twice ({found[name]!r} and {value!r})")
+        found[name] = value
+    return found
 
 
 def _words(path: Path, name: str, value: Any) -> list[str]:
