@@ -41,8 +41,10 @@ from recross_hf.adaptation.arguments import AS_RUN
 from recross_hf.adaptation.results import adaptation_results, format_results, plot_task_shares
 from recross_hf.core.distributed import agreed, end_process_group
 from recross_hf.core.files import write_json
+from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.hub.publishing import check_may_publish
 from recross_hf.models.architectures import architecture_of
+from recross_hf.training.recipes import named_values
 
 
 @dataclass
@@ -83,6 +85,7 @@ class ScriptArguments:
 def main() -> None:
     parser = HfArgumentParser((ScriptArguments, AdaptationArguments))
     script, _ = parser.parse_args_into_dataclasses()
+    columns = named_values("--columns", script.columns, parser.error, known=list(EXAMPLE_FEATURES))
     seconds: dict[str, float] = {}
     start = time.perf_counter()
 
@@ -107,7 +110,6 @@ def main() -> None:
         queries, evaluation = load_starter_task(task, script.query_set)
     else:
         task = script.task or Path(script.query_file).stem
-        columns = dict(pair.split("=", 1) for pair in script.columns)
         has_columns = not script.query_file.endswith(".txt")
         unlabelled = {name: column for name, column in columns.items() if name != "references" and has_columns}
         queries = load_queries(script.query_file, columns=unlabelled, task=task)

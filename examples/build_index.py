@@ -25,9 +25,11 @@ from transformers import AutoTokenizer, HfArgumentParser
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples, load_model
 from recross_hf.core.distributed import end_process_group, process_state
+from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.pipeline.manifest import INDEX
 from recross_hf.planning.index import index_bytes, plan_index
 from recross_hf.planning.plan import warn_where_disk_is_short
+from recross_hf.training.recipes import named_values
 
 
 @dataclass
@@ -79,7 +81,9 @@ class IndexArguments:
 
 
 def main() -> None:
-    args = HfArgumentParser(IndexArguments).parse_args_into_dataclasses()[0]
+    parser = HfArgumentParser(IndexArguments)
+    args = parser.parse_args_into_dataclasses()[0]
+    columns = named_values("--columns", args.columns, parser.error, known=list(EXAMPLE_FEATURES))
     if (args.part is None) != (args.num_parts is None):
         raise ValueError("Expected --part and --num_parts together, found one of them.")
     # The others wait while the main process trains and fills an index of millions.
@@ -87,7 +91,7 @@ def main() -> None:
     model = load_model(args.model_name_or_path).to(state.device)
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     with state.main_process_first():
-        upstream = load_examples(args.train_files, columns=dict(pair.split("=", 1) for pair in args.columns))
+        upstream = load_examples(args.train_files, columns=columns)
     encoder = MeanPooledEncoder(
         model, tokenizer, max_length=args.max_input_length, autocast_dtype=torch.bfloat16 if args.bf16 else None
     )

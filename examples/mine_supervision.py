@@ -28,12 +28,14 @@ from recross_hf import (
 )
 from recross_hf.core.distributed import end_process_group, process_state
 from recross_hf.core.files import read_json, write_json, write_parquet
+from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.planning.mining import plan_mining
 from recross_hf.supervision.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
 from recross_hf.supervision.dataset_card import supervision_card
 from recross_hf.supervision.query_sets import SETTINGS_FILE
 from recross_hf.supervision.results import format_supervision, plot_task_utilities
 from recross_hf.supervision.utility import by_groups, by_reversal
+from recross_hf.training.recipes import named_values
 
 JUDGES = {"groups": by_groups, "reversal": by_reversal}
 
@@ -75,10 +77,10 @@ def main() -> None:
     script, _ = parser.parse_args_into_dataclasses()
     parser.set_defaults(**{None: {}, "paper": ALGORITHM_1, "as_run": SUPERVISION_AS_RUN}[script.preset])
     script, args = parser.parse_args_into_dataclasses()
+    columns = named_values("--columns", script.columns, parser.error, known=list(EXAMPLE_FEATURES))
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline)
     examples = pipeline.index.dataset
     if script.example_files is not None:
-        columns = dict(pair.split("=", 1) for pair in script.columns)
         examples = load_examples(script.example_files, columns=columns)
     output_dir, start = Path(script.output_dir), time.perf_counter()
     what = (

@@ -28,11 +28,12 @@ from transformers import HfArgumentParser
 from recross_hf import MixtureArguments, TargetTexts, load_examples, prepare_mixture, read_task_sources
 from recross_hf.core.tables import format_table
 from recross_hf.data.files import files_of
-from recross_hf.data.schema import ExampleError
+from recross_hf.data.schema import EXAMPLE_FEATURES, ExampleError
 from recross_hf.mixture.decontamination import ContaminationError
 from recross_hf.mixture.sources import SourceError, sources_of_files
 from recross_hf.mixture.targets import check_splits, render_targets
 from recross_hf.planning.mixture import plan_mixture
+from recross_hf.training.recipes import named_values
 
 
 @dataclass
@@ -76,9 +77,7 @@ def main() -> None:
         parser.error("give --tasks or --files, one of them")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
 
-    if not all("=" in pair for pair in args.columns):
-        parser.error(f"--columns takes pairs such as references=outputs, found {' '.join(args.columns)}")
-    columns = dict(pair.split("=", 1) for pair in args.columns)
+    columns = named_values("--columns", args.columns, parser.error, known=list(EXAMPLE_FEATURES))
     if args.files is not None:
         tasks = {"upstream": sources_of_files(args.files, columns=columns), "targets": []}
     else:

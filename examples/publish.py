@@ -40,6 +40,9 @@ from recross_hf import ReCrossPipeline
 from recross_hf.core.files import read_json
 from recross_hf.hub.publishing import Publication, publish
 from recross_hf.hub.repository import Repository
+from recross_hf.pipeline.manifest import INDEX, RERANKER, UPSTREAM_MODEL
+from recross_hf.pipeline.pipeline import PIPELINE
+from recross_hf.training.recipes import named_values
 
 SPACE = Path(__file__).with_name("soft_em_space")
 MODEL_CARDS = Path(__file__).parents[1] / "model_cards"
@@ -96,11 +99,13 @@ def show(publication: Publication) -> None:
 
 
 def main() -> None:
-    args = HfArgumentParser(PublishArguments).parse_args_into_dataclasses()[0]
+    parser = HfArgumentParser(PublishArguments)
+    args = parser.parse_args_into_dataclasses()[0]
+    cards_at = named_values("--cards", args.cards, parser.error, known=[PIPELINE, UPSTREAM_MODEL, INDEX, RERANKER])
     pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
     name = args.name or (Path(args.pipeline).resolve().name if args.pipeline else "starter")
     repo_id = f"{args.namespace}/{name}"
-    cards = {name: read_card(path, repo_id) for name, path in (pair.split("=", 1) for pair in args.cards)}
+    cards = {name: read_card(path, repo_id) for name, path in cards_at.items()}
     license = args.license
     if args.pipeline is None:
         license = license or "apache-2.0"

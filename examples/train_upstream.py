@@ -37,11 +37,11 @@ from recross_hf import (
 )
 from recross_hf.core.distributed import end_process_group
 from recross_hf.core.files import write_json
-from recross_hf.data.schema import take_rows
+from recross_hf.data.schema import EXAMPLE_FEATURES, take_rows
 from recross_hf.models.warm_start import freeze
 from recross_hf.planning.plan import warn_where_disk_is_short
 from recross_hf.planning.training import checkpoint_bytes, plan_training
-from recross_hf.training.recipes import recipe_arguments
+from recross_hf.training.recipes import named_values, recipe_arguments
 from recross_hf.training.results import format_task_results, task_results
 from recross_hf.training.trainer import checkpoint_to_resume
 
@@ -96,8 +96,8 @@ class UpstreamArguments:
     )
 
 
-def parse(command_line: list[str]) -> tuple[UpstreamArguments, ExampleTrainingArguments]:
-    """The arguments of a command line, and of the recipe that it names."""
+def parse(command_line: list[str]) -> tuple[UpstreamArguments, ExampleTrainingArguments, dict[str, str]]:
+    """The arguments of a command line, and of the recipe that it names; and where the columns are."""
     parser = HfArgumentParser((UpstreamArguments, ExampleTrainingArguments), allow_abbrev=False)
     before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     before.add_argument("--config")
@@ -120,14 +120,14 @@ def parse(command_line: list[str]) -> tuple[UpstreamArguments, ExampleTrainingAr
             )
     if upstream.eval_files is None and (args.eval_strategy != "no" or args.load_best_model_at_end):
         parser.error("give --eval_files, or --eval_strategy no --load_best_model_at_end false")
-    return upstream, args
+    columns = named_values("--columns", upstream.columns, parser.error, known=list(EXAMPLE_FEATURES))
+    return upstream, args, columns
 
 
 def main() -> None:
-    upstream, args = parse(sys.argv[1:])
+    upstream, args, columns = parse(sys.argv[1:])
     checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)  # it fails at once
     set_seed(args.seed)
-    columns = dict(pair.split("=", 1) for pair in upstream.columns)
     evaluation = None
     with PartialState().main_process_first():
         train = load_examples(upstream.train_files, columns=columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +73,7 @@ class AdaptationArguments(ExampleTrainingArguments):
         super().__post_init__()
         if self.num_retrieved < 1:
             raise ValueError(f"`num_retrieved` must be at least 1, found {self.num_retrieved}.")
-        if self.upsampling_ratio < 1:
+        if not 1 <= self.upsampling_ratio < math.inf:
             raise ValueError(f"`upsampling_ratio` must be at least 1, found {self.upsampling_ratio}.")
         if self.select_by not in ("example", "task"):
             raise ValueError(f"`select_by` must be 'example' or 'task', found {self.select_by!r}.")

@@ -60,6 +60,34 @@ ADAPTATION_SETTINGS: dict[str, tuple[type, ...]] = {
 }
 """What a pipeline may say of how it is adapted, and of which types. None of it names a place, a report or an account."""
 
+# The defaults of the paper are far from all of these. Nobody's pipeline shall take the memory of a machine, or days.
+_RANGES: dict[str, tuple[float, float]] = {
+    "adam_beta1": (0, 1),
+    "adam_beta2": (0, 1),
+    "adam_epsilon": (0, 1),
+    "gate_fraction": (0, 1),
+    "generation_num_beams": (1, 128),
+    "gradient_accumulation_steps": (1, 65_536),
+    "label_smoothing_factor": (0, 1),
+    "learning_rate": (0, 10),
+    "max_grad_norm": (0, 1e9),
+    # Inputs are cut to it: a tokenizer without a limit says 10 ** 30.
+    "max_input_length": (1, math.inf),
+    "max_steps": (-1, 10_000_000),
+    "max_target_length": (1, 65_536),
+    "num_retrieved": (1, 1_000_000),
+    "num_train_epochs": (0, 10_000),
+    "per_device_eval_batch_size": (1, 65_536),
+    "per_device_train_batch_size": (1, 65_536),
+    "seed": (0, 2**32 - 1),
+    "token_budget": (1, 1 << 24),
+    "upsampling_ratio": (1, 1_000),
+    "warmup_steps": (0, 10_000_000),
+    "weight_decay": (0, 10),
+}
+"""The least and the most that a pipeline may say."""
+_MOST_CANDIDATES = 10_000_000
+
 _AUTOCAST_DTYPES = (None, "bfloat16", "float16")
 
 
@@ -172,6 +200,15 @@ class Manifest:
             holds = isinstance(value, kinds) and isinstance(value, bool) == (kinds == (bool,))
             holds = holds and not (isinstance(value, float) and not math.isfinite(value))
             _expect(holds, f"{name} of the type {' or '.join(kind.__name__ for kind in kinds)}", value)
+            if name in _RANGES and value is not None:
+                least, most = _RANGES[name]
+                _expect(least <= value <= most, f"{name} from {least:,} to {most:,}", value)
+        sizes = [self.adaptation.get("num_retrieved", 1), self.adaptation.get("upsampling_ratio", 1)]
+        _expect(
+            sizes[0] * sizes[1] <= _MOST_CANDIDATES,
+            f"num_retrieved x upsampling_ratio of at most {_MOST_CANDIDATES:,} candidates",
+            f"{sizes[0]} x {sizes[1]}",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The content of `recross.json`."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
+
+from ..training.arguments import _check_ranges
 
 
 @dataclass
@@ -69,13 +72,14 @@ class SupervisionArguments:
     seed: int = field(default=0, metadata={"help": "Of the query sets and the groups."})
 
     def __post_init__(self) -> None:
+        _check_ranges(self)
         for name in ("num_query_sets", "num_queries", "num_held_out", "group_size", "num_rounds", "num_labelled"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, found {getattr(self, name)}.")
         for name in ("num_train_epochs", "per_device_train_batch_size", "max_input_length", "max_target_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, found {getattr(self, name)}.")
-        if self.upsampling_ratio < 1:
+        if not 1 <= self.upsampling_ratio < math.inf:
             raise ValueError(f"`upsampling_ratio` must be at least 1, found {self.upsampling_ratio}.")
         if self.label_by not in ("example", "task"):
             raise ValueError(f"`label_by` must be 'example' or 'task', found {self.label_by!r}.")

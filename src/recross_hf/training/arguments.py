@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
 
 from transformers import Seq2SeqTrainingArguments
 
@@ -71,6 +73,7 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_pickled_pushes(self)
+        _check_ranges(self)
         for name in ("max_input_length", "max_target_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1 token, found {getattr(self, name)}.")
@@ -119,3 +122,41 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
                 "`token_budget`, `mixing_temperature` and `max_examples_per_task` make batches of their own, so that "
                 f"`{'`, `'.join(found)}` would be ignored. Leave one or the other at its default."
             )
+
+
+# The base classes take any number, and a training that they spoil ends without an error.
+_LEAST_AND_MOST: dict[str, tuple[float, float]] = {
+    "learning_rate": (0, math.inf),
+    "num_train_epochs": (0, math.inf),
+    "per_device_train_batch_size": (1, math.inf),
+    "per_device_eval_batch_size": (1, math.inf),
+    "gradient_accumulation_steps": (1, math.inf),
+    "generation_num_beams": (1, math.inf),
+    "max_steps": (-1, math.inf),
+    "warmup_steps": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "max_grad_norm": (0, math.inf),
+    "label_smoothing_factor": (0, 1),
+    "adam_beta1": (0, 1),
+    "adam_beta2": (0, 1),
+    "adam_epsilon": (0, math.inf),
+    "seed": (0, 2**32 - 1),
+}
+
+
+def _check_ranges(args: Any) -> None:
+    for known in fields(args):
+        value = getattr(args, known.name)
+        if known.name not in _LEAST_AND_MOST or value is None:
+            continue
+        least, most = _LEAST_AND_MOST[known.name]
+        if not (least <= value <= most) or math.isinf(value):
+            span = (
+                f"a finite number of at least {least}"
+                if not math.isfinite(value)
+                else f"at least {least}"
+                if math.isinf(most)
+                else f"from {least} to {most}"
+            )
+            default = known.default if known.default is not MISSING else "another number"
+            raise ValueError(f"`{known.name}` must be {span}, found {value}. The default is {default}.")
