@@ -9,7 +9,6 @@ either, it is the model or the steps. All arguments of an adaptation can be give
 
 from __future__ import annotations
 
-import glob
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from recross_hf import (
     evaluate_methods,
     load_target_task,
 )
-from recross_hf.core.files import write_json
+from recross_hf.core.files import matching, write_json
 from recross_hf.core.statistics import paired_interval
 from recross_hf.core.tables import format_table
 from recross_hf.models.architectures import architecture_of
@@ -63,7 +62,7 @@ def main() -> None:
         peft_config = LoraConfig(task_type=task_type, r=16, lora_alpha=32, target_modules=script.lora_target_modules)
     settings = _given(args)
     found: dict[str, dict[str, list]] = {}
-    for folder in (path for pattern in script.target_tasks for path in sorted(glob.glob(pattern)) or [pattern]):
+    for folder in (path for pattern in script.target_tasks for path in matching(pattern) or [pattern]):
         task = load_target_task(folder)
         tested = task.limited(script.num_test, 1)
         labelled = Method(LABELLED, RandomRetriever(_others(task, tested)), peft_config=peft_config)

@@ -13,7 +13,6 @@ are without it.
 from __future__ import annotations
 
 import argparse
-import glob
 import re
 import time
 import zlib
@@ -33,7 +32,7 @@ from recross_hf import (
     load_queries,
 )
 from recross_hf.adaptation.results import task_shares
-from recross_hf.core.files import read_json, write_json
+from recross_hf.core.files import matching, read_json, read_parquet, write_json
 from recross_hf.core.statistics import paired_interval
 from recross_hf.core.tables import format_table
 from recross_hf.reranking.reranker import RememberingReranker
@@ -70,7 +69,7 @@ def main() -> None:
     args = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
     rerankers = dict(item.split("=", 1) for item in args.reranker)
-    folders = [Path(folder) for pattern in args.tasks for folder in sorted(glob.glob(pattern))]
+    folders = [folder for pattern in args.tasks for folder in matching(pattern)]
     if not args.summary:
         run_cells(args, folders, rerankers)
     finished = {path.name.split(".")[-2] for path in args.output.glob("*.json")}
@@ -196,7 +195,7 @@ def read_task(folder: Path, number: int, args: argparse.Namespace) -> tuple[Data
 
 
 def _ids(path: Path) -> list[str]:
-    return Dataset.from_parquet(str(path))["example_id"][:] if path.is_file() else []
+    return read_parquet(path)["example_id"][:] if path.is_file() else []
 
 
 def print_summary(folder: Path, tasks: list[str], methods: list[str]) -> None:

@@ -98,6 +98,7 @@ def main() -> None:
     settings = {None: pipeline.adaptation, "paper": {}, "as_run": AS_RUN}[script.preset]
     parser.set_defaults(output_dir="adapted", report_to="none", **settings)
     script, args = parser.parse_args_into_dataclasses()
+    pipeline.check_output_dir(args.output_dir)
     # The pipeline is pushed when it is whole, and not the model while it trains.
     push_to_hub, args.push_to_hub = args.push_to_hub, False
     if push_to_hub:

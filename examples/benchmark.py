@@ -18,7 +18,6 @@ that share a folder, too. Processes of `accelerate launch` work on cells of thei
 from __future__ import annotations
 
 import argparse
-import glob
 import logging
 import sys
 from dataclasses import dataclass, field
@@ -42,6 +41,8 @@ from recross_hf import (
     write_report,
 )
 from recross_hf.core.distributed import leave_process_group
+from recross_hf.core.files import matching
+from recross_hf.core.output_folders import check_apart
 from recross_hf.evaluation.methods import ablations, build_index_once
 from recross_hf.evaluation.overlaps import HANDLINGS
 from recross_hf.models.architectures import architecture_of
@@ -116,6 +117,8 @@ def main() -> None:
     parser = HfArgumentParser((ScriptArguments, AdaptationArguments), allow_abbrev=False)
     parser.set_defaults(output_dir="benchmark")
     script, args = parser.parse_args_into_dataclasses()
+    read = {f"the target task {path.name}": path for pattern in script.target_tasks for path in matching(pattern)}
+    check_apart(args.output_dir, {"the pipeline": script.pipeline, "the encoder": script.sbert_name_or_path, **read})
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
     tasks = target_tasks(script)
     given = {"settings": given_settings(), "on_overlap": script.on_overlap, "show_progress": rank == 0}
@@ -141,7 +144,7 @@ def main() -> None:
 def target_tasks(script: ScriptArguments) -> list[TargetTask]:
     num_sets, num_test = script.num_query_sets, script.num_test
     if script.target_tasks:
-        paths = [Path(path) for pattern in script.target_tasks for path in sorted(glob.glob(pattern)) or [pattern]]
+        paths = [path for pattern in script.target_tasks for path in matching(pattern) or [Path(pattern)]]
         found = [
             task
             for path in paths

@@ -25,7 +25,10 @@ from transformers import AutoTokenizer, HfArgumentParser
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples, load_model
 from recross_hf.core.distributed import end_process_group, process_state
+from recross_hf.core.output_folders import OF_MODELS, check_apart, check_apart_from_files, check_not_of_others
+from recross_hf.data.files import files_of
 from recross_hf.data.schema import EXAMPLE_FEATURES
+from recross_hf.hub.safety import MANIFEST_FILE
 from recross_hf.pipeline.manifest import INDEX
 from recross_hf.planning.index import index_bytes, plan_index
 from recross_hf.planning.plan import warn_where_disk_is_short
@@ -86,6 +89,9 @@ def main() -> None:
     columns = named_values("--columns", args.columns, parser.error, known=list(EXAMPLE_FEATURES))
     if (args.part is None) != (args.num_parts is None):
         raise ValueError("Expected --part and --num_parts together, found one of them.")
+    check_apart(args.output_dir, {"the upstream model": args.model_name_or_path})
+    check_apart_from_files(args.output_dir, [path for pattern in args.train_files for path in files_of(pattern)])
+    check_not_of_others(args.output_dir, MANIFEST_FILE, overwritten=OF_MODELS)
     # The others wait while the main process trains and fills an index of millions.
     state = process_state(timeout=timedelta(days=1))
     model = load_model(args.model_name_or_path).to(state.device)

@@ -28,6 +28,8 @@ from recross_hf import (
 )
 from recross_hf.core.distributed import end_process_group, process_state
 from recross_hf.core.files import read_json, write_json, write_parquet
+from recross_hf.core.output_folders import check_apart, check_apart_from_files
+from recross_hf.data.files import files_of
 from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.planning.mining import plan_mining
 from recross_hf.supervision.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
@@ -78,6 +80,9 @@ def main() -> None:
     parser.set_defaults(**{None: {}, "paper": ALGORITHM_1, "as_run": SUPERVISION_AS_RUN}[script.preset])
     script, args = parser.parse_args_into_dataclasses()
     columns = named_values("--columns", script.columns, parser.error, known=list(EXAMPLE_FEATURES))
+    check_apart(script.output_dir, {"the pipeline": script.pipeline, "the reranker": script.reranker})
+    patterns = script.example_files or []
+    check_apart_from_files(script.output_dir, [path for pattern in patterns for path in files_of(pattern)])
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline)
     examples = pipeline.index.dataset
     if script.example_files is not None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from recross_hf import MixtureArguments, TargetTexts, load_examples, prepare_mixture, read_task_sources
+from recross_hf.core.output_folders import check_apart_from_files
 from recross_hf.core.tables import format_table
 from recross_hf.data.files import files_of
 from recross_hf.data.schema import EXAMPLE_FEATURES, ExampleError
@@ -85,6 +86,8 @@ def main() -> None:
     unknown = set(args.only) - {source.task for source in tasks["upstream"]}
     if unknown:
         parser.error(f"--only names no task of {args.tasks or args.files}: {', '.join(sorted(unknown))}")
+    read = [path for pattern in args.target_files for path in files_of(pattern)]
+    check_apart_from_files(args.output_dir, read)
     upstream = [source for source in tasks["upstream"] if not args.only or source.task in args.only]
     listed = [] if args.no_targets else tasks["targets"]
     check_splits(upstream, listed)

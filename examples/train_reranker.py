@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser, set_seed
 
 from recross_hf import RerankerTrainer, RerankerTrainingArguments, split_by_task
 from recross_hf.core.distributed import end_process_group, process_state
-from recross_hf.core.files import write_json
+from recross_hf.core.files import read_parquet, write_json
+from recross_hf.core.output_folders import check_apart, check_apart_from_files, check_not_of_others
 from recross_hf.pipeline.pipeline import save_reranker
 from recross_hf.planning.training import plan_training
 from recross_hf.reranking.evaluation import format_reranker_metrics
@@ -59,8 +59,12 @@ def main() -> None:
     parser = HfArgumentParser((ScriptArguments, RerankerTrainingArguments))
     parser.set_defaults(report_to="none")
     script, args = parser.parse_args_into_dataclasses()
+    read = {"the model": script.model_name_or_path, "the pipeline": script.add_to_pipeline}
+    check_apart(args.output_dir, read)
+    check_apart_from_files(args.output_dir, [script.pairs])
+    check_not_of_others(args.output_dir, None)
     set_seed(args.seed)
-    pairs = Dataset.from_parquet(script.pairs)
+    pairs = read_parquet(script.pairs)
     train, dev = pairs, None
     if script.dev_tasks or script.num_dev_tasks:
         number = None if script.dev_tasks else script.num_dev_tasks

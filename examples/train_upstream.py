@@ -37,6 +37,8 @@ from recross_hf import (
 )
 from recross_hf.core.distributed import end_process_group
 from recross_hf.core.files import write_json
+from recross_hf.core.output_folders import check_apart, check_apart_from_files, check_not_of_others
+from recross_hf.data.files import files_of
 from recross_hf.data.schema import EXAMPLE_FEATURES, take_rows
 from recross_hf.models.warm_start import freeze
 from recross_hf.planning.plan import warn_where_disk_is_short
@@ -127,6 +129,11 @@ def parse(command_line: list[str]) -> tuple[UpstreamArguments, ExampleTrainingAr
 def main() -> None:
     upstream, args, columns = parse(sys.argv[1:])
     checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)  # it fails at once
+    models = {"the model": upstream.model_name_or_path, "the encoder": upstream.encoder_name_or_path}
+    check_apart(args.output_dir, models)
+    patterns = [*upstream.train_files, *(upstream.eval_files or [])]
+    check_apart_from_files(args.output_dir, [path for pattern in patterns for path in files_of(pattern)])
+    check_not_of_others(args.output_dir, None)
     set_seed(args.seed)
     evaluation = None
     with PartialState().main_process_first():

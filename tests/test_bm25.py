@@ -96,3 +96,10 @@ def test_the_package_that_it_needs_is_named(upstream, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "bm25s", None)
     with pytest.raises(ImportError, match=r"pip install 'recross_hf\[bm25\]'"):
         BM25Retriever(upstream)
+
+
+def test_queries_without_a_hit_are_named(upstream, caplog):
+    with pytest.raises(ValueError, match=r"none of 2 among the 6 .*BM25Retriever.*query 0: 'zzz', 1: 'qqq'"):
+        BM25Retriever(upstream).retrieve(["zzz", "qqq"], 4)
+    BM25Retriever(upstream).retrieve(["sea", "zzz", "sky"], 6)
+    assert "No example was found for query 1: 'zzz'." in caplog.text

@@ -389,6 +389,29 @@ def test_texts_survive_parquet(rows):
     assert list(zip(loaded["input"], loaded["references"], strict=True)) == rows
 
 
+@given(rows, st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.booleans())
+def test_texts_survive_csv(rows, quoting, with_mark):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.csv"
+        with path.open("w", newline="", encoding="utf-8-sig" if with_mark else "utf-8") as file:
+            writer = csv.writer(file, quoting=quoting)
+            writer.writerow(["input", "references"])
+            writer.writerows([text, json.dumps(outputs)] for text, outputs in rows)
+        loaded = load_examples(path)
+    assert list(zip(loaded["input"], loaded["references"], strict=True)) == rows
+
+
+@pytest.mark.parametrize("name", ["a[1]", "{x}", "*", "a?", "ä b", "task=t", "[!a]"])
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
+def test_names_that_could_be_patterns_are_names(name, kind, tmp_path):
+    write = {"parquet": write_parquet, "jsonl": write_lines, "csv": write_csv}[kind]
+    for folder, row in (("a1", 0), ("b", 0), (name, 1)):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / f"{folder}.{kind}", [ROWS[row] | {"references": "yes"}])
+    for source in (tmp_path / name, tmp_path / name / f"{name}.{kind}"):
+        assert load_examples(source)["input"][:] == load_queries(str(source))["input"][:] == ["second"]
+
+
 @pytest.mark.parametrize("text", ["I want a refund", "word" * 100])
 def test_one_text_is_no_query_set(text):
     with pytest.raises(ExampleError, match=r"found one text \(.*Pass `\[text\]`"):

@@ -1,12 +1,26 @@
 import copy
 import hashlib
+import os
+import pickle
+from pathlib import Path
 
+import datasets
+import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset
 
 from recross_hf.core import files
-from recross_hf.core.files import is_intact, read_json, sha256_of, write_atomically, write_json, write_parquet
+from recross_hf.core.files import (
+    is_intact,
+    matching,
+    read_json,
+    read_parquet,
+    sha256_of,
+    write_atomically,
+    write_json,
+    write_parquet,
+)
 from recross_hf.core.hashing import weights_hash
 
 
@@ -122,3 +136,61 @@ def test_a_home_that_cannot_be_written_costs_a_second_read(tmp_path, monkeypatch
     monkeypatch.setattr(files, "REMEMBERED_SIZE", 1)
     (tmp_path / "large").write_bytes(b"1")
     assert is_intact(tmp_path / "large", sha256_of(tmp_path / "large"))
+
+
+# ---- reading parquet -------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_was_replaced_under_its_name_and_time_gives_its_own_rows(tmp_path):
+    """As tar, rsync and reproducible builds replace them."""
+    path = tmp_path / "x.parquet"
+    for text in ("old", "new"):
+        write_parquet(Dataset.from_dict({"text": [text] * 3}), path)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        assert read_parquet(path)["text"][:] == [text] * 3
+    fingerprint = read_parquet(path)._fingerprint
+    path.rename(tmp_path / "y.parquet")
+    assert read_parquet(tmp_path / "y.parquet")._fingerprint == fingerprint
+
+
+def test_rows_stay_on_disk_and_are_those_that_were_written(examples, tmp_path):
+    many = Dataset.from_dict({"n": range(25_000), "text": [f"{n} " * 50 for n in range(25_000)]})
+    for rows in (examples, many, many.select([])):
+        write_parquet(rows, tmp_path / "x.parquet")
+        before = pa.total_allocated_bytes()
+        found = read_parquet(str(tmp_path / "x.parquet"))
+        assert pa.total_allocated_bytes() - before < 0.05 * rows.data.nbytes + 1000
+        assert found.features == rows.features
+        assert found.to_list() == rows.to_list()
+        assert pickle.loads(pickle.dumps(found)).to_list() == rows.to_list()
+
+
+def test_a_cache_that_cannot_be_written_stops_nobody(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
+    write_parquet(Dataset.from_dict({"text": ["a", "b"]}), tmp_path / "x.parquet")
+    for _ in range(2):
+        assert read_parquet(tmp_path / "x.parquet")["text"][:] == ["a", "b"]
+
+
+@pytest.mark.parametrize("cut", [0, 3, 60, -9])
+def test_what_is_no_parquet_is_named_and_leaves_nothing(cut, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path = tmp_path / "x.parquet"
+    write_parquet(Dataset.from_dict({"text": ["a", "b"]}), path)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"Expected parquet in .*x\.parquet, found a malformed file: .*again"):
+        read_parquet(path)
+    assert not list((tmp_path / "cache" / "recross_hf").iterdir())
+    with pytest.raises(FileNotFoundError):
+        read_parquet(tmp_path / "none.parquet")
+
+
+def test_a_name_with_brackets_stands_for_itself_and_else_for_what_it_matches(tmp_path):
+    for name in ("a[1]", "a1", "a2"):
+        (tmp_path / name).mkdir()
+    assert matching(tmp_path / "a[1]") == [tmp_path / "a[1]"]
+    (tmp_path / "a[1]").rmdir()
+    assert matching(tmp_path / "a[1]") == [tmp_path / "a1"]
+    assert matching(str(tmp_path / "a*")) == [tmp_path / "a1", tmp_path / "a2"]
+    assert matching(Path(tmp_path) / "b*") == []

@@ -38,3 +38,15 @@ def test_dropout_is_off_and_the_mode_is_restored(training, bart, tokenizer):
     assert model.training == training
     assert answers == generate_texts(bart, tokenizer, ["What?", "Who was it?"], max_new_tokens=8)
     assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_batch_answers_as_each_input_alone_whatever_the_tokenizers_side(beams, answering_bart, tokenizer, examples):
+    """BART's positions count from the left, padding included."""
+    left = copy.deepcopy(tokenizer)
+    left.padding_side = "left"
+    inputs = [*examples.shuffle(seed=1)["input"][:12], "x", "word " * 20]
+    for side in (tokenizer, left):
+        alone = [generate_texts(answering_bart, side, [text], max_new_tokens=8, num_beams=beams)[0] for text in inputs]
+        assert generate_texts(answering_bart, side, inputs, max_new_tokens=8, num_beams=beams) == alone
+    assert left.padding_side == "left"

@@ -1,5 +1,8 @@
 import copy
 import json
+import shutil
+import tempfile
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -7,6 +10,8 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertModel
@@ -498,7 +503,7 @@ def test_parquet_that_is_malformed_is_refused(examples, random_encoder, tmp_path
     UpstreamIndex.build(examples, random_encoder, tmp_path)
     path = tmp_path / "examples.parquet"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(IndexMismatchError, match=r"Expected examples as parquet in .*malformed file"):
+    with pytest.raises(IndexMismatchError, match=r"Expected parquet in .*malformed file.*save or build it again"):
         UpstreamIndex.from_pretrained(tmp_path, encoder=random_encoder)
 
 
@@ -606,3 +611,88 @@ def test_a_small_index_of_many_lists_and_codes_opens(many, random_encoder, tmp_p
     index = UpstreamIndex.build(many, random_encoder, tmp_path, factory="IVF64,PQ8np")
     assert 5 * (tmp_path / "index.faiss").stat().st_size < 64 * 8 * 256 * 4
     assert len(index) == len(many)
+
+
+# ---- saving what was opened ------------------------------------------------------------------------------------------
+
+FACTORIES = ["Flat", "SQ8", "IVF4,Flat", "IVF4,PQ4x4np", "IVF4,PQ4x4np,Refine(SQfp16)", "HNSW8", "OPQ4,IVF4,PQ4x4np"]
+
+
+def hits_of(index):
+    return [column.tolist() for column in index.search(tiny.HashEncoder().encode(QUERIES * 3), k=7)]
+
+
+@pytest.mark.parametrize("memory_map", [True, False])
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_an_opened_index_saved_again_is_the_same(factory, memory_map, many, tmp_path):
+    encoder, first, second = tiny.HashEncoder(), tmp_path / "a", tmp_path / "b"
+    expected = hits_of(UpstreamIndex.build(many, encoder, first, factory=factory))
+    content = (first / "index.faiss").read_bytes()
+    index = UpstreamIndex.from_pretrained(first, encoder=encoder, memory_map=memory_map)
+    for folder in (second, first, first, second):
+        index.save_pretrained(folder)
+        assert files_in(folder) == FILES
+        assert (folder / "index.faiss").read_bytes() == content
+        assert hits_of(index) == expected
+        for mapped in (True, False):
+            again = UpstreamIndex.from_pretrained(folder, encoder=encoder, memory_map=mapped)
+            assert hits_of(again) == expected
+            assert again.dataset.to_list() == many.to_list()
+    shutil.rmtree(first)
+    index.save_pretrained(first)  # what it was opened from is gone
+    assert (first / "index.faiss").read_bytes() == content
+
+
+@pytest.mark.parametrize("memory_map", [True, False])
+@pytest.mark.parametrize(
+    ("factory", "set_depth", "depth_of"),
+    [
+        ("IVF8,Flat", lambda i: setattr(faiss.extract_index_ivf(i), "nprobe", 5), lambda i: faiss.extract_index_ivf(i).nprobe),
+        ("HNSW8", lambda i: setattr(i.hnsw, "efSearch", 5), lambda i: i.hnsw.efSearch),
+        ("IVF4,PQ4x4np,Refine(SQfp16)", lambda i: setattr(i, "k_factor", 5), lambda i: i.k_factor),
+    ],
+)  # fmt: skip
+def test_how_deep_it_searches_is_saved_with_an_opened_index(
+    factory, set_depth, depth_of, memory_map, many, random_encoder, tmp_path
+):
+    UpstreamIndex.build(many, random_encoder, tmp_path / "a", factory=factory)
+    index = UpstreamIndex.from_pretrained(tmp_path / "a", encoder=random_encoder, memory_map=memory_map)
+    assert depth_of(index.faiss_index) != 5
+    set_depth(index.faiss_index)
+    index.save_pretrained(tmp_path / "b")
+    again = UpstreamIndex.from_pretrained(tmp_path / "b", encoder=random_encoder)
+    assert depth_of(again.faiss_index) == 5
+    assert hits_of(again) == hits_of(index)
+
+
+def test_lists_that_somebody_else_mapped_replace_nothing(many, random_encoder, tmp_path):
+    index = UpstreamIndex.build(many, random_encoder, tmp_path / "a", factory="IVF4,Flat")
+    before = {name: (tmp_path / "a" / name).read_bytes() for name in FILES}
+    mapped = faiss.read_index(str(tmp_path / "a" / "index.faiss"), faiss.IO_FLAG_MMAP)
+    own = UpstreamIndex(many.select(range(len(many))), mapped, random_encoder, index.config)
+    with pytest.raises(IndexMismatchError, match=r"Expected an index that can be opened.*Nothing was replaced"):
+        own.save_pretrained(tmp_path / "a")
+    assert {name: (tmp_path / "a" / name).read_bytes() for name in FILES} == before
+    assert files_in(tmp_path / "a") == FILES
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from(FACTORIES),
+    st.sampled_from(METRICS),
+    st.integers(80, 200),
+    st.integers(0, 9),
+    st.booleans(),
+    st.booleans(),
+)
+def test_hits_survive_saving_and_opening(factory, metric, size, seed, memory_map, onto_itself):
+    encoder, rows = tiny.HashEncoder(seed=seed), tiny.examples(per_task=50).select(range(size))
+    queries = encoder.encode(QUERIES)
+    with tempfile.TemporaryDirectory() as name:
+        built = UpstreamIndex.build(rows, encoder, Path(name) / "a", factory=factory, metric_type=METRICS[metric])
+        expected = [column.tolist() for column in built.search(queries, k=5)]
+        target = Path(name) / ("a" if onto_itself else "b")
+        opened = UpstreamIndex.from_pretrained(Path(name) / "a", encoder=encoder, memory_map=memory_map)
+        opened.save_pretrained(target)
+        again = UpstreamIndex.from_pretrained(target, encoder=encoder, memory_map=memory_map)
+        assert [column.tolist() for column in again.search(queries, k=5)] == expected

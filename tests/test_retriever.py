@@ -244,3 +244,44 @@ def test_rows_are_gathered_in_the_order_of_the_ranking_with_repetitions(examples
     rows = gather_rows(examples.shuffle(seed=0), ranking)
     assert rows["id"][:] == examples.shuffle(seed=0).select([5, 2, 5])["id"][:]
     assert rows["distance"][:2] == [0.5, 1.0]
+
+
+class FaultyEncoder(tiny.HashEncoder):
+    """Gives no number for texts with "faulty" in them."""
+
+    value = np.nan
+
+    def encode(self, texts):
+        vectors = super().encode(texts)
+        vectors[["faulty" in text for text in texts], 3] = self.value
+        return vectors
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("inputs", [["a", "faulty one", "b"], ["faulty one"]])
+def test_a_query_whose_vector_is_not_finite_is_named_and_so_is_its_encoder(value, inputs, examples, tmp_path):
+    encoder = FaultyEncoder()
+    encoder.value = value
+    index = UpstreamIndex.build(examples, encoder, tmp_path)
+    row = inputs.index("faulty one")
+    expected = f"found NaN or infinity from FaultyEncoder for 1 of {len(inputs)} \\(query {row}: 'faulty one'\\)"
+    with pytest.raises(ValueError, match=expected):
+        DenseRetriever(index).retrieve(inputs, 8)
+    with pytest.raises(ValueError, match=rf"first in that of query {row}: .*encoder FaultyEncoder"):
+        index.search(encoder.encode(inputs), 3)
+    assert len(DenseRetriever(index).retrieve(["a", "b"], 8)) == 8
+
+
+def test_an_example_whose_vector_is_not_finite_is_named_and_not_indexed(examples, tmp_path):
+    faulty = Dataset.from_list([*examples, examples[0] | {"id": "x/1", "input": "a faulty one"}], examples.features)
+    with pytest.raises(ValueError, match="found NaN or infinity for the example 'x/1'"):
+        UpstreamIndex.build(faulty, FaultyEncoder(), tmp_path)
+
+
+def test_a_retriever_that_finds_nothing_is_refused(examples):
+    class NoRetriever(FirstRetriever):
+        def rank(self, inputs, num_retrieved):
+            return Ranking(*(np.zeros(0, dtype=kind) for kind in (int, int, float)))
+
+    with pytest.raises(ValueError, match=r"found none of 2 .* NoRetriever may retrieve \(query 0: 'x', 1: 'y'\)"):
+        NoRetriever(examples).retrieve(["x", "y"], 3)

@@ -683,3 +683,31 @@ def test_what_to_resume_from_is_a_folder_or_the_last_one(tmp_path):
     (tmp_path / "checkpoint-notes" / "trainer_state.json").write_text("{}")
     assert checkpoint_to_resume("true", tmp_path) == str(tmp_path / "checkpoint-10")
     assert checkpoint_to_resume(str(tmp_path / "checkpoint-2"), tmp_path) == str(tmp_path / "checkpoint-2")
+
+
+@pytest.mark.parametrize("multiple", [None, 8])
+def test_predictions_and_losses_are_those_of_each_example_alone_whatever_the_tokenizers_side(
+    multiple, answering_bart, tokenizer, examples, tmp_path
+):
+    left, some = copy.deepcopy(tokenizer), examples.shuffle(seed=3).select(range(12))
+    left.padding_side = "left"
+    found = []
+    for size in (4, 1):
+        args = ExampleTrainingArguments(
+            output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, per_device_eval_batch_size=size,
+            max_target_length=12, pad_to_multiple_of=multiple,
+        )  # fmt: skip
+        trainer = ExampleTrainer(answering_bart, args, processing_class=left)
+        output = trainer.predict(some)
+        items = trainer.tokenize(some)
+        losses = [float(answering_bart(**trainer.data_collator([item])).loss) for item in items]
+        batch = trainer.data_collator(list(items))
+        logits = answering_bart(**batch).logits.log_softmax(dim=-1)
+        picked = logits.gather(2, batch["labels"].clamp(min=0)[:, :, None])[:, :, 0]
+        mask = batch["labels"] >= 0
+        together = -(picked * mask).sum(dim=1) / mask.sum(dim=1)
+        assert together.tolist() == pytest.approx(losses, abs=1e-4)
+        found.append(trainer.decode(output.predictions))
+    assert found[0] == found[1]
+    assert len(set(found[0])) > 3
+    assert left.padding_side == "left"

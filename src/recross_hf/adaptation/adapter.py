@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.pytorch_utils import Conv1D
 from transformers.trainer_utils import TrainOutput
 
-from ..core.files import write_atomically, write_parquet
+from ..core.files import read_parquet, write_atomically, write_parquet
 from ..data.readers import load_queries
 from ..models.architectures import architecture_of
 from ..models.generation import generate_texts
@@ -293,15 +293,15 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             raise FileNotFoundError(
                 f"Expected {RETRIEVED_FILE} in {folder}, found none: this is no checkpoint of an adaptation."
             )
-        return Dataset.from_parquet(str(path))
+        return read_parquet(path)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         for peft_config in getattr(self.model, "peft_config", {}).values():
             # PEFT names the base as it saves; of one that is named already it asks the Hub whether its vocabulary was resized.
             peft_config.base_model_name_or_path = None
-        super()._save(output_dir, state_dict)
-        if self.retrieved is not None:
+        if self.retrieved is not None:  # first: it tells what the folder holds, also where a save is killed
             write_parquet(self.retrieved, Path(output_dir or self.args.output_dir) / RETRIEVED_FILE)
+        super()._save(output_dir, state_dict)
 
     def create_model_card(
         self,

@@ -1,19 +1,28 @@
-"""Files that are written whole or not at all, what identifies their content, and a memory of what was verified."""
+"""Files that are written whole or not at all, read by their content, and a memory of what was verified."""
 
 from __future__ import annotations
 
+import atexit
+import functools
+import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
+from datasets.table import MemoryMappedTable
 from huggingface_hub import constants
 
+BATCH_ROWS = 1_000
 REMEMBERED_SIZE = 16 << 20
 """Files from this size on are remembered once they are verified; reading a smaller one takes some ten milliseconds."""
 
@@ -44,6 +53,73 @@ def write_parquet(dataset: Dataset, path: Path) -> None:
                 writer.write_table(batch.cast(schema))
 
     write_atomically(path, write)
+
+
+def read_parquet(path: str | Path) -> Dataset:
+    """Reads parquet as memory-mapped Arrow: in memory is a batch of rows at a time, however many there are.
+
+    The Arrow is kept in `recross_hf/` below the cache of `datasets`, by the SHA-256 of the parquet: `Dataset.from_parquet`
+    goes by path and time, takes the old rows of a file that was replaced under the same two, and takes names with brackets
+    for patterns. Where that cache cannot be written, the Arrow goes to a temporary folder that ends with the process.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no parquet.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        kept = Path(datasets.config.HF_DATASETS_CACHE) / "recross_hf" / f"{digest}.arrow"
+        if not kept.is_file():
+            try:
+                _write_arrow(file, path, kept)
+            except OSError:
+                kept = _temporary_folder() / kept.name
+                if not kept.is_file():
+                    _write_arrow(file, path, kept)
+    return Dataset(MemoryMappedTable.from_file(str(kept)), fingerprint=digest[:16])
+
+
+def _write_arrow(file: BinaryIO, path: Path, kept: Path) -> None:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    file.seek(0)
+    # Under a name of its own: processes of several machines may share the folder and have the same number.
+    handle, partial = tempfile.mkstemp(prefix=f".{kept.name}.", dir=kept.parent)
+    try:
+        with os.fdopen(handle, "wb") as arrow:
+            batches = _batches_of(file, path)
+            schema = next(batches)
+            with pa.ipc.new_stream(arrow, schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+        os.replace(partial, kept)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def _batches_of(file: BinaryIO, path: Path) -> Iterator[Any]:
+    """The schema, then the rows. An error is of the file that is read, and none of the one that is written."""
+    try:
+        parquet = pq.ParquetFile(file)
+        yield parquet.schema_arrow
+        yield from parquet.iter_batches(BATCH_ROWS)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"Expected parquet in {path}, found a malformed file: {error}. Download or write the file again."
+        ) from error
+
+
+@functools.cache
+def _temporary_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="recross_hf-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def matching(pattern: str | Path) -> list[Path]:
+    """What a path or a glob pattern stands for, sorted; what is there under the name itself, brackets or not, comes first."""
+    path = Path(pattern)
+    return [path] if path.exists() else [Path(found) for found in sorted(glob.glob(str(pattern), recursive=True))]
 
 
 def sha256_of(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset, Features, Value
 
+from ..core.files import matching, read_parquet
 from .readers import input_texts
 from .schema import ExampleError
 from .text_files import columns_of_records, csv_records, json_records, txt_lines
@@ -29,7 +29,7 @@ def expand(pattern: str | Path) -> list[Path]:
         return sorted(child for child in path.rglob("*") if child.suffix in READERS)
     if os.path.isfile(path):
         return [path]
-    return [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True)) if os.path.isfile(match)]
+    return [found for found in matching(pattern) if os.path.isfile(found)]
 
 
 def files_of(pattern: str | Path) -> list[Path]:
@@ -51,7 +51,10 @@ def files_of(pattern: str | Path) -> list[Path]:
 
 
 def _read_parquet(path: Path) -> Dataset:
-    return Dataset.from_parquet(str(path))
+    try:
+        return read_parquet(path)
+    except ValueError as error:
+        raise ExampleError(str(error)) from error
 
 
 def _read_csv(path: Path) -> Dataset:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from ..core.files import read_parquet
+
 STARTER_DIRECTORY = Path(__file__).parents[1] / "starter_data"
 NUM_QUERY_SETS = 5
 
@@ -30,5 +32,5 @@ def load_starter_task(task: str, query_set: int = 0) -> tuple[Dataset, Dataset]:
     if query_set not in range(NUM_QUERY_SETS):
         raise ValueError(f"Expected a query set from 0 to {NUM_QUERY_SETS - 1}, found {query_set}.")
     folder = STARTER_DIRECTORY / "tasks" / task
-    queries = Dataset.from_parquet(str(folder / f"query-{query_set}.parquet"))
-    return queries, Dataset.from_parquet(str(folder / "test.parquet"))
+    queries = read_parquet(folder / f"query-{query_set}.parquet")
+    return queries, read_parquet(folder / "test.parquet")

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
-from ..core.files import read_json, write_json, write_parquet
+from ..core.files import read_json, read_parquet, write_json, write_parquet
 
 PREDICTION_FEATURES = Features(
     {
@@ -83,4 +83,4 @@ class BenchmarkResults:
     def load(cls, folder: str | Path) -> BenchmarkResults:
         """Reads what [`BenchmarkResults.save`] wrote."""
         cells = [Cell(**cell) for cell in read_json(Path(folder) / CELLS_FILE)]
-        return cls(Dataset.from_parquet(str(Path(folder) / RESULTS_FILE)), cells)
+        return cls(read_parquet(Path(folder) / RESULTS_FILE), cells)

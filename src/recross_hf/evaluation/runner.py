@@ -24,13 +24,14 @@ from .._version import __version__
 from ..adaptation.arguments import AdaptationArguments
 from ..adaptation.results import task_shares
 from ..core.hashing import digest_of, weights_hash
+from ..core.output_folders import check_apart, check_not_of_others
 from ..models.likelihood import rank_choices
 from ..pipeline.pipeline import LENGTHS_AND_BEAMS, ReCrossPipeline
 from ..reranking.reranker import RememberingReranker, Reranker
 from .cells import CellFiles, CellKey
 from .methods import Method
 from .overlaps import HANDLINGS, Overlaps, check_overlaps, find_overlaps, without_overlaps
-from .results import PREDICTION_FEATURES, BenchmarkResults, Cell
+from .results import CELLS_FILE, PREDICTION_FEATURES, BenchmarkResults, Cell
 from .scoring import floor_answers, score_answers
 from .tasks import TargetTask
 
@@ -105,6 +106,8 @@ def prepare_benchmark(
         The run, with the tasks as they will be tested.
     """
     _check_arguments(pipeline, tasks, methods, on_overlap)
+    check_apart(output_dir, {"the pipeline": pipeline.folder})
+    check_not_of_others(output_dir, CELLS_FILE)
     settings = {"disable_tqdm": True, **(settings or {})}
     for method in methods:
         pipeline.arguments(**{**settings, **method.settings})  # what it refuses is said now and not in every cell
@@ -196,6 +199,7 @@ class BenchmarkRun:
     def arguments_of(self, key: CellKey) -> AdaptationArguments:
         """The settings of a cell's adaptation."""
         chosen = self._chosen(self.methods[key.method])
+        chosen.pop("output_dir", None)  # without effect: a cell's adaptation writes nothing
         seed = chosen.get("seed", AdaptationArguments.seed) + max(key.query_set, 0)
         return self.pipeline.arguments(**{**chosen, "seed": seed})
 

@@ -18,6 +18,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..core.files import read_json, write_atomically, write_json
+from ..core.output_folders import check_apart, check_not_of_others
+from ..data.files import files_of
 from .arguments import MixtureArguments
 from .dataset_card import mixture_card
 from .decontamination import TargetTexts
@@ -123,6 +125,10 @@ def check_mixture(
         raise ValueError(
             f"Expected each task once, found more of {', '.join(repeated)}. Give one of them another name."
         )
+    check_not_of_others(output_dir, MIXTURE_FILE, overwritten=("README.md",))
+    for source in sources:
+        for path in files_of(source.files) if source.files is not None else []:
+            check_apart(output_dir, {f"the data of {source.task}": path.parent})
     for report in _reports_of(Path(output_dir)).values():
         _check_settings(report, _common_settings(args, targets), Path(output_dir))
 

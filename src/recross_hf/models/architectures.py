@@ -162,7 +162,7 @@ tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)"""
         return ExampleCollator(processing_class, model=model, pad_to_multiple_of=pad_to_multiple_of)
 
     def padding_side(self, processing_class: PreTrainedTokenizerBase) -> str:
-        return processing_class.padding_side
+        return "right"  # whatever the tokenizer's: BART's positions count from the left, padding included
 
     def prompts_of(self, batch: Batch, pad: int) -> Batch:
         return {name: batch[name] for name in ("input_ids", "attention_mask")}

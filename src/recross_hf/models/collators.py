@@ -16,10 +16,15 @@ Batch = dict[str, torch.Tensor]
 
 
 class ExampleCollator(DataCollatorForSeq2Seq):
-    """Pads inputs and labels; unlabelled batches have no `labels` key (the base class leaves a `None` there)."""
+    """Pads inputs and labels on the right; unlabelled batches have no `labels` key (the base class leaves a `None` there)."""
 
     def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> Batch:
-        batch = super().__call__(features, return_tensors=return_tensors)
+        # On the left, positions of BART would depend on what else is in the batch.
+        side, self.tokenizer.padding_side = self.tokenizer.padding_side, "right"
+        try:
+            batch = super().__call__(features, return_tensors=return_tensors)
+        finally:
+            self.tokenizer.padding_side = side
         if batch.get("labels") is None:
             batch.pop("labels", None)
         return batch

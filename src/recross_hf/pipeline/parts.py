@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import glob
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from .._version import __version__
 from ..adaptation.record import RETRIEVED_FILE
 from ..core.distributed import agreed
-from ..core.files import REMEMBERED_SIZE, read_json, remember_check, was_checked
+from ..core.files import REMEMBERED_SIZE, read_json, read_parquet, remember_check, was_checked
 from ..data.schema import check_plain
 from ..hub.errors import looks_like_path
 from ..hub.fetching import fetch_file, fetch_files
@@ -144,7 +145,7 @@ class PipelineParts:
     def indexed(self) -> tuple[Dataset, dict[str, Any]]:
         """The examples of the index, and its `index.json`."""
         files = self.files(INDEX)
-        dataset = Dataset.from_parquet(str(files[EXAMPLES_FILE]))
+        dataset = read_parquet(files[EXAMPLES_FILE])
         check_plain(dataset, files[EXAMPLES_FILE])
         return dataset, read_json(files[CONFIG_FILE])
 
@@ -219,7 +220,7 @@ class PipelineParts:
         if RETRIEVED not in self:
             return None
         path = self.folder(RETRIEVED) / RETRIEVED_FILE
-        retrieved = Dataset.from_parquet(str(path))
+        retrieved = read_parquet(path)
         check_plain(retrieved, path)
         return retrieved
 
@@ -264,5 +265,5 @@ class PipelineParts:
 
 def _interrupted_save(folder: Path) -> str:
     """What to do where a save was killed between two renames."""
-    left = sorted(folder.parent.glob(f".{folder.name}.*.replaced"))
+    left = sorted(folder.parent.glob(f".{glob.escape(folder.name)}.*.replaced"))
     return f" A save was interrupted: the pipeline that was to be replaced is {left[-1]}, rename it." if left else ""

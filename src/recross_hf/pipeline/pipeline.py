@@ -22,6 +22,7 @@ from ..adaptation.model_card import adapted_model_card
 from ..adaptation.record import RETRIEVED_FILE, Adaptation
 from ..core.distributed import process_state
 from ..core.files import write_json, write_parquet
+from ..core.output_folders import OF_MODELS, check_apart, check_not_of_others
 from ..data.readers import input_texts
 from ..data.starter import STARTER_DIRECTORY
 from ..hub.publishing import Publication, full_name
@@ -171,6 +172,7 @@ class ReCrossPipeline:
             index_kwargs: passed to [`UpstreamIndex.build`]: `factory`, `metric_type`, ...
         """
         folder, state = Path(output_dir), process_state()
+        check_apart(folder, {"the upstream model": upstream_model.name_or_path})
         if state.is_main_process:
             upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
             processing_class.save_pretrained(folder / UPSTREAM_MODEL)
@@ -180,6 +182,12 @@ class ReCrossPipeline:
             write_manifest(folder, (UPSTREAM_MODEL, INDEX), encoder.settings, dict(adaptation or {}))
         state.wait_for_everyone()
         return cls(upstream_model, processing_class, index, adaptation=adaptation)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that the pipeline was loaded from; None for one of the Hub or one that was made here."""
+        home = None if self._stored is None else self._stored.home
+        return home if isinstance(home, Path) else None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -244,6 +252,7 @@ class ReCrossPipeline:
         if reranker is not None and rerank is False:
             raise TypeError("Expected a `reranker` or `rerank=False`, found both.")
         args = args or self.arguments()
+        self.check_output_dir(args.output_dir)
         rerank = args.rerank if rerank is None else rerank
         # The pipeline's own was trained on what dense retrieval finds; random examples are a baseline as they are. With an
         # upsampling ratio of 1 there is nothing to choose from.
@@ -301,6 +310,18 @@ class ReCrossPipeline:
         )
         adapter.train()
         return self.adapted(adapter)
+
+    def check_output_dir(self, output_dir: str | Path) -> None:
+        """Refuses to write an adaptation into this pipeline's folder, or where something else lies; an earlier adaptation may.
+
+        Raises:
+            ValueError: the folder is the pipeline's, lies inside it or holds it.
+            FileExistsError: it holds what no adaptation wrote.
+        """
+        if Path(output_dir) == Path(tempfile.gettempdir()):  # of `arguments`, for an adaptation that writes nothing
+            return
+        check_apart(output_dir, {"the pipeline": self.folder})
+        check_not_of_others(output_dir, RETRIEVED_FILE, overwritten=(CARD_FILE, *OF_MODELS))
 
     def adapted(self, adapter: RetrievalAugmentedAdapter) -> ReCrossPipeline:
         """This pipeline with the model that `adapter` trained."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import faiss
 import numpy as np
@@ -135,6 +135,30 @@ def selecting(index: faiss.Index, allowed: np.ndarray) -> faiss.SearchParameters
     if isinstance(index, faiss.IndexFlat | faiss.IndexScalarQuantizer):
         return faiss.SearchParameters(sel=selector)
     return None
+
+
+def search_depths(index: faiss.Index) -> list[float]:
+    """How deep an index searches (`nprobe`, `efSearch`, `k_factor`), as its file says until somebody sets it."""
+    return [getattr(part, name) for part, name in _depths(index)]
+
+
+def set_search_depths(index: faiss.Index, depths: Sequence[float]) -> None:
+    """Sets what [`search_depths`] gave of an index of the same kind."""
+    for (part, name), depth in zip(_depths(index), depths, strict=True):
+        setattr(part, name, depth)
+
+
+def _depths(index: faiss.Index) -> list[tuple[Any, str]]:
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        return [(index, "k_factor"), *_depths(index.base_index)]
+    if isinstance(index, faiss.IndexPreTransform):
+        return _depths(index.index)
+    if isinstance(index, faiss.IndexIVF):
+        return [(index, "nprobe"), *_depths(index.quantizer)]
+    if isinstance(index, faiss.IndexHNSW):
+        return [(index.hnsw, "efSearch")]
+    return []
 
 
 def reason(error: Exception) -> str:

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from datasets.exceptions import DatasetGenerationError
 from datasets.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from huggingface_hub import CommitInfo
 from numpy.typing import DTypeLike
 
 from ..core.distributed import process_state
-from ..core.files import read_json, write_atomically, write_json, write_parquet
+from ..core.files import read_json, read_parquet, write_json, write_parquet
 from ..data.schema import EXAMPLE_FEATURES, ExampleError, check_plain, column_hash, ids_hash, without_index
 from ..hub.fetching import artifact_folder
 from ..hub.publishing import Publication, full_name, publish
@@ -32,7 +33,7 @@ from ..hub.repository import HubAccess
 from .aggregation import Hits
 from .dataset_card import index_card
 from .encoder import Encoder, IdentifiedEncoder
-from .faiss_io import HEADER, empty_index, fill_and_write, reason, train
+from .faiss_io import HEADER, empty_index, fill_and_write, reason, search_depths, set_search_depths, train
 from .vector_shards import PROBES, IndexMismatchError, VectorShards, same_vectors
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class UpstreamIndex:
         self.dataset = dataset
         self.encoder = encoder
         self.config = config
+        self._mapped_file: BinaryIO | None = None
 
     @property
     def faiss_index(self) -> faiss.Index:
@@ -191,13 +193,28 @@ class UpstreamIndex:
     # ---- saving and loading ----------------------------------------------------------------------------------------
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Writes the examples (parquet), the vectors (faiss) and what they depend on (JSON)."""
-        _write(
-            Path(save_directory),
-            lambda path: faiss.write_index(self.faiss_index, str(path)),
-            self.dataset,
-            self.config,
-        )
+        """Writes the examples (parquet), the vectors (faiss) and what they depend on (JSON).
+
+        What was written is opened before it takes the place of what is there, also where that is this index itself.
+
+        Raises:
+            IndexMismatchError: what was written cannot be opened; what was there is left as it was.
+        """
+        _write(Path(save_directory), self._write_vectors, self.dataset, self.config)
+
+    def _write_vectors(self, path: Path) -> None:
+        if self._mapped_file is None:
+            faiss.write_index(self.faiss_index, str(path))
+            return
+        # Of lists that are mapped FAISS writes no more than where they are. The file is still there, replaced or not.
+        self._mapped_file.seek(0)
+        with path.open("wb") as copied:
+            shutil.copyfileobj(self._mapped_file, copied, 16 << 20)
+        written = _read_faiss(path, self.config, memory_map=True)
+        if search_depths(written) != (depths := search_depths(self.faiss_index)):
+            written = _read_faiss(path, self.config, memory_map=False)
+            set_search_depths(written, depths)
+            faiss.write_index(written, str(path))
 
     def push_to_hub(
         self,
@@ -280,17 +297,26 @@ class UpstreamIndex:
                 f"{config['metric']} in {folder}. Build it again with the other `metric_type`, or ask for this one."
             )
         try:
-            dataset = Dataset.from_parquet(str(folder / EXAMPLES_FILE))
-        except (DatasetGenerationError, pa.ArrowInvalid) as error:
+            dataset = read_parquet(folder / EXAMPLES_FILE)
+        except ValueError as error:
             raise IndexMismatchError(
-                f"Expected examples as parquet in {folder / EXAMPLES_FILE}, found a malformed file: {error}. Download or "
-                "save the index again."
+                f"{error} The examples of an index belong there: save or build it again."
             ) from error
         check_plain(dataset, folder / EXAMPLES_FILE)
         if verify:
             _check_encoder(encoder, config, folder)
             _check_examples(dataset, config, folder / EXAMPLES_FILE)
-        return cls(dataset, _read_faiss(folder / INDEX_FILE, config, memory_map), encoder, config)
+        if not memory_map:
+            return cls(dataset, _read_faiss(folder / INDEX_FILE, config, memory_map), encoder, config)
+        with ExitStack() as stack:
+            # Open as long as the index is: it is what `save_pretrained` copies, whatever becomes of its name.
+            file = stack.enter_context((folder / INDEX_FILE).open("rb"))
+            index = cls(dataset, _read_faiss(folder / INDEX_FILE, config, memory_map), encoder, config)
+            if not os.path.samestat(os.fstat(file.fileno()), (folder / INDEX_FILE).stat()):
+                raise IndexMismatchError(f"{folder / INDEX_FILE} was replaced while it was opened. Open it again.")
+            stack.pop_all()
+        index._mapped_file = file
+        return index
 
     # ---- searching -------------------------------------------------------------------------------------------------
 
@@ -308,12 +334,21 @@ class UpstreamIndex:
 
         Raises:
             IndexMismatchError: the vectors name examples that are not there.
+            ValueError: the vectors are of another dimension, or not finite.
         """
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         if vectors.ndim != 2 or vectors.shape[1] != self.faiss_index.d:
             raise ValueError(f"Expected vectors [n, {self.faiss_index.d}], found {list(vectors.shape)}.")
         if k < 1:
             raise ValueError(f"Expected to search for at least 1 example, found k={k}.")
+        is_finite = np.isfinite(vectors).all(axis=1)
+        if not is_finite.all():
+            rows = np.flatnonzero(~is_finite)
+            raise ValueError(
+                f"Expected finite vectors, found NaN or infinity in {len(rows)} of {len(vectors)}, first in that of query "
+                f"{rows[0]}: they have no neighbours. They come from the encoder {type(self.encoder).__name__}: encode in "
+                "float32 or bfloat16, for float16 overflows in some models, and check its weights for NaN."
+            )
         distances, positions = self.faiss_index.search(vectors, k, **search_kwargs)
         if self.metric_type == faiss.METRIC_INNER_PRODUCT:
             distances = -distances
@@ -524,9 +559,29 @@ def _malformed(path: Path, found: str) -> IndexMismatchError:
 
 
 def _write(folder: Path, write_index: Callable[[Path], Any], dataset: Dataset, config: dict[str, Any]) -> None:
-    # The configuration goes first and comes last: without it, a folder that was half overwritten is no index.
-    (folder / CONFIG_FILE).unlink(missing_ok=True)
-    write_atomically(folder / INDEX_FILE, write_index)
-    columns = [name for name in EXAMPLE_FEATURES if name in dataset.column_names]
-    write_parquet(without_index(dataset).select_columns(columns), folder / EXAMPLES_FILE)
-    write_json(folder / CONFIG_FILE, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
+        partial = Path(name)
+        write_index(partial / INDEX_FILE)
+        columns = [name for name in EXAMPLE_FEATURES if name in dataset.column_names]
+        write_parquet(without_index(dataset).select_columns(columns), partial / EXAMPLES_FILE)
+        write_json(partial / CONFIG_FILE, config)
+        _check_written(partial)
+        # The configuration goes first and comes last: without it, a folder that was half overwritten is no index.
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        for written in (INDEX_FILE, EXAMPLES_FILE, CONFIG_FILE):
+            os.replace(partial / written, folder / written)
+
+
+def _check_written(folder: Path) -> None:
+    try:
+        config = _read_config(folder / CONFIG_FILE)
+        _read_faiss(folder / INDEX_FILE, config, memory_map=True)
+        num_rows = pq.read_metadata(folder / EXAMPLES_FILE).num_rows
+        if num_rows != config["num_examples"]:
+            raise IndexMismatchError(f"{num_rows} examples in place of {config['num_examples']}")
+    except (ValueError, pa.ArrowException) as error:
+        raise IndexMismatchError(
+            f"Expected an index that can be opened, found that what was written of it cannot: {error} Nothing was replaced. "
+            "Build the index again, or open it with `UpstreamIndex.from_pretrained` before it is saved."
+        ) from error

@@ -102,6 +102,9 @@ class Retriever(ABC):
             inputs: the query inputs.
             num_retrieved: |R|, how many examples; duplicates count.
 
+        Raises:
+            ValueError: there is no input or none has a hit; of dense retrieval, a vector is not finite.
+
         Returns:
             The upstream examples with the columns `rank` (0 is first), `query` (position of the input that brought it;
             -1: all together) and `distance` (falls with relevance; NaN where there is none).
@@ -117,12 +120,20 @@ class Retriever(ABC):
             raise RuntimeError(
                 f"{type(self).__name__}.rank returned examples that are excluded, or positions below 0."
             )
+        without = [] if (ranking.queries < 0).any() else sorted({*range(len(inputs))} - {*ranking.queries.tolist()})
+        if not len(ranking.positions):
+            raise ValueError(
+                f"Expected a hit of at least one query input, found none of {len(inputs)} among the {self.num_allowed} upstream "
+                f"examples that {type(self).__name__} may retrieve ({_shown(inputs, without)}). There is nothing to learn "
+                "from: check the inputs, or take another retriever."
+            )
         if len(ranking.positions) < num_retrieved:
             logger.warning(
-                "Expected to retrieve %d examples, found %d among the %d upstream examples that may be retrieved.",
+                "Expected to retrieve %d examples, found %d among the %d upstream examples that may be retrieved.%s",
                 num_retrieved,
                 len(ranking.positions),
                 self.num_allowed,
+                f" No example was found for {_shown(inputs, without)}." if without else "",
             )
         return gather_rows(self.upstream, ranking)
 
@@ -160,6 +171,13 @@ class DenseRetriever(Retriever):
 
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
         vectors = np.asarray(self.index.encoder.encode(list(inputs)), dtype=np.float32)
+        unusable = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+        if unusable:
+            raise ValueError(
+                f"Expected a finite vector of each query input, found NaN or infinity from {type(self.index.encoder).__name__} "
+                f"for {len(unusable)} of {len(inputs)} ({_shown(inputs, unusable)}). Encode in float32 or bfloat16, for "
+                "float16 overflows in some models, and check the encoder's weights for NaN."
+            )
         return self.aggregation(lambda k: self._search_allowed(vectors, k), len(inputs), num_retrieved)
 
     def _search_allowed(self, vectors: np.ndarray, k: int) -> Hits:
@@ -210,6 +228,11 @@ class RandomRetriever(Retriever):
         drawn = np.random.default_rng(self.seed).choice(self.num_allowed, count, replace=False)
         positions = np.flatnonzero(self.allowed)[drawn]
         return Ranking(positions, np.full(count, -1), np.full(count, np.nan))
+
+
+def _shown(inputs: Sequence[str], rows: Sequence[int]) -> str:
+    names = ", ".join(f"{row}: {inputs[row][:60]!r}" for row in rows[:5])
+    return f"query {names}{', ...' * (len(rows) > 5)}"
 
 
 def gather_rows(upstream: Dataset, ranking: Ranking) -> Dataset:

@@ -196,10 +196,7 @@ class GroupTrainer:
         return batch
 
     def _padded(self, items: Sequence[Batch]) -> Batch:
-        batch = self.collator(list(items))
-        if self.processing_class.padding_side != "right":
-            raise ValueError("Expected a tokenizer that pads on the right. Set `tokenizer.padding_side = 'right'`.")
-        return on_device(batch, self.device)
+        return on_device(self.collator(list(items)), self.device)
 
     @torch.no_grad()
     def _encode(self, batch: Batch) -> torch.Tensor:

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..core.distributed import process_state
 from ..core.files import read_json, write_json, write_parquet
 from ..core.hashing import weights_hash
+from ..core.output_folders import check_apart, check_not_of_others
 from ..data.schema import ExampleError, column_hash, take_rows, without_index
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..reranking.reranker import Reranker
@@ -87,6 +88,8 @@ def mine_supervision(
         raise TypeError("Expected `exclude_tasks` to be a collection of strings, found one string. Pass a list.")
     args = args or SupervisionArguments()
     folder, state = Path(output_dir), process_state()
+    check_apart(folder, {"the upstream model": model.name_or_path})
+    check_not_of_others(folder, SETTINGS_FILE, overwritten=("README.md",))
     rows_of = _rows_by_task(examples, args, exclude_tasks)
     unknown = set(exclude_tasks) - {*examples.unique("task"), *retriever.upstream.unique("task")}
     if unknown:
