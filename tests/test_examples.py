@@ -493,3 +493,29 @@ def test_long_runs_are_planned_before_they_start(folder, upstream_model, pipelin
             "disk",
         ] + ["time"] * ("computed" in output)
     assert sorted(folder.rglob("*")) == before  # nothing was written
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("adapt.py", "--pipeline tiny-pipeline --query_file tickets.txt --output_dir tiny-pipeline"),
+        ("adapt.py", "--pipeline tiny-pipeline --query_file tickets.txt --output_dir tiny-pipeline/index"),
+        ("build_index.py", "--model_name_or_path bart --train_files upstream/*/train.parquet --output_dir bart"),
+        ("build_index.py", "--model_name_or_path bart --train_files upstream/*/train.parquet --output_dir upstream"),
+        ("train_upstream.py", "--model_name_or_path bart --train_files upstream --output_dir bart/new"),
+        ("train_upstream.py", "--model_name_or_path bart --train_files upstream --output_dir upstream/sum"),
+        ("train_reranker.py", "--pairs x.parquet --add_to_pipeline tiny-pipeline --output_dir tiny-pipeline/reranker"),
+        ("train_reranker.py", "--pairs upstream/sum/train.parquet --output_dir upstream/sum"),
+        ("mine_supervision.py", "--pipeline tiny-pipeline --output_dir tiny-pipeline"),
+        ("benchmark.py", "--pipeline tiny-pipeline --output_dir tiny-pipeline"),
+        ("prepare_upstream.py", "--files upstream/*/train.parquet --columns references=outputs --output_dir upstream"),
+    ],
+)
+def test_no_script_writes_into_what_it_reads(script, arguments, folder, pipeline_folder):
+    arguments = [word.replace("tiny-pipeline", str(pipeline_folder)) for word in arguments.split()]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    command = [sys.executable, str(EXAMPLES / script), *arguments]
+    done = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Expected an `output_dir` apart from" in done.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

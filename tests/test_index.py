@@ -678,8 +678,8 @@ def test_lists_that_somebody_else_mapped_replace_nothing(many, random_encoder, t
 
 @settings(max_examples=25)
 @given(
-    st.sampled_from(FACTORIES),
-    st.sampled_from(METRICS),
+    st.sampled_from(FACTORIES[:-1]),  # OPQ is trained on 256 vectors and more
+    st.sampled_from(sorted(METRICS)),
     st.integers(80, 200),
     st.integers(0, 9),
     st.booleans(),

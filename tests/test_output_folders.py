@@ -49,6 +49,8 @@ def test_an_output_folder_is_apart_from_what_is_read(output, found, tmp_path, mo
     (tmp_path / "made" / "x.parquet").touch()
     with pytest.raises(ValueError, match=r"apart from the files that are read, found .*made, which holds x\.parquet"):
         check_apart_from_files("made", ["made/x.parquet"])
+    with pytest.raises(ValueError, match=r"which holds made/x\.parquet"):
+        check_apart_from_files(".", ["made/x.parquet"])
     check_apart_from_files("made/new", ["made/x.parquet"])
 
 

@@ -517,3 +517,53 @@ def test_an_index_whose_lists_lie_in_another_file_is_refused(folder):
     path.write_bytes(b"IwFl" + content[4:] + record)
     with pytest.raises(IndexMismatchError, match="inverted lists in a file of their own, which could be any"):
         ReCrossPipeline.from_pretrained(folder, verify_checksums=False).index  # noqa: B018
+
+
+# ---- what is read is not written over --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factory", ["Flat", "SQ8", "IVF4,Flat", "IVF4,PQ4x4np,Refine(SQfp16)", "HNSW8"])
+def test_a_pipeline_saved_onto_itself_or_published_keeps_its_index(
+    factory, answering_bart, tokenizer, examples, queries, tmp_path
+):
+    folder = tmp_path / "p"
+    ReCrossPipeline.build(answering_bart, tokenizer, examples, folder, factory=factory, metric_type=0)
+    content = (folder / "index" / "index.faiss").read_bytes()
+    pipeline = ReCrossPipeline.from_pretrained(folder)
+    expected = pipeline.index.search(pipeline.index.encoder.encode(queries), k=5)
+    for target in (folder, folder, tmp_path / "q"):
+        pipeline.save_pretrained(target)
+        assert (target / "index" / "index.faiss").read_bytes() == content
+        index = ReCrossPipeline.from_pretrained(target).index
+        found = index.search(index.encoder.encode(queries), k=5)
+        assert found.positions.tolist() == expected.positions.tolist()
+    pipeline._stored = None  # as of a pipeline of parts that were opened one by one
+    pipeline.upstream_model = answering_bart
+    (tmp_path / "scratch").mkdir()
+    files = pipeline.publication("org/p", tmp_path / "scratch").new_parts["index"].files
+    assert files["index.faiss"].read_bytes() == content
+
+
+@pytest.mark.parametrize("inside", ["", "upstream_model", "index", "adapted"])
+def test_an_adaptation_is_not_written_into_its_pipeline(inside, built_folder, queries):
+    before, pipeline = content_of(built_folder), ReCrossPipeline.from_pretrained(built_folder)
+    with pytest.raises(ValueError, match="apart from the pipeline, the folder"):
+        pipeline.adapt(queries, output_dir=str(built_folder / inside), **FAST)
+    assert content_of(built_folder) == before
+
+
+def test_an_adaptation_is_not_written_over_something_else_and_may_be_written_again(built_folder, queries, tmp_path):
+    pipeline = ReCrossPipeline.from_pretrained(built_folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("notes")
+    with pytest.raises(FileExistsError, match=r"found README\.md of something else in"):
+        pipeline.adapt(queries, output_dir=str(tmp_path / "mine"), **FAST)
+    pipeline.save_pretrained(tmp_path / "other")
+    with pytest.raises(FileExistsError, match=r"found a pipeline \(recross\.json\) in"):
+        pipeline.adapt(queries, output_dir=str(tmp_path / "other"), **FAST)
+    for _ in range(2):
+        adapter = pipeline.adapter(queries, pipeline.arguments(output_dir=str(tmp_path / "adapted"), **FAST))
+        adapter.train()
+        adapter.save_model()
+        adapter.create_model_card()
+    assert {"README.md", "retrieved.parquet"} <= {path.name for path in (tmp_path / "adapted").iterdir()}

@@ -700,7 +700,7 @@ def test_predictions_and_losses_are_those_of_each_example_alone_whatever_the_tok
         trainer = ExampleTrainer(answering_bart, args, processing_class=left)
         output = trainer.predict(some)
         items = trainer.tokenize(some)
-        losses = [float(answering_bart(**trainer.data_collator([item])).loss) for item in items]
+        losses = [answering_bart(**trainer.data_collator([item])).loss.item() for item in items]
         batch = trainer.data_collator(list(items))
         logits = answering_bart(**batch).logits.log_softmax(dim=-1)
         picked = logits.gather(2, batch["labels"].clamp(min=0)[:, :, None])[:, :, 0]

@@ -47,16 +47,16 @@ def check_apart(output_dir: str | Path, inputs: Mapping[str, str | Path | None])
 
 
 def check_apart_from_files(output_dir: str | Path, files: Iterable[str | Path]) -> None:
-    """Refuses to write into the folder of a file that is read.
+    """Refuses to write into a folder that holds a file that is read, at any depth.
 
     Raises:
-        ValueError: `output_dir` is the folder of one of them.
+        ValueError: `output_dir` holds one of them.
     """
     output = Path(output_dir).resolve()
     for file in files:
-        if Path(file).resolve().parent == output:
+        if output in (place := Path(file).resolve()).parents:
             raise ValueError(
-                f"Expected an `output_dir` apart from the files that are read, found {output}, which holds {Path(file).name}. "
+                f"Expected an `output_dir` apart from the files that are read, found {output}, which holds {place.relative_to(output)}. "
                 "Choose another `output_dir`."
             )
 

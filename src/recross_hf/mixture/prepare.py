@@ -17,9 +17,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..core.files import read_json, write_atomically, write_json
-from ..core.output_folders import check_apart, check_not_of_others
-from ..data.files import files_of
+from ..core.files import matching, read_json, write_atomically, write_json
+from ..core.output_folders import check_apart, check_apart_from_files, check_not_of_others
 from .arguments import MixtureArguments
 from .dataset_card import mixture_card
 from .decontamination import TargetTexts
@@ -127,8 +126,9 @@ def check_mixture(
         )
     check_not_of_others(output_dir, MIXTURE_FILE, overwritten=("README.md",))
     for source in sources:
-        for path in files_of(source.files) if source.files is not None else []:
-            check_apart(output_dir, {f"the data of {source.task}": path.parent})
+        found = matching(source.files) if source.files is not None else []  # what is missing is said later
+        check_apart(output_dir, {f"the data of {source.task}": path for path in found if path.is_dir()})
+        check_apart_from_files(output_dir, [path for path in found if path.is_file()])
     for report in _reports_of(Path(output_dir)).values():
         _check_settings(report, _common_settings(args, targets), Path(output_dir))
 
