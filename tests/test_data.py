@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recross_hf import examples_by_task, load_examples, load_queries
-from recross_hf.data.readers import input_texts
+from recross_hf.data.inputs import input_texts
 from recross_hf.data.schema import EXAMPLE_FEATURES, ExampleError, take_rows
 
 ROWS = [

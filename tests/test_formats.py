@@ -58,7 +58,9 @@ def test_an_index_finds_what_it_found(kind, pipeline, then):
 
 def test_a_prepared_mixture_is_finished(then, tmp_path):
     shutil.copytree(WRITTEN / "mixture", tmp_path / "mixture")
-    source = TaskSource("desk", files=str(WRITTEN / "rows.jsonl"), templates="{{text}} ({{n}}) Which desk? ||| {{desk}}")
+    source = TaskSource(
+        "desk", files=str(WRITTEN / "rows.jsonl"), templates="{{text}} ({{n}}) Which desk? ||| {{desk}}"
+    )
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     prepare_mixture([source], tmp_path / "mixture", MixtureArguments(max_dev_examples_per_task=4))
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,8 +13,8 @@ from datasets import Dataset, Features, List
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable
 
-from .readers import _EMPTY_REFERENCE, _LIKE_A_LIST, _WRITE_AN_ANSWER, _lists_in_text
 from .schema import EXAMPLE_FEATURES, ExampleError, without_index
+from .text_files import parse_list
 
 logger = logging.getLogger(__name__)
 
@@ -183,3 +184,43 @@ def _check_ids(ids: pa.ChunkedArray) -> None:
             f"Expected unique ids, found {len(repeated)} that repeat ({shown}{', ...' * (len(repeated) > 5)}). "
             "Make them unique, or drop the column: ids are then made of the task and the row number."
         )
+
+
+def _lists_in_text(column: pa.ChunkedArray, name: str) -> list[list[str]]:
+    """Cells that are lists written out. Beside JSON, plain texts may stand; what NumPy prints is told from text by the others."""
+    cells, printed, plain = column.to_pylist(), None, None
+    found: list[list[str]] = []
+    for row, cell in enumerate(cells):
+        if cell is None or cell == "":
+            found.append([])
+            continue
+        if not _LOOKS_LIKE_A_LIST.match(cell):
+            plain = (row, cell) if plain is None else plain
+            found.append([cell])
+            continue
+        try:
+            texts, is_json = parse_list(cell)
+        except ValueError as error:
+            raise ExampleError(
+                f"Expected a list of texts in {name!r} of row {row}, found {cell[:60]!r}, which begins like one and is {error}. "
+                f"{_WRITE_JSON}"
+            ) from error
+        found.append(texts)
+        printed = (row, cell) if printed is None and not is_json else printed
+    if printed is not None and plain is not None:
+        raise ExampleError(
+            f"Expected lists or plain texts in {name!r}, found both: {printed[1][:60]!r} in row {printed[0]} and {plain[1][:60]!r} "
+            f"in row {plain[0]}. {_WRITE_JSON}"
+        )
+    return found
+
+
+_LIKE_A_LIST = r"""^\s*\[\s*(["']|\]\s*$)"""
+_LOOKS_LIKE_A_LIST = re.compile(_LIKE_A_LIST)
+_WRITE_JSON = 'Write it as JSON, ["first", "second"]; one text that looks like a list as a list of one; or save as jsonl or parquet.'
+
+
+_EMPTY_REFERENCE = "an empty text among the references"
+# A model that is trained on an empty text learns to answer nothing, and no empty answer is ever scored as right. SQuAD v2 gives
+# its unanswerable questions no references at all, which is a fault, too.
+_WRITE_AN_ANSWER = "Write what the model is to answer, also where there is no answer, e.g. 'unanswerable'"

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, Features, Value
+from datasets import Dataset
 
 from ..core.files import matching, read_parquet
-from .readers import input_texts
+from .inputs import from_inputs
 from .schema import ExampleError
 from .text_files import columns_of_records, csv_records, json_records, txt_lines
 
 READERS = (".parquet", ".jsonl", ".json", ".csv", ".txt")
-
-
-def from_inputs(inputs: Any) -> Dataset:
-    return Dataset.from_dict({"input": input_texts(inputs)}, features=Features({"input": Value("string")}))
 
 
 def expand(pattern: str | Path) -> list[Path]:

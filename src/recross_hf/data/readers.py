@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence, Set
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
-from ..hub.errors import looks_like_path
+from ..hub.repository import looks_like_path
 from .conform import conform
-from .files import READER_OF, READERS, expand, files_of, from_inputs
+from .files import READER_OF, READERS, expand, files_of
+from .inputs import InputTypeError, as_dataset, from_inputs
 from .schema import ExampleError
-from .text_files import parse_list
 
 logger = logging.getLogger(__name__)
 
@@ -105,81 +102,6 @@ def _are_paths(source: Any) -> bool:
     )
 
 
-class InputTypeError(ExampleError, TypeError):
-    """Inputs of a type that no texts can be taken from."""
-
-
-def as_dataset(source: Any) -> Any:
-    """A mapping of columns or a pandas DataFrame as a `Dataset`; anything else as it is.
-
-    Raises:
-        ExampleError: the columns cannot be those of a data set.
-    """
-    if isinstance(source, Mapping) and not any(
-        isinstance(value, Dataset | IterableDataset) for value in source.values()
-    ):
-        for name, values in source.items():
-            if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-                raise InputTypeError(
-                    f"Expected a list of values for each column of a mapping, found {type(values).__name__} for {name!r}. Pass "
-                    '`{"input": [text, ...]}`, or a list of texts.'
-                )
-        make = partial(Dataset.from_dict, {name: list(values) for name, values in source.items()})
-    elif isinstance(source, pd.DataFrame):
-        make = partial(Dataset.from_pandas, source, preserve_index=False)
-    else:
-        return source
-    try:
-        return make()
-    except (pa.ArrowException, UnicodeEncodeError, TypeError, ValueError) as error:
-        raise ExampleError(
-            f"Expected columns of one length and one type each in the {type(source).__name__}, found: {error}. Mend them, or pass a "
-            "`Dataset`."
-        ) from error
-
-
-def input_texts(inputs: Any) -> list[str]:
-    """The inputs of a list, tuple, generator, array, Series or column of strings, or of the column "input" of a table.
-
-    Raises:
-        ExampleError: a table has no such column, or a text is none that UTF-8 can hold.
-        InputTypeError: it is anything else, or holds something else than strings.
-    """
-    source = as_dataset(inputs)
-    if isinstance(source, Dataset):
-        if "input" not in source.column_names:
-            raise ExampleError(
-                f"Expected the column 'input', found {', '.join(source.column_names) or 'none'}. Pass the column that holds the "
-                "inputs, e.g. `dataset['question']`."
-            )
-        source = source["input"][:]
-    unordered = isinstance(source, Set | Mapping | IterableDataset | str | bytes | bytearray | memoryview | Path)
-    try:
-        texts = None if unordered else list(iter(source))
-    except TypeError:
-        texts = None
-    if texts is None:
-        raise InputTypeError(
-            f"Expected an input or a list of inputs that are strings, found {type(source).__name__}. Pass a list of strings, or a "
-            "`Dataset` with the column 'input'" + (": a set has no order." if isinstance(source, Set) else ".")
-        )
-    wrong = [row for row, text in enumerate(texts) if not isinstance(text, str)]
-    if wrong:
-        raise InputTypeError(
-            f"Expected inputs that are strings, found {type(texts[wrong[0]]).__name__} in row {wrong[0]} "
-            f"({len(wrong)} such of {len(texts)}). Pass a list of strings, a `Dataset` or a file."
-        )
-    for row, text in enumerate(texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ExampleError(
-                f"Expected text in row {row}, found {text[error.start]!a}, half of a surrogate pair and no character. Read the text "
-                "as UTF-8."
-            ) from error
-    return [str(text) for text in texts]  # an array's are of NumPy's type
-
-
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
@@ -239,43 +161,3 @@ def _read_hub(name: str, split: str, load_dataset_kwargs: dict[str, Any]) -> Dat
             f"No file or folder at {name} in {Path.cwd()}, and no data set of this name could be had from the Hub: {error}. Give the "
             "path of a file or folder, or check the name."
         ) from error
-
-
-def _lists_in_text(column: pa.ChunkedArray, name: str) -> list[list[str]]:
-    """Cells that are lists written out. Beside JSON, plain texts may stand; what NumPy prints is told from text by the others."""
-    cells, printed, plain = column.to_pylist(), None, None
-    found: list[list[str]] = []
-    for row, cell in enumerate(cells):
-        if cell is None or cell == "":
-            found.append([])
-            continue
-        if not _LOOKS_LIKE_A_LIST.match(cell):
-            plain = (row, cell) if plain is None else plain
-            found.append([cell])
-            continue
-        try:
-            texts, is_json = parse_list(cell)
-        except ValueError as error:
-            raise ExampleError(
-                f"Expected a list of texts in {name!r} of row {row}, found {cell[:60]!r}, which begins like one and is {error}. "
-                f"{_WRITE_JSON}"
-            ) from error
-        found.append(texts)
-        printed = (row, cell) if printed is None and not is_json else printed
-    if printed is not None and plain is not None:
-        raise ExampleError(
-            f"Expected lists or plain texts in {name!r}, found both: {printed[1][:60]!r} in row {printed[0]} and {plain[1][:60]!r} "
-            f"in row {plain[0]}. {_WRITE_JSON}"
-        )
-    return found
-
-
-_LIKE_A_LIST = r"""^\s*\[\s*(["']|\]\s*$)"""
-_LOOKS_LIKE_A_LIST = re.compile(_LIKE_A_LIST)
-_WRITE_JSON = 'Write it as JSON, ["first", "second"]; one text that looks like a list as a list of one; or save as jsonl or parquet.'
-
-
-_EMPTY_REFERENCE = "an empty text among the references"
-# A model that is trained on an empty text learns to answer nothing, and no empty answer is ever scored as right. SQuAD v2 gives
-# its unanswerable questions no references at all, which is a fault, too.
-_WRITE_AN_ANSWER = "Write what the model is to answer, also where there is no answer, e.g. 'unanswerable'"

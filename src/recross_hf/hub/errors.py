@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from .repository import HubAccess, Repository, is_repo_id
+from .repository import HubAccess, Repository
 
 # The client changed its HTTP library between two versions; this is the base of whatever that raises.
 _HTTPError = HfHubHTTPError.__bases__[0]
@@ -35,29 +35,6 @@ _CLIENT_ERRORS = (
 
 class HubError(OSError):
     """Something on the Hub could not be had or written; the message says why, and what to do."""
-
-
-def looks_like_path(name: str) -> bool:
-    """Whether a name that leads to nothing here was meant as a path all the same: no repository is called so."""
-    return not is_repo_id(name) or name.lower().endswith(_FILE_ENDINGS)
-
-
-_FILE_ENDINGS = (
-    ".parquet",
-    ".jsonl",
-    ".json",
-    ".csv",
-    ".tsv",
-    ".txt",
-    ".xlsx",
-    ".xls",
-    ".arrow",
-    ".gz",
-    ".zip",
-    ".zst",
-    ".tar",
-)
-_FILE_ENDINGS += (".yaml", ".yml", ".md", ".safetensors", ".faiss", ".bin", ".pt", ".pkl")
 
 
 # ---- errors ------------------------------------------------------------------------------------------------------------

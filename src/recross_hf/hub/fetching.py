@@ -15,8 +15,8 @@ from huggingface_hub import (
 from huggingface_hub.errors import DryRunError
 
 from ..core.files import is_intact
-from .errors import HubError, explained, looks_like_path
-from .repository import HubAccess, Repository
+from .errors import HubError, explained
+from .repository import HubAccess, Repository, looks_like_path
 from .safety import SAFE_SUFFIXES, git_digest
 
 LARGEST_TEXT = 128 << 20

@@ -1,4 +1,4 @@
-"""Names of repositories on the Hub, and how they are reached."""
+"""`HubError`: what the client raises, put as what happened and what to do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,29 @@ from huggingface_hub.errors import (
     HFValidationError,
 )
 from huggingface_hub.utils import validate_repo_id
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name that leads to nothing here was meant as a path all the same: no repository is called so."""
+    return not is_repo_id(name) or name.lower().endswith(_FILE_ENDINGS)
+
+
+_FILE_ENDINGS = (
+    ".parquet",
+    ".jsonl",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".xlsx",
+    ".xls",
+    ".arrow",
+    ".gz",
+    ".zip",
+    ".zst",
+    ".tar",
+)
+_FILE_ENDINGS += (".yaml", ".yml", ".md", ".safetensors", ".faiss", ".bin", ".pt", ".pkl")
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..hub.errors import looks_like_path
+from ..hub.repository import looks_like_path
 from .collators import Batch, CausalCollator, ExampleCollator, end_token_id
 
 SEPARATOR = "\n"

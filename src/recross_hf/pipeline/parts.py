@@ -18,9 +18,8 @@ from ..adaptation.record import RETRIEVED_FILE
 from ..core.distributed import agreed
 from ..core.files import REMEMBERED_SIZE, read_json, read_parquet, remember_check, was_checked
 from ..data.schema import check_plain
-from ..hub.errors import looks_like_path
 from ..hub.fetching import fetch_file, fetch_files
-from ..hub.repository import COMMIT, HubAccess, Repository
+from ..hub.repository import COMMIT, HubAccess, Repository, looks_like_path
 from ..hub.safety import MANIFEST_FILE, check_model_files
 from ..models.architectures import load_model
 from ..reranking.cross_encoder import CrossEncoderReranker

@@ -23,7 +23,7 @@ from ..adaptation.record import RETRIEVED_FILE, Adaptation
 from ..core.distributed import process_state
 from ..core.files import write_json, write_parquet
 from ..core.output_folders import OF_MODELS, check_apart, check_not_of_others
-from ..data.readers import input_texts
+from ..data.inputs import input_texts
 from ..data.starter import STARTER_DIRECTORY
 from ..hub.publishing import Publication, full_name
 from ..hub.repository import HubAccess, Repository

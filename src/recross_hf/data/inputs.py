@@ -1,0 +1,93 @@
+"""Inputs of any type that holds texts: lists, columns, arrays, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from datasets import Dataset, Features, IterableDataset, Value
+
+from .schema import ExampleError
+
+
+def from_inputs(inputs: Any) -> Dataset:
+    return Dataset.from_dict({"input": input_texts(inputs)}, features=Features({"input": Value("string")}))
+
+
+class InputTypeError(ExampleError, TypeError):
+    """Inputs of a type that no texts can be taken from."""
+
+
+def as_dataset(source: Any) -> Any:
+    """A mapping of columns or a pandas DataFrame as a `Dataset`; anything else as it is.
+
+    Raises:
+        ExampleError: the columns cannot be those of a data set.
+    """
+    if isinstance(source, Mapping) and not any(
+        isinstance(value, Dataset | IterableDataset) for value in source.values()
+    ):
+        for name, values in source.items():
+            if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+                raise InputTypeError(
+                    f"Expected a list of values for each column of a mapping, found {type(values).__name__} for {name!r}. Pass "
+                    '`{"input": [text, ...]}`, or a list of texts.'
+                )
+        make = partial(Dataset.from_dict, {name: list(values) for name, values in source.items()})
+    elif isinstance(source, pd.DataFrame):
+        make = partial(Dataset.from_pandas, source, preserve_index=False)
+    else:
+        return source
+    try:
+        return make()
+    except (pa.ArrowException, UnicodeEncodeError, TypeError, ValueError) as error:
+        raise ExampleError(
+            f"Expected columns of one length and one type each in the {type(source).__name__}, found: {error}. Mend them, or pass a "
+            "`Dataset`."
+        ) from error
+
+
+def input_texts(inputs: Any) -> list[str]:
+    """The inputs of a list, tuple, generator, array, Series or column of strings, or of the column "input" of a table.
+
+    Raises:
+        ExampleError: a table has no such column, or a text is none that UTF-8 can hold.
+        InputTypeError: it is anything else, or holds something else than strings.
+    """
+    source = as_dataset(inputs)
+    if isinstance(source, Dataset):
+        if "input" not in source.column_names:
+            raise ExampleError(
+                f"Expected the column 'input', found {', '.join(source.column_names) or 'none'}. Pass the column that holds the "
+                "inputs, e.g. `dataset['question']`."
+            )
+        source = source["input"][:]
+    unordered = isinstance(source, Set | Mapping | IterableDataset | str | bytes | bytearray | memoryview | Path)
+    try:
+        texts = None if unordered else list(iter(source))
+    except TypeError:
+        texts = None
+    if texts is None:
+        raise InputTypeError(
+            f"Expected an input or a list of inputs that are strings, found {type(source).__name__}. Pass a list of strings, or a "
+            "`Dataset` with the column 'input'" + (": a set has no order." if isinstance(source, Set) else ".")
+        )
+    wrong = [row for row, text in enumerate(texts) if not isinstance(text, str)]
+    if wrong:
+        raise InputTypeError(
+            f"Expected inputs that are strings, found {type(texts[wrong[0]]).__name__} in row {wrong[0]} "
+            f"({len(wrong)} such of {len(texts)}). Pass a list of strings, a `Dataset` or a file."
+        )
+    for row, text in enumerate(texts):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ExampleError(
+                f"Expected text in row {row}, found {text[error.start]!a}, half of a surrogate pair and no character. Read the text "
+                "as UTF-8."
+            ) from error
+    return [str(text) for text in texts]  # an array's are of NumPy's type
