@@ -41,10 +41,10 @@ from recross_hf.adaptation.arguments import AS_RUN
 from recross_hf.adaptation.results import adaptation_results, format_results, plot_task_shares
 from recross_hf.core.distributed import agreed, end_process_group
 from recross_hf.core.files import write_json
+from recross_hf.core.recipes import named_values
 from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.hub.publishing import check_may_publish
 from recross_hf.models.architectures import architecture_of
-from recross_hf.training.recipes import named_values
 
 
 @dataclass

@@ -26,13 +26,13 @@ from transformers import AutoTokenizer, HfArgumentParser
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples, load_model
 from recross_hf.core.distributed import end_process_group, process_state
 from recross_hf.core.output_folders import OF_MODELS, check_apart, check_apart_from_files, check_not_of_others
+from recross_hf.core.recipes import named_values
 from recross_hf.data.files import files_of
 from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.hub.safety import MANIFEST_FILE
 from recross_hf.pipeline.manifest import INDEX
 from recross_hf.planning.index import index_bytes, plan_index
 from recross_hf.planning.plan import warn_where_disk_is_short
-from recross_hf.training.recipes import named_values
 
 
 @dataclass

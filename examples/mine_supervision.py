@@ -29,6 +29,7 @@ from recross_hf import (
 from recross_hf.core.distributed import end_process_group, process_state
 from recross_hf.core.files import read_json, write_json, write_parquet
 from recross_hf.core.output_folders import check_apart, check_apart_from_files
+from recross_hf.core.recipes import named_values
 from recross_hf.data.files import files_of
 from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.planning.mining import plan_mining
@@ -37,7 +38,6 @@ from recross_hf.supervision.dataset_card import supervision_card
 from recross_hf.supervision.query_sets import SETTINGS_FILE
 from recross_hf.supervision.results import format_supervision, plot_task_utilities
 from recross_hf.supervision.utility import by_groups, by_reversal
-from recross_hf.training.recipes import named_values
 
 JUDGES = {"groups": by_groups, "reversal": by_reversal}
 

@@ -27,6 +27,7 @@ from transformers import HfArgumentParser
 
 from recross_hf import MixtureArguments, TargetTexts, load_examples, prepare_mixture, read_task_sources
 from recross_hf.core.output_folders import check_apart_from_files
+from recross_hf.core.recipes import named_values
 from recross_hf.core.tables import format_table
 from recross_hf.data.files import files_of
 from recross_hf.data.schema import EXAMPLE_FEATURES, ExampleError
@@ -34,7 +35,6 @@ from recross_hf.mixture.decontamination import ContaminationError
 from recross_hf.mixture.sources import SourceError, sources_of_files
 from recross_hf.mixture.targets import check_splits, render_targets
 from recross_hf.planning.mixture import plan_mixture
-from recross_hf.training.recipes import named_values
 
 
 @dataclass

@@ -38,12 +38,12 @@ from recross_hf import (
 from recross_hf.core.distributed import end_process_group
 from recross_hf.core.files import write_json
 from recross_hf.core.output_folders import check_apart, check_apart_from_files, check_not_of_others
+from recross_hf.core.recipes import named_values, recipe_arguments
 from recross_hf.data.files import files_of
 from recross_hf.data.schema import EXAMPLE_FEATURES, take_rows
 from recross_hf.models.warm_start import freeze
 from recross_hf.planning.plan import warn_where_disk_is_short
 from recross_hf.planning.training import checkpoint_bytes, plan_training
-from recross_hf.training.recipes import named_values, recipe_arguments
 from recross_hf.training.results import format_task_results, task_results
 from recross_hf.training.trainer import checkpoint_to_resume
 

@@ -9,7 +9,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-from recross_hf.training.recipes import recipe_arguments
+from recross_hf.core.recipes import recipe_arguments
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import yaml
 from datasets import Dataset
 
+from ..core.recipes import RecipeLoader
 from ..data.readers import load_examples, load_queries
 from ..data.schema import take_rows
 from ..data.starter import NUM_QUERY_SETS, load_starter_task
 from ..mixture.decontamination import source_example
-from ..training.recipes import RecipeLoader
 from .scoring import answer_sets
 
 # What the columns are called in the files of the ReCross authors.

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from ..core.recipes import RecipeLoader
 from ..data.files import files_of
-from ..training.recipes import RecipeLoader
 from .template_files import load_templates, read_templates
 from .templates import SEPARATOR, PromptTemplate
 
