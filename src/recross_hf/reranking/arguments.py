@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..training.arguments import _check_ranges
+from ..training.arguments import check_ranges
 from ..training.safe_push import refuse_pickled_pushes
 
 
@@ -35,7 +35,7 @@ class RerankerTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_pickled_pushes(self)
-        _check_ranges(self)
+        check_ranges(self)
         if self.max_length < 8:
             raise ValueError(
                 f"`max_length` must leave room for two texts, at least 8 tokens, found {self.max_length}."

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..training.arguments import _check_ranges
+from ..training.arguments import check_ranges
 
 
 @dataclass
@@ -72,7 +72,7 @@ class SupervisionArguments:
     seed: int = field(default=0, metadata={"help": "Of the query sets and the groups."})
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        check_ranges(self)
         for name in ("num_query_sets", "num_queries", "num_held_out", "group_size", "num_rounds", "num_labelled"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, found {getattr(self, name)}.")

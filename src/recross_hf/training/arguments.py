@@ -73,7 +73,7 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_pickled_pushes(self)
-        _check_ranges(self)
+        check_ranges(self)
         for name in ("max_input_length", "max_target_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1 token, found {getattr(self, name)}.")
@@ -144,7 +144,7 @@ _LEAST_AND_MOST: dict[str, tuple[float, float]] = {
 }
 
 
-def _check_ranges(args: Any) -> None:
+def check_ranges(args: Any) -> None:
     for known in fields(args):
         value = getattr(args, known.name)
         if known.name not in _LEAST_AND_MOST or value is None:
