@@ -44,8 +44,8 @@ from recross_hf.data.schema import EXAMPLE_FEATURES, take_rows
 from recross_hf.models.warm_start import freeze
 from recross_hf.planning.plan import warn_where_disk_is_short
 from recross_hf.planning.training import checkpoint_bytes, plan_training
+from recross_hf.training.checkpoints import checkpoint_to_resume
 from recross_hf.training.results import format_task_results, task_results
-from recross_hf.training.trainer import checkpoint_to_resume
 
 COPIED_TEXTS = 512
 # What says how a model is grown.
@@ -189,7 +189,8 @@ def main() -> None:
     if evaluation is not None:
         metrics = trainer.evaluate()
         if trainer.is_world_process_zero():
-            results = task_results(metrics, {task: len(examples) for task, examples in evaluation.items()})
+            counts = {task: len(examples) for task, examples in evaluation.items()}
+            results = task_results(metrics, counts, decoding=trainer.decoding)
             write_json(Path(args.output_dir) / "eval_results.json", results)
             print(f"\n{format_task_results(results)}")
     if args.push_to_hub:

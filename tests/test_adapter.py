@@ -18,6 +18,7 @@ from recross_hf import (
     RetrievalAugmentedAdapter,
     Retriever,
 )
+from recross_hf.adaptation.results import adaptation_results
 from recross_hf.reranking.selection import by_task
 
 METHODS = ["full", "lora"]
@@ -223,6 +224,45 @@ def test_a_resumed_run_is_the_unbroken_run(method, make_adapter, examples, tmp_p
     again = make_adapter(folder="adapted", retriever=NoRetriever(examples), **saving | {"max_steps": 7})
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 7
+
+
+def test_a_run_is_not_resumed_for_other_queries_or_numbers(make_adapter):
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    make_adapter(**saving).train()
+    for changed in ({"num_retrieved": 11}, {"upsampling_ratio": 3.0}, {"per_device_train_batch_size": 2}):
+        name, value = next(iter(changed.items()))
+        with pytest.raises(ValueError, match=f"that made the batches of .*, found `{name}` {value} in place of"):
+            make_adapter(**saving | changed).train(resume_from_checkpoint=True)
+    other = make_adapter(**saving)
+    other.query_dataset = other.query_dataset.select([0, 1])
+    with pytest.raises(ValueError, match=r"found `queries` \d+ in place of \d+"):
+        other.train(resume_from_checkpoint=True)
+    with pytest.raises(ValueError, match="Expected the checkpoint of an adapter"):
+        make_adapter(method="lora", **saving).train(resume_from_checkpoint=True)
+
+
+def test_decoding_that_the_model_ships_is_said_with_the_adaptation(make_adapter, examples):
+    model = copy.deepcopy(make_adapter().model)
+    model.generation_config.update(repetition_penalty=1.2, do_sample=True, temperature=3.0)
+    adapter = make_adapter(model, generation_num_beams=2, eval_dataset=examples.select(range(6)), safety_gate=True)
+    adapter.train()
+    first = adapter.evaluate()["eval_loss"], adapter.predict(examples).predictions.tolist()
+    assert (adapter.evaluate()["eval_loss"], adapter.predict(examples).predictions.tolist()) == first
+    expected = {"num_beams": 2, "repetition_penalty": 1.2}
+    assert adaptation_results(adapter, task="t", seconds={})["decoding"] == expected
+    settings = adapter.adaptation.settings
+    assert (settings["decoding: repetition_penalty"], settings["generation_num_beams"]) == (1.2, 2)
+
+
+def test_the_gate_judges_greedy_answers(make_adapter, answering_bart, monkeypatch):
+    sampler = copy.deepcopy(answering_bart)
+    sampler.generation_config.update(do_sample=True, temperature=9.0)
+    verdicts = []
+    for model in (answering_bart, sampler, sampler):
+        adapter = make_adapter(model, safety_gate=True, num_retrieved=24)
+        adapter.train()
+        verdicts.append(adapter.gate)
+    assert verdicts[0] == verdicts[1] == verdicts[2]
 
 
 def test_there_must_be_a_checkpoint_to_resume_from(make_adapter, tmp_path):

@@ -224,7 +224,7 @@ def test_the_tokenizer_stays_as_it_is(answering, tmp_path):
     model, tokenizer = answering
     assert tokenizer.pad_token_id is None
     assert tokenizer.padding_side == "right"
-    assert model.generation_config.pad_token_id == END
+    assert model.generation_config.pad_token_id is None
     trainer_of(model, tokenizer, tmp_path).save_model()
     assert type(tokenizer).from_pretrained(tmp_path).pad_token_id is None
 

@@ -157,3 +157,19 @@ def test_every_setting_of_the_mining_is_documented_and_can_be_given_on_the_comma
 def test_whole_checkpoints_are_not_pushed(arguments, strategy, tmp_path):
     with pytest.raises(ValueError, match=rf"must be 'end' or 'every_save', found '{strategy}': .* pickles"):
         arguments(output_dir=str(tmp_path), hub_strategy=strategy)
+
+
+@pytest.mark.parametrize("kind", [ExampleTrainingArguments, AdaptationArguments, RerankerTrainingArguments])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"eval_do_concat_batches": False},
+        {"batch_eval_metrics": True},
+        {"include_for_metrics": ["inputs"]},
+        {"eval_use_gather_object": True},
+    ],
+    ids=str,
+)
+def test_evaluations_that_cannot_be_kept_are_refused_at_once(kind, setting, tmp_path):
+    with pytest.raises(ValueError, match=f"`{next(iter(setting))}` cannot be kept here: sets are scored as a whole"):
+        kind(output_dir=str(tmp_path), **setting)

@@ -274,6 +274,19 @@ def test_an_adapted_card_lists_what_it_learned_from_and_how_it_does():
     assert "`apache-2.0` The terms" in card.text
 
 
+def test_an_adapters_card_names_the_commit_of_its_base_and_how_it_answers():
+    settings = {"max_target_length": 9, "generation_num_beams": 4}
+    given = {"is_peft": True, "base_revision": COMMIT, "adaptation": Adaptation(16, settings)}
+    card = read(adapted_card(base_model="org/bart0", **given))
+    assert f'AutoModelForSeq2SeqLM.from_pretrained("org/bart0", revision="{COMMIT}"), "me/triage")' in card.text
+    assert "model.generate(input_ids=ids, do_sample=False, max_new_tokens=9, num_beams=4)[0]" in card.text
+    assert COMMIT not in str(read(adapted_card(base_model="/home/x/bart0", **given)))
+    causal = read(adapted_card(architecture=DECODER_ONLY, **given)).text
+    code = causal.split("```python\n")[1].split("```")[0]
+    assert 'settings = {"do_sample": False, "eos_token_id": tokenizer.eos_token_id}' in code
+    compile(code, "card", "exec")
+
+
 def test_an_adapters_card_loads_it_onto_its_base():
     card = read(adapted_card(parts=PLACES, base_model="org/p-upstream-model", is_peft=True, architecture=DECODER_ONLY))
     assert (

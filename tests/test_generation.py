@@ -1,9 +1,11 @@
 import copy
 
 import pytest
+import tiny
 import torch
+from transformers import GenerationConfig
 
-from recross_hf.models.generation import generate_texts
+from recross_hf.models.generation import decoding_in_force, generate_texts, kept
 
 
 def test_answers_come_in_the_order_of_the_inputs_whatever_the_batches(answering_bart, tokenizer, examples):
@@ -50,3 +52,87 @@ def test_a_batch_answers_as_each_input_alone_whatever_the_tokenizers_side(beams,
         alone = [generate_texts(answering_bart, side, [text], max_new_tokens=8, num_beams=beams)[0] for text in inputs]
         assert generate_texts(answering_bart, side, inputs, max_new_tokens=8, num_beams=beams) == alone
     assert left.padding_side == "left"
+
+
+# ---- what a model ships ----------------------------------------------------------------------------------------------
+
+
+def shipping(model, **settings):
+    """A copy whose generation configuration has these settings."""
+    model = copy.deepcopy(model)
+    model.generation_config.update(**settings)
+    return model
+
+
+def test_a_model_that_ships_sampling_answers_greedily_unless_it_is_told(answering_bart, tokenizer, examples):
+    inputs = examples["input"][::4]
+    greedy = generate_texts(answering_bart, tokenizer, inputs, max_new_tokens=8)
+    sampler = shipping(answering_bart, do_sample=True, temperature=5.0, num_return_sequences=2, max_time=1e-9)
+    before = sampler.generation_config.to_dict()
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        assert generate_texts(sampler, tokenizer, inputs, max_new_tokens=8) == greedy
+        given = GenerationConfig(max_new_tokens=8)
+        assert generate_texts(sampler, tokenizer, inputs, generation_config=given) == greedy
+        assert generate_texts(sampler, tokenizer, inputs, max_new_tokens=8, do_sample=True) != greedy
+        given = GenerationConfig(max_new_tokens=8, do_sample=True)
+        assert generate_texts(sampler, tokenizer, inputs, generation_config=given) != greedy
+    assert sampler.generation_config.to_dict() == before
+
+
+def test_beams_that_a_model_ships_hold_and_are_said(answering_bart, tokenizer, examples):
+    inputs = examples["input"][::4]
+    beams = generate_texts(answering_bart, tokenizer, inputs, max_new_tokens=8, num_beams=3)
+    model = shipping(answering_bart, num_beams=3, do_sample=True)
+    assert generate_texts(model, tokenizer, inputs, max_new_tokens=8) == beams
+    assert decoding_in_force(model) == {"num_beams": 3}
+
+
+def test_what_changes_answers_is_said_and_nothing_else(bart):
+    assert decoding_in_force(bart) == {}
+    settings = {"early_stopping": True, "length_penalty": 2.0, "repetition_penalty": 1.3, "min_length": 5}
+    model = shipping(
+        bart,
+        **settings,
+        do_sample=True,
+        temperature=0.6,
+        max_length=142,
+        forced_bos_token_id=0,
+        no_repeat_ngram_size=0,
+    )
+    expected = {"forced_bos_token_id": 0, "min_length": 5, "repetition_penalty": 1.3}
+    assert decoding_in_force(model) == expected  # without beams the others do nothing
+    assert decoding_in_force(model, {"num_beams": 4, "min_length": 2}) == settings | {
+        "forced_bos_token_id": 0,
+        "num_beams": 4,
+        "min_length": 2,
+    }
+
+
+def test_an_answer_ends_at_the_tokenizers_end_token_where_the_model_knows_another(answering_bart, tokenizer, examples):
+    inputs = examples["input"][::4]
+    expected = generate_texts(answering_bart, tokenizer, inputs, max_new_tokens=12)
+    for other in (3, [3, 7], None):
+        model = shipping(answering_bart)
+        model.generation_config.eos_token_id = other
+        assert generate_texts(model, tokenizer, inputs, max_new_tokens=12) == expected
+
+
+def test_a_configuration_is_what_it_was_afterwards(bart):
+    configuration = copy.deepcopy(bart.generation_config)
+    before = copy.deepcopy(vars(configuration))
+    with pytest.raises(KeyError), kept(configuration) as inside:
+        assert inside is configuration
+        inside.update(num_beams=4, of_ours=1)
+        raise KeyError
+    assert vars(configuration) == before
+
+
+# ---- vocabularies ------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_without_embeddings_are_refused_before_any_work(any_model):
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    with pytest.raises(ValueError, match=r"each of the 301 tokens of the tokenizer, found 300 in .*resize_token_emb"):
+        generate_texts(any_model, tokenizer, ["<new>"], max_new_tokens=2)

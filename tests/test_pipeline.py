@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 
@@ -100,6 +101,29 @@ def test_it_answers_one_input_or_many_in_their_order(pipeline, answering_bart, t
 def test_inputs_that_are_no_strings_are_refused(pipeline):
     with pytest.raises(TypeError, match="strings, found int"):
         pipeline(["x", 3])
+
+
+def test_a_pipeline_of_a_model_that_ships_sampling_answers_the_same_each_time(pipeline, queries, examples):
+    inputs = [*queries, *examples["input"][::8]]
+    expected = pipeline(inputs)
+    sampler = copy.copy(pipeline)
+    sampler.upstream_model = copy.deepcopy(pipeline.upstream_model)
+    sampler.upstream_model.generation_config.update(do_sample=True, temperature=5.0)
+    assert sampler(inputs) == expected == sampler(inputs)
+    assert sampler(inputs, do_sample=True) != expected
+
+
+def test_a_tokenizer_with_other_tokens_makes_no_pipeline(pipeline, examples, tmp_path):
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    for make in (
+        lambda: ReCrossPipeline(pipeline.upstream_model, tokenizer, pipeline.index),
+        lambda: ReCrossPipeline.build(pipeline.upstream_model, tokenizer, examples, tmp_path / "built"),
+        lambda: MeanPooledEncoder(pipeline.upstream_model, tokenizer),
+    ):
+        with pytest.raises(ValueError, match="each of the 301 tokens of the tokenizer, found 300"):
+            make()
+    assert not (tmp_path / "built").exists()
 
 
 def test_a_killed_build_goes_on_and_no_half_built_folder_is_a_pipeline(
@@ -387,7 +411,7 @@ def test_a_model_in_bfloat16_keeps_its_type(tokenizer, examples, tmp_path):
     half = tiny.bart(tokenizer).to(torch.bfloat16)
     built = ReCrossPipeline.build(half, tokenizer, examples, tmp_path)
     assert built.model.dtype == torch.bfloat16
-    with pytest.raises(IndexMismatchError, match=r"dtype: bfloat16 != float32"):
+    with pytest.raises(IndexMismatchError, match=r"dtype: bfloat16 != float32.*dtype=torch\.bfloat16`, as it was"):
         ReCrossPipeline.from_pretrained(tmp_path).index  # noqa: B018
     assert isinstance(ReCrossPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16).index, UpstreamIndex)
 

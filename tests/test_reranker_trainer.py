@@ -422,6 +422,26 @@ def test_a_checkpoint_is_a_reranker_and_training_goes_on_from_it(make_trainer, t
     assert not same(weights(CrossEncoderReranker.from_pretrained(folder).model), weights(whole.model), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"per_device_train_batch_size": 6}, "`per_device_train_batch_size` 6 in place of 12"),
+        ({"gradient_accumulation_steps": 2}, "`gradient_accumulation_steps` 2 in place of 1"),
+        ({"seed": 3}, "`data_seed` 3 in place of 42"),
+        ({"max_length": 30}, "`max_length` 30 in place of 512"),
+        ({"group_by_query": True}, "`group_by_query` True in place of False"),
+        ({"include_answers": True}, "`include_answers` True in place of False, `train_data` .* in place of .*"),
+        ({"train": PAIRS.shuffle(seed=0)}, "`train_data` .* in place of .*"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_run_is_not_resumed_with_other_batches(changed, match, make_trainer):
+    settings = {"save_strategy": "steps", "save_steps": 1}
+    make_trainer(**settings).train()
+    with pytest.raises(ValueError, match=f"that made the batches of .*checkpoint-2, found {match}. Resume with"):
+        make_trainer(**settings | changed).train(resume_from_checkpoint=True)
+
+
 def test_the_best_checkpoint_can_be_loaded_at_the_end(make_trainer, tmp_path):
     train, dev = split_by_task(PAIRS, dev_tasks=["sum"])
     trainer = make_trainer(

@@ -8,14 +8,22 @@ import tiny
 import torch
 from accelerate.state import AcceleratorState
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerCallback
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    BartForConditionalGeneration,
+    EarlyStoppingCallback,
+    GenerationConfig,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, examples_by_task, load_examples
+from recross_hf.models import architectures
 from recross_hf.models.collators import ExampleCollator
 from recross_hf.models.generation import generate_texts
 from recross_hf.models.tokenization import TokenizedExamples
 from recross_hf.soft_em import score
-from recross_hf.training.trainer import checkpoint_to_resume
+from recross_hf.training.checkpoints import checkpoint_to_resume
 
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 
@@ -91,6 +99,34 @@ def test_the_summed_loss_is_the_mean_times_the_tokens_in_training_alone(smoothin
         assert losses[True, True] == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("build", [tiny.bart, tiny.t5])
+def test_accumulated_batches_weigh_by_their_tokens(build, smoothing, make_trainer, tokenizer):
+    answers = ["a", "a much longer answer than the first", "two", "four and five and six"]
+    data = {"input": ["one", "two", "three", "four"], "references": [[answer] for answer in answers]}
+    train = load_examples(Dataset.from_dict(data))
+    losses, updates = [], []
+    for batch_size, steps in ((4, 1), (1, 4)):
+        trainer = make_trainer(
+            build(tokenizer, dropout=0.0),
+            train_dataset=train,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=steps,
+            label_smoothing_factor=smoothing,
+            max_target_length=40,
+            learning_rate=1.0,
+            optim="sgd",
+            max_grad_norm=0.0,
+        )
+        before = torch.cat([parameter.detach().flatten().clone() for parameter in trainer.model.parameters()])
+        trainer.train()
+        after = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+        updates.append(after - before)
+        losses += logged(trainer, "loss")
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert (updates[1] - updates[0]).norm() < 1e-4 * updates[0].norm()
+
+
 def test_any_model_trains_and_is_scored(any_model, make_trainer, examples):
     trainer = make_trainer(
         copy.deepcopy(any_model), train_dataset=examples, max_steps=12, learning_rate=1e-2, eval_dataset=examples
@@ -162,7 +198,37 @@ def test_beams_of_the_arguments_are_used(answering_bart, make_trainer, examples,
     trainer = make_trainer(model, generation_num_beams=3)
     texts = trainer.decode(trainer.predict(some).predictions)
     assert texts == generate_texts(answering_bart, tokenizer, some["input"][:], num_beams=3, max_new_tokens=12)
-    assert model.generation_config.num_beams == 3
+    assert model.generation_config.num_beams == answering_bart.generation_config.num_beams  # it is the caller's
+
+
+def test_a_model_that_ships_sampling_is_scored_greedily_unless_it_is_told(answering_bart, make_trainer, examples):
+    some = examples.select(range(0, 48, 4))
+    expected = make_trainer(answering_bart).evaluate(some)["eval_soft_em"]
+    model = copy.deepcopy(answering_bart)
+    model.generation_config.update(
+        do_sample=True, temperature=9.0, repetition_penalty=1.0, min_length=3, max_length=77
+    )
+    before = copy.deepcopy(vars(model.generation_config))
+    trainer = make_trainer(model)
+    first = trainer.decode(trainer.predict(some).predictions)
+    assert trainer.decode(trainer.predict(some).predictions) == first
+    assert trainer.decode(trainer.predict(some, do_sample=True).predictions) != first
+    assert trainer.evaluate(some)["eval_soft_em"] == expected > 0
+    assert trainer.decoding == {"min_length": 3}
+    assert vars(model.generation_config) == before
+
+
+def test_the_generation_configuration_of_the_arguments_is_used_and_not_saved(
+    answering_bart, make_trainer, examples, tokenizer
+):
+    model, some = copy.deepcopy(answering_bart), examples.select(range(0, 48, 5))
+    before = copy.deepcopy(vars(model.generation_config))
+    trainer = make_trainer(model, generation_config=GenerationConfig(num_beams=3, repetition_penalty=3.0))
+    texts = trainer.decode(trainer.predict(some).predictions)
+    given = {"num_beams": 3, "repetition_penalty": 3.0}
+    assert texts == generate_texts(answering_bart, tokenizer, some["input"][:], max_new_tokens=12, **given)
+    assert trainer.decoding == given
+    assert vars(model.generation_config) == before
 
 
 def test_evaluation_sets_can_be_named(answering_bart, make_trainer, examples):
@@ -711,3 +777,168 @@ def test_predictions_and_losses_are_those_of_each_example_alone_whatever_the_tok
     assert found[0] == found[1]
     assert len(set(found[0])) > 3
     assert left.padding_side == "left"
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"gradient_accumulation_steps": 2}, "`gradient_accumulation_steps` 2 in place of 1"),
+        ({"per_device_train_batch_size": 2}, "`per_device_train_batch_size` 2 in place of 4"),
+        ({"dataloader_drop_last": True}, "`dataloader_drop_last` True in place of False"),
+        ({"train_sampling_strategy": "sequential"}, "`train_sampling_strategy` sequential in place of random"),
+        (
+            {"accelerator_config": {"split_batches": True}},
+            "`accelerator_config.split_batches` True in place of False",
+        ),
+        ({"max_input_length": 7}, "`max_input_length` 7 in place of 512, `train_data` .* in place of .*"),
+        ({"max_target_length": 2}, "`max_target_length` 2 in place of 12, `train_data` .* in place of .*"),
+        ({"drop_long_targets": True}, "`drop_long_targets` True in place of False"),
+        ({"learning_rate": 1.0, "num_train_epochs": 9, "per_device_eval_batch_size": 2}, None),
+    ],
+)
+def test_a_run_is_not_resumed_with_other_examples_a_step(changed, match, bart, make_trainer, examples, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 1, "per_device_train_batch_size": 4}
+    make_trainer(copy.deepcopy(bart), train_dataset=examples, **settings).train()
+    trainer = make_trainer(copy.deepcopy(bart), train_dataset=examples, **settings | changed)
+    if match is None:
+        trainer.train(resume_from_checkpoint=True)
+    else:
+        with pytest.raises(ValueError, match=f"that made the batches of .*checkpoint-1, found {match}. Resume with"):
+            trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_run_is_not_resumed_on_other_data(bart, make_trainer, examples, tokenizer, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 1}
+    make_trainer(copy.deepcopy(bart), train_dataset=examples, **settings).train()
+    answers = [[*row["references"][1:], row["references"][0]] for row in examples]
+    others = [
+        examples.shuffle(seed=0),
+        examples.select(range(47)),
+        examples.remove_columns("references").add_column("references", answers),
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match=r"found `train_data` \w+ in place of \w+. Resume with"):
+            make_trainer(copy.deepcopy(bart), train_dataset=other, **settings).train(resume_from_checkpoint=True)
+    # A checkpoint of an earlier version says less.
+    path = tmp_path / "out" / "checkpoint-1" / "training_args.json"
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps({name: written[name] for name in written.keys() - {"train_data", "truncation_side"}}))
+    make_trainer(copy.deepcopy(bart), train_dataset=others[0], **settings).train(resume_from_checkpoint=True)
+
+
+def test_an_adapter_is_not_resumed_as_a_model_nor_the_reverse(bart, make_trainer, examples, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 1, "train_dataset": examples}
+
+    def lora():
+        return get_peft_model(copy.deepcopy(bart), LoraConfig(task_type="SEQ_2_SEQ_LM", r=2))
+
+    make_trainer(lora(), **settings).train()
+    with pytest.raises(ValueError, match=r"Expected the checkpoint of a whole model .*found one of a PEFT adapter"):
+        make_trainer(copy.deepcopy(bart), **settings).train(resume_from_checkpoint=True)
+    make_trainer(lora(), **settings).train(resume_from_checkpoint=True)
+    shutil.rmtree(tmp_path / "out")
+    make_trainer(copy.deepcopy(bart), **settings).train()
+    with pytest.raises(ValueError, match=r"Expected the checkpoint of an adapter .*found one of a whole model"):
+        make_trainer(lora(), **settings).train(resume_from_checkpoint=True)
+
+
+# ---- what is saved of the model -------------------------------------------------------------------------------------------
+
+SHIPPED = {
+    "beams": {"num_beams": 4, "early_stopping": True, "length_penalty": 2.0, "no_repeat_ngram_size": 3},
+    "sampling": {"do_sample": True, "temperature": 0.6, "top_p": 0.9},
+    "temperature alone": {"temperature": 0.6, "top_p": 0.9},
+    "lengths": {"max_length": 142, "min_length": 2},
+}
+
+
+@pytest.mark.parametrize("shipped", SHIPPED.values(), ids=SHIPPED)
+def test_a_training_is_saved_with_the_generation_configuration_that_the_model_shipped(
+    shipped, bart, make_trainer, examples, tmp_path
+):
+    bart.save_pretrained(tmp_path / "shipped")
+    path = tmp_path / "shipped" / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | shipped))
+    model = BartForConditionalGeneration.from_pretrained(tmp_path / "shipped")
+    live, files = model.generation_config.to_dict(), []
+    trainer = make_trainer(
+        model,
+        train_dataset=examples,
+        eval_dataset=examples.select(range(4)),
+        generation_num_beams=1,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+    )
+    trainer.evaluate()
+    trainer.train()
+    trainer.evaluate()
+    trainer.save_model()
+    for folder in ("out", "out/checkpoint-1"):
+        files.append(json.loads((tmp_path / folder / "generation_config.json").read_text()))
+    assert files == [json.loads(path.read_text())] * 2
+    assert model.generation_config.to_dict() == live
+
+
+def test_a_configuration_that_could_not_be_saved_is_refused_before_the_training(bart, make_trainer, examples):
+    model = copy.deepcopy(bart)
+    model.generation_config.temperature = 0.3
+    trainer = make_trainer(model, train_dataset=examples)
+    with pytest.raises(
+        ValueError, match=r"(?s)generation configuration can be saved .*temperature.* Change `model\.gen"
+    ):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_special_tokens_of_the_model_stay_its_own(bart, make_trainer, examples, tmp_path):
+    model = copy.deepcopy(bart)
+    own = {"eos_token_id": 7, "bos_token_id": None, "pad_token_id": 5}
+    for config in (model.config, model.generation_config):
+        for name, value in own.items():
+            setattr(config, name, value)
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seen.append(model.generation_config.pad_token_id)
+
+    settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2, "callbacks": [Watch()]}
+    trainer = make_trainer(model, train_dataset=examples, **settings)
+    trainer.train()
+    trainer.save_model()
+    assert seen == [1, 1]  # the tokenizer's, while it trains
+    for config in (model.config, model.generation_config):
+        assert {name: getattr(config, name) for name in own} == own
+    for folder in ("out", "out/checkpoint-1"):
+        for file in ("config.json", "generation_config.json"):
+            saved = json.loads((tmp_path / folder / file).read_text())
+            assert {name: saved.get(name) for name in own} == own
+
+
+# ---- lengths and vocabularies ---------------------------------------------------------------------------------------------
+
+
+def test_a_model_with_relative_positions_is_cut_where_it_was_asked_for_alone(t5, make_trainer, tokenizer, caplog):
+    text = "word " * 200
+    data = load_examples(Dataset.from_dict({"input": [text], "references": [["a"]]}))
+    architectures.say_inputs_are_cut.cache_clear()
+    whole = len(make_trainer(t5, max_input_length=4096).tokenize(data)[0]["input_ids"])
+    assert whole > tokenizer.model_max_length
+    assert not [record for record in caplog.records if "are cut" in record.message]
+    for _ in range(2):
+        assert len(make_trainer(t5, max_input_length=300).tokenize(data)[0]["input_ids"]) == 300
+    said = [record.message for record in caplog.records if "are cut" in record.message]
+    assert len(said) == 1 and said[0].startswith("Expected inputs of at most 300 tokens, found longer ones")
+
+
+def test_tokens_without_embeddings_are_refused_before_any_work(bart, examples, tmp_path):
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    args = ExampleTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(ValueError, match="each of the 301 tokens of the tokenizer, found 300 in Bart"):
+        ExampleTrainer(copy.deepcopy(bart), args, processing_class=tokenizer, train_dataset=examples)
+    model = copy.deepcopy(bart)
+    model.resize_token_embeddings(len(tokenizer))
+    ExampleTrainer(model, args, processing_class=tokenizer, train_dataset=examples)

@@ -20,13 +20,15 @@ from transformers.pytorch_utils import Conv1D
 from transformers.trainer_utils import TrainOutput
 
 from ..core.files import read_parquet, write_atomically, write_parquet
+from ..core.hashing import digest_of
 from ..data.readers import load_queries
 from ..models.architectures import architecture_of
 from ..models.generation import generate_texts
 from ..reranking.reranker import Reranker
 from ..reranking.selection import SELECTIONS
 from ..retrieval.retriever import RandomRetriever, Retriever
-from ..training.trainer import ExampleTrainer, checkpoint_to_resume
+from ..training.checkpoints import checkpoint_to_resume, refuse_other_weights
+from ..training.trainer import ExampleTrainer
 from .arguments import AdaptationArguments
 from .model_card import adapted_model_card
 from .record import RETRIEVED_FILE, Adaptation, Evaluation
@@ -47,6 +49,7 @@ _SETTINGS = (
     "label_smoothing_factor",
     "max_input_length",
     "max_target_length",
+    "generation_num_beams",
     "seed",
 )
 
@@ -207,6 +210,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         """
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
         if checkpoint is not None:
+            refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"))
             self.retrieved = self._retrieved_of(checkpoint)
         elif self.retrieved is None:
             self.retrieve()
@@ -218,6 +222,10 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         self.train_dataset = self.tokenize_for_training(learned)
         with self._gated(held_out):
             return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+
+    def _arguments(self) -> dict[str, Any]:
+        # Of others, the checkpoint's retrieved examples would be learned from, and said to be theirs.
+        return super()._arguments() | {"queries": digest_of(self.query_dataset["input"][:])}
 
     @contextmanager
     def _gated(self, held_out: Dataset) -> Iterator[None]:
@@ -243,11 +251,14 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
     def _signs(self, held_out: Dataset) -> GateSigns:
         inputs = list(dict.fromkeys(self.query_dataset["input"][:]))
         longest = self.args.max_target_length
-        self._set_generation_config()
         with self.accelerator.autocast():
             loss = token_loss(self.model, self.tokenize(held_out), self.data_collator)
             answers = generate_texts(
-                self.model, self.processing_class, inputs, max_input_length=self.args.max_input_length
+                self.model,
+                self.processing_class,
+                inputs,
+                max_input_length=self.args.max_input_length,
+                **self._decoding(),
             )
         # With an end token that it did not have, an answer that was cut is too long.
         ids = self.architecture.answer_ids(self.processing_class, answers, longest + 1)
@@ -282,10 +293,16 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
     def adaptation(self) -> Adaptation:
         """How the model was adapted and how it does, for its card."""
         names = (*_SETTINGS, *(("upsampling_ratio", "select_by") if self.selects else ()))
-        settings = {name: getattr(self.args, name) for name in names}
+        settings = {name: value for name in names if (value := getattr(self.args, name)) is not None}
         parts = {"retriever": self.retriever, "reranker": self.reranker}
         settings |= {name: type(part).__name__ for name, part in parts.items() if part is not None}
+        settings |= {f"decoding: {name}": value for name, value in self.decoding.items()}
         return Adaptation(len(self.query_dataset), settings, dict(self._evaluations), self.gate)
+
+    @property
+    def _base_revision(self) -> str | None:
+        """The commit of the Hub that the model was loaded at; transformers has no other name for it."""
+        return getattr(self.model.config, "_commit_hash", None)
 
     def _retrieved_of(self, folder: str) -> Dataset:
         path = Path(folder) / RETRIEVED_FILE
@@ -299,6 +316,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         for peft_config in getattr(self.model, "peft_config", {}).values():
             # PEFT names the base as it saves; of one that is named already it asks the Hub whether its vocabulary was resized.
             peft_config.base_model_name_or_path = None
+            peft_config.revision = peft_config.revision or self._base_revision
         if self.retrieved is not None:  # first: it tells what the folder holds, also where a save is killed
             write_parquet(self.retrieved, Path(output_dir or self.args.output_dir) / RETRIEVED_FILE)
         super()._save(output_dir, state_dict)
@@ -340,6 +358,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             self.hub_model_id or self.args.hub_model_id or path.parent.resolve().name,
             title=model_name,
             base_model=finetuned_from or self.model.config._name_or_path,
+            base_revision=self._base_revision if finetuned_from in (None, self.model.config._name_or_path) else None,
             adaptation=self.adaptation,
             retrieved=self.retrieved,
             architecture=self.architecture,

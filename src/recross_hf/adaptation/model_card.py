@@ -29,6 +29,7 @@ def adapted_model_card(
     *,
     title: str | None = None,
     base_model: str,
+    base_revision: str | None = None,
     adaptation: Adaptation,
     retrieved: Dataset | None,
     architecture: Architecture,
@@ -49,6 +50,7 @@ def adapted_model_card(
         name: that of its repository, or of its folder.
         title: above the card; the last part of `name` by default.
         base_model: the upstream model's name on the Hub, or its path.
+        base_revision: the commit there that was adapted; None where that is not known, or it is a path.
         retrieved: what it learned from; None where that is not known any more.
         is_peft: whether it is an adapter.
         parts: of the pipeline that it is in, and where they are.
@@ -115,7 +117,7 @@ def adapted_model_card(
         shown=None if first is None else rows([_number(row[name]) for name in columns] for row in first),
         parts=part_rows(places),
         repo_id=name if places else None,
-        usage=_usage(name, base_name, architecture, is_peft),
+        usage=_usage(name, base_name, None if is_local else base_revision, architecture, is_peft, adaptation.settings),
         settings=settings_rows(adaptation.settings),
     )
 
@@ -149,17 +151,29 @@ def _number(value: Any) -> Any:
     return f"{value:.4g}" if isinstance(value, float) else value
 
 
-def _usage(name: str, base_name: str, architecture: Architecture, is_peft: bool) -> str:
-    """How the plain tools load it."""
+def _usage(
+    name: str,
+    base_name: str,
+    base_revision: str | None,
+    architecture: Architecture,
+    is_peft: bool,
+    settings: Mapping[str, Any],
+) -> str:
+    """How the plain tools load it, and answer as it was evaluated."""
     auto_class = architecture.auto_class.__name__
     lines = [f"from transformers import {auto_class}, AutoTokenizer", ""]
-    loaded = f"{auto_class}.from_pretrained({json.dumps(base_name if is_peft else name)})"
+    # An adapter on a base that was published again gives other answers, without a word.
+    pinned = f", revision={json.dumps(base_revision)}" if is_peft and base_revision else ""
+    loaded = f"{auto_class}.from_pretrained({json.dumps(base_name if is_peft else name)}{pinned})"
     if is_peft:
         lines.insert(0, "from peft import PeftModel")
         loaded = f"PeftModel.from_pretrained({loaded}, {json.dumps(name)})"
+    told = {"max_new_tokens": settings.get("max_target_length"), "num_beams": settings.get("generation_num_beams")}
+    arguments = "".join(f", {argument}={value}" for argument, value in told.items() if value is not None)
     lines += [
+        "# Of this repository, too, `revision` names a commit; its newest is loaded here.",
         f"model = {loaded}",
         f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(name)})",
-        architecture.usage,
+        architecture.usage.format(settings=arguments),
     ]
     return "\n".join(lines)

@@ -43,6 +43,7 @@ def adaptation_results(adapter: RetrievalAugmentedAdapter, *, task: str, seconds
         "reranker": type(adapter.reranker).__name__ if adapter.reranker is not None else None,
         "upsampling_ratio": adapter.args.upsampling_ratio if adapter.selects else None,
         "select_by": adapter.args.select_by if adapter.selects else None,
+        "decoding": adapter.decoding,
         "seed": adapter.args.seed,
         "seconds": {stage: round(duration, 3) for stage, duration in seconds.items()},
     }

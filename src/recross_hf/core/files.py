@@ -119,7 +119,9 @@ def _temporary_folder() -> Path:
 def matching(pattern: str | Path) -> list[Path]:
     """What a path or a glob pattern stands for, sorted; what is there under the name itself, brackets or not, comes first."""
     path = Path(pattern)
-    return [path] if os.path.exists(path) else [Path(found) for found in sorted(glob.glob(str(pattern), recursive=True))]
+    return (
+        [path] if os.path.exists(path) else [Path(found) for found in sorted(glob.glob(str(pattern), recursive=True))]
+    )
 
 
 def sha256_of(path: Path) -> str:

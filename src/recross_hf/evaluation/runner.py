@@ -25,6 +25,7 @@ from ..adaptation.arguments import AdaptationArguments
 from ..adaptation.results import task_shares
 from ..core.hashing import digest_of, weights_hash
 from ..core.output_folders import check_apart, check_not_of_others
+from ..models.generation import decoding_in_force
 from ..models.likelihood import rank_choices
 from ..pipeline.pipeline import LENGTHS_AND_BEAMS, ReCrossPipeline
 from ..reranking.reranker import RememberingReranker, Reranker
@@ -212,6 +213,10 @@ class BenchmarkRun:
         common = {"version": __version__, "model": self.weights, "task": task.identity()}
         if (side := self.pipeline.processing_class.truncation_side) != "right":
             common["truncation_side"] = side
+        if self.pipeline.upstream_model.generation_config.do_sample:
+            common["do_sample"] = False  # what earlier versions found of such a model was drawn at random
+        if decoding := self._decoding(key):
+            common["decoding"] = decoding
         if method.retriever is None:
             arguments = self.arguments_of(key)
             return common | {"generation": {name: getattr(arguments, name) for name in LENGTHS_AND_BEAMS}}
@@ -225,6 +230,11 @@ class BenchmarkRun:
                 if name not in _WITHOUT_EFFECT
             },
         }
+
+    def _decoding(self, key: CellKey) -> dict[str, Any]:
+        """Beams, penalties and lengths that change the answers, the model's own among them."""
+        beams = self.arguments_of(key).generation_num_beams
+        return decoding_in_force(self.pipeline.upstream_model, {"num_beams": beams})
 
     def _identity_of(self, method: Method, key: CellKey) -> dict[str, Any]:
         seed = _draw_seed(key)
@@ -246,7 +256,10 @@ class BenchmarkRun:
         """
         for key in self.keys():
             if self.files.is_finished(key):
-                self.files.check(key, self.settings_of(key))
+                settings = self.settings_of(key)
+                if "decoding" not in self.files.read(key)["settings"]:
+                    settings.pop("decoding", None)  # earlier versions decoded so, too, and did not write it down
+                self.files.check(key, settings)
 
     # ---- work ------------------------------------------------------------------------------------------------------
 

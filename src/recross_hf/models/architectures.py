@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,8 +26,13 @@ from transformers import (
 from ..hub.repository import looks_like_path
 from .collators import Batch, CausalCollator, ExampleCollator, end_token_id
 
+logger = logging.getLogger(__name__)
+
 SEPARATOR = "\n"
 """What stands between the input and the answer of a decoder-only model, in training and in generation."""
+
+UNLIMITED = 1 << 30
+"""Tokens that a model takes whose positions are relative; more than any text has."""
 
 TokenIds = list[list[int]]
 
@@ -37,7 +44,7 @@ class Architecture(ABC):
         auto_class: what loads such models.
         peft_task_type: the `task_type` of a `LoraConfig` for them.
         reading: how an input is read, beyond what the tokenizer says; part of an encoder's identity.
-        usage: code for a model card that generates an answer.
+        usage: code for a model card that generates an answer; `{settings}` are further arguments of `generate`.
     """
 
     auto_class: type
@@ -114,7 +121,7 @@ class SequenceToSequence(Architecture):
     reading: ClassVar[dict[str, str]] = {}
     usage = """\
 ids = tokenizer("an input of the task", return_tensors="pt").input_ids
-tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)"""
+tokenizer.decode(model.generate(input_ids=ids, do_sample=False{settings})[0], skip_special_tokens=True)"""
 
     def reader(self, model: PreTrainedModel) -> PreTrainedModel:
         return unwrapped(model).get_encoder()
@@ -146,7 +153,11 @@ tokenizer.decode(model.generate(input_ids=ids)[0], skip_special_tokens=True)"""
 
     def prompt_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
         settings = {"truncation": True, "max_length": max_length, "return_attention_mask": False}
-        return processing_class(list(texts), **settings)["input_ids"]
+        found = processing_class(list(texts), **settings)
+        # Where a text was cut, a fast tokenizer keeps what is left over beside it.
+        if any(encoding.overflowing for encoding in found.encodings or ()):
+            say_inputs_are_cut(max_length)
+        return found["input_ids"]
 
     def answer_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
         with _cut_at_their_end(processing_class):
@@ -187,7 +198,8 @@ class DecoderOnly(Architecture):
     reading: ClassVar[dict[str, str]] = {"separator": SEPARATOR}
     usage = """\
 ids = tokenizer("an input of the task\\n", return_tensors="pt").input_ids
-tokenizer.decode(model.generate(input_ids=ids)[0, ids.shape[1] :], skip_special_tokens=True)"""
+settings = {{"do_sample": False, "eos_token_id": tokenizer.eos_token_id}}
+tokenizer.decode(model.generate(input_ids=ids, **settings{settings})[0, ids.shape[1] :], skip_special_tokens=True)"""
 
     def reader(self, model: PreTrainedModel) -> PreTrainedModel:
         return unwrapped(model).base_model
@@ -225,6 +237,7 @@ tokenizer.decode(model.generate(input_ids=ids)[0, ids.shape[1] :], skip_special_
         whole = self._tokenized(processing_class, joined, max_length + 2)
         long = [row for row, ids in enumerate(whole) if len(ids) > max_length]
         if long:
+            say_inputs_are_cut(max_length)
             cut = self._tokenized(processing_class, [texts[row] for row in long], max_length - len(separator))
             for row, ids in zip(long, cut, strict=True):
                 whole[row] = ids + separator
@@ -330,10 +343,50 @@ def _cut_at_their_end(processing_class: PreTrainedTokenizerBase) -> Iterator[Non
 
 
 def longest_input(reader: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:
-    """How many tokens a model's reader can take; one with relative positions, such as T5's, has no limit of its own."""
+    """How many tokens a model's reader can take; one with relative positions, such as T5's, has no limit: [`UNLIMITED`].
+
+    Of others the tokenizer's `model_max_length` counts, too: RoBERTa has fewer positions than its configuration says.
+    """
     config = reader.config.get_text_config()
-    positions = getattr(config, "max_position_embeddings", None) or processing_class.model_max_length
-    return min(positions, processing_class.model_max_length)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None and hasattr(config, "relative_attention_num_buckets"):
+        return UNLIMITED  # what T5's tokenizer says is the length of its pretraining
+    return min(positions or processing_class.model_max_length, processing_class.model_max_length)
+
+
+def check_vocabulary(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> None:
+    """Makes sure, before any work, that a model has an embedding for each token of its tokenizer.
+
+    Args:
+        model: of any kind, with or without PEFT.
+
+    Raises:
+        ValueError: the tokenizer has more tokens.
+    """
+    halves = [unwrapped(model)]
+    if model.config.is_encoder_decoder and hasattr(halves[0], "get_decoder"):
+        halves.append(halves[0].get_decoder())
+    for half in halves:
+        embeddings = half.get_input_embeddings()
+        # Spread over devices, a weight need not have all its rows here; the module knows their number.
+        rows = getattr(embeddings, "num_embeddings", None) or embeddings.weight.shape[0]
+        if len(processing_class) > rows:
+            raise ValueError(
+                f"Expected an embedding for each of the {len(processing_class)} tokens of the tokenizer, found {rows} in "
+                f"{type(half).__name__}: tokens were added to the tokenizer, or it is that of another model. Call "
+                "`model.resize_token_embeddings(len(tokenizer))` and train the new rows, or load the tokenizer that belongs to the "
+                "model."
+            )
+
+
+@lru_cache
+def say_inputs_are_cut(max_length: int) -> None:
+    """Warns, once for each length, that inputs lose what is beyond it."""
+    logger.warning(
+        "Expected inputs of at most %d tokens, found longer ones, which are cut. Raise `max_input_length` (of an encoder: `max_length`), "
+        "where the model takes more; this is said once.",
+        max_length,
+    )
 
 
 def _architecture(config: PreTrainedConfig, found: str) -> Architecture:

@@ -2,16 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.batching import on_device, token_budget_batches
-from .architectures import architecture_of
+from .architectures import architecture_of, check_vocabulary
 from .collators import pad_token_id, padded
+
+_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "num_beams": (None, 1),
+    "num_beam_groups": (None, 1),
+    "diversity_penalty": (None, 0.0),
+    "early_stopping": (None, False),
+    "length_penalty": (None, 1.0),
+    "repetition_penalty": (None, 1.0),
+    "encoder_repetition_penalty": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "min_length": (None, 0),
+    "min_new_tokens": (None, 0),
+    "guidance_scale": (None, 1.0),
+    "renormalize_logits": (None, False),
+    "bad_words_ids": (None,),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "sequence_bias": (None,),
+    "stop_strings": (None,),
+    "exponential_decay_length_penalty": (None,),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "watermarking_config": (None,),
+}
+_OF_BEAMS = ("num_beam_groups", "diversity_penalty", "early_stopping", "length_penalty")
+
+
+def one_answer(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What `generate` is told for one answer an input, the same at each call, whatever a model ships: chat models ship sampling."""
+    settings = {
+        "do_sample": False,
+        "num_return_sequences": 1,
+        "return_dict_in_generate": False,
+        "max_time": None,
+        "pad_token_id": pad_token_id(processing_class),
+    }
+    # Answers that were trained on end with the tokenizer's token, which need not be among those that the model stops at.
+    own, end = model.generation_config.eos_token_id, processing_class.eos_token_id
+    ends = [*own] if isinstance(own, list) else [own] * (own is not None)
+    return settings if end is None or end in ends else settings | {"eos_token_id": [*ends, end]}
+
+
+def decoding_in_force(model: PreTrainedModel, asked: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Settings of a model's own generation configuration that change what it answers here, as JSON values; beams are among them.
+
+    Sampling is not: what is scored is decoded greedily or with beams. So an empty dictionary means plain greedy decoding.
+
+    Args:
+        asked: what is passed to `generate`, which comes before the model's own.
+    """
+    own = model.generation_config.to_dict()
+    found = {name: value for name, value in own.items() if name in _WITHOUT_EFFECT}
+    found |= {name: value for name, value in (asked or {}).items() if name in _WITHOUT_EFFECT and value is not None}
+    has_beams = found.get("num_beams") not in _WITHOUT_EFFECT["num_beams"]
+    return {
+        name: value
+        for name, value in sorted(found.items())
+        if value not in _WITHOUT_EFFECT[name] and (has_beams or name not in _OF_BEAMS)
+    }
+
+
+@contextmanager
+def kept(configuration: GenerationConfig) -> Iterator[GenerationConfig]:
+    """Within it, a model's generation configuration may be written into; afterwards it is what it was, by the same identity."""
+    before = copy.deepcopy(vars(configuration))
+    try:
+        yield configuration
+    finally:
+        vars(configuration).clear()
+        vars(configuration).update(before)
 
 
 @torch.inference_mode()
@@ -25,7 +98,10 @@ def generate_texts(
     show_progress: bool = False,
     **generate_kwargs: Any,
 ) -> list[str]:
-    """Generates an answer for each input, in the order of the inputs.
+    """Generates an answer for each input, in the order of the inputs: greedily, or with the beams of the call or of the model.
+
+    A model that ships `do_sample` does not sample here unless `do_sample=True` is passed. What else it ships and is not passed holds,
+    see [`decoding_in_force`].
 
     Args:
         model: sequence-to-sequence or decoder-only, with or without PEFT.
@@ -35,6 +111,13 @@ def generate_texts(
     if not len(inputs):
         return []
     architecture, pad = architecture_of(model), pad_token_id(processing_class)
+    check_vocabulary(model, processing_class)
+    settings = one_answer(model, processing_class) | generate_kwargs
+    passed = generate_kwargs.get("generation_config")
+    if passed is not None and "do_sample" not in generate_kwargs:
+        settings["do_sample"] = bool(passed.do_sample)
+    if settings.get("max_new_tokens") is not None:
+        settings.setdefault("max_length", None)  # that of the model would be warned of in each batch
     longest_answer = generate_kwargs.get("max_new_tokens") or model.generation_config.max_new_tokens or 20
     longest = architecture.longest_prompt(model, processing_class, longest_answer)
     token_ids = architecture.prompt_ids(processing_class, inputs, min(max_input_length, longest))
@@ -49,7 +132,7 @@ def generate_texts(
                 outputs = model.generate(
                     input_ids=batch["input_ids"],
                     attention_mask=batch["attention_mask"],
-                    **{"pad_token_id": pad, **generate_kwargs},
+                    **settings,
                 )
                 answers = processing_class.batch_decode(
                     architecture.continuations(outputs, batch["input_ids"]), skip_special_tokens=True

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..core.batching import on_device, token_budget_batches
-from .architectures import SEQUENCE_TO_SEQUENCE, TokenIds, architecture_of, longest_input, unwrapped
+from .architectures import SEQUENCE_TO_SEQUENCE, TokenIds, architecture_of, check_vocabulary, longest_input, unwrapped
 from .collators import pad_token_id, padded
 
 LONGEST_CHOICE = 512
@@ -78,6 +78,7 @@ def choice_log_likelihoods(
             lists of choices as inputs, or the model has a prompt that was learned (PEFT's prompt tuning), which no encoder sees.
     """
     _check(model, inputs, choices)
+    check_vocabulary(model, processing_class)
     architecture = architecture_of(model)
     distinct = [list(dict.fromkeys(of_input)) for of_input in choices]
     answers = _answers(model, processing_class, distinct)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -97,6 +99,17 @@ class TokenizedExamples(torch.utils.data.Dataset):
         references = self._references["references"][:]
         return [references[row] for row in self.order]
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that is learned from, in its order: token ids of inputs and answers, and which are of one task."""
+        digest = hashlib.sha256()
+        for held in (self._inputs, self._targets):
+            for part in () if held is None else held.arrays:
+                digest.update(part)
+        for values in (self._places, self.tasks):
+            digest.update(b"" if values is None else values.tobytes())
+        return digest.hexdigest()
+
     @property
     def num_bytes(self) -> int:
         """Bytes that are held of all examples together."""
@@ -130,6 +143,11 @@ class FlatLists:
     def lengths(self) -> np.ndarray:
         """Length of each list: int64 `[n]`."""
         return np.diff(np.array(self._starts, dtype=np.int64))
+
+    @property
+    def arrays(self) -> tuple[array, array]:
+        """The ids, and where each list starts."""
+        return self._flat, self._starts
 
     @property
     def num_bytes(self) -> int:

@@ -55,6 +55,7 @@ def upstream_model_card(
     examples: Dataset | None = None,
     results: Mapping[str, Any] | None = None,
     license: str | None = None,
+    max_new_tokens: int | None = None,
 ) -> ModelCard:
     """The card of a published upstream model.
 
@@ -62,6 +63,7 @@ def upstream_model_card(
         pipeline_id: of the pipeline that it is a part of.
         examples: those of its index, if they are at hand.
         results: its evaluation by task, as [`task_results`] gives it, if there was one.
+        max_new_tokens: of an answer, in its pipeline; `generate` alone stops where the model's own configuration says.
     """
     tasks = {} if results is None else results["tasks"]
     data = ModelCardData(
@@ -96,6 +98,7 @@ def upstream_model_card(
         auto_class="AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM",
         break_after_input="" if config.is_encoder_decoder else "\\n",
         answer="[0]" if config.is_encoder_decoder else "[0, ids.shape[1] :]",
+        max_new_tokens=max_new_tokens,
         tasks=None if examples is None else task_rows(examples),
         pipeline_id=pipeline_id,
         results=rows(

@@ -158,6 +158,7 @@ class PipelineParts:
         if repository is not None and self.manifest.parts[UPSTREAM_MODEL].path == ".":
             # Cards and adapters name what they are made of, and not a place in somebody's cache.
             model.name_or_path = model.config._name_or_path = repository.repo_id
+            model.config._commit_hash = repository.revision
         return model
 
     @cached_property

@@ -28,7 +28,7 @@ from ..data.starter import STARTER_DIRECTORY
 from ..hub.publishing import Publication, full_name
 from ..hub.repository import HubAccess, Repository
 from ..hub.safety import MANIFEST_FILE
-from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
+from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE, check_vocabulary
 from ..models.generation import generate_texts
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..reranking.model_card import reranker_card
@@ -88,6 +88,9 @@ class ReCrossPipeline:
         adapted_model: what predicts, if the pipeline has been adapted.
         retrieved: what it learned from, with `rank`, `query` and `distance`.
 
+    Raises:
+        ValueError: the tokenizer has tokens for which the model has no embeddings.
+
     Attributes:
         gate: what the safety gate said of an adaptation with `safety_gate=True`; None otherwise, and of a loaded pipeline.
     """
@@ -105,6 +108,7 @@ class ReCrossPipeline:
         adapted_model: PreTrainedModel | None = None,
         retrieved: Dataset | None = None,
     ) -> None:
+        check_vocabulary(upstream_model, processing_class)
         self.upstream_model = upstream_model
         self.processing_class = processing_class
         self.index = index
@@ -173,6 +177,7 @@ class ReCrossPipeline:
         """
         folder, state = Path(output_dir), process_state()
         check_apart(folder, {"the upstream model": upstream_model.name_or_path})
+        check_vocabulary(upstream_model, processing_class)
         if state.is_main_process:
             upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
             processing_class.save_pretrained(folder / UPSTREAM_MODEL)
@@ -208,7 +213,8 @@ class ReCrossPipeline:
                 array, Series or column of strings, or a `Dataset`, DataFrame or mapping with the column "input". An empty string is
                 an input, too; no inputs get no answers.
             show_progress: by default for more than 256 inputs.
-            generate_kwargs: passed to `model.generate`, e.g. `num_beams=4`; by default as in the adaptation.
+            generate_kwargs: passed to `model.generate`, e.g. `num_beams=4`; by default as in the adaptation. A model that ships
+                `do_sample` samples where `do_sample=True` is passed, and only there.
 
         Raises:
             TypeError: it is something else: a set has no order, and numbers are no texts.
@@ -637,6 +643,7 @@ class ReCrossPipeline:
             examples=self._indexed()[0] if is_here else None,
             results=results,
             license=license,
+            max_new_tokens=self.arguments().max_target_length,
         )
 
     def _card(self, repo_id: str, places: Mapping[str, Repository], license: str | None) -> ModelCard:
@@ -646,6 +653,7 @@ class ReCrossPipeline:
         return adapted_model_card(
             repo_id,
             base_model=places[UPSTREAM_MODEL].repo_id,
+            base_revision=places[UPSTREAM_MODEL].revision,
             adaptation=self._adaptation or Adaptation(None, self.adaptation),
             retrieved=self.retrieved,
             architecture=SEQUENCE_TO_SEQUENCE if config.is_encoder_decoder else DECODER_ONLY,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..training.arguments import check_ranges
+from ..training.arguments import check_ranges, refuse_other_evaluation
 from ..training.safe_push import refuse_pickled_pushes
 
 
@@ -36,6 +36,7 @@ class RerankerTrainingArguments(TrainingArguments):
         super().__post_init__()
         refuse_pickled_pushes(self)
         check_ranges(self)
+        refuse_other_evaluation(self)
         if self.max_length < 8:
             raise ValueError(
                 f"`max_length` must leave room for two texts, at least 8 tokens, found {self.max_length}."

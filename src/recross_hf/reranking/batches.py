@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,12 @@ class TokenizedPairs(torch.utils.data.Dataset):
         queries = list(zip(columns["set"], columns["query"], strict=True))
         number_of = {query: number for number, query in enumerate(dict.fromkeys(queries))}
         self.query_of = [number_of[query] for query in queries]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that is learned from, in its order."""
+        held = (self.token_ids, self.first, self.second, self.labels, self.utilities.tolist(), self.query_of)
+        return hashlib.sha256(json.dumps(held).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.first)

@@ -21,7 +21,7 @@ from ..hub.fetching import artifact_folder
 from ..hub.publishing import Publication, full_name, publish
 from ..hub.repository import HubAccess
 from ..hub.safety import check_model_files
-from ..models.architectures import longest_input
+from ..models.architectures import check_vocabulary, longest_input
 from .model_card import reranker_card
 from .pair_tokenizer import PairTokenizer
 from .reranker import Reranker
@@ -77,6 +77,7 @@ class CrossEncoderReranker(Reranker):
                 f"Expected a model with one label, found {model.config.num_labels} in {type(model).__name__}. Load it with "
                 "`AutoModelForSequenceClassification.from_pretrained(name, num_labels=1)` and train it with `train_reranker`."
             )
+        check_vocabulary(model, processing_class)
         longest = longest_pair(model, processing_class)
         if max_length is not None and max_length > longest:
             raise ValueError(

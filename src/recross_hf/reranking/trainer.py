@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import TrainOutput
 
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
+from ..training.checkpoints import ARGUMENTS_FILE, checkpoint_to_resume, described_arguments, refuse_other_batches
 from ..training.safe_push import SafePushTrainer
 from .arguments import RerankerTrainingArguments
 from .batches import QuerySampler, TokenizedPairs
@@ -136,6 +137,24 @@ class RerankerTrainer(SafePushTrainer):
         model = self.accelerator.unwrap_model(self.model)
         return CrossEncoderReranker(model, self.processing_class, **self._settings)
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Trains.
+
+        Args:
+            resume_from_checkpoint: a checkpoint to continue from, or True (also as text) for the last one in `output_dir`.
+            kwargs: what [`Trainer.train`] takes.
+
+        Raises:
+            ValueError: there is no such checkpoint, or its batches were made by other settings or data.
+        """
+        checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
+        if checkpoint is not None:
+            refuse_other_batches(checkpoint, self._arguments())
+        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+
+    def _arguments(self) -> dict[str, Any]:
+        return described_arguments(self, self.train_dataset.digest if self.train_dataset is not None else None)
+
     def evaluate(
         self,
         eval_dataset: Dataset | None = None,
@@ -185,4 +204,4 @@ class RerankerTrainer(SafePushTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
         self.reranker().save_pretrained(folder)
-        write_json(folder / "training_args.json", json.loads(self.args.to_json_string()))
+        write_json(folder / ARGUMENTS_FILE, self._arguments())

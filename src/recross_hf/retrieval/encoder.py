@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import process_state, warn_where_bfloat16_is_slow
 from ..core.hashing import weights_hash
-from ..models.architectures import architecture_of, load_model, longest_input
+from ..models.architectures import architecture_of, check_vocabulary, load_model, longest_input
 from ..models.collators import pad_token_id
 
 
@@ -69,6 +69,7 @@ class MeanPooledEncoder:
         autocast_dtype: torch.dtype | None = None,
     ) -> None:
         self.architecture = architecture_of(model)
+        check_vocabulary(model, processing_class)
         self.model = self.architecture.reader(model)
         self.processing_class = processing_class
         longest = longest_input(self.model, processing_class)

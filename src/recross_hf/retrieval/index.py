@@ -45,6 +45,7 @@ MAX_CONFIG_SIZE = 16 << 20
 COLUMN = "embeddings"
 """Name of the FAISS index within the `Dataset`, as in `dataset.get_nearest_examples("embeddings", vector)`."""
 
+_DTYPES = ("float32", "bfloat16", "float16")
 METRIC_NAMES = {faiss.METRIC_L2: "l2", faiss.METRIC_INNER_PRODUCT: "inner_product"}
 
 
@@ -385,9 +386,17 @@ def _check_encoder(encoder: Encoder, config: dict[str, Any], folder: Path) -> No
     differing = [name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)]
     if differing:
         details = "; ".join(f"{name}: {_short(expected.get(name))} != {_short(found.get(name))}" for name in differing)
+        remedy = "pass the encoder it was built with, or build the index again with this one."
+        dtype = expected.get("dtype")
+        # Weights that were read in another precision are others, too.
+        if "dtype" in differing and set(differing) <= {"dtype", "weights"} and dtype in _DTYPES:
+            remedy = (
+                f"load the model, or the pipeline, with `dtype=torch.{dtype}`, as it was when the index was built. If that gives "
+                "the same, it is another model: pass the one that the index was built with."
+            )
         raise IndexMismatchError(
             f"The index in {folder} was built with another encoder ({details}; index first). Vectors of two encoders "
-            "cannot be compared: pass the encoder it was built with, or build the index again with this one."
+            f"cannot be compared: {remedy}"
         )
     # Weights of an encoder that cannot name them are known by what they do.
     probes = np.asarray(config["probes"], dtype=np.float32)

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import warn_where_bfloat16_is_slow
-from ..models.architectures import longest_input
+from ..models.architectures import check_vocabulary, longest_input
 from ..models.collators import ExampleCollator
 from ..models.tokenization import TokenizedExamples
 from .arguments import SupervisionArguments
@@ -75,6 +75,7 @@ class GroupTrainer:
             )
         if peft_config is not None and args.trainable_parameters is not None:
             raise ValueError("Expected `peft_config` or `trainable_parameters`, found both.")
+        check_vocabulary(model, processing_class)
         self.model = model
         self.args = args
         self.peft_config = peft_config

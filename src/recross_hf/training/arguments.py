@@ -6,7 +6,7 @@ import math
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from transformers import Seq2SeqTrainingArguments
+from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from .safe_push import refuse_pickled_pushes
 
@@ -20,6 +20,13 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
             score (`predict_with_generate=False`), or `hub_strategy` would push pickles.
     """
 
+    gradient_accumulation_steps: int = field(
+        default=1,
+        metadata={
+            "help": "Batches a step. Their mean losses are weighed by their tokens, so that 4 batches of 4 are as one of 16 on that device; "
+            "with `sum_token_loss`, their sums are averaged, as in the authors' code. Devices count alike, however many tokens each has."
+        },
+    )
     predict_with_generate: bool = field(
         default=True, metadata={"help": "Generate answers in `evaluate` and `predict`; SoftEM is computed from them."}
     )
@@ -92,6 +99,7 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
                     f"`{name}` would leave the model in half precision, and a training after an evaluation in it. Use "
                     f"`{name[:4]}`, which computes in half precision and keeps the weights."
                 )
+        refuse_other_evaluation(self)
         if self.generation_max_length is not None:
             raise ValueError(
                 f"`generation_max_length` is not used, found {self.generation_max_length}: `max_target_length` says how many "
@@ -160,3 +168,18 @@ def check_ranges(args: Any) -> None:
             )
             default = known.default if known.default is not MISSING else "another number"
             raise ValueError(f"`{known.name}` must be {span}, found {value}. The default is {default}.")
+
+
+def refuse_other_evaluation(args: TrainingArguments) -> None:
+    """Of evaluations that score whole sets of texts, what would be ignored, or make them fail after the training."""
+    asked = {
+        "eval_do_concat_batches": not args.eval_do_concat_batches,
+        "batch_eval_metrics": args.batch_eval_metrics,
+        "include_for_metrics": bool(args.include_for_metrics),
+        "eval_use_gather_object": args.eval_use_gather_object,
+    }
+    if found := [name for name, is_set in asked.items() if is_set]:
+        raise ValueError(
+            f"`{'`, `'.join(found)}` cannot be kept here: sets are scored as a whole, from texts in the order of the data. Leave "
+            "them at their defaults."
+        )

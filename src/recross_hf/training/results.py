@@ -8,19 +8,23 @@ from typing import Any
 from ..core.tables import format_table
 
 
-def task_results(metrics: Mapping[str, float], num_examples: Mapping[str, int]) -> dict[str, Any]:
+def task_results(
+    metrics: Mapping[str, float], num_examples: Mapping[str, int], *, decoding: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What [`ExampleTrainer.evaluate`] found on a dictionary of tasks, as JSON values: the mean and, in `tasks`, each task.
 
     Args:
         metrics: with the prefix `eval`.
         num_examples: of each task.
+        decoding: settings that change answers ([`ExampleTrainer.decoding`]), to be said beside the scores.
     """
     names = ("soft_em", "exact_match", "loss")
     tasks = {
         task: {name: metrics[f"eval_{task}_{name}"] for name in names} | {"n": number}
         for task, number in num_examples.items()
     }
-    return {f"eval_{name}": metrics[f"eval_{name}"] for name in names} | {"tasks": tasks}
+    said = {} if decoding is None else {"decoding": dict(decoding)}
+    return {f"eval_{name}": metrics[f"eval_{name}"] for name in names} | {"tasks": tasks} | said
 
 
 def format_task_results(results: dict[str, Any]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import copy
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +15,29 @@ from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_utils import (
-    PREFIX_CHECKPOINT_DIR,
-    EvalLoopOutput,
-    EvalPrediction,
-    TrainOutput,
-    enable_full_determinism,
-    set_seed,
-)
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput, enable_full_determinism, set_seed
 
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
-from ..models.architectures import SEQUENCE_TO_SEQUENCE, architecture_of, unwrapped
+from ..models.architectures import SEQUENCE_TO_SEQUENCE, architecture_of, check_vocabulary, unwrapped
 from ..models.collators import pad_token_id
+from ..models.generation import decoding_in_force, kept, one_answer
 from ..models.tokenization import TokenizedExamples
 from ..soft_em import score
 from .arguments import ExampleTrainingArguments
+from .checkpoints import (
+    ARGUMENTS_FILE,
+    checkpoint_to_resume,
+    described_arguments,
+    refuse_other_batches,
+    refuse_other_weights,
+)
 from .fsdp import shared_weights_in_one_group
 from .mixture_sampler import MixtureBatchSampler
 from .safe_push import SafePushTrainer
 
-ARGUMENTS_FILE = "training_args.json"
-# What decides which examples a step has; `data_seed` is `seed` unless it is set.
-BATCH_SETTINGS = (
-    "token_budget",
-    "mixing_temperature",
-    "max_examples_per_task",
-    "data_seed",
-    "num_processes",
-    "safety_gate",
-    "gate_fraction",
-)
+SPECIAL_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
@@ -64,6 +58,13 @@ class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
             nothing to score, only to predict.
         processing_class: the model's tokenizer.
         kwargs: what [`Seq2SeqTrainer`] takes: `callbacks`, `optimizers`, `compute_metrics`, ...
+
+    Answers are decoded greedily, or with beams (`generation_num_beams`, or the model's own), also where the model ships
+    `do_sample`; `evaluate(..., do_sample=True)` samples. The model's generation configuration stays as it is.
+
+    Raises:
+        TypeError: `args` are of another class, or the model writes no text.
+        ValueError: the tokenizer has tokens for which the model has no embeddings, or there is no tokenizer.
     """
 
     # Seq2SeqTrainer sets `accelerator.gather` before each evaluation, which keeps the rows that pad the last batch of
@@ -94,6 +95,8 @@ class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
         # The forward of BART, T5 and EncoderDecoder takes **kwargs but does not divide by `num_items_in_batch`, which
         # the base class infers from it: with gradient accumulation the loss would be multiplied.
         self.architecture = architecture_of(model)
+        check_vocabulary(model, processing_class)
+        own_generation_config = model.generation_config
         unwrapped(model).accepts_loss_kwargs = False
         super().__init__(
             model=model,
@@ -105,7 +108,12 @@ class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
             eval_dataset=eval_dataset,
             **kwargs,
         )
-        self._set_generation_config()
+        # The base class puts that of the arguments in place of the model's, and so into what is saved.
+        self._generation_config = None
+        if args.generation_config is not None:
+            self._generation_config, model.generation_config = model.generation_config, own_generation_config
+        self._own_special_tokens: list[tuple[Any, dict[str, Any]]] | None = None
+        self._tokens_a_batch: torch.Tensor | None = None
         self._tokenized_for_evaluation: dict[str | None, tuple[Dataset, TokenizedExamples]] = {}
         self.train_dataset = self.tokenize_for_training(train_dataset) if train_dataset is not None else None
 
@@ -143,14 +151,22 @@ class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
             )
         return self.tokenize(examples, drop_long_targets=self.args.drop_long_targets)
 
-    def _set_generation_config(self) -> None:
-        # BART stops at 20 tokens unless told otherwise, and each `generate` writes its default of 20 back.
-        generation_config = self.model.generation_config
-        generation_config.max_length = None
-        generation_config.max_new_tokens = self.args.max_target_length
-        generation_config.pad_token_id = pad_token_id(self.processing_class)
+    def _decoding(self) -> dict[str, Any]:
+        """What `generate` is told for answers that are scored."""
+        settings = one_answer(self.model, self.processing_class)
+        if self._generation_config is not None:
+            given = {name: value for name, value in vars(self._generation_config).items() if not name.startswith("_")}
+            settings |= {name: value for name, value in given.items() if value is not None}
+        # BART stops at 20 tokens unless told otherwise.
+        settings |= {"max_length": None, "max_new_tokens": self.args.max_target_length}
         if self.args.generation_num_beams is not None:
-            generation_config.num_beams = self.args.generation_num_beams
+            settings["num_beams"] = self.args.generation_num_beams
+        return settings
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Settings that change what is answered, beside those of the arguments: beams, penalties, lengths ([`decoding_in_force`])."""
+        return decoding_in_force(self.model, self._decoding())
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
         """Trains; the result depends on the seed and not on what was generated or evaluated before.
@@ -160,32 +176,55 @@ class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
             kwargs: what [`Seq2SeqTrainer.train`] takes.
 
         Raises:
-            ValueError: there is no such checkpoint, or its batches were made by other settings.
+            ValueError: there is no such checkpoint, its batches were made by other settings or data, it holds an adapter where the
+                model is none (or the reverse), or the model's generation configuration is one that could not be saved.
         """
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
         if checkpoint is not None:
-            self._refuse_other_batches(checkpoint)
+            refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"))
+            refuse_other_batches(checkpoint, self._arguments())
+        self._check_can_be_saved()
         enable_full_determinism(self.args.seed) if self.args.full_determinism else set_seed(self.args.seed)
-        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        with self._special_tokens_kept():
+            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+
+    def _check_can_be_saved(self) -> None:
+        """Configurations that were changed since they were loaded are refused when they are saved: too late, after the training."""
+        if hasattr(self.model, "peft_config"):
+            return  # an adapter is saved without it
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                self.model.generation_config.save_pretrained(folder)
+            except ValueError as error:
+                raise ValueError(
+                    "Expected a model whose generation configuration can be saved with it, found one that transformers refuses: "
+                    f"{error} Change `model.generation_config` before the training; how answers are decoded here is said by "
+                    "`generation_num_beams` and by what is passed to `evaluate`."
+                ) from error
+
+    @contextmanager
+    def _special_tokens_kept(self) -> Iterator[None]:
+        """The base class puts the tokenizer's special tokens into the model's configurations, for the training and for good."""
+        configs = (self.model.config.get_text_config(), self.model.generation_config)
+        self._own_special_tokens = [(config, _special_token_ids(config)) for config in configs]
+        try:
+            yield
+        finally:
+            _set_all(self._own_special_tokens)
+            self._own_special_tokens, self._tokens_a_batch = None, None
 
     def _arguments(self) -> dict[str, Any]:
-        return json.loads(self.args.to_json_string()) | {"num_processes": self.accelerator.num_processes}
+        return described_arguments(self, self.train_dataset.digest if self.train_dataset is not None else None)
 
-    def _refuse_other_batches(self, checkpoint: str) -> None:
-        """What was seen of an epoch is passed over by counting batches, which must then be the same ones."""
-        path = Path(checkpoint) / ARGUMENTS_FILE
-        if not path.is_file():
-            return  # of another trainer
-        before, now = json.loads(path.read_text(encoding="utf-8")), self._arguments()
-        for arguments in (before, now):
-            if arguments.get("data_seed") is None:
-                arguments["data_seed"] = arguments.get("seed")
-        if changed := [name for name in BATCH_SETTINGS if name in before and before[name] != now.get(name)]:
-            raise ValueError(
-                f"Expected the settings that made the batches of {checkpoint}, found "
-                f"{', '.join(f'`{name}` {now.get(name)} in place of {before[name]}' for name in changed)}. Resume with the same "
-                "ones, or begin anew from the checkpoint's model."
-            )
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], torch.Tensor | int | None]:
+        """The batches of a step; of several, [`compute_loss`] has to know how many tokens they have."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._tokens_a_batch = None
+        if len(batches) > 1:
+            self._tokens_a_batch = sum((batch["labels"] != -100).sum() for batch in batches) / len(batches)
+        return batches, num_items
 
     def compute_loss(
         self,
@@ -194,11 +233,21 @@ class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Mean of the token losses of a batch, or their sum with `sum_token_loss`."""
+        """Mean of the token losses of a batch, or their sum with `sum_token_loss`.
+
+        In gradient accumulation the means of the batches are weighed by their tokens, so that a step is as one of a larger batch; the
+        sums are averaged over the batches, as in the authors' code.
+        """
         labels = inputs["labels"]
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+        # A loss of the caller's own divides by the tokens of the step itself.
+        is_own = self.compute_loss_func is not None
+        loss, outputs = super().compute_loss(
+            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch if is_own else None
+        )
         if self.args.sum_token_loss and model.training:
             loss = loss * (labels != -100).sum()
+        elif self._tokens_a_batch is not None and model.training and not is_own:
+            loss = loss * ((labels != -100).sum() / self._tokens_a_batch)
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(
@@ -217,9 +266,10 @@ class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
         if prediction_loss_only:
             return loss, None, None
         prompts = self.architecture.prompts_of(inputs, pad_token_id(self.processing_class))
-        self._set_generation_config()
-        # Generation calls the encoder by itself, and not by the forward pass that computes in half precision.
-        with self.accelerator.autocast():
+        # Generation calls the encoder by itself, and not by the forward pass that computes in half precision. The base class reads
+        # lengths of the configuration, and writes its defaults there.
+        with self.accelerator.autocast(), kept(self.model.generation_config) as configuration:
+            vars(configuration).update(self._decoding())
             _, generated, _ = super().prediction_step(model, prompts, False, ignore_keys, **gen_kwargs)
         return loss, self.architecture.continuations(generated, prompts["input_ids"]), labels
 
@@ -386,7 +436,13 @@ class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
         return output
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
+        own = self._own_special_tokens or []
+        trained_with = [(config, _special_token_ids(config)) for config, _ in own]
+        _set_all(own)
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            _set_all(trained_with)
         # The base class pickles the arguments, which nobody should have to load; JSON says the same.
         folder = Path(output_dir or self.args.output_dir)
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
@@ -398,32 +454,11 @@ class ExampleTrainer(SafePushTrainer, Seq2SeqTrainer):
         return [text.strip() for text in self.processing_class.batch_decode(token_ids, skip_special_tokens=True)]
 
 
-def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> str | None:
-    """The checkpoint folder that `resume_from_checkpoint` means: a folder, or for True and "true" the last whole one in `output_dir`.
+def _special_token_ids(config: Any) -> dict[str, Any]:
+    return {name: copy.copy(getattr(config, name)) for name in SPECIAL_TOKEN_IDS if hasattr(config, name)}
 
-    Raises:
-        ValueError: there is none.
-    """
-    if isinstance(wanted, str) and wanted.lower() in ("true", "false"):
-        wanted = wanted.lower() == "true"
-    if not wanted:
-        return None
-    remedy = "Leave `resume_from_checkpoint` out to begin anew."
-    if wanted is True:
-        # The state is written last: a run that was killed while it saved leaves a folder without it.
-        states = Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")
-        steps = {
-            int(number): state.parent for state in states if (number := state.parent.name.split("-")[1]).isdigit()
-        }
-        if not steps:
-            raise ValueError(
-                f"No checkpoint to resume from in {output_dir}: expected a {PREFIX_CHECKPOINT_DIR}-* folder with "
-                f"{TRAINER_STATE_NAME}. {remedy}"
-            )
-        return str(steps[max(steps)])
-    if not (Path(wanted) / TRAINER_STATE_NAME).is_file():
-        raise ValueError(
-            f"No checkpoint to resume from in {wanted}: expected a folder with {TRAINER_STATE_NAME}, or 'true' for "
-            f"the last one in {output_dir}. {remedy}"
-        )
-    return wanted
+
+def _set_all(values_of: list[tuple[Any, dict[str, Any]]]) -> None:
+    for config, values in values_of:
+        for name, value in values.items():
+            setattr(config, name, value)
