@@ -1,5 +1,6 @@
 """The benchmark: cells, resuming, sharing, failures, scores."""
 
+import copy
 import json
 import os
 import shutil
@@ -317,3 +318,29 @@ def test_a_users_tests_and_queries_stay_as_they_are(pipeline, tmp_path):
     assert film.test.to_dict() == before
     shutil.rmtree(tmp_path)
     assert np.all([len(queries) == 4 for queries in film.query_sets])
+
+
+def test_a_model_that_ships_sampling_is_scored_greedily_and_what_else_it_ships_is_said(pipeline, tmp_path):
+    shipped = copy.copy(pipeline)
+    shipped.upstream_model = copy.deepcopy(pipeline.upstream_model)
+    found = []
+    for settings in ({"repetition_penalty": 1.5}, {"do_sample": True, "temperature": 5.0}):
+        shipped.upstream_model.generation_config.update(**settings)
+        results = evaluate(shipped, tmp_path / next(iter(settings)))
+        assert {cell.details["settings"]["decoding"]["repetition_penalty"] for cell in results.cells[:10]} == {1.5}
+        found.append(results.predictions["prediction"][:])
+    assert found[0] == found[1]
+    assert all(cell.details["settings"]["do_sample"] is False for cell in results.cells[:10])
+    # Cells of earlier versions, which decoded by the model's configuration: those drawn at random are refused, others stay.
+    for name, kept in (("repetition_penalty", True), ("do_sample", False)):
+        shipped.upstream_model.generation_config.do_sample = None if kept else True
+        for path in (tmp_path / name).rglob("*.json"):
+            cell = json.loads(path.read_text())
+            for added in ("decoding", "do_sample"):
+                cell["settings"].pop(added, None)
+            path.write_text(json.dumps(cell))
+        if kept:
+            assert evaluate(shipped, tmp_path / name).predictions["prediction"][:] == found[0]
+        else:
+            with pytest.raises(CellMismatchError, match="do_sample: None there, False here"):
+                evaluate(shipped, tmp_path / name)
