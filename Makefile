@@ -1,5 +1,8 @@
 # make demo       the starter: a small model adapted to a task it never saw
-# make test       the tests
+# make test       the tests, but for those that take long; WORKERS=4 runs them in four processes (default 2)
+# make test-slow  those that take long
+# make test-all   both
+# make coverage   `make test`, and which lines and branches it does not reach
 # make quality    what CI checks: lint and format
 # make style      mends what `make quality` finds
 # VENV=dir        where the environment is (default .venv); PYTHON=python3.12 for another interpreter
@@ -9,13 +12,24 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.recross-ready
 
-.PHONY: demo test quality style
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: demo test test-slow test-all coverage quality style
 
 demo: $(READY)
 	$(BIN)/accelerate launch examples/adapt.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)
+	$(PYTEST) -m slow
+
+test-all: test test-slow
+
+coverage: $(READY)
+	$(PYTEST) -m "not slow" --cov=recross_hf --cov-branch --cov-report=term-missing:skip-covered
 
 quality: $(READY)
 	$(BIN)/ruff check .

@@ -146,12 +146,12 @@ def compare(data: Path, task: str) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="target/TASK/test.parquet and so on")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/prompts_on_real_data.json"))
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     results = {task: compare(args.data, task) for task in args.tasks}
     header = ["task", "source examples", "read back", "renderings", "compared", "equal", "pairs", "equal pairs"]

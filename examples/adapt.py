@@ -82,9 +82,9 @@ class ScriptArguments:
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = HfArgumentParser((ScriptArguments, AdaptationArguments))
-    script, _ = parser.parse_args_into_dataclasses()
+    script, _ = parser.parse_args_into_dataclasses(argv)
     columns = named_values("--columns", script.columns, parser.error, known=list(EXAMPLE_FEATURES))
     seconds: dict[str, float] = {}
     start = time.perf_counter()
@@ -97,7 +97,7 @@ def main() -> None:
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
     settings = {None: pipeline.adaptation, "paper": {}, "as_run": AS_RUN}[script.preset]
     parser.set_defaults(output_dir="adapted", report_to="none", **settings)
-    script, args = parser.parse_args_into_dataclasses()
+    script, args = parser.parse_args_into_dataclasses(argv)
     pipeline.check_output_dir(args.output_dir)
     # The pipeline is pushed when it is whole, and not the model while it trains.
     push_to_hub, args.push_to_hub = args.push_to_hub, False

@@ -109,20 +109,21 @@ class ScriptArguments:
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     rank = leave_process_group()
     logging.basicConfig(format="%(message)s")
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     parser = HfArgumentParser((ScriptArguments, AdaptationArguments), allow_abbrev=False)
     parser.set_defaults(output_dir="benchmark")
-    script, args = parser.parse_args_into_dataclasses()
+    script, args = parser.parse_args_into_dataclasses(argv)
     read = {f"the target task {path.name}": path for pattern in script.target_tasks for path in matching(pattern)}
     check_apart(args.output_dir, {"the pipeline": script.pipeline, "the encoder": script.sbert_name_or_path, **read})
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
     tasks = target_tasks(script)
-    given = {"settings": given_settings(), "on_overlap": script.on_overlap, "show_progress": rank == 0}
-    methods = methods_of(script, args, pipeline)
+    settings = given_settings(argv)
+    given = {"settings": settings, "on_overlap": script.on_overlap, "show_progress": rank == 0}
+    methods = methods_of(script, args, pipeline, settings)
     if script.dry_run:
         if rank == 0:
             print(plan_benchmark(pipeline, tasks, methods, args.output_dir, **given))
@@ -156,7 +157,9 @@ def target_tasks(script: ScriptArguments) -> list[TargetTask]:
     return [task.limited(num_test, num_sets) for task in found]
 
 
-def methods_of(script: ScriptArguments, args: AdaptationArguments, pipeline: ReCrossPipeline) -> list[Method]:
+def methods_of(
+    script: ScriptArguments, args: AdaptationArguments, pipeline: ReCrossPipeline, settings: dict
+) -> list[Method]:
     names = script.methods
     if not names:
         names = ["none", "random", "bm25", "dense", "dense_by_task"]
@@ -183,24 +186,24 @@ def methods_of(script: ScriptArguments, args: AdaptationArguments, pipeline: ReC
         names,
         sbert_index=sbert_index,
         num_queries=script.num_queries,
-        upsampling_ratio=given_settings().get("upsampling_ratio"),
+        upsampling_ratio=settings.get("upsampling_ratio"),
         peft_config=peft_config,
     )
     by_name = {method.name: method for method in methods}
     unknown = [name for name in script.ablations if name not in by_name]
     if unknown:
         raise SystemExit(f"--ablations vary methods of the run ({', '.join(by_name)}), found {', '.join(unknown)}.")
-    retrieved = given_settings().get("num_retrieved") or pipeline.arguments().num_retrieved
+    retrieved = settings.get("num_retrieved") or pipeline.arguments().num_retrieved
     beside = [max(retrieved // 2, 1), 2 * retrieved]  # 256 and 1,024, as the paper has, of its 512
     return methods + [varied for name in script.ablations for varied in ablations(by_name[name], num_retrieved=beside)]
 
 
-def given_settings() -> dict:
+def given_settings(argv: list[str] | None) -> dict:
     """The arguments of an adaptation that the command line has, and no defaults: those are the pipeline's."""
     parser = HfArgumentParser(AdaptationArguments, allow_abbrev=False)
     for action in parser._actions:
         action.default = argparse.SUPPRESS
-    given = vars(parser.parse_known_args()[0])
+    given = vars(parser.parse_known_args(argv)[0])
     return {name: value for name, value in given.items() if name != "output_dir"}
 
 

@@ -83,9 +83,9 @@ class IndexArguments:
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = HfArgumentParser(IndexArguments)
-    args = parser.parse_args_into_dataclasses()[0]
+    args = parser.parse_args_into_dataclasses(argv)[0]
     columns = named_values("--columns", args.columns, parser.error, known=list(EXAMPLE_FEATURES))
     if (args.part is None) != (args.num_parts is None):
         raise ValueError("Expected --part and --num_parts together, found one of them.")

@@ -214,8 +214,8 @@ def make_reranker(pipeline: ReCrossPipeline, set_aside: Path) -> CrossEncoderRer
     return train_reranker(untrained_reranker(pipeline.upstream_model), tokenizer, pairs, args)
 
 
-def main() -> None:
-    args = HfArgumentParser(StarterArguments).parse_args_into_dataclasses()[0]
+def main(argv: list[str] | None = None) -> None:
+    args = HfArgumentParser(StarterArguments).parse_args_into_dataclasses(argv)[0]
     output_dir, set_aside = Path(args.output_dir), Path(f"{args.output_dir}.training")
     args.output_dir = str(set_aside)
     set_seed(args.seed)

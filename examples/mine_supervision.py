@@ -74,11 +74,11 @@ class ScriptArguments:
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = HfArgumentParser((ScriptArguments, SupervisionArguments))
-    script, _ = parser.parse_args_into_dataclasses()
+    script, _ = parser.parse_args_into_dataclasses(argv)
     parser.set_defaults(**{None: {}, "paper": ALGORITHM_1, "as_run": SUPERVISION_AS_RUN}[script.preset])
-    script, args = parser.parse_args_into_dataclasses()
+    script, args = parser.parse_args_into_dataclasses(argv)
     columns = named_values("--columns", script.columns, parser.error, known=list(EXAMPLE_FEATURES))
     check_apart(script.output_dir, {"the pipeline": script.pipeline, "the reranker": script.reranker})
     patterns = script.example_files or []

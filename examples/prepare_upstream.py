@@ -71,9 +71,9 @@ class Arguments:
     )
 
 
-def main() -> None:
+def prepare(argv: list[str] | None) -> None:
     parser = HfArgumentParser((Arguments, MixtureArguments))
-    args, settings = parser.parse_args_into_dataclasses()
+    args, settings = parser.parse_args_into_dataclasses(argv)
     if (args.tasks is None) == (args.files is None):
         parser.error("give --tasks or --files, one of them")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -132,8 +132,12 @@ def main() -> None:
     print(f"What was kept and dropped, and why: {Path(args.output_dir) / 'README.md'}.")
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> None:
     try:
-        main()
+        prepare(argv)
     except (SourceError, ContaminationError, ExampleError, FileNotFoundError) as error:
         raise SystemExit(f"{error} Finished tasks are kept.") from error
+
+
+if __name__ == "__main__":
+    main()

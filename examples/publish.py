@@ -98,9 +98,9 @@ def show(publication: Publication) -> None:
     print(textwrap.indent(text, "    | ", lambda line: True))
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = HfArgumentParser(PublishArguments)
-    args = parser.parse_args_into_dataclasses()[0]
+    args = parser.parse_args_into_dataclasses(argv)[0]
     cards_at = named_values("--cards", args.cards, parser.error, known=[PIPELINE, UPSTREAM_MODEL, INDEX, RERANKER])
     pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
     name = args.name or (Path(args.pipeline).resolve().name if args.pipeline else "starter")

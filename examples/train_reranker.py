@@ -55,10 +55,10 @@ class ScriptArguments:
     )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = HfArgumentParser((ScriptArguments, RerankerTrainingArguments))
     parser.set_defaults(report_to="none")
-    script, args = parser.parse_args_into_dataclasses()
+    script, args = parser.parse_args_into_dataclasses(argv)
     read = {"the model": script.model_name_or_path, "the pipeline": script.add_to_pipeline}
     check_apart(args.output_dir, read)
     check_apart_from_files(args.output_dir, [script.pairs])

@@ -126,8 +126,8 @@ def parse(command_line: list[str]) -> tuple[UpstreamArguments, ExampleTrainingAr
     return upstream, args, columns
 
 
-def main() -> None:
-    upstream, args, columns = parse(sys.argv[1:])
+def main(argv: list[str] | None = None) -> None:
+    upstream, args, columns = parse(sys.argv[1:] if argv is None else argv)
     checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)  # it fails at once
     models = {"the model": upstream.model_name_or_path, "the encoder": upstream.encoder_name_or_path}
     check_apart(args.output_dir, models)

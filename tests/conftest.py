@@ -7,7 +7,9 @@ from pathlib import Path
 _HF_HOME = tempfile.mkdtemp(prefix="recross-tests-")
 os.environ.update(HF_HOME=_HF_HOME, HF_HUB_OFFLINE="1", HF_EVALUATE_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 os.environ.update(CUDA_VISIBLE_DEVICES="")  # the expectations are those of a CPU
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.update(
+    OMP_NUM_THREADS="1"
+)  # the workers share the cores, and a process with more threads cannot be forked safely
 for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_METRICS_CACHE"):
     os.environ.pop(_name, None)
 

@@ -58,6 +58,7 @@ def test_a_batch_goes_to_a_gpu_from_pinned_memory():
     assert values.calls == ("pinned", "cuda", True)
 
 
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # to ask torch takes seconds
 TO_A_GPU = """
 import torch
 from recross_hf.core.batching import on_device
@@ -71,10 +72,11 @@ if torch.cuda.is_available():
 """
 
 
+@pytest.mark.skipif(not any(map(os.path.exists, GPU_DRIVERS)), reason="there is no GPU")
 def test_a_batch_is_on_a_gpu_what_it_was():
     # In a process of its own: the tests' own hides the GPUs.
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     output = subprocess.run([sys.executable, "-c", TO_A_GPU], env=environment, check=True, capture_output=True).stdout
     if not output:
-        pytest.skip("there is no GPU")
+        pytest.skip("torch finds no GPU, though there is a driver of one")
     assert output == b"copied\n"

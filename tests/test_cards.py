@@ -1,15 +1,14 @@
 """Cards: their metadata is what the Hub takes, and no text of others can break them or pass for something else."""
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import tiny
 import yaml
 from datasets import Dataset, Features, Value
+from example_scripts import load
 from huggingface_hub import DatasetCard, ModelCard, RepoCard, SpaceCard, constants
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,11 +151,7 @@ def test_the_results_of_the_starter_are_those_that_were_measured():
 
 
 def test_publishing_fills_in_the_names():
-    path = ROOT / "examples" / "publish.py"
-    spec = importlib.util.spec_from_file_location("publish_example", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look
-    spec.loader.exec_module(module)
+    module = load("publish.py")
     for path in OURS:
         text = str(module.read_card(path, "org/small"))
         assert "this-" not in text

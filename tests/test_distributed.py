@@ -8,11 +8,14 @@ from pathlib import Path
 
 import distributed_fsdp_script
 import distributed_script
+import distributed_training_script
 import lost_process_script
 import numpy as np
 import pytest
 import tiny
 import torch
+from forks import fork_group
+from torch.multiprocessing import ProcessExitedException
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_model
 from recross_hf.models.generation import generate_texts
@@ -23,10 +26,10 @@ LAUNCH = [
 ]
 
 
-def launched(script: str | Path, *arguments: object) -> subprocess.CompletedProcess:
-    """Two processes, when they have ended."""
+def launch(script: str | Path, *arguments: object) -> str:
+    """What two processes of `accelerate launch` printed."""
     command = [sys.executable, *LAUNCH, str(script), *map(str, arguments)]
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **piped) as launcher:
         try:
@@ -38,14 +41,8 @@ def launched(script: str | Path, *arguments: object) -> subprocess.CompletedProc
             finally:
                 launcher.kill()
             pytest.fail("The processes did not end.\n" + "".join(text[-4000:] for text in printed))
-    return subprocess.CompletedProcess(command, launcher.returncode, *printed)
-
-
-def launch(script: str | Path, *arguments: object) -> str:
-    """What two processes printed."""
-    done = launched(script, *arguments)
-    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-4000:]
-    return done.stdout
+    assert launcher.returncode == 0, printed[0][-1000:] + printed[1][-4000:]
+    return printed[0]
 
 
 def read(folder: Path) -> tuple[dict, dict[str, np.ndarray]]:
@@ -60,7 +57,7 @@ def one_and_two(answering_bart, tokenizer, tmp_path_factory):
     tokenizer.save_pretrained(folder / "model")
     for name in ("one", "two"):
         (folder / name).mkdir()
-    launch(distributed_script.__file__, folder / "model", folder / "two", 2)
+    fork_group(distributed_script.main, str(folder / "model"), str(folder / "two"), 2)
     distributed_script.main(str(folder / "model"), str(folder / "one"), 1)
     return read(folder / "one"), read(folder / "two")
 
@@ -163,7 +160,7 @@ def test_two_processes_build_one_index_with_the_example(answering_bart, tokenize
 
 
 def test_two_processes_share_an_epoch_and_resume_within_the_second(tmp_path):
-    launch(Path(__file__).with_name("distributed_training_script.py"), tmp_path)
+    fork_group(distributed_training_script.main, str(tmp_path))
     results = json.loads((tmp_path / "results.json").read_text())
     assert set(results) == {"random", "budget", "half"}
     for name, found in results.items():
@@ -183,6 +180,7 @@ def sharded(tmp_path_factory):
     return folder, json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", distributed_fsdp_script.MODELS)
 def test_a_model_spread_over_two_processes_trains_as_a_whole_one(name, sharded, examples, tmp_path):
     folder, results = sharded
@@ -209,11 +207,11 @@ def test_a_model_spread_over_two_processes_trains_as_a_whole_one(name, sharded, 
 
 def test_a_process_that_is_lost_ends_the_run_and_the_next_one_goes_on(examples, tmp_path):
     before, after = tmp_path / "before.txt", tmp_path / "after.txt"
-    lost = launched(lost_process_script.__file__, tmp_path / "index", before, 2)
-    assert lost.returncode != 0
-    assert "Signal 9 (SIGKILL)" in lost.stderr  # which process it was, and of what it died
+    with pytest.raises(ProcessExitedException) as lost:
+        fork_group(lost_process_script.main, str(tmp_path / "index"), str(before), 2)
+    assert (lost.value.error_index, lost.value.signal_name) == (1, "SIGKILL")
     assert not (tmp_path / "index" / "index.json").exists()
-    launch(lost_process_script.__file__, tmp_path / "index", after, -1)
+    fork_group(lost_process_script.main, str(tmp_path / "index"), str(after), -1)
     kept = set(before.read_text().splitlines())
     again = set(after.read_text().splitlines())
     # Two shards of six were finished by the lost process; what the other had finished is not encoded again, either, but for the one

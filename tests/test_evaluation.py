@@ -2,16 +2,13 @@
 
 import copy
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
 
+import evaluation_script
 import numpy as np
 import pytest
 from evaluation_cases import ADAPTATION, LOG, LoggedRetriever, methods, task, tasks
+from forks import fork
 from peft import LoraConfig
 
 from recross_hf import (
@@ -27,8 +24,6 @@ from recross_hf import (
 from recross_hf.evaluation import runner as evaluation_module
 from recross_hf.evaluation.cells import CellKey, CellMismatchError
 from recross_hf.evaluation.overlaps import OverlapError
-
-TESTS = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -285,31 +280,16 @@ def test_overlaps_are_refused_reported_or_dropped(handling, num_rows, pipeline, 
     assert len(results.predictions.filter(lambda row: row["method"] == "dense")) == num_rows
 
 
-def test_processes_share_the_cells_and_find_what_one_finds(finished, pipeline, tmp_path):
+def test_processes_share_the_cells_and_find_what_one_finds(finished, pipeline, tmp_path, monkeypatch):
     pipeline.save_pretrained(tmp_path / "pipeline")
-    log, processes = tmp_path / "log", []
-    for rank in range(2):
-        group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
-        environment = os.environ | {name: str(value) for name, value in group.items()} | {LOG: str(log)}
-        command = [sys.executable, str(TESTS / "evaluation_script.py"), str(tmp_path)]
-        processes.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    for process in processes:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors[-2000:]
+    log = tmp_path / "log"
+    monkeypatch.setenv(LOG, str(log))
+    fork(evaluation_script.main, tmp_path, number=2)
     assert len(logged(log)) == len({line.split(" ", 1)[1] for line in logged(log)}) == 4
     for rank in range(2):
         assert (tmp_path / f"rank-{rank}" / "results.parquet").read_bytes() == (
             finished[0] / "results.parquet"
         ).read_bytes()
-
-
-def test_the_run_itself_costs_little(pipeline, tmp_path):
-    """Beside adaptations that take seconds: what it adds does not grow with them."""
-    start = time.perf_counter()
-    results = evaluate(pipeline, tmp_path)
-    wall = time.perf_counter() - start
-    work = sum(sum(cell.seconds.values()) for cell in results.cells)
-    assert (wall - work) / 10 < 0.5  # seconds a cell
 
 
 def test_a_users_tests_and_queries_stay_as_they_are(pipeline, tmp_path):

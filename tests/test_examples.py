@@ -1,16 +1,24 @@
-"""The examples, run as a user runs them: each test is one command."""
+"""The examples, run as a user runs them: each test is one command, two of them in processes of their own."""
 
 import json
+import logging
 import os
+import random
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import datasets
+import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
+from accelerate.state import AcceleratorState, PartialState
 from datasets import Dataset
+from example_scripts import EXAMPLES, as_of_a_new_process, run
 from huggingface_hub import DatasetCard
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertModel
@@ -25,16 +33,15 @@ from recross_hf import (
 )
 from recross_hf.supervision.pairs import PAIR_FEATURES
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 FAST = ["--use_cpu", "--disable_tqdm", "true", "--report_to", "none", "--save_strategy", "no"]
 
 
-def run(folder: Path, script: str, *arguments: object, exit_code: int = 0) -> str:
-    """What the script printed; `folder` is the working directory."""
-    command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
+def started(folder: Path, *arguments: object) -> str:
+    """What a Python of its own printed."""
+    command = [sys.executable, *map(str, arguments)]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == exit_code, f"{' '.join(command)}\n{done.stdout[-1000:]}\n{done.stderr[-2500:]}"
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-1000:]}\n{done.stderr[-2500:]}"
     return done.stdout
 
 
@@ -128,7 +135,7 @@ def test_an_upstream_run_resumes_from_its_last_checkpoint(folder, upstream_model
     )
     assert all(torch.equal(value, unbroken[name]) for name, value in resumed.items())
     with pytest.raises(
-        AssertionError, match=r"No checkpoint to resume from in elsewhere: expected a checkpoint-\* folder"
+        ValueError, match=r"No checkpoint to resume from in elsewhere: expected a checkpoint-\* folder"
     ):
         run(folder, "train_upstream.py", *line, "elsewhere")
 
@@ -226,6 +233,65 @@ def test_a_model_is_adapted_and_evaluated(folder, pipeline_folder):
     adapted = AutoModelForSeq2SeqLM.from_pretrained(folder / "dense").state_dict()
     upstream = AutoModelForSeq2SeqLM.from_pretrained(pipeline_folder / "upstream_model").state_dict()
     assert any(not torch.equal(value, upstream[name]) for name, value in adapted.items())
+
+
+def test_a_model_is_adapted_by_the_launcher(folder, pipeline_folder):
+    output = started(
+        folder,
+        *(
+            "-m",
+            "accelerate.commands.launch",
+            EXAMPLES / "adapt.py",
+            "--pipeline",
+            "pipeline",
+            "--output_dir",
+            "launched",
+        ),
+        *(
+            "--query_file",
+            "tickets.txt",
+            "--eval_file",
+            "test.jsonl",
+            "--columns",
+            "input=question",
+            "references=answer",
+        ),
+        *("--num_retrieved", 10, "--max_steps", 1, "--max_target_length", 8, *FAST),
+    )
+    assert "tickets: 4 unlabelled inputs, 10 upstream examples (DenseRetriever)" in output
+    assert "Written to launched/" in output
+    results = json.loads((folder / "launched" / "results.json").read_text())
+    assert (results["base"]["n"], results["adapted"]["n"]) == (6, 6)
+    check_folder(folder / "launched", 10)
+    AutoModelForSeq2SeqLM.from_pretrained(folder / "launched")
+
+
+@pytest.mark.parametrize(
+    "script", sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "starter_tasks.py")
+)
+def test_a_script_says_what_it_takes(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    monkeypatch.syspath_prepend(EXAMPLES)
+    with as_of_a_new_process(), pytest.raises(SystemExit) as end:
+        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    assert end.value.code == 0
+    assert f"usage: {script}" in capsys.readouterr().out
+
+
+def test_what_a_script_sets_for_its_process_does_not_outlive_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+
+    def state() -> list:
+        levels = {name: logging.getLogger(name).level for name in (None, "transformers", "datasets", "recross_hf")}
+        bars = [transformers.utils.logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()]
+        drawn = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+        group = [dict(kind._shared_state) for kind in (AcceleratorState, PartialState)]
+        return [levels, bars, drawn, group, logging.root.handlers[:], dict(os.environ), os.getcwd(), sys.argv[:]]
+
+    before = state()
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        run(tmp_path, "benchmark.py", "--pipeline", "./nowhere")
+    assert state() == before
 
 
 def test_lora_on_random_examples_without_an_evaluation(folder, pipeline_folder):
@@ -396,18 +462,10 @@ def test_upstream_data_is_prepared(folder, tmp_path):
         *load_examples(tmp_path / "upstream" / "tickets" / "dev-*.parquet")["input"][:],
     ]
 
-    output = run(
+    output = started(
         folder,
-        "prepare_upstream.py",
-        *(
-            "--files",
-            "upstream/*/train.parquet",
-            "--columns",
-            "references=outputs",
-            "--output_dir",
-            tmp_path / "plain",
-        ),
-        *("--only", "sum", "colour", "--max_dev_examples_per_task", 2),
+        *(EXAMPLES / "prepare_upstream.py", "--files", "upstream/*/train.parquet", "--columns", "references=outputs"),
+        *("--output_dir", tmp_path / "plain", "--only", "sum", "colour", "--max_dev_examples_per_task", 2),
     )
     assert "of 2 tasks in" in output
     assert "not compared with any target task" in output

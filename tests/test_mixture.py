@@ -1,21 +1,22 @@
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, load_dataset
+from forks import fork
 from huggingface_hub import DatasetCard
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from torch.multiprocessing import ProcessExitedException
 
 from recross_hf import MixtureArguments, TargetTexts, TaskSource, load_examples, prepare_mixture
 from recross_hf.core.hashing import spread
 from recross_hf.data.schema import EXAMPLE_FEATURES
+from recross_hf.mixture import prepare as mixture
 from recross_hf.mixture.decontamination import ContaminationError
 from recross_hf.mixture.deduplication import DigestSet
 from recross_hf.mixture.sources import SourceError
@@ -360,22 +361,22 @@ def test_other_settings_or_other_data_in_the_same_folder_are_refused(weather, te
         prepare_mixture([weather], tmp_path / "mine", template_folder=templates)
 
 
-KILLED = """
-import os, sys
-from recross_hf import TaskSource, mixture, prepare_mixture
-write = mixture.ExampleShards.write
-def write_once(self, table):
-    write(self, table)
-    if self.split == "train":
-        os._exit(9)
-mixture.ExampleShards.write = write_once
-prepare_mixture([TaskSource("weather", files=sys.argv[1], templates="weather")], sys.argv[2], template_folder=sys.argv[3])
-"""
+def killed_after_the_first_shard(rank, files, folder, templates):
+    write = mixture.ExampleShards.write
+
+    def write_once(self, table):
+        write(self, table)
+        if self.split == "train":
+            os._exit(9)
+
+    mixture.ExampleShards.write = write_once
+    prepare_mixture([TaskSource("weather", files=files, templates="weather")], folder, template_folder=templates)
 
 
 def test_a_killed_run_leaves_no_half_of_a_task_and_a_rerun_clears_up(weather, templates, tmp_path):
-    command = [sys.executable, "-c", KILLED, weather.files, str(tmp_path / "out"), str(templates)]
-    assert subprocess.run(command, env=os.environ, check=False, capture_output=True).returncode == 9
+    with pytest.raises(ProcessExitedException) as killed:
+        fork(killed_after_the_first_shard, weather.files, tmp_path / "out", templates)
+    assert killed.value.exit_code == 9
     assert [path.name[:8] for path in (tmp_path / "out").iterdir()] == [".weather"]
     prepare_mixture([weather], tmp_path / "out", template_folder=templates)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "mixture.json", "weather"]

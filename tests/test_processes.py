@@ -1,15 +1,16 @@
 """Processes that leave or end their group, and what a CPU computes in."""
 
+import json
 import logging
 import os
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 import tiny
 import torch
+from forks import fork
+from torch.multiprocessing import ProcessRaisedException
 
 from recross_hf import (
     CrossEncoderReranker,
@@ -34,22 +35,26 @@ GROUP = {
 }
 
 
-def left(code="", **environment):
+def leave(rank, results, asked_before):
+    torch.cuda.device_count = lambda: 2
+    if asked_before:
+        processes.process_state()
+    found = processes.leave_process_group()
+    state = [found, os.environ["CUDA_VISIBLE_DEVICES"], bool(GROUP.keys() & os.environ.keys())]
+    results.write_text(json.dumps([*state, processes.process_state().num_processes]))
+
+
+@pytest.fixture
+def left(tmp_path, monkeypatch):
     """What a process finds after it has left the group, in a process of its own: a group is for life."""
-    program = f"""
-import os
-import torch
-torch.cuda.device_count = lambda: 2
-from recross_hf.core.distributed import leave_process_group, process_state
-{code}
-rank = leave_process_group()
-print(rank, os.environ.get("CUDA_VISIBLE_DEVICES"), {sorted(GROUP)!r}[0] in os.environ, process_state().num_processes)
-"""
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", **environment}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
-    )
-    return done.stdout.split() or done.stderr
+
+    def call(asked_before=False, **environment):
+        for name, value in {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "4,6,7", **environment}.items():
+            monkeypatch.setenv(name, value)
+        fork(leave, tmp_path / "results.json", asked_before)
+        return json.loads((tmp_path / "results.json").read_text())
+
+    return call
 
 
 class GroupOfTwo:
@@ -83,16 +88,19 @@ def test_a_process_alone_does_not_wait(monkeypatch):
     end_process_group()
 
 
-def test_a_process_of_a_launcher_is_alone_with_its_gpu():
-    assert left(**GROUP, CUDA_VISIBLE_DEVICES="4,6,7") == ["3", "6", "False", "1"]
+def test_a_process_of_a_launcher_is_alone_with_its_gpu(left):
+    assert left(**GROUP) == [3, "6", False, 1]
 
 
-def test_a_process_that_was_started_alone_stays_as_it_is():
-    assert left(CUDA_VISIBLE_DEVICES="4,6,7") == ["0", "4,6,7", "False", "1"]
+def test_a_process_that_was_started_alone_stays_as_it_is(left):
+    assert left() == [0, "4,6,7", False, 1]
 
 
-def test_it_is_too_late_once_the_group_was_asked_for():
-    assert "Expected a process that has not asked for its device or its group yet" in left("process_state()")
+def test_it_is_too_late_once_the_group_was_asked_for(left):
+    with pytest.raises(
+        ProcessRaisedException, match="Expected a process that has not asked for its device or its group"
+    ):
+        left(asked_before=True)
 
 
 @pytest.mark.parametrize(("rank", "device"), [("0", "0"), ("1", "1"), ("2", "0")])

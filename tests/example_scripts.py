@@ -1,0 +1,92 @@
+"""Runs an example in the tests' own process, as `python examples/SCRIPT ...` does in one of its own: that takes seconds to start."""
+
+import contextlib
+import functools
+import importlib.util
+import io
+import logging
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import datasets
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+import transformers
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@functools.cache
+def load(script: str) -> ModuleType:
+    """The script as a module, read once."""
+    path = EXAMPLES / script
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(EXAMPLES), *sys.path])
+        spec.loader.exec_module(module)
+    return module
+
+
+def run(folder: Path, script: str, *arguments: object, exit_code: int = 0) -> str:
+    """What the script printed; `folder` is the working directory. What it raises is raised."""
+    main, command = load(script).main, [str(EXAMPLES / script), *map(str, arguments)]
+    printed, errors = io.StringIO(), io.StringIO()
+    with as_of_a_new_process(), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", command)
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+            code = _exit_code(main, command[1:])
+    assert code == exit_code, f"{' '.join(command)}\n{printed.getvalue()[-1000:]}\n{errors.getvalue()[-2500:]}"
+    return printed.getvalue()
+
+
+def _exit_code(main, arguments: list[str]) -> int:
+    try:
+        main(arguments)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
+        return end.code or 0
+    return 0
+
+
+@contextlib.contextmanager
+def as_of_a_new_process() -> Iterator[None]:
+    """What a script sets for its whole process is as it was afterwards, and the groups of processes are those of a process that began."""
+    loggers = [
+        logging.root,
+        *(logger for logger in logging.root.manager.loggerDict.values() if hasattr(logger, "level")),
+    ]
+    levels = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    environment, states = dict(os.environ), (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    bars = [
+        (transformers.utils.logging, transformers.utils.logging.is_progress_bar_enabled(), "progress_bar"),
+        (datasets, not datasets.are_progress_bars_disabled(), "progress_bars"),
+        (huggingface_hub.utils, not huggingface_hub.utils.are_progress_bars_disabled(), "progress_bars"),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        for state in (AcceleratorState, GradientState, PartialState):
+            patch.setattr(state, "_shared_state", {})
+        try:
+            yield
+        finally:
+            for logger, level, handlers in levels:
+                logger.setLevel(level)
+                logger.handlers[:] = handlers
+            for module, enabled, name in bars:
+                getattr(module, f"{'enable' if enabled else 'disable'}_{name}")()
+            os.environ.clear()
+            os.environ.update(environment)
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
