@@ -29,7 +29,7 @@ test-slow: $(READY)
 test-all: test test-slow
 
 coverage: $(READY)
-	$(PYTEST) -m "not slow" --cov=recross_hf --cov-branch --cov-report=term-missing:skip-covered
+	$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered
 
 quality: $(READY)
 	$(BIN)/ruff check .
