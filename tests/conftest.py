@@ -16,7 +16,7 @@ for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_EVALU
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 from hypothesis import settings  # noqa: E402
-from loopback_hub import Client, Hub, LoopbackHub, client_environment  # noqa: E402
+from loopback_hub import Client, Clients, Hub, LoopbackHub, client_environment  # noqa: E402
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, MeanPooledEncoder, UpstreamIndex  # noqa: E402
 from recross_hf.mixture.template_files import promptsource_folder  # noqa: E402
@@ -128,13 +128,39 @@ def _delete(name):
         HfApi().delete_repo(name, repo_type=kind, missing_ok=True)
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
+# What clients of a Hub import: first what reads no setting of the libraries.
+_WITHOUT_SETTINGS = (
+    "torch._dynamo",
+    "pandas",
+    "pyarrow.dataset",
+    "faiss",
+    "scipy.stats",
+    "sklearn.metrics",
+    "aiohttp",
+)
+_WITH_SETTINGS = ("hub_steps", "evaluate", "peft", "sentence_transformers")
+
+
+@pytest.fixture(scope="session")
+def clients(tmp_path_factory):
+    """Starts clients of a Hub that have imported everything."""
+    with Clients(tmp_path_factory.mktemp("clients"), _WITHOUT_SETTINGS, _WITH_SETTINGS) as clients:
+        yield clients
+
+
+@pytest.fixture(scope="session")
+def loopback_hub():
+    """A Hub on the loopback interface."""
+    with LoopbackHub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="session")
+def hub(request, tmp_path_factory):
     """A Hub on the loopback interface, or that at RECROSS_TEST_ENDPOINT, where RECROSS_TEST_TOKEN may write."""
     endpoint = os.environ.get("RECROSS_TEST_ENDPOINT")
     if endpoint is None:
-        with LoopbackHub() as hub:
-            yield hub
+        yield request.getfixturevalue("loopback_hub")
         return
     folder, token = tmp_path_factory.mktemp("remote"), os.environ["RECROSS_TEST_TOKEN"]
     with Client(client_environment(endpoint, folder, token), folder) as client:
@@ -146,26 +172,28 @@ def hub(tmp_path_factory):
 
 @pytest.fixture
 def loopback(hub):
-    """The Hub of tests that look at its requests, make it fail or need other users; no fault outlives a test."""
+    """The Hub of tests that look at its requests, make it fail or need other users; no fault or repository outlives a test."""
     if not isinstance(hub, LoopbackHub):
         pytest.skip(
             "RECROSS_TEST_ENDPOINT names another Hub: it has no faults on demand, log of requests or other users"
         )
     hub.requests.clear()
+    before = dict(hub.store.repositories)
     yield hub
     hub.mend()
+    hub.store.repositories = before
 
 
 @pytest.fixture
-def run_client(hub, tmp_path):
+def run_client(hub, clients, tmp_path):
     """Starts clients of the Hub: `run_client(token=hub.token)`. Those of a test have one `HF_HOME` unless told otherwise."""
-    clients = []
+    started = []
 
     def run(token=None, *, home=None, offline=False, **environment):
         settings = client_environment(hub.endpoint, home or tmp_path / "home", token, offline=offline)
-        clients.append(Client(settings | environment, tmp_path))
-        return clients[-1]
+        started.append(clients.start(settings | environment, tmp_path))
+        return started[-1]
 
     yield run
-    for client in clients:
+    for client in started:
         client.close()

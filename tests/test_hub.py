@@ -66,24 +66,24 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def writer(hub, tmp_path_factory):
+def writer(hub, clients, tmp_path_factory):
     """A client that publishes."""
     folder = tmp_path_factory.mktemp("writer")
-    with Client(client_environment(hub.endpoint, folder / "home", hub.token), folder, timeout=300) as client:
+    with clients.start(client_environment(hub.endpoint, folder / "home", hub.token), folder, timeout=300) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def reader(hub, home):
+def reader(hub, clients, home):
     """Another client, with a cache of its own."""
-    with Client(client_environment(hub.endpoint, home, hub.token), home.parent, timeout=300) as client:
+    with clients.start(client_environment(hub.endpoint, home, hub.token), home.parent, timeout=300) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def lost(home):
+def lost(clients, home):
     """A client with the reader's cache, whose Hub does not answer."""
-    with Client(client_environment("http://127.0.0.1:9", home), home.parent) as client:
+    with clients.start(client_environment("http://127.0.0.1:9", home), home.parent) as client:
         yield client
 
 

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -196,21 +198,16 @@ def test_that_a_part_is_public_is_found_before_the_first_commit(loopback, run_cl
 
 
 @pytest.mark.parametrize("case", ["a token to read", "somebody else's repository"])
-def test_who_may_not_publish_is_told_before_training(case, loopback, tmp_path):
+def test_who_may_not_publish_is_told_before_training(case, loopback, run_client, tmp_path):
     repo_id = loopback.name("before")
     if case == "a token to read":
         token, match = loopback.read_token, f"may not write to the model repository {repo_id}"
     else:
         loopback.add("models", repo_id, {"a.txt": b"a"})
         token, match = loopback.other_token, f"may not write to the model repository {repo_id}"
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "adapt.py", "--push_to_hub", "--hub_model_id", repo_id, "--max_steps", "1"],
-        env=client_environment(loopback.endpoint, tmp_path, token) | {"ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode and match in done.stderr
+    arguments = ["--push_to_hub", "--hub_model_id", repo_id, "--max_steps", "1"]
+    with pytest.raises(StepError, match=match):
+        run_client()("hub_steps:run_example", path=str(EXAMPLES / "adapt.py"), arguments=arguments, token=token)
     assert not (tmp_path / "adapted" / "model.safetensors").exists()
 
 
@@ -250,8 +247,7 @@ def test_a_token_is_written_nowhere(loopback, run_client, folder, tmp_path):
 # ---- several processes -----------------------------------------------------------------------------------------------
 
 
-def in_two_processes(hub, home, name):
-    """What each of two processes says of a pipeline that they load."""
+def by_torchrun(hub, run_client, home, name):
     environment = client_environment(hub.endpoint, home) | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
@@ -263,17 +259,34 @@ def in_two_processes(hub, home, name):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads((home / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-def test_all_processes_load_one_version_and_none_waits_for_one_that_failed(loopback, run_client, folder, tmp_path):
+def by_clients(hub, run_client, home, name):
+    """Two clients with the variables that `torchrun` sets."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    clients = [run_client(home=home, RANK=str(rank), LOCAL_RANK=str(rank), **group) for rank in range(2)]
+    script = {"path": str(TESTS / "hub_script.py"), "arguments": [name], "folder": str(home)}
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda client: client("hub_steps:run_example", **script), clients))
+
+
+@pytest.mark.parametrize("run", [by_clients, pytest.param(by_torchrun, marks=pytest.mark.slow)])
+def test_all_processes_load_one_version_and_none_waits_for_one_that_failed(
+    run, loopback, run_client, folder, tmp_path
+):
+    def in_two_processes(name):
+        """What each of two processes says of a pipeline that they load."""
+        run(loopback, run_client, tmp_path, name)
+        return [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+
     repo_id, writer = loopback.name("ranks"), run_client(loopback.token)
     first = writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
     push = OnReceipt(lambda: loopback.add("models", repo_id, {"notes.txt": os.urandom(8)}))
     loopback.fail("GET", "/resolve/", push, times=3)  # somebody publishes whenever a file is fetched
-    assert in_two_processes(loopback, tmp_path, repo_id) == [first, first]
+    assert in_two_processes(repo_id) == [first, first]
     loopback.mend()
-    for said in in_two_processes(loopback, tmp_path, "org/gone"):
+    for said in in_two_processes("org/gone"):
         assert said.startswith("HubError: There is no model repository org/gone")
 
 

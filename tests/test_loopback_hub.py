@@ -187,9 +187,11 @@ def test_errors_say_what_there_is_not(hub, run_client, folder):
     assert not client("huggingface_hub:repo_exists", repo_id=name)
 
 
-def test_lists_come_in_pages_and_large_files_in_parts(run_client, folder, tmp_path):
-    with LoopbackHub(page_size=2, part_size=65536) as hub:
-        client = run_client(hub.token, HF_ENDPOINT=hub.endpoint)
+def test_lists_come_in_pages_and_large_files_in_parts(folder, tmp_path):
+    with (
+        LoopbackHub(page_size=2, part_size=65536) as hub,
+        Client(client_environment(hub.endpoint, tmp_path / "home", hub.token), tmp_path) as client,
+    ):
         client(upload, name="org/parts", folder=str(folder), kind="dataset")
         listed = client(files, name="org/parts", kind="dataset")
         assert len(listed) == 5
@@ -556,6 +558,7 @@ def test_libraries_push_what_they_have(hub, run_client, artifacts):
 # ---- the Hub itself --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # a session of pytest of its own
 def test_the_same_tests_run_against_another_hub(tmp_path):
     """Those that need no faults, requests or other users; the rest is skipped."""
     with LoopbackHub() as other:

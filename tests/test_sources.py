@@ -1,13 +1,11 @@
 import io
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
 import yaml
 from datasets import Dataset
-from loopback_hub import CONVERTED, MAIN, LoopbackHub, client_environment
+from loopback_hub import CONVERTED, MAIN
 
 from recross_hf import TaskSource, load_examples, read_task_sources
 from recross_hf.mixture.sources import SourceError, sources_of_files
@@ -234,10 +232,11 @@ def parquet(rows):
 
 
 @pytest.fixture(scope="module")
-def hub():
-    with LoopbackHub() as hub:
-        fill(hub)
-        yield hub
+def hub(loopback_hub):
+    before = dict(loopback_hub.store.repositories)
+    fill(loopback_hub)
+    yield loopback_hub
+    loopback_hub.store.repositories = before
 
 
 def fill(hub):
@@ -271,32 +270,26 @@ def fill(hub):
     add("org/unconverted", {"unconverted.py": b""})
 
 
-READ = """
-import json, sys
-from recross_hf import TaskSource
-from recross_hf.mixture.sources import open_rows
-try:
-    rows = open_rows(TaskSource(**json.loads(sys.argv[1])))
-    batches = list(rows.batches())
-    found = sum([batch.take(range(len(batch))) for batch in batches], [])
+def rows_of(fields):
+    from recross_hf import TaskSource
+    from recross_hf.mixture.task import open_rows
+
+    try:
+        rows = open_rows(TaskSource(**fields))
+        batches = list(rows.batches())
+    except ValueError as error:
+        return {"error": str(error)}
+    found = [row for batch in batches for row in batch.take(range(len(batch)))]
     known = {name: getattr(rows, name) for name in ("version", "license", "column_names", "notes")}
-    print(json.dumps({"rows": found, "firsts": [batch.first for batch in batches], **known}))
-except ValueError as error:
-    print(json.dumps({"error": str(error)}))
-"""
+    return {"rows": found, "firsts": [batch.first for batch in batches], **known}
 
 
 @pytest.fixture
-def read_hub(hub, tmp_path):
+def read_hub(run_client):
     """Reads in a process of its own: the clients look at the environment when they are imported."""
 
-    def read(**fields):
-        environment = client_environment(hub.endpoint, tmp_path / "home")
-        environment |= fields.pop("environment", {})
-        command = [sys.executable, "-c", READ, json.dumps({"task": "t"} | fields)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=120)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return json.loads(done.stdout.splitlines()[-1])
+    def read(settings=None, **fields):
+        return run_client(**settings or {})(rows_of, fields={"task": "t"} | fields)
 
     return read
 
@@ -308,12 +301,11 @@ def test_a_data_set_on_the_hub_is_read_with_its_commit_and_licence(hub, read_hub
     assert found["license"] == "cc-by-4.0"
     assert found["column_names"] == ["text", "label"]
     before = len(hub.requests)
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    again = read_hub(dataset="org/native", templates="{{text}} ||| {{label}}", environment=offline)
+    again = read_hub({"offline": True}, dataset="org/native", templates="{{text}} ||| {{label}}")
     assert again["rows"] == ROWS[:30]
     assert again["version"] is None  # not known offline
     assert len(hub.requests) == before
-    gone = read_hub(dataset="org/gone", templates="a ||| b", environment=offline)["error"]
+    gone = read_hub({"offline": True}, dataset="org/gone", templates="a ||| b")["error"]
     assert gone.startswith("Task t: expected the data set org/gone in the cache, for this is offline, found none")
 
 
@@ -363,5 +355,5 @@ def test_a_data_set_that_cannot_be_had_says_why_and_what_to_do(read_hub):
     assert gated.startswith("Task t: the data set org/gated is gated. Accept its terms")
     split = read_hub(dataset="org/native", split="nothing", templates="a ||| b")["error"]
     assert "expected split 'nothing' of the data set org/native, found: Unknown split" in split
-    nobody = read_hub(dataset="org/native", templates="a ||| b", environment={"HF_ENDPOINT": "http://127.0.0.1:9"})
+    nobody = read_hub({"HF_ENDPOINT": "http://127.0.0.1:9"}, dataset="org/native", templates="a ||| b")
     assert nobody["error"].startswith("Task t: expected the data set org/native, found no Hub at")

@@ -10,12 +10,13 @@ With the fixtures of `conftest.py`:
         assert [request.method for request in loopback.requests] == ["HEAD", "HEAD", "HEAD", "GET"]
 
 `store` keeps repositories, `access` knows who may do what, `protocol` answers requests with them, `transport` carries
-requests and `faults` spoil them; `client` and `worker` are the two ends of a process that runs client code. The tests that
-take `hub` and not `loopback` run against any Hub: RECROSS_TEST_ENDPOINT and RECROSS_TEST_TOKEN name it and a token that may
-write.
+requests and `faults` spoil them; `client` and `worker` are the two ends of a process that runs client code, `clients` keeps
+warm ones. The tests that take `hub` and not `loopback` run against any Hub: RECROSS_TEST_ENDPOINT and RECROSS_TEST_TOKEN name
+it and a token that may write.
 """
 
 from .client import Client, ClientGone, StepError, client_environment
+from .clients import Clients
 from .faults import CutAnswer, CutRequest, OnArrival, OnHalf, OnReceipt, Slow, Status, WrongBytes
 from .hub import Hub, LoopbackHub
 from .store import MAIN
@@ -28,6 +29,7 @@ __all__ = [
     "MAIN",
     "Client",
     "ClientGone",
+    "Clients",
     "CutAnswer",
     "CutRequest",
     "Hub",

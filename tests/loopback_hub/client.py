@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -69,20 +70,28 @@ class Client:
         timeout: Seconds that a step may take.
     """
 
+    kind = "process"
+
     def __init__(self, environment: Mapping[str, str], folder: Path, timeout: float = 120.0) -> None:
-        self.timeout = timeout
-        self.log = folder / "client.log"
-        self._copy: int | None = None
-        with self.log.open("a") as log:
-            self._process = subprocess.Popen(
+        self.timeout, self.log = timeout, folder / "client.log"
+        self.before_step: Callable[[], object] = lambda: None
+        self._channel, theirs = socket.socketpair()
+        with theirs, self.log.open("a") as log:
+            process = subprocess.Popen(
                 [sys.executable, "-m", "loopback_hub.worker"],
                 env=dict(environment),
                 cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdin=theirs,
+                stdout=log,
                 stderr=log,
-                text=True,
             )
+        self._began(process.pid, process.wait)
+
+    def _began(self, pid: int, wait: Callable[[], int]) -> None:
+        self._pid, self._wait = pid, wait
+        self._status: int | None = None
+        self._answers = self._channel.makefile("r")
+        self._copy: Client | None = None
 
     def __enter__(self) -> "Client":
         return self
@@ -99,53 +108,105 @@ class Client:
             StepError: What it raises.
             ClientGone: The process was killed, or the step took too long.
         """
-        return self._result(step, arguments, in_copy=False)
+        asked: dict[str, Any] = {"arguments": arguments}
+        if isinstance(step, str):
+            asked["name"] = step
+        else:
+            asked |= {"source": textwrap.dedent(inspect.getsource(step)), "function": step.__name__}
+        self.before_step()
+        answer = self._answer(asked)
+        if "error" in answer:
+            raise StepError(answer["error"], answer["kinds"], answer["trace"])
+        return answer["result"]
 
     def in_copy(self, step: Callable[..., Any] | str, **arguments: Any) -> Any:
         """As a call, in a copy of the process, which ends with the step: it costs no new imports, and leaves nothing behind.
 
         `kill` ends the copy alone.
         """
-        return self._result(step, arguments, in_copy=True)
+        with self.copy() as copy:
+            self._copy = copy
+            try:
+                return copy(step, **arguments)
+            finally:
+                self._copy = None
 
-    def _result(self, step: Callable[..., Any] | str, arguments: dict[str, Any], *, in_copy: bool) -> Any:
-        asked: dict[str, Any] = {"arguments": arguments, "in_copy": in_copy}
-        if isinstance(step, str):
-            asked["name"] = step
-        else:
-            asked |= {"source": textwrap.dedent(inspect.getsource(step)), "function": step.__name__}
+    def copy(
+        self, environment: Mapping[str, str] | None = None, folder: Path | None = None, timeout: float | None = None
+    ) -> "Copy":
+        """A client as this one is now, in a fork of its process.
+
+        Args:
+            environment: Of the copy, by default this one's. What was read of it at imports is not read again.
+            folder: Where the copy runs, by default where this one is.
+            timeout: Seconds that a step may take, by default as here.
+        """
+        return Copy(self, environment, folder, timeout)
+
+    def _answer(self, asked: dict[str, Any]) -> dict[str, Any]:
         watch = threading.Timer(self.timeout, self.kill)
         watch.start()
         try:
-            self._process.stdin.write(json.dumps(asked) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-            if in_copy and line:
-                self._copy = json.loads(line)["copy"]
-                line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
+            self._channel.sendall(json.dumps(asked).encode() + b"\n")
+            return self._next_answer()
+        except ConnectionError:
+            raise self._gone() from None
         finally:
             watch.cancel()
-            self._copy = None
+
+    def _next_answer(self) -> dict[str, Any]:
+        line = self._answers.readline()
         if not line:
-            said = self.log.read_text()[-2000:]
-            raise ClientGone(f"The process ended with {self._process.wait()}. It said: {said}")
-        answer = json.loads(line)
-        if "gone" in answer:
-            raise ClientGone(f"The copy ended with {answer['gone']}. It said: {self.log.read_text()[-2000:]}")
-        if "error" in answer:
-            raise StepError(answer["error"], answer["kinds"], answer["trace"])
-        return answer["result"]
+            raise ConnectionResetError
+        return json.loads(line)
+
+    def _gone(self) -> ClientGone:
+        return ClientGone(f"The {self.kind} ended with {self._end()}. It said: {self.log.read_text()[-2000:]}")
+
+    def _end(self) -> int:
+        if self._status is None:
+            self._status = self._wait()
+        return self._status
 
     def kill(self) -> None:
         """Ends the process, or the copy that runs a step, as `kill -9` does, whatever it is doing."""
-        if self._copy is None:
-            self._process.kill()
-        else:
-            os.kill(self._copy, signal.SIGKILL)
+        if self._copy is not None:
+            self._copy.kill()
+        elif self._status is None:  # until it was waited for, its number is its own
+            os.kill(self._pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Ends the process and waits until it has ended."""
-        self._process.kill()
-        self._process.communicate()
+        self.kill()
+        self._end()
+        self._answers.close()
+        self._channel.close()
+
+
+class Copy(Client):
+    """A client in a fork of another one's process, see `Client.copy`."""
+
+    kind = "copy"
+
+    def __init__(
+        self,
+        original: Client,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self.timeout = original.timeout if timeout is None else timeout
+        self.log = original.log if folder is None else folder / "client.log"
+        self.before_step = original.before_step
+        self._channel, theirs = socket.socketpair()
+        asked = {
+            "copy": True,
+            "environment": None if environment is None else dict(environment),
+            "folder": None if folder is None else str(folder),
+            "log": str(self.log),
+        }
+        with theirs:
+            socket.send_fds(original._channel, [json.dumps(asked).encode() + b"\n"], [theirs.fileno()])
+        self._answers = self._channel.makefile("r")
+        pid = self._next_answer()["pid"]
+        self._began(pid, lambda: original._answer({"wait": pid})["status"])
