@@ -130,9 +130,9 @@ def _download(repository: Repository, name: str, access: HubAccess, largest: int
                 revision=repository.revision,
                 repo_type=repository.repo_type,
             )
-            if (
-                cached == planned.local_path
-            ):  # also where a branch is remembered, so that it is found without the network
+            # Also where a branch is remembered, so that it is found without the network. Links on the way to the cache are
+            # followed in one of the two paths.
+            if isinstance(cached, str) and Path(cached).parent.resolve() == Path(planned.local_path).parent.resolve():
                 return Path(cached), False
         _check_size(planned.file_size, repository, name, largest)
         return Path(hf_hub_download(repository.repo_id, name, **arguments)), planned.will_download
