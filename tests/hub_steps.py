@@ -4,6 +4,7 @@ import io
 import os
 import runpy
 import sys
+import time
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
@@ -157,6 +158,11 @@ def soft_em(name):
     import evaluate
 
     return evaluate.load(name).compute(predictions=["The answer is B."], references=[["B", "option B"]])
+
+
+def wait_no_longer():
+    """From now on this process tries again at once what failed."""
+    time.sleep = lambda seconds: None
 
 
 TRIED = []

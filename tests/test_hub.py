@@ -1,7 +1,7 @@
 """Pipelines, indexes and rerankers on a Hub, by its real clients; the steps are those of `hub_steps`.
 
-Most tests share two clients, for to start one takes seconds: each test has repositories of its own, so that nothing of them is
-in the reader's cache. RECROSS_PIPELINE names the folder of a pipeline of real size, which then goes there and back as well.
+Most tests share two clients: each test has repositories of its own, so that nothing of them is in the reader's cache.
+RECROSS_PIPELINE names the folder of a pipeline of real size, which then goes there and back as well.
 """
 
 import hashlib
@@ -84,6 +84,7 @@ def reader(hub, clients, home):
 def lost(clients, home):
     """A client with the reader's cache, whose Hub does not answer."""
     with clients.start(client_environment("http://127.0.0.1:9", home), home.parent) as client:
+        client("hub_steps:wait_no_longer")
         yield client
 
 
@@ -350,6 +351,7 @@ def test_folders_are_used_without_a_connection(folder, behaviours, examples, tmp
             scratch=str(tmp_path),
         )
         assert found == {"tried": [], "answers": behaviours[0]["answers"]}
+        client("hub_steps:wait_no_longer")
         with pytest.raises(StepError, match=r"No connection to https://huggingface\.co"):  # what is tried is noticed
             client("hub_steps:predict", name="org/name")
 
@@ -486,8 +488,10 @@ def test_a_download_that_breaks_off_leaves_nothing_half_written(loopback, writer
     writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
     weights = loopback.repository("models", f"{repo_id}-upstream-model").commit("main").files["model.safetensors"]
     loopback.fail("GET", weights.sha256, CutAnswer(1000), times=99)
-    with pytest.raises(StepError, match=r"No connection to .* for model\.safetensors of the model repository"):
-        reader("hub_steps:predict", name=repo_id)
+    with reader.copy() as impatient:
+        impatient("hub_steps:wait_no_longer")
+        with pytest.raises(StepError, match=r"No connection to .* for model\.safetensors of the model repository"):
+            impatient("hub_steps:predict", name=repo_id)
     assert weights.sha256 not in blobs(home, f"{repo_id}-upstream-model")
     loopback.mend()
     assert reader("hub_steps:predict", name=repo_id)
