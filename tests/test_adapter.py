@@ -364,6 +364,22 @@ def test_a_card_without_evaluation_has_no_results(make_adapter, examples, tmp_pa
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
+def test_what_cannot_be_retrieved_or_adapted_is_said_before_the_work(
+    bart, tokenizer, index, queries, tmp_path, caplog
+):
+    args = AdaptationArguments(output_dir=str(tmp_path), use_cpu=True, num_retrieved=100)
+    good = {"retriever": DenseRetriever(index), "query_dataset": queries, "processing_class": tokenizer}
+    RetrievalAugmentedAdapter(bart, args, **good)
+    assert "at most the 48 upstream examples that may be retrieved, found 100: examples will repeat" in caplog.text
+    for modules in (["qqq"], ["q_proj", "qqq"]):
+        config = lora()
+        config.target_modules = set(modules)
+        with pytest.raises(
+            ValueError, match=r"`target_modules` that Bart\w+ has, such as .*q_proj.*, found 'qqq'\. Name some"
+        ):
+            RetrievalAugmentedAdapter(bart, args, **good, peft_config=config)
+
+
 def test_wrong_types_are_refused(bart, tokenizer, index, examples, queries, tmp_path):
     args = AdaptationArguments(output_dir=str(tmp_path), use_cpu=True)
     good = {"retriever": DenseRetriever(index), "query_dataset": queries, "processing_class": tokenizer}

@@ -173,3 +173,22 @@ def test_whole_checkpoints_are_not_pushed(arguments, strategy, tmp_path):
 def test_evaluations_that_cannot_be_kept_are_refused_at_once(kind, setting, tmp_path):
     with pytest.raises(ValueError, match=f"`{next(iter(setting))}` cannot be kept here: sets are scored as a whole"):
         kind(output_dir=str(tmp_path), **setting)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"learning_rate": -1.0}, "`learning_rate` must be at least 0, found -1.0. The default is 1e-06"),
+        ({"learning_rate": float("nan")}, "`learning_rate` must be a finite number of at least 0, found nan"),
+        ({"num_train_epochs": float("inf")}, "`num_train_epochs` must be a finite number"),
+        ({"per_device_train_batch_size": 0}, "`per_device_train_batch_size` must be at least 1, found 0"),
+        ({"generation_num_beams": 0}, "`generation_num_beams` must be at least 1, found 0"),
+        ({"weight_decay": -0.1}, "`weight_decay` must be at least 0"),
+        ({"label_smoothing_factor": 1.5}, "`label_smoothing_factor` must be from 0 to 1, found 1.5"),
+        ({"seed": -1}, "`seed` must be from 0 to"),
+        ({"upsampling_ratio": float("nan")}, "`upsampling_ratio` must be at least 1, found nan"),
+    ],
+)
+def test_settings_that_spoil_an_adaptation_are_refused(settings, match, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        AdaptationArguments(output_dir=str(tmp_path), **settings)

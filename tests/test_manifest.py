@@ -83,6 +83,17 @@ def test_what_is_well_formed_is_read(tmp_path):
             content(adaptation={"learning_rate": "1e-4"}),
             r"Expected learning_rate of the type float or int, found '1e-4'",
         ),
+        (
+            content(adaptation={"generation_num_beams": 100_000}),
+            r"Expected generation_num_beams from 1 to 128, found 100000",
+        ),
+        (
+            content(adaptation={"num_retrieved": 10**11}),
+            r"Expected num_retrieved from 1 to 1,000,000, found 100000000000",
+        ),
+        (content(adaptation={"num_retrieved": 10**6, "upsampling_ratio": 900}), r"at most 10,000,000 candidates"),
+        (content(adaptation={"learning_rate": -1}), r"Expected learning_rate from 0 to 10, found -1"),
+        (content(adaptation={"max_target_length": 0}), r"Expected max_target_length from 1 to"),
         (content(adaptation={"learning_rate": float("nan")}), r"Expected learning_rate of the type .* found nan"),
         (content(adaptation={"max_input_length": None}), r"Expected max_input_length of the type int, found None"),
         (with_part(path="../other", sha256={"a.json": DIGEST}), r"within the folder, found '\.\./other'"),

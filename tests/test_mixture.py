@@ -526,7 +526,7 @@ def test_a_folder_holds_what_one_set_of_settings_made(weather, templates, tmp_pa
 
 def test_a_file_that_is_not_what_its_name_says_names_the_task(tmp_path):
     (tmp_path / "t.csv").write_bytes("input,references\nd\xe9j\xe0 vu,a\n".encode("latin-1"))
-    with pytest.raises(SourceError, match=r"Task t: .*t.csv cannot be read: 'utf-8' codec"):
+    with pytest.raises(SourceError, match=r"Task t: Expected UTF-8 in .*t.csv, found the byte 0xe9 in line 2"):
         prepare_mixture([TaskSource("t", files=str(tmp_path / "t.csv"))], tmp_path / "out")
 
 

@@ -98,6 +98,25 @@ def test_it_answers_one_input_or_many_in_their_order(pipeline, answering_bart, t
     assert pipeline([]) == []
 
 
+def test_inputs_are_taken_from_whatever_holds_strings(pipeline, examples):
+    inputs = examples["input"][:3]
+    answers = pipeline(inputs)
+    for given in (
+        examples.select(range(3)),
+        examples.select(range(3))["input"],
+        np.array(inputs),
+        {"input": inputs},
+        {"input": np.array(inputs)},
+        (text for text in inputs),
+    ):
+        assert pipeline(given) == answers
+    assert pipeline({"input": inputs[0]}) == pipeline(examples[0]) == answers[0]
+    assert isinstance(pipeline(""), str)
+    for given in ({"question": inputs}, set(inputs), b"x", None, [["x"]], examples.remove_columns("input")):
+        with pytest.raises(ValueError, match="Expected .*found .*Pass"):
+            pipeline(given)
+
+
 def test_inputs_that_are_no_strings_are_refused(pipeline):
     with pytest.raises(TypeError, match="strings, found int"):
         pipeline(["x", 3])

@@ -9,7 +9,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-from recross_hf.core.recipes import recipe_arguments
+from recross_hf.core.recipes import named_values, recipe_arguments
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
@@ -146,3 +146,27 @@ def test_every_accelerate_config_is_taken_by_accelerate(path):
 
 def test_there_are_configs_for_one_node_and_for_several():
     assert [path.stem for path in LAUNCHES] == ["ddp", "fsdp", "multi_node"]
+
+
+def failing(message):
+    raise SystemExit(message)
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["input"], "argument --columns: expected names with values, such as input=value, found 'input'"),
+        (["input="], "found 'input='"),
+        (["=x"], "found '=x'"),
+        (["inputs=x"], "expected one of the names input, id, found 'inputs'"),
+        (["input=a", "input=b"], r"each name once, found 'input' twice \('a' and 'b'\)"),
+    ],
+)
+def test_options_of_names_with_values_are_checked(words, match):
+    with pytest.raises(SystemExit, match=match):
+        named_values("--columns", words, failing, known=["input", "id"])
+
+
+def test_options_of_names_with_values_are_read():
+    assert named_values("--columns", ["input=a=b", "id=c"], failing) == {"input": "a=b", "id": "c"}
+    assert named_values("--columns", [], failing) == {}
