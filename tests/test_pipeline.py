@@ -113,7 +113,7 @@ def test_inputs_are_taken_from_whatever_holds_strings(pipeline, examples):
     assert pipeline({"input": inputs[0]}) == pipeline(examples[0]) == answers[0]
     assert isinstance(pipeline(""), str)
     for given in ({"question": inputs}, set(inputs), b"x", None, [["x"]], examples.remove_columns("input")):
-        with pytest.raises(ValueError, match="Expected .*found .*Pass"):
+        with pytest.raises(ValueError, match=r"Expected .*found .*Pass"):
             pipeline(given)
 
 
