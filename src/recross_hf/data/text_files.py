@@ -141,15 +141,18 @@ def parse_list(cell: str) -> tuple[list[str], bool]:
 # ---- JSON ----------------------------------------------------------------------------------------------------------
 
 
-def json_records(path: Path) -> Iterator[dict[str, Any]]:
+def json_records(path: Path, *, whole_characters: bool = True) -> Iterator[dict[str, Any]]:
     """The objects of a JSON file: one a line, or all in one array, which is read as a whole.
 
     The authors' triples and the instances of a Natural Instructions task become objects with the names of the schema.
 
+    Args:
+        whole_characters: refuse halves of surrogate pairs; False for a caller that leaves such records out and counts them.
+
     Raises:
         ExampleError: a record is none of these, has a name twice, or text that is no text.
     """
-    for number, record in enumerate(_raw_json_records(path)):
+    for number, record in enumerate(_raw_json_records(path, whole_characters)):
         if isinstance(record, list):
             yield _from_triple(record, path, number)
         elif not isinstance(record, dict):
@@ -204,7 +207,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _parsed(text: str, place: str, first_line: int = 1) -> Any:
+def _parsed(text: str, place: str, whole_characters: bool, first_line: int = 1) -> Any:
     """A JSON value; `json.JSONDecodeError` is left to the caller.
 
     Args:
@@ -219,7 +222,7 @@ def _parsed(text: str, place: str, first_line: int = 1) -> Any:
         raise ExampleError(
             f"Expected a record in {place}, found lists within lists without end. Remove it."
         ) from error
-    half = _HALF_A_PAIR.search(text)
+    half = _HALF_A_PAIR.search(text) if whole_characters else None
     if half:
         try:
             json.dumps(content, ensure_ascii=False).encode()
@@ -232,18 +235,18 @@ def _parsed(text: str, place: str, first_line: int = 1) -> Any:
     return content
 
 
-def _raw_json_records(path: Path) -> Iterator[Any]:
+def _raw_json_records(path: Path, whole_characters: bool) -> Iterator[Any]:
     with open_text(path) as file:
         for number, line in enumerate(file):
             if not line.strip():
                 continue
             try:
-                record = _parsed(line, f"line {number + 1} of {path}", number + 1)
+                record = _parsed(line, f"line {number + 1} of {path}", whole_characters, number + 1)
             except json.JSONDecodeError as error:
                 # One array over many lines, or one object.
                 if number == 0 and (line.lstrip().startswith("[") or line.strip() == "{"):
                     file.seek(0)
-                    yield from _whole_json(file.read(), path)
+                    yield from _whole_json(file.read(), path, whole_characters)
                     return
                 raise ExampleError(
                     f"Expected a JSON record in line {number + 1} of {path}, found: {error}."
@@ -254,9 +257,9 @@ def _raw_json_records(path: Path) -> Iterator[Any]:
                 yield record
 
 
-def _whole_json(text: str, path: Path) -> list[Any]:
+def _whole_json(text: str, path: Path, whole_characters: bool) -> list[Any]:
     try:
-        content = _parsed(text, str(path))
+        content = _parsed(text, str(path), whole_characters)
     except json.JSONDecodeError as error:
         raise ExampleError(f"Expected JSON in {path}, found: {error}.") from error
     return content if isinstance(content, list) else [content]

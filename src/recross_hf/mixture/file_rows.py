@@ -43,7 +43,7 @@ def file_rows(source: TaskSource) -> Rows:
         for path in paths:
             match path.suffix:
                 case ".json" | ".jsonl":
-                    yield from json_records(path)
+                    yield from json_records(path, whole_characters=False)
                 case ".csv":
                     yield from csv_records(path)
                 case ".parquet":
