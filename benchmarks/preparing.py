@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from figures import Figure, report
 
-from recross_hf import MixtureArguments, TargetTexts, TaskSource, prepare_mixture
+from recross_hf import Decontaminator, MixtureArguments, TaskSource, prepare_mixture
 from recross_hf.core.tables import format_table
 
 LIMIT_MB = 1000.0
@@ -53,11 +53,11 @@ def write_rows(path: Path, num_rows: int) -> None:
             writer.write_table(pa.table([premises, hypotheses, labels.tolist()], schema=schema))
 
 
-def target_texts() -> TargetTexts:
+def target_texts() -> Decontaminator:
     generator = np.random.default_rng(1)
     texts = [" ".join(f"other{word}" for word in row) for row in generator.integers(0, 20_000, (10_000, 60))]
     columns = {"id": [str(row) for row in range(len(texts))], "task": ["target"] * len(texts), "input": texts}
-    return TargetTexts.of([Dataset.from_dict(columns)])
+    return Decontaminator.of([Dataset.from_dict(columns)])
 
 
 class Memory(threading.Thread):

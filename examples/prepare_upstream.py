@@ -25,7 +25,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from recross_hf import MixtureArguments, TargetTexts, load_examples, prepare_mixture, read_task_sources
+from recross_hf import Decontaminator, MixtureArguments, load_examples, prepare_mixture, read_task_sources
 from recross_hf.core.output_folders import check_apart_from_files
 from recross_hf.core.recipes import named_values
 from recross_hf.core.tables import format_table
@@ -95,7 +95,7 @@ def prepare(argv: list[str] | None) -> None:
     rendered = render_targets(
         listed, settings, template_folder=args.template_folder, skip_failed_tasks=args.skip_failed_tasks
     )
-    targets = TargetTexts.of(itertools.chain(files, rendered), ngram_size=settings.ngram_size)
+    targets = Decontaminator.of(itertools.chain(files, rendered), ngram_size=settings.ngram_size)
 
     given = {
         "targets": targets,

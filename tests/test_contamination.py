@@ -4,9 +4,10 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+import recross_hf
 from recross_hf import load_examples
 from recross_hf.data.schema import EXAMPLE_FEATURES
-from recross_hf.mixture.decontamination import Overlap, TargetTexts, source_example
+from recross_hf.mixture.decontamination import Decontaminator, Overlap, source_example
 
 PASSAGE = "the old lighthouse keeper counts seven green boats every evening before he lights the lamp again"
 
@@ -28,8 +29,14 @@ def find(texts, *inputs, references=(), ids=()):
     return texts.find(ids, inputs, references or [[]] * len(inputs))
 
 
+def test_the_name_of_one_release_ago_still_works_and_says_the_new_one():
+    with pytest.warns(DeprecationWarning, match=r"`recross_hf\.TargetTexts` is now `recross_hf\.Decontaminator`"):
+        assert recross_hf.TargetTexts is Decontaminator
+    assert not Decontaminator()
+
+
 def test_an_example_with_the_words_of_a_target_is_found_whatever_its_case_and_punctuation():
-    texts = TargetTexts.of([target(["Is it wet? It rains."])])
+    texts = Decontaminator.of([target(["Is it wet? It rains."])])
     assert find(texts, "is it WET -- it rains!", "Is it wet? It snows.") == [
         Overlap("exact", "target", "target|test|plain|#0", "is it wet it rains"),
         None,
@@ -37,7 +44,7 @@ def test_an_example_with_the_words_of_a_target_is_found_whatever_its_case_and_pu
 
 
 def test_a_shared_ngram_is_found_in_the_input_and_in_the_answer():
-    texts = TargetTexts.of([target([f"Read: {PASSAGE}. Is it late?"])], ngram_size=8)
+    texts = Decontaminator.of([target([f"Read: {PASSAGE}. Is it late?"])], ngram_size=8)
     thirteen = " ".join(PASSAGE.split()[2:10])
     inputs = [f"Summarise: {thirteen} and more", "Write something.", "Nothing in common here, not a single thing."]
     found = find(texts, *inputs, references=[["a"], [f"So {thirteen}."], ["b"]])
@@ -48,15 +55,15 @@ def test_a_shared_ngram_is_found_in_the_input_and_in_the_answer():
 
 def test_no_ngram_crosses_from_the_input_into_the_answer():
     words = PASSAGE.split()
-    texts = TargetTexts.of([target([PASSAGE])], ngram_size=8)
+    texts = Decontaminator.of([target([PASSAGE])], ngram_size=8)
     assert find(texts, " ".join(words[:4]), references=[[" ".join(words[4:8])]]) == [None]
-    assert TargetTexts.of([target(["a b c"], references=[["d e f g h"]])], ngram_size=8).find(
+    assert Decontaminator.of([target(["a b c"], references=[["d e f g h"]])], ngram_size=8).find(
         ["x"], ["a b c d e f g h"], [[]]
     ) == [None]
 
 
 def test_the_same_source_example_is_found_by_its_id_whatever_the_template():
-    texts = TargetTexts.of([target(["one"], ids=["cb|validation|GPT-3 style|#7"])])
+    texts = Decontaminator.of([target(["one"], ids=["cb|validation|GPT-3 style|#7"])])
     found = find(texts, "a", "b", ids=["cb|validation|can we infer|#7", "cb|train|can we infer|#7"])
     assert found == [Overlap("id", "target", "cb|validation|GPT-3 style|#7", "cb|validation|#7"), None]
 
@@ -85,7 +92,7 @@ def test_the_wording_of_a_template_is_no_overlap_but_a_shared_passage_is():
     inputs = [f"{INSTRUCTION} number{n} stands alone here" for n in range(40)]
     # Ten questions on one passage are content.
     inputs[:10] = [f"{INSTRUCTION}: {PASSAGE} question{n}" for n in range(10)]
-    texts = TargetTexts.of([target(inputs)])
+    texts = Decontaminator.of([target(inputs)])
     assert kinds(texts, f"{INSTRUCTION}: my own passage", f"My own words. {PASSAGE}") == [None, "ngram"]
 
 
@@ -95,14 +102,16 @@ def test_wording_is_told_template_by_template():
     inputs = [f"{name} {name} {name} {name}. {INSTRUCTION} w{n}" for n in range(20) for name in names]
     examples = target(inputs, ids=[f"cb|test|{name}|#{n}" for n in range(20) for name in names])
     examples = examples.remove_columns("template").add_column("template", names * 20)
-    assert kinds(TargetTexts.of([examples]), f"t3 t3 t3 t3 {INSTRUCTION} for mine") == [None]
+    assert kinds(Decontaminator.of([examples]), f"t3 t3 t3 t3 {INSTRUCTION} for mine") == [None]
     # Of few examples nothing is told.
-    assert kinds(TargetTexts.of([examples.select(range(15 * 9))]), f"t3 t3 t3 t3 {INSTRUCTION} for mine") == ["ngram"]
+    assert kinds(Decontaminator.of([examples.select(range(15 * 9))]), f"t3 t3 t3 t3 {INSTRUCTION} for mine") == [
+        "ngram"
+    ]
 
 
 def test_few_passages_with_many_questions_are_content():
     inputs = [f"Passage {n % 5}: {PASSAGE.replace('seven', f'number{n % 5}')} Question {n}" for n in range(100)]
-    texts = TargetTexts.of([target(inputs)])
+    texts = Decontaminator.of([target(inputs)])
     assert kinds(texts, *(PASSAGE.replace("seven", f"number{n}") for n in range(5))) == ["ngram"] * 5
 
 
@@ -110,45 +119,50 @@ def test_a_task_may_be_spread_over_several_data_sets():
     inputs = [f"{INSTRUCTION} number{n} stands alone here" for n in range(40)]
     whole = target(inputs)
     spread = [whole.select(range(start, start + 4)) for start in range(0, 40, 4)]
-    assert TargetTexts.of(spread).identity() == TargetTexts.of([whole]).identity()
+    assert Decontaminator.of(spread).identity() == Decontaminator.of([whole]).identity()
 
 
 def test_without_names_of_templates_wording_is_what_many_examples_have():
     inputs = [f"{INSTRUCTION} number{n} alone" if n % 4 else f"Something else {n}" for n in range(80)]
     unnamed = target(inputs).remove_columns("template")
-    assert kinds(TargetTexts.of([unnamed]), f"{INSTRUCTION} mine") == [None]
+    assert kinds(Decontaminator.of([unnamed]), f"{INSTRUCTION} mine") == [None]
 
 
 def test_prompts_of_one_source_example_count_once_in_telling_templates_from_content():
     ids = [f"t|test|prompt{n}|#{n // 15}" for n in range(30)]
     inputs = [f"{PASSAGE} version{n}" for n in range(15)] + [f"word{n} alone" for n in range(15)]
-    texts = TargetTexts.of([target(inputs, ids=ids)])
+    texts = Decontaminator.of([target(inputs, ids=ids)])
     assert find(texts, PASSAGE)[0].kind == "ngram"
 
 
 def test_targets_of_several_tasks_are_told_apart():
-    texts = TargetTexts.of([target(["one two"], "first"), target(["three four"], "second")])
+    texts = Decontaminator.of([target(["one two"], "first"), target(["three four"], "second")])
     assert [overlap.target_task for overlap in find(texts, "three, four", "One two")] == ["second", "first"]
     assert len(texts) == 2
 
 
 def test_query_sets_have_no_answers():
-    texts = TargetTexts.of([target(["one two"]).remove_columns("references")])
+    texts = Decontaminator.of([target(["one two"]).remove_columns("references")])
     assert find(texts, "one two")[0].kind == "exact"
 
 
 def test_nothing_overlaps_with_no_target_or_no_words():
-    assert find(TargetTexts(), "a") == [None]
-    assert find(TargetTexts.of([target(["?!"])]), "...") == [None]
+    assert find(Decontaminator(), "a") == [None]
+    assert find(Decontaminator.of([target(["?!"])]), "...") == [None]
     with pytest.raises(ValueError, match="Expected `ngram_size` to be at least 2 words, found 1"):
-        TargetTexts(1)
+        Decontaminator(1)
 
 
 def test_the_identity_depends_on_what_is_compared_with():
     one, two = target(["one two"]), target(["one three"])
-    assert TargetTexts.of([one]).identity() == TargetTexts.of([one]).identity()
-    different = [TargetTexts.of([two]), TargetTexts.of([one], ngram_size=2), TargetTexts(), TargetTexts.of([one, two])]
-    assert len({texts.identity() for texts in (TargetTexts.of([one]), *different)}) == 5
+    assert Decontaminator.of([one]).identity() == Decontaminator.of([one]).identity()
+    different = [
+        Decontaminator.of([two]),
+        Decontaminator.of([one], ngram_size=2),
+        Decontaminator(),
+        Decontaminator.of([one, two]),
+    ]
+    assert len({texts.identity() for texts in (Decontaminator.of([one]), *different)}) == 5
 
 
 words = st.lists(st.sampled_from("abcd"), min_size=0, max_size=12)
@@ -159,7 +173,7 @@ def test_ngrams_are_found_as_by_comparing_all_of_them(target_words, examples, si
     def ngrams(text):
         return {tuple(text[start : start + size]) for start in range(len(text) - size + 1)}
 
-    texts = TargetTexts.of([target([" ".join(["z", *target_words])])], ngram_size=size)
+    texts = Decontaminator.of([target([" ".join(["z", *target_words])])], ngram_size=size)
     found = find(texts, *(" ".join(example) for example in examples))
     expected = [bool(ngrams(example) & ngrams(["z", *target_words])) for example in examples]
     assert [overlap is not None for overlap in found] == expected
@@ -169,6 +183,6 @@ def test_ngrams_are_found_as_by_comparing_all_of_them(target_words, examples, si
 
 
 def test_hashes_do_not_depend_on_the_process():
-    texts = TargetTexts.of([target(["one two three"])], ngram_size=2)
+    texts = Decontaminator.of([target(["one two three"])], ngram_size=2)
     assert texts.identity() == "b12868e7746ad4451c4bb355471e1b94"
     assert texts._ngrams.hashes.dtype == np.uint64

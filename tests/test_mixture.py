@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch.multiprocessing import ProcessExitedException
 
-from recross_hf import MixtureArguments, TargetTexts, TaskSource, load_examples, prepare_mixture
+from recross_hf import Decontaminator, MixtureArguments, TaskSource, load_examples, prepare_mixture
 from recross_hf.core.hashing import spread
 from recross_hf.data.schema import EXAMPLE_FEATURES
-from recross_hf.mixture import prepare as mixture
 from recross_hf.mixture.decontamination import ContaminationError
 from recross_hf.mixture.deduplication import DigestSet
+from recross_hf.mixture.shards import ExampleShards
 from recross_hf.mixture.sources import SourceError
 from recross_hf.mixture.targets import check_splits, render_targets
 from recross_hf.mixture.task import templates_by_rows
@@ -189,7 +189,7 @@ def test_ids_are_unique_over_tasks_and_say_the_source_where_they_can(tmp_path):
     ):
         prepare_mixture([twice], tmp_path / "out")
     # An id of the target is found as the data have it.
-    targets = TargetTexts.of([target(["something"], ["3"])])
+    targets = Decontaminator.of([target(["something"], ["3"])])
     reports = prepare_mixture(sources, tmp_path / "clean", targets=targets)
     assert reports["a"]["overlap"] == {"id with target": 1}
 
@@ -239,7 +239,7 @@ def test_only_templates_of_the_kind_that_is_asked_for(weather, templates, tmp_pa
 
 def test_the_folder_opens_as_a_data_set_and_its_card_says_all(weather, templates, tmp_path):
     other = TaskSource("other", files=weather.files, templates="{{premise}}? ||| {{label}}", license="mit")
-    targets = TargetTexts.of([target(["Drop 7 falls.?"])])
+    targets = Decontaminator.of([target(["Drop 7 falls.?"])])
     prepare_mixture([weather, other], tmp_path / "out", targets=targets, template_folder=templates)
     opened = load_dataset(str(tmp_path / "out"))
     assert set(opened) == {"train", "dev"}
@@ -273,7 +273,7 @@ def target(inputs, ids=None):
 
 def test_what_a_target_holds_is_left_out_counted_and_shown(weather, templates, tmp_path):
     # Of row 4 one prompt, of row 5 the source itself: no prompt of either is kept.
-    targets = TargetTexts.of(
+    targets = Decontaminator.of(
         [target(["Drop 4 falls! So: it is wet, number 4?", "other"], ["cb|validation|x|#0", "weather|train|x|#5"])]
     )
     args = MixtureArguments(max_dev_examples_per_task=0)
@@ -298,7 +298,7 @@ def test_what_a_target_holds_is_left_out_counted_and_shown(weather, templates, t
 
 
 def test_targets_are_found_in_other_processes_too(weather, templates, tmp_path):
-    targets = TargetTexts.of([target(["Drop 4 falls. So it is wet number 4?"])])
+    targets = Decontaminator.of([target(["Drop 4 falls. So it is wet number 4?"])])
     arguments = {"targets": targets, "template_folder": templates, "num_proc": 2}
     assert prepare_mixture([weather], tmp_path / "out", **arguments)["weather"]["overlap"] == {"exact with target": 2}
 
@@ -362,14 +362,14 @@ def test_other_settings_or_other_data_in_the_same_folder_are_refused(weather, te
 
 
 def killed_after_the_first_shard(rank, files, folder, templates):
-    write = mixture.ExampleShards.write
+    write = ExampleShards.write
 
     def write_once(self, table):
         write(self, table)
         if self.split == "train":
             os._exit(9)
 
-    mixture.ExampleShards.write = write_once
+    ExampleShards.write = write_once
     prepare_mixture([TaskSource("weather", files=files, templates="weather")], folder, template_folder=templates)
 
 
@@ -517,9 +517,9 @@ def test_a_folder_holds_what_one_set_of_settings_made(weather, templates, tmp_pa
     prepare_mixture([weather], tmp_path / "out", template_folder=templates)
     other = TaskSource("other", files=weather.files, templates="{{premise}}? ||| {{label}}")
     with pytest.raises(ValueError, match=r"weather in .* was prepared with other settings or data \(targets\)"):
-        prepare_mixture([other], tmp_path / "out", targets=TargetTexts.of([target(["some text"])]))
+        prepare_mixture([other], tmp_path / "out", targets=Decontaminator.of([target(["some text"])]))
     with pytest.raises(ValueError, match="with the n-grams of the settings, 13 words, found 5"):
-        prepare_mixture([other], tmp_path / "out", targets=TargetTexts(5))
+        prepare_mixture([other], tmp_path / "out", targets=Decontaminator(5))
     with pytest.raises(ValueError, match="Expected each task once, found more of other"):
         prepare_mixture([other, other], tmp_path / "out")
 

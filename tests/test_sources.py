@@ -280,7 +280,9 @@ def rows_of(fields):
     except ValueError as error:
         return {"error": str(error)}
     found = [row for batch in batches for row in batch.take(range(len(batch)))]
-    known = {name: getattr(rows, name) for name in ("version", "license", "column_names", "notes")}
+    known = {
+        name: getattr(rows, name) for name in ("version", "license", "column_names", "notes", "columns", "is_padded")
+    }
     return {"rows": found, "firsts": [batch.first for batch in batches], **known}
 
 
@@ -326,6 +328,9 @@ def test_p3_is_read_as_it_is_rendered_a_configuration_a_template(read_hub):
     assert [row["template"] for row in found["rows"]] == ["cb_guess"] * 5 + ["cb_infer"] * 5
     assert found["rows"][0]["inputs_pretokenized"] == "Is 0 odd?\n"
     assert found["firsts"] == [0, 0]  # row n of both is the same row
+    columns = {"input": "inputs_pretokenized", "references": "targets_pretokenized", "choices": "answer_choices"}
+    assert (found["columns"], found["is_padded"]) == (columns, True)
+    assert read_hub(dataset="bigscience/P3", config="cb_*", columns={"input": "x"})["columns"] == {"input": "x"}
     assert {row["template"] for row in read_hub(dataset="bigscience/P3", config="cb_infer")["rows"]} == {"cb_infer"}
     scored = read_hub(dataset="bigscience/P3", config="cb_*_score_eval")
     assert {row["template"] for row in scored["rows"]} == {"cb_guess_score_eval"}

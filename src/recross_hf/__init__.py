@@ -6,6 +6,7 @@ Names are imported when first used, so that `import recross_hf` costs nothing an
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
@@ -17,7 +18,7 @@ _MODULE_OF = {
     "MixtureArguments": "mixture.arguments",
     "RerankerTrainingArguments": "reranking.arguments",
     "SupervisionArguments": "supervision.arguments",
-    "TargetTexts": "mixture.decontamination",
+    "Decontaminator": "mixture.decontamination",
     "examples_by_task": "data.schema",
     "load_examples": "data.readers",
     "load_queries": "data.readers",
@@ -63,6 +64,9 @@ _MODULE_OF = {
     "write_report": "evaluation.report.page",
 }
 
+# Names of one release ago, which go with the next.
+_DEPRECATED = {"TargetTexts": "Decontaminator"}
+
 __all__ = ["__version__", *_MODULE_OF]
 
 if TYPE_CHECKING:
@@ -77,7 +81,7 @@ if TYPE_CHECKING:
     from .evaluation.runner import evaluate_methods
     from .evaluation.tasks import TargetTask, load_target_task, read_target_tasks, starter_target_task
     from .mixture.arguments import MixtureArguments
-    from .mixture.decontamination import TargetTexts
+    from .mixture.decontamination import Decontaminator
     from .mixture.prepare import prepare_mixture
     from .mixture.sources import TaskSource, read_task_sources
     from .mixture.template_files import load_templates, select_templates
@@ -105,6 +109,13 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _DEPRECATED:
+        warnings.warn(
+            f"`recross_hf.{name}` is now `recross_hf.{_DEPRECATED[name]}`. Use the new name: the old one goes with the next release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = _DEPRECATED[name]
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)

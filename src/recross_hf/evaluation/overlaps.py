@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..mixture.decontamination import TargetTexts
+from ..mixture.decontamination import Decontaminator
 from .tasks import TargetTask
 
 HANDLINGS = ("refuse", "report", "drop")
@@ -58,7 +58,7 @@ def find_overlaps(tasks: Sequence[TargetTask], upstreams: Iterable[Dataset]) -> 
     in_test: dict[str, dict[str, str]] = {task.name: {} for task in tasks}
     upstream_tasks: set[str] = set()
     targets = {task.name: _texts(task.name, [task.test]) for task in tasks}
-    together = TargetTexts.of([_named(task.name, task.test) for task in tasks])
+    together = Decontaminator.of([_named(task.name, task.test) for task in tasks])
     for upstream in upstreams:
         columns = upstream.select_columns(["id", "task", "input"])
         for batch in columns.iter(_ROWS_AT_ONCE):
@@ -121,8 +121,8 @@ def without_overlaps(task: TargetTask, overlaps: Overlaps) -> TargetTask:
     return task.without(overlaps.test_in_queries)
 
 
-def _texts(name: str, datasets: Sequence[Dataset]) -> TargetTexts:
-    return TargetTexts.of([_named(name, dataset) for dataset in datasets])
+def _texts(name: str, datasets: Sequence[Dataset]) -> Decontaminator:
+    return Decontaminator.of([_named(name, dataset) for dataset in datasets])
 
 
 def _named(name: str, dataset: Dataset) -> Dataset:

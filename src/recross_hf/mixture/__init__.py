@@ -1,5 +1,5 @@
-"""Upstream data: the rows of many tasks, rendered by templates in a sandbox, split, and freed of repetitions and of what targets hold.
+"""Upstream data: templates in a sandbox render the rows of many tasks, and repetitions and target texts are left out.
 
-Public: `prepare_mixture`, `MixtureArguments`, `TaskSource`, `read_task_sources`, `TargetTexts`, `PromptTemplate`,
+Public: `prepare_mixture`, `MixtureArguments`, `TaskSource`, `read_task_sources`, `Decontaminator`, `PromptTemplate`,
 `load_templates`, `select_templates`.
 """

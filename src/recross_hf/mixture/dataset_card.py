@@ -15,16 +15,20 @@ from .arguments import MixtureArguments
 def mixture_card(
     reports: Mapping[str, dict[str, Any]], *, failed: Sequence[str] = (), args: MixtureArguments, num_target_texts: int
 ) -> DatasetCard:
-    """The card of upstream data.
+    """Writes the card of upstream data.
 
     Args:
-        reports: what [`prepare_mixture`] says of each task.
-        failed: the tasks that could not be had.
-        num_target_texts: how many texts of target tasks the examples were compared with.
+        reports: Report of each task, as [`prepare_mixture`] returns them.
+        failed: Names of the tasks that could not be had.
+        args: Settings of the mixture.
+        num_target_texts: Number of target texts that the examples were compared with.
+
+    Returns:
+        The card.
     """
-    overlap = [(task, what, count) for task, report in reports.items() for what, count in report["overlap"].items()]
+    overlap = [(task, kind, count) for task, report in reports.items() for kind, count in report["overlap"].items()]
     dropped = [
-        (task, why, f"{count:,}") for task, report in reports.items() for why, count in report["dropped"].items()
+        (task, reason, f"{count:,}") for task, report in reports.items() for reason, count in report["dropped"].items()
     ]
     dropped += [(task, note, "") for task, report in reports.items() for note in report["notes"]]
     dropped += [(task, "all of it: its data or templates could not be had", "") for task in failed]
@@ -71,7 +75,7 @@ def mixture_card(
 
 
 def _config(name: str, folder: str, has_dev: bool) -> dict[str, Any]:
-    """What `load_dataset` reads under a name."""
+    """The files that `load_dataset` reads under a name."""
     splits = ("train", "dev") if has_dev else ("train",)
     return {
         "config_name": name,
@@ -80,7 +84,7 @@ def _config(name: str, folder: str, has_dev: bool) -> dict[str, Any]:
 
 
 def shortened(value: Any) -> str:
-    """Hashes are cut, lists joined."""
+    """A setting as text for a table: hashes are cut, lists are joined."""
     if isinstance(value, list):
         return ", ".join(map(shortened, value)) or "none"
     return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value)

@@ -1,4 +1,4 @@
-"""What of the target tasks is in the training data: by id, by text, by n-grams (Brown et al. 2020, appendix C)."""
+"""Examples that share a source, a text or n-grams with target tasks are found (Brown et al. 2020, appendix C)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 # An n-gram in so large a share of a template's examples, where there are so many, is the template's wording and no content.
 _WORDING_SHARE = 0.5
 _WORDING_EXAMPLES = 10
-# Where templates have no names, wording is what is in this share of a task's examples.
+# Where templates have no names, an n-gram in this share of a task's examples is wording.
 _UNNAMED_SHARE = 0.05
 
 
+class ContaminationError(ValueError):
+    """Upstream examples share text or source with a target task, and `on_overlap` is "fail"."""
+
+
 class Overlap(NamedTuple):
-    """What an example shares with one of a target task.
+    """The text or the source that an example shares with an example of a target task.
 
     Attributes:
         kind: "id" (the same source example), "exact" (the same words) or "ngram".
-        target_task: the task whose example it is.
-        target_id: that example.
-        shared: the words in common; for "id" the source example.
+        target_task: Name of the target task.
+        target_id: Id of the target task's example.
+        shared: Words that both have; for "id" the source example.
     """
 
     kind: str
@@ -36,19 +40,22 @@ class Overlap(NamedTuple):
     shared: str
 
 
-class TargetTexts:
-    """The texts of target tasks, to find what examples share with them.
+class Decontaminator:
+    """Finds the examples that share a source or text with target tasks.
 
     ```python
-    targets = TargetTexts.of([load_examples("test.parquet")])
-    overlaps = targets.find(ids, inputs, references)  # an `Overlap` or None for each example
+    decontaminator = Decontaminator.of([load_examples("test.parquet")])
+    overlaps = decontaminator.find(ids, inputs, references)  # an `Overlap` or None for each example
     ```
 
-    Words are compared, in lower case and without punctuation; in scripts without spaces these are whole phrases. N-grams
-    are kept as hashes of 64 bits: eight bytes and a row number each.
+    Words are compared in lower case and without punctuation; in scripts without spaces a word is a whole phrase. N-grams
+    are kept as hashes of 64 bits: each takes eight bytes and a row number. An empty Decontaminator is falsy.
 
     Args:
-        ngram_size: words in a row that two texts must share; 13, as in Brown et al. 2020, by default.
+        ngram_size: Words in a row that two texts must share; 13 by default, as in Brown et al. 2020.
+
+    Raises:
+        ValueError: `ngram_size` is below 2.
     """
 
     def __init__(self, ngram_size: int = 13) -> None:
@@ -62,13 +69,20 @@ class TargetTexts:
         self._ngrams = _OwnedHashes()
 
     @classmethod
-    def of(cls, targets: Iterable[Dataset], *, ngram_size: int = 13) -> TargetTexts:
-        """The texts of examples or query sets; a task may be spread over several.
+    def of(cls, targets: Iterable[Dataset], *, ngram_size: int = 13) -> Decontaminator:
+        """A Decontaminator of the texts of target tasks.
 
-        What is a template's wording, and so no content, is told by how many of the template's examples have it: with fewer
-        than ten of them nothing is, and an example with the same wording then counts as an overlap.
+        An n-gram that many of a template's examples have is the template's wording, and no content. A template with fewer than ten
+        examples has no known wording: an upstream example with the same wording then counts as an overlap.
+
+        Args:
+            targets: Data sets of target examples or query sets; a task may be spread over several.
+            ngram_size: Words in a row that two texts must share.
+
+        Returns:
+            The Decontaminator.
         """
-        texts = cls(ngram_size)
+        decontaminator = cls(ngram_size)
         parts: dict[str, list[Dataset]] = {}
         for dataset in targets:
             wanted = [
@@ -78,14 +92,14 @@ class TargetTexts:
             for task in dict.fromkeys(tasks.tolist()):
                 parts.setdefault(task, []).append(dataset.select_columns(wanted).select(np.flatnonzero(tasks == task)))
         for datasets in parts.values():
-            texts._add(datasets)
-        return texts
+            decontaminator._add(datasets)
+        return decontaminator
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def identity(self) -> str:
-        """A hash of all that is compared with."""
+        """A hash of all texts and sources that examples are compared with."""
         digest = blake2b(f"{self.ngram_size}".encode(), digest_size=16)
         for part in (self._exact.hashes, self._ngrams.hashes):
             digest.update(part.tobytes())
@@ -121,10 +135,16 @@ class TargetTexts:
         *,
         ngrams: bool = True,
     ) -> list[Overlap | None]:
-        """What each example shares with a target: the first of id, exact and n-gram that holds, else None.
+        """The overlap of each example with a target task, or None: the first of id, exact and n-gram that holds.
 
         Args:
-            ngrams: whether to look for n-grams, which takes most of the time.
+            ids: Ids of the examples.
+            inputs: Inputs of the examples.
+            references: Answers of the examples; without them only inputs are compared.
+            ngrams: Whether to look for n-grams, which takes most of the time.
+
+        Returns:
+            An [`Overlap`] or None for each example.
         """
         found: list[Overlap | None] = [None] * len(ids)
         if not self._ids:
@@ -158,7 +178,7 @@ class TargetTexts:
 
 
 def source_example(identity: str) -> str:
-    """What an id says of the row that an example was made of: `task|split|#n` of `task|split|template|#n`, else the id."""
+    """The row that an example was made of, by its id: `task|split|#n` of `task|split|template|#n`; any other id stands for itself."""
     parts = identity.split("|")
     return "|".join([*parts[:2], parts[-1]]) if len(parts) >= 4 and parts[-1].startswith("#") else identity
 
@@ -182,7 +202,7 @@ def _is_wording(hashes: np.ndarray, rows: np.ndarray, templates: list[str], sour
 
 
 class _OwnedHashes:
-    """Hashes in order, each with the row of an example that has it."""
+    """Hashes in order, each with the row of an example that contains it."""
 
     def __init__(self) -> None:
         self.hashes = np.zeros(0, dtype=np.uint64)
@@ -207,7 +227,7 @@ def _words(text: str) -> list[str]:
 
 
 def _parts(words: list[list[str]], references: Sequence[Sequence[str]]) -> tuple[list[list[str]], np.ndarray]:
-    """Inputs and answers as parts that no n-gram crosses, and the example of each."""
+    """The texts that no n-gram crosses, which are inputs and answers, and the example of each."""
     parts, owners = list(words), list(range(len(words)))
     for example, answers in enumerate(references):
         for answer in answers:
@@ -232,7 +252,7 @@ def _exact_hashes(words: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ngram_hashes(parts: list[list[str]], size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every n-gram: its hash, the word it starts at and the part that it is in."""
+    """The hash of every n-gram, the word that it starts at and the text that it is in."""
     words = np.fromiter((_word_hash(word) for part in parts for word in part), dtype=np.uint64)
     lengths = np.asarray([len(part) for part in parts], dtype=np.int64)
     part_of = np.repeat(np.arange(len(parts)), lengths)
@@ -243,7 +263,3 @@ def _ngram_hashes(parts: list[list[str]], size: int) -> tuple[np.ndarray, np.nda
     within = np.flatnonzero(part_of[:number] == part_of[size - 1 :]) if number else np.zeros(0, dtype=np.int64)
     starts = within - (np.cumsum(lengths) - lengths)[part_of[within]]
     return hashes[within], starts, part_of[within]
-
-
-class ContaminationError(ValueError):
-    """Upstream examples share text or source with a target task, and `on_overlap` is "fail"."""

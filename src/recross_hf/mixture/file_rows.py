@@ -17,6 +17,13 @@ from .sources import SourceError, TaskSource
 
 
 def file_rows(source: TaskSource) -> Rows:
+    """The rows of a task's files: parquet, csv, json or jsonl.
+
+    Raises:
+        SourceError: A file is no table.
+        FileNotFoundError: The path leads nowhere.
+        ExampleError: A record of JSON is no mapping.
+    """
     paths = files_of(source.files or "")
     version = " ".join(map(_fingerprint, paths))
     if all(path.suffix == ".parquet" for path in paths):
@@ -35,9 +42,8 @@ def file_rows(source: TaskSource) -> Rows:
                         first += len(batch)
 
         names = footers[0].schema.to_arrow_schema().names
-        return Rows(
-            sum(footer.num_rows for footer in footers), names, batches, version=version, license=source.license
-        )
+        num_rows = sum(footer.num_rows for footer in footers)
+        return Rows(num_rows, tuple(names), batches, version, source.license, columns=source.columns)
 
     def records() -> Iterator[dict[str, Any]]:
         for path in paths:
@@ -55,12 +61,12 @@ def file_rows(source: TaskSource) -> Rows:
                     )
 
     num_rows, names = 0, []
-    for row in records():  # once to count them
+    for row in records():  # this reads all of them once, to count them
         names = names or list(row)
         num_rows += 1
     # Objects of JSON need not have the same names.
     names = names if all(path.suffix == ".csv" for path in paths) else []
-    return Rows(num_rows, names, lambda: batched(records()), version=version, license=source.license)
+    return Rows(num_rows, tuple(names), lambda: batched(records()), version, source.license, columns=source.columns)
 
 
 def _fingerprint(path: Path) -> str:

@@ -1,10 +1,11 @@
-"""Rows of a task from a data set on the Hub, by its parquet files; no script is run."""
+"""Rows of a task from the parquet files of a data set on the Hub; no script is run."""
 
 from __future__ import annotations
 
 import errno
 import fnmatch
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from datasets import Dataset, get_dataset_config_names, load_dataset
 from datasets.exceptions import DatasetsError
@@ -20,27 +21,44 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
 from .rows import BATCH_ROWS, RowBatch, Rows
-from .sources import P3, P3_SCORED, SourceError, TaskSource
+from .sources import SourceError, TaskSource
 
-# Of the HTTP client that huggingface_hub uses, whichever that is: no connection, no answer in time.
+# The error of whichever HTTP client huggingface_hub uses where there is no connection, or no answer in time.
 _HTTPError: type[Exception] = next(base for base in HfHubHTTPError.__bases__ if base is not OSError)
 CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps data sets, also those whose scripts no longer run, as `config/split/*.parquet`."""
 
 
-def hub_rows(source: TaskSource) -> Rows:
-    """A data set's own files where it has no script, else the Hub's parquet form of it."""
+class _Configuration(NamedTuple):
+    """The rows of one configuration; its name is None where the data set has only one."""
+
+    name: str | None
+    rows: Dataset
+
+
+def hub_rows(source: TaskSource, *, without: str = "", config_is_template: bool = False) -> Rows:
+    """The rows of a data set's own files where it has no script, else those of the Hub's parquet form of it.
+
+    Args:
+        source: The task.
+        without: Pattern of configurations that a pattern in `source.config` does not stand for.
+        config_is_template: Whether rows that are examples already name their configuration as their template even where there is
+            only one; rows of several configurations always do.
+
+    Raises:
+        SourceError: The data set is gone, private or gated, or has no such configuration or split.
+    """
     try:
         commit, license = _commit_and_license(source)
-        parts, notes = _parts(source, commit)
+        configurations, notes = _configurations(source, commit, without)
     except (DatasetsError, _HTTPError, OSError, ValueError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise SourceError(f"Task {source.task}: {_explained(source, error)}") from error
-    # Of rows that are examples already each configuration is what one template made. Where all are as long, row n of each is
+    # Each configuration of rows that are examples already is what one template made. Where all are as long, row n of each is
     # row n of the source; else rows are told apart.
-    is_template = source.templates is None and (len(parts) > 1 or source.dataset == P3)
-    aligned = len({len(dataset) for _, dataset in parts}) == 1
+    names_template = source.templates is None and (len(configurations) > 1 or config_is_template)
+    aligned = len({len(rows) for _, rows in configurations}) == 1
     if not aligned:
         notes.append(
             "configurations differ in length: prompts of one source row cannot be told, and may be in both splits"
@@ -48,25 +66,25 @@ def hub_rows(source: TaskSource) -> Rows:
 
     def batches() -> Iterator[RowBatch]:
         first = 0
-        for config, dataset in parts:
+        for name, rows in configurations:
             first = 0 if aligned else first
-            for table in dataset.with_format("arrow").iter(BATCH_ROWS):
-                yield RowBatch(table, first, **({"template": config} if is_template else {}))
+            for table in rows.with_format("arrow").iter(BATCH_ROWS):
+                yield RowBatch(table, first, **({"template": name} if names_template else {}))
                 first += len(table)
 
-    names = [*parts[0][1].column_names, *(["template"] if is_template else [])]
     return Rows(
-        sum(len(dataset) for _, dataset in parts),
-        names,
-        batches,
+        num_rows=sum(len(rows) for _, rows in configurations),
+        column_names=(*configurations[0].rows.column_names, *(["template"] if names_template else [])),
+        batches=batches,
         version=commit and f"{source.dataset}@{commit}",
         license=source.license or license,
-        notes=notes,
+        notes=tuple(notes),
+        columns=source.columns,
     )
 
 
 def _commit_and_license(source: TaskSource) -> tuple[str | None, str | None]:
-    """The commit, so that all parts are of the same, and the licence; neither is known offline."""
+    """The commit, so that all files are of the same, and the licence; neither is known offline."""
     try:
         info = HfApi().dataset_info(source.dataset or "", revision=source.revision)
     except OfflineModeIsEnabled:
@@ -75,36 +93,43 @@ def _commit_and_license(source: TaskSource) -> tuple[str | None, str | None]:
     return info.sha, ", ".join(license) if isinstance(license, list) else license
 
 
-def _parts(source: TaskSource, commit: str | None) -> tuple[list[tuple[str | None, Dataset]], list[str]]:
-    """The configurations and their rows, and what is to be known of them."""
+def _configurations(source: TaskSource, commit: str | None, without: str) -> tuple[list[_Configuration], list[str]]:
+    """The configurations with their rows, and notes about them."""
     name, revision = source.dataset or "", commit or source.revision
     try:
-        configs = [source.config]
-        if source.config is not None and "*" in source.config:
-            configs = _matching(get_dataset_config_names(name, revision=revision), source)
-        return [(config, load_dataset(name, config, split=source.split, revision=revision)) for config in configs], []
+        configs: Sequence[str | None] = [source.config]
+        if _is_pattern(source.config):
+            configs = _matching(get_dataset_config_names(name, revision=revision), source, without)
+        return [
+            _Configuration(config, load_dataset(name, config, split=source.split, revision=revision))
+            for config in configs
+        ], []
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
     if source.revision is not None:
         raise ValueError(f"a script, which is not run, and its parquet form has no revision {source.revision}")
-    return _converted(source)
+    return _converted(source, without)
 
 
-def _matching(known: Sequence[str], source: TaskSource) -> list[str]:
+def _is_pattern(config: str | None) -> bool:
+    return config is not None and "*" in config
+
+
+def _matching(known: Sequence[str], source: TaskSource, without: str) -> list[str]:
     if source.templates is not None:
         raise ValueError(f"a pattern of configurations ({source.config}), which is for rows that are examples already")
     pattern = source.config or ""
-    found = sorted(name for name in known if fnmatch.fnmatchcase(name, pattern))
-    if source.dataset == P3 and not pattern.endswith(P3_SCORED):
-        found = [name for name in found if not name.endswith(P3_SCORED)]
-    if not found:
+    configs = sorted(
+        name for name in known if fnmatch.fnmatchcase(name, pattern) and not fnmatch.fnmatchcase(name, without)
+    )
+    if not configs:
         raise ValueError(f"no configuration like {pattern!r}")
-    return found
+    return configs
 
 
-def _converted(source: TaskSource) -> tuple[list[tuple[str | None, Dataset]], list[str]]:
-    """The same from the Hub's parquet form, at the commit that it has now."""
+def _converted(source: TaskSource, without: str) -> tuple[list[_Configuration], list[str]]:
+    """The configurations and notes of the Hub's parquet form, at the commit that it has now."""
     name, api = source.dataset or "", HfApi()
     try:
         commit = api.dataset_info(name, revision=CONVERTED).sha
@@ -119,27 +144,29 @@ def _converted(source: TaskSource) -> tuple[list[tuple[str | None, Dataset]], li
         except EntryNotFoundError:
             return []
 
-    configs = [source.config]
-    if source.config is None or "*" in source.config:
+    configs = [source.config] if source.config is not None else []
+    if not configs or _is_pattern(source.config):
         known = [entry.path for entry in entries(None) if isinstance(entry, RepoFolder)]
-        if source.config is None and len(known) != 1:
+        if not configs and len(known) != 1:
             raise ValueError(f"the configurations {', '.join(known)}: say which with `config`")
-        configs = known if source.config is None else _matching(known, source)
-    parts, notes = [], [f"read in the Hub's parquet form, at {commit}"]
+        configs = _matching(known, source, without) if configs else known
+    configurations, notes = [], [f"read in the Hub's parquet form, at {commit}"]
     for config in configs:
-        for split in (source.split, f"partial-{source.split}"):  # of large ones the Hub converts the first part
+        for split in (source.split, f"partial-{source.split}"):  # the Hub converts the first part of large ones alone
             files = sorted(entry.path for entry in entries(f"{config}/{split}") if entry.path.endswith(".parquet"))
             if files:
                 urls = [f"hf://datasets/{name}@{commit}/{path}" for path in files]
-                parts.append((config, load_dataset("parquet", data_files=urls, split="train")))
+                rows = load_dataset("parquet", data_files=urls, split="train")
+                configurations.append(_Configuration(config, rows))
                 notes += ["the Hub's parquet form holds the first part of it alone"] * (split != source.split)
                 break
         else:
             raise ValueError(f"no {config}/{source.split} in the parquet form of {name}, which has a script")
-    return parts, notes
+    return configurations, notes
 
 
 def _explained(source: TaskSource, error: Exception) -> str:
+    """What went wrong, in words that say what to do."""
     name = source.dataset
     causes = [error, error.__cause__, error.__context__]
     if any(isinstance(cause, GatedRepoError) for cause in causes) or "a gated dataset" in str(error):

@@ -1,4 +1,4 @@
-"""Upstream data: examples of many tasks, rendered, split, without repetition or contamination, as parquet on disk."""
+"""`prepare_mixture` makes upstream data: examples of many tasks, without repetition or contamination, as parquet files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from ..core.files import matching, read_json, write_atomically, write_json
 from ..core.output_folders import check_apart, check_apart_from_files, check_not_of_others
 from .arguments import MixtureArguments
 from .dataset_card import mixture_card
-from .decontamination import TargetTexts
+from .decontamination import Decontaminator
+from .deduplication import ExampleFilter
+from .rendering import Rendered, Renderer
 from .shards import ExampleShards
-from .sieve import Sieve
 from .sources import SourceError, TaskSource
 from .task import DEV_SHARE, MixtureTask, readable
-from .workers import RenderingProcesses
+from .workers import RenderingPool
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def prepare_mixture(
     output_dir: str | Path,
     args: MixtureArguments | None = None,
     *,
-    targets: TargetTexts | None = None,
+    targets: Decontaminator | None = None,
     template_folder: str | Path | None = None,
     num_proc: int = 1,
     skip_failed_tasks: bool = False,
@@ -51,48 +52,50 @@ def prepare_mixture(
 
     ```python
     sources = read_task_sources("recross")["upstream"]
-    targets = TargetTexts.of([load_examples("target/*/test.parquet")])
+    targets = Decontaminator.of([load_examples("target/*/test.parquet")])
     prepare_mixture(sources, "upstream", targets=targets, num_proc=8)
     load_examples("upstream/*/train-*.parquet")
     ```
 
-    Rows stream through `num_proc` processes; a task keeps eight bytes a row and an example in memory. What comes out depends
-    on the seed and the data alone. Finished tasks are there as a whole, with what was kept and dropped in `task.json`; a
-    rerun goes on with the others; one process at a time may prepare a task. Examples are in the order of the data. The folder opens with
+    Rows stream through `num_proc` processes; a task keeps eight bytes a row and an example in memory. The result depends on the
+    seed and the data alone, and examples are in the order of the data. A finished task is there as a whole, with a report of its
+    examples in `task.json`; a rerun goes on with the others. Only one process at a time may prepare a task. The folder opens with
     `datasets.load_dataset`.
 
     Args:
-        sources: the tasks.
-        output_dir: where they go.
-        args: settings; see [`MixtureArguments`].
-        targets: texts that no example may share; see [`TargetTexts`].
-        template_folder: laid out as PromptSource's; that of the installed package by default.
-        num_proc: processes that render. Their number does not change the result.
-        skip_failed_tasks: report a task that cannot be had (gone, gated, no suitable template), and go on.
+        sources: The tasks.
+        output_dir: Folder that the examples go to.
+        args: Settings; see [`MixtureArguments`].
+        targets: Texts that no example may share; see [`Decontaminator`].
+        template_folder: Folder of templates, laid out as PromptSource's; the installed package's by default.
+        num_proc: Number of processes that render. It does not change the result.
+        skip_failed_tasks: Whether to report a task that cannot be had (gone, gated, no suitable template), and go on.
+        show_progress: Whether to show a progress bar.
 
     Returns:
-        The content of each `task.json` by task: counts, templates, what was dropped and why; of a task that failed, `error`.
+        The content of each `task.json`, by task: counts, templates, and reasons for what was dropped; for a task that failed, `error`.
 
     Raises:
-        SourceError: a task's data or templates cannot be had.
-        ContaminationError: there is an overlap, and `args.on_overlap` is "fail".
-        ValueError: `output_dir` holds a task that was prepared with other settings, `targets` have other n-grams than
+        SourceError: A task's data or templates cannot be had.
+        ContaminationError: An example overlaps with a target, and `args.on_overlap` is "fail".
+        ValueError: `output_dir` contains a task that was prepared with other settings, `targets` have other n-grams than
             `args`, or a task comes twice.
+        RuntimeError: A process that renders died.
     """
     args = args or MixtureArguments()
     output_dir = Path(output_dir)
-    targets = TargetTexts(args.ngram_size) if targets is None else targets  # one of no texts is false
+    targets = Decontaminator(args.ngram_size) if targets is None else targets  # an empty Decontaminator is falsy
     check_mixture(sources, output_dir, args, targets, num_proc)
     common, before = _common_settings(args, targets), _reports_of(output_dir)
     reports: dict[str, dict[str, Any]] = {}
     with (
-        RenderingProcesses(num_proc, targets) as workers,
+        RenderingPool(Renderer(targets), num_proc) as pool,
         tqdm(sources, unit="task", disable=not show_progress) as progress,
     ):
         for source in progress:
             progress.set_description(source.task)
             try:
-                reports[source.task] = _report(source, args, common, output_dir, template_folder, workers, progress)
+                reports[source.task] = _report(source, args, common, output_dir, template_folder, pool, progress)
             except SourceError as error:
                 if not skip_failed_tasks:
                     raise
@@ -110,9 +113,17 @@ def prepare_mixture(
 
 
 def check_mixture(
-    sources: Sequence[TaskSource], output_dir: str | Path, args: MixtureArguments, targets: TargetTexts, num_proc: int
+    sources: Sequence[TaskSource],
+    output_dir: str | Path,
+    args: MixtureArguments,
+    targets: Decontaminator,
+    num_proc: int,
 ) -> None:
-    """Raises a `ValueError` where [`prepare_mixture`] could not begin."""
+    """Checks the arguments of [`prepare_mixture`], whose names they have.
+
+    Raises:
+        ValueError: [`prepare_mixture`] could not begin.
+    """
     if num_proc < 1:
         raise ValueError(f"Expected `num_proc` to be at least 1, found {num_proc}.")
     if targets.ngram_size != args.ngram_size:
@@ -139,16 +150,16 @@ def _report(
     common: dict[str, Any],
     output_dir: Path,
     template_folder: str | Path | None,
-    workers: RenderingProcesses,
+    pool: RenderingPool,
     progress: tqdm,
 ) -> dict[str, Any]:
-    """Prepares a task, unless it was prepared before."""
+    """The report of a task, which is prepared unless it was before."""
     with readable(source):
         task = MixtureTask(source, args, common, template_folder)
-        return _finished(task, output_dir) or _prepare(task, output_dir, workers, progress)
+        return _finished(task, output_dir) or _prepare(task, output_dir, pool, progress)
 
 
-def _prepare(task: MixtureTask, output_dir: Path, workers: RenderingProcesses, progress: tqdm) -> dict[str, Any]:
+def _prepare(task: MixtureTask, output_dir: Path, pool: RenderingPool, progress: tqdm) -> dict[str, Any]:
     source, args = task.source, task.args
     partial = output_dir / f".{source.task}.{os.getpid()}.partial"
     for abandoned in output_dir.glob(".*.partial"):
@@ -156,53 +167,20 @@ def _prepare(task: MixtureTask, output_dir: Path, workers: RenderingProcesses, p
             shutil.rmtree(abandoned)
     partial.mkdir(parents=True)
     try:
-        sieve = Sieve(args)
+        examples = ExampleFilter(args)
         num_dev = min(args.max_dev_examples_per_task, int(DEV_SHARE * task.rows.num_rows))
         dev = ExampleShards(partial, "dev", args.shard_size)
-        for made in workers.map(task.work(0, num_dev, per_row=1)):
-            dev.write(sieve.keep(made, args.max_dev_examples_per_task - dev.num_rows))
+        for made in pool.map(task.work(0, num_dev, per_row=1)):
+            dev.write(examples.keep(made, args.max_dev_examples_per_task - dev.num_rows))
         dev.close()
-
         train = ExampleShards(partial, "train", args.shard_size)
-        cap, start = args.max_examples_per_task, num_dev
-        # Rows come in the order of the data, so that a pass that makes too many would lose the last: the first cannot, and
-        # the others ask for what would suffice if the last pass had been unlucky by three standard deviations.
-        asked = math.ceil(cap / task.per_row)
-        for number_of_pass in itertools.count():
-            before, stop = train.num_rows, min(task.rows.num_rows, start + asked)
-            for made in workers.map(task.work(start, stop, per_row=task.per_row)):
-                train.write(sieve.keep(made, cap - train.num_rows))
-                progress.set_postfix_str(f"{train.num_rows:,} examples")
-            found, seen, start = train.num_rows - before, stop - start, stop
-            short = cap - train.num_rows
-            if start == task.rows.num_rows or short <= (_SHORTAGE * cap if number_of_pass else 0):
-                break
-            asked = math.ceil(short * seen / (found + 3 * math.sqrt(found) + 3))
+        for made in _train_batches(task, num_dev, train, pool):
+            train.write(examples.keep(made, args.max_examples_per_task - train.num_rows))
+            progress.set_postfix_str(f"{train.num_rows:,} examples")
         train.close()
-        report = {
-            "task": source.task,
-            "source": source.origin,
-            "license": task.rows.license,
-            "notes": task.rows.notes,
-            "rows": task.rows.num_rows,
-            "train": train.num_rows,
-            "dev": dev.num_rows,
-            "templates_per_row": task.per_row if task.templates else None,
-            "templates": dict(sorted(sieve.templates.items())),
-            "templates_left_out": task.unsuitable,
-            "dropped": dict(sieve.dropped),
-            "overlap": {f"{kind} with {target}": count for (kind, target), count in sorted(sieve.overlap.items())},
-            "overlap_examples": sieve.shown,
-            "failures": sieve.failures,
-            "settings": task.settings,
-        }
         if not train.num_rows:
-            why = ", ".join(f"{count} {reason}" for reason, count in sieve.dropped.items()) or "all rows went to dev"
-            first = next(iter(sieve.failures.values()), "")
-            raise SourceError(
-                f"Task {source.task}: expected examples from {task.rows.num_rows} rows of {source.origin}, found none ({why})."
-                + (f" The first failure: {first}" if first else "")
-            )
+            raise SourceError(_without_examples(task, examples))
+        report = _report_of(task, examples, train.num_rows, dev.num_rows)
         write_json(partial / REPORT_FILE, report)
         os.replace(partial, output_dir / source.task)
     finally:
@@ -210,8 +188,55 @@ def _prepare(task: MixtureTask, output_dir: Path, workers: RenderingProcesses, p
     return report
 
 
+def _train_batches(task: MixtureTask, start: int, train: ExampleShards, pool: RenderingPool) -> Iterator[Rendered]:
+    """Renders the rows from `start` on in passes, until `train`, which the caller writes to, holds as many examples as it may."""
+    cap = task.args.max_examples_per_task
+    # Rows come in the order of the data, so that a pass that makes too many would lose the last: the first cannot, and
+    # the others ask for what would suffice if the last pass had been unlucky by three standard deviations.
+    asked = math.ceil(cap / task.per_row)
+    for number_of_pass in itertools.count():
+        before, stop = train.num_rows, min(task.rows.num_rows, start + asked)
+        yield from pool.map(task.work(start, stop, per_row=task.per_row))
+        gained, seen, start = train.num_rows - before, stop - start, stop
+        short = cap - train.num_rows
+        if start == task.rows.num_rows or short <= (_SHORTAGE * cap if number_of_pass else 0):
+            return
+        asked = math.ceil(short * seen / (gained + 3 * math.sqrt(gained) + 3))
+
+
+def _report_of(task: MixtureTask, examples: ExampleFilter, num_train: int, num_dev: int) -> dict[str, Any]:
+    """The content of `task.json`."""
+    return {
+        "task": task.source.task,
+        "source": task.source.origin,
+        "license": task.rows.license,
+        "notes": list(task.rows.notes),
+        "rows": task.rows.num_rows,
+        "train": num_train,
+        "dev": num_dev,
+        "templates_per_row": task.per_row if task.templates else None,
+        "templates": dict(sorted(examples.templates.items())),
+        "templates_left_out": task.unsuitable,
+        "dropped": dict(examples.dropped),
+        "overlap": {f"{kind} with {target}": count for (kind, target), count in sorted(examples.overlap.items())},
+        "overlap_examples": examples.shown,
+        "failures": examples.failures,
+        "settings": task.settings,
+    }
+
+
+def _without_examples(task: MixtureTask, examples: ExampleFilter) -> str:
+    """The message where no row gave a training example."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in examples.dropped.items()) or "all rows went to dev"
+    first = next(iter(examples.failures.values()), "")
+    return (
+        f"Task {task.source.task}: expected examples from {task.rows.num_rows} rows of {task.source.origin}, found none ({reasons})."
+        + (f" The first failure: {first}" if first else "")
+    )
+
+
 def _finished(task: MixtureTask, output_dir: Path) -> dict[str, Any] | None:
-    """The report of a task that was prepared before."""
+    """The report of a task that was prepared before, or None."""
     path = output_dir / task.source.task / REPORT_FILE
     if not path.is_file():
         if path.parent.exists():
@@ -228,14 +253,14 @@ def _finished(task: MixtureTask, output_dir: Path) -> dict[str, Any] | None:
     return report
 
 
-def _common_settings(args: MixtureArguments, targets: TargetTexts) -> dict[str, Any]:
-    """What all tasks of a mixture depend on."""
+def _common_settings(args: MixtureArguments, targets: Decontaminator) -> dict[str, Any]:
+    """The settings that all tasks of a mixture depend on."""
     return {"targets": targets.identity(), **asdict(args)}
 
 
 def _check_settings(report: dict[str, Any], settings: dict[str, Any], output_dir: Path) -> None:
-    asked, found = json.loads(json.dumps(settings)), report["settings"]
-    different = sorted(name for name in asked if asked[name] != found.get(name))
+    asked, earlier = json.loads(json.dumps(settings)), report["settings"]
+    different = sorted(name for name in asked if asked[name] != earlier.get(name))
     if different:
         raise ValueError(
             f"{report['task']} in {output_dir} was prepared with other settings or data ({', '.join(different)}). Choose another "

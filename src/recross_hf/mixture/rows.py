@@ -1,62 +1,52 @@
-"""Rows of a task as a stream of batches."""
+"""Rows of a task as a stream of batches, wherever they come from."""
 
 from __future__ import annotations
 
 import csv
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 BATCH_ROWS = 1024
-
-
-# ---- rows ------------------------------------------------------------------------------------------------------------
-
+"""Most rows of a batch."""
 
 UNREADABLE = (csv.Error, UnicodeError, pa.ArrowException)
-"""What files raise that are not what their names say."""
+"""Errors of files whose content is not what their names say."""
 
 
+@dataclass(frozen=True)
 class Rows:
     """The rows of a task, in order, a batch at a time.
 
     Attributes:
-        num_rows: how many there are.
-        column_names: of all rows; empty where they may differ, as in JSON.
-        version: what tells another state of the same source: commits, or a hash of files; None where it is not known.
-        license: of the data, where it is known.
-        notes: what a reader of the result should know of the source.
+        num_rows: Number of rows.
+        column_names: Columns that all rows have; empty where rows may differ, as in JSON.
+        batches: Function that streams all rows from the first, in batches of at most 1,024.
+        version: Version of the source, as commits or a hash of files; None where it is not known.
+        license: Licence of the data, where it is known.
+        notes: Sentences about the source for a reader of the result.
+        columns: Columns of rows that are examples already, by the schema's names; a column that is not here has the schema's name.
+        is_padded: Whether texts of rows that are examples already have white space around them, which is no content.
     """
 
-    def __init__(
-        self,
-        num_rows: int,
-        column_names: Sequence[str],
-        batches: Callable[[], Iterator[RowBatch]],
-        *,
-        version: str | None,
-        license: str | None = None,
-        notes: Sequence[str] = (),
-    ) -> None:
-        self.num_rows = num_rows
-        self.column_names = tuple(column_names)
-        self.version = version
-        self.license = license
-        self.notes = list(notes)
-        self._batches = batches
-
-    def batches(self) -> Iterator[RowBatch]:
-        """All rows from the first, at most 1,024 a batch."""
-        return self._batches()
+    num_rows: int
+    column_names: tuple[str, ...]
+    batches: Callable[[], Iterator[RowBatch]]
+    version: str | None
+    license: str | None = None
+    notes: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    is_padded: bool = False
 
 
 class RowBatch:
     """Some rows; those that are asked for become Python values.
 
     Attributes:
-        first: the number of the first, from 0 in each configuration.
+        first: Number of the first row; each configuration counts from 0.
     """
 
     def __init__(self, rows: pa.Table | list[dict[str, Any]], first: int, **constants: Any) -> None:
@@ -74,7 +64,7 @@ class RowBatch:
         return self._rows[name].to_pylist() if name in self._rows.column_names else [None] * len(self)
 
     def take(self, positions: Sequence[int]) -> list[dict[str, Any]]:
-        """Some rows as mappings."""
+        """The rows at these positions, as mappings."""
         if isinstance(self._rows, list):
             rows = [self._rows[position] for position in positions]
         else:
@@ -83,6 +73,7 @@ class RowBatch:
 
 
 def batched(records: Iterator[dict[str, Any]]) -> Iterator[RowBatch]:
+    """Gathers records into batches."""
     first = 0
     while batch := list(itertools.islice(records, BATCH_ROWS)):
         yield RowBatch(batch, first)

@@ -1,4 +1,4 @@
-"""Prepared examples as parquet files of one split."""
+"""Parquet files of the prepared examples of one split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ _ROWS_A_WRITE = 10_000
 
 
 class ExampleShards:
-    """Parquet files of one split, named as the Hub's when closed: `train-00000-of-00003.parquet`."""
+    """Writes parquet files of one split; when closed, they are named as the Hub names them: `train-00000-of-00003.parquet`.
+
+    Args:
+        folder: Folder of the files, which must exist.
+        split: Split that the files are named after.
+        shard_size: Examples a file.
+
+    Attributes:
+        num_rows: Number of examples so far.
+    """
 
     def __init__(self, folder: Path, split: str, shard_size: int) -> None:
         self.folder, self.split, self.shard_size = folder, split, shard_size
@@ -21,10 +30,10 @@ class ExampleShards:
         self._paths: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
-        self._room = 0
+        self._num_free = 0  # of the file that is open
 
     def write(self, table: pa.Table) -> None:
-        """Keeps rows until they are worth a row group."""
+        """Takes examples, and writes them once they are worth a row group."""
         self.num_rows += len(table)
         self._waiting.append(table)
         if sum(map(len, self._waiting)) >= _ROWS_A_WRITE:
@@ -37,11 +46,11 @@ class ExampleShards:
             if self._writer is None:
                 self._paths.append(self.folder / f"{self.split}-{len(self._paths)}.parquet")
                 self._writer = pq.ParquetWriter(self._paths[-1], SCHEMA, compression="zstd")
-                self._room = self.shard_size
-            part, table = table[: self._room], table[self._room :]
-            self._writer.write_table(part)
-            self._room -= len(part)
-            if not self._room:
+                self._num_free = self.shard_size
+            first, table = table[: self._num_free], table[self._num_free :]
+            self._writer.write_table(first)
+            self._num_free -= len(first)
+            if not self._num_free:
                 self._end()
 
     def _end(self) -> None:
@@ -50,6 +59,7 @@ class ExampleShards:
             self._writer = None
 
     def close(self) -> None:
+        """Writes the last examples, and gives the files their names."""
         self._flush()
         self._end()
         for number, path in enumerate(self._paths):

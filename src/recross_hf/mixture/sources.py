@@ -1,4 +1,4 @@
-"""Where the rows of upstream tasks come from: files and data sets on the Hub, read as streams."""
+"""`TaskSource` says where the rows of a task are and what makes examples of them; a YAML file can list such sources."""
 
 from __future__ import annotations
 
@@ -18,22 +18,17 @@ from .templates import SEPARATOR, PromptTemplate
 
 TASKS_FOLDER = Path(__file__).parents[1] / "tasks"
 
-P3 = "bigscience/P3"
-P3_SCORED = "_score_eval"  # configurations of P3 that hold a row for each candidate answer, the wrong ones included
-P3_COLUMNS = {"input": "inputs_pretokenized", "references": "targets_pretokenized", "choices": "answer_choices"}
-
-
 _TASK_NAME = re.compile(r"[\w+-][\w.+-]*")
 _RESERVED = frozenset({"default", "README.md", "mixture.json"})
 
 
 class SourceError(ValueError):
-    """A task whose data or templates cannot be had; the message names the task and says what to do."""
+    """A task's data or templates cannot be had; the message names the task and says what to do."""
 
 
 @dataclass(frozen=True)
 class TaskSource:
-    """A task: where its rows are, and what makes examples of them.
+    """A task: the rows that it is made of, and the templates that make examples of them.
 
     ```python
     TaskSource("glue-mrpc", dataset="nyu-mll/glue", config="mrpc", templates="glue/mrpc")
@@ -43,23 +38,23 @@ class TaskSource:
     ```
 
     Attributes:
-        task: its name; a folder is named so.
-        dataset: a data set on the Hub. Its script, if there is one, is not run: the Hub's parquet form is read.
-        config: its configuration; for rows that are examples already, as in P3, a pattern stands for several, each a template
-            (in P3 without those that hold wrong answers, too, `*_score_eval`).
-        split: its split.
-        revision: a commit, tag or branch of it.
-        files: or files: a path, folder or pattern, see [`load_examples`]; JSON also as triples or Natural Instructions.
-        templates: how rows become examples: the name of a folder of PromptSource (`glue/mrpc`), a YAML file in its format, or
-            one template as it is, with its `|||`. Without, rows are examples already.
-        answer_choices: of one template as it is.
-        template_names: which of the templates to use; all that suit by default.
-        columns: where the schema's columns are in rows that are examples already.
-        license: of the data; asked of the Hub where not given.
-        query_split: for a target task, the split that its unlabelled queries come from.
+        task: Name of the task, and of its folder.
+        dataset: Name of a data set on the Hub. Its script, if there is one, is not run: the Hub's parquet form is read.
+        config: Configuration of the data set; for rows that are examples already a pattern stands for several, each a template.
+        split: Split of the data set.
+        revision: Commit, tag or branch of the data set.
+        files: Path, folder or pattern of files in place of a data set, see [`load_examples`]; JSON also as triples or Natural
+            Instructions.
+        templates: Name of a folder of PromptSource (`glue/mrpc`), a YAML file in its format, or one template as it is, with its
+            `|||`. Without templates, rows are examples already.
+        answer_choices: Possible answers of one template as it is.
+        template_names: Names of the templates to use; all that suit by default.
+        columns: Columns of rows that are examples already, by the schema's names.
+        license: Licence of the data; the Hub is asked for it by default.
+        query_split: Split that the unlabelled queries of a target task come from.
 
     Raises:
-        SourceError: there is neither a data set nor files, or both.
+        SourceError: There is neither a data set nor files, or both.
     """
 
     task: str
@@ -84,25 +79,26 @@ class TaskSource:
             raise SourceError(f"Expected `dataset` or `files` for the task {self.task}, one of them.")
         if self.templates is not None and self.columns:
             raise SourceError(f"Expected `templates` or `columns` for the task {self.task}, found both.")
-        if self.dataset == P3 and not self.columns:
-            object.__setattr__(self, "columns", P3_COLUMNS)
 
     @property
     def origin(self) -> str:
-        """What it reads, in words; of files the last folder and the name, as the rest says nothing elsewhere."""
+        """The rows that are read, in words; a path is cut to its last folder and name, for the rest says nothing elsewhere."""
         if self.files is not None:
             return "/".join(Path(self.files).parts[-2:])
         return f"{self.dataset}{f' ({self.config})' * (self.config is not None)}, {self.split}"
 
     def load_templates(self, *, folder: str | Path | None = None) -> list[PromptTemplate]:
-        """The templates, by name; none where rows are examples already.
+        """Loads the task's templates; there are none where rows are examples already.
 
         Args:
-            folder: of templates, laid out as PromptSource's; that of the installed package by default.
+            folder: Folder of templates, laid out as PromptSource's; the installed package's by default.
+
+        Returns:
+            The templates, sorted by name, or in the order of `template_names`.
 
         Raises:
-            SourceError: there are none of this name.
-            PromptError: they cannot be read.
+            SourceError: There are no templates of this name.
+            PromptError: The templates cannot be read.
         """
         if self.templates is None:
             return []
@@ -126,7 +122,7 @@ class TaskSource:
 
 
 def read_task_sources(path: str | Path) -> dict[str, list[TaskSource]]:
-    """The tasks of a YAML file: lists of the fields of [`TaskSource`] under `upstream` and, optionally, `targets`.
+    """Reads the tasks of a YAML file, which lists the fields of [`TaskSource`] under `upstream` and, optionally, `targets`.
 
     ```yaml
     upstream:
@@ -140,11 +136,14 @@ def read_task_sources(path: str | Path) -> dict[str, list[TaskSource]]:
     ```
 
     Args:
-        path: the file, or `recross` for the paper's tasks, which come with the package.
+        path: Path of the file, or `recross` for the paper's tasks, which come with the package.
+
+    Returns:
+        The tasks under `upstream` and under `targets`.
 
     Raises:
-        SourceError: the file is none such; the message says where.
-        FileNotFoundError: there is no such file.
+        SourceError: The file lists no such tasks; the message says where.
+        FileNotFoundError: There is no such file.
     """
     path = Path(path)
     packaged = TASKS_FOLDER / f"{path}.yaml"
@@ -162,13 +161,13 @@ def read_task_sources(path: str | Path) -> dict[str, list[TaskSource]]:
     if not isinstance(content, dict) or not content.get("upstream") or set(content) - {"upstream", "targets"}:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise SourceError(f"Expected `upstream` and, optionally, `targets` in {path}, found {found or 'nothing'}.")
-    return {part: _sources(content.get(part) or [], part, path) for part in ("upstream", "targets")}
+    return {key: _sources(content.get(key) or [], key, path) for key in ("upstream", "targets")}
 
 
-def _sources(entries: Any, part: str, path: Path) -> list[TaskSource]:
+def _sources(entries: Any, key: str, path: Path) -> list[TaskSource]:
     known = {known.name for known in fields(TaskSource)}
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and "task" in entry for entry in entries):
-        raise SourceError(f"Expected a list of mappings, each with `task`, under `{part}` in {path}.")
+        raise SourceError(f"Expected a list of mappings, each with `task`, under `{key}` in {path}.")
     sources = []
     for entry in entries:
         for name in entry.keys() - known:
@@ -189,16 +188,22 @@ def _sources(entries: Any, part: str, path: Path) -> list[TaskSource]:
     counts = Counter(source.task for source in sources)
     repeated = [task for task, count in counts.items() if count > 1]
     if repeated:
-        raise SourceError(f"Expected each task once under `{part}` in {path}, found more of {', '.join(repeated)}.")
+        raise SourceError(f"Expected each task once under `{key}` in {path}, found more of {', '.join(repeated)}.")
     return sources
 
 
 def sources_of_files(pattern: str, **settings: Any) -> list[TaskSource]:
-    """A task for each folder of files; for each file where they all lie in one folder.
+    """Makes a task of each folder of files, or of each file where all lie in one folder.
 
     Args:
-        pattern: a path, a folder or a pattern, e.g. `raw/*/train.parquet`.
-        settings: fields of each [`TaskSource`], e.g. `columns`.
+        pattern: Path, folder or pattern of the files, e.g. `raw/*/train.parquet`.
+        settings: Fields of each [`TaskSource`], e.g. `columns`.
+
+    Returns:
+        The tasks, in the order of their files.
+
+    Raises:
+        SourceError: A folder has several files.
     """
     files = files_of(pattern)
     by_folder = len({file.parent for file in files}) > 1 or "*" in Path(pattern).parent.as_posix()

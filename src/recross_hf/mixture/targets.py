@@ -1,4 +1,4 @@
-"""Target tasks that upstream data must not hold: their examples, and the splits that they are tested on."""
+"""Target tasks, which upstream data must not contain: their examples are rendered, and their test splits are compared."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from datasets.table import InMemoryTable
 from ..data.files import files_of
 from .arguments import MixtureArguments
 from .decontamination import ContaminationError
-from .rendering import SCHEMA, make_examples
+from .rendering import SCHEMA, Renderer
 from .sources import SourceError, TaskSource
 from .task import MixtureTask, readable
 
 logger = logging.getLogger(__name__)
-
 
 # So many examples of each template of a target tell its wording from content.
 _EXAMPLES_A_TEMPLATE = 20
@@ -32,21 +31,30 @@ def render_targets(
     template_folder: str | Path | None = None,
     skip_failed_tasks: bool = False,
 ) -> Iterator[Dataset]:
-    """The examples of target tasks for [`TargetTexts`] to compare with, a task at a time.
+    """Renders the examples of target tasks for [`Decontaminator.of`], a task at a time.
 
-    Each row is rendered by one template, of small tasks by so many that a template's wording can be told from content.
+    Each row is rendered by one template, and in small tasks by so many that a template's wording can be told from content.
+
+    Args:
+        sources: The target tasks.
+        args: Settings of the mixture.
+        template_folder: Folder of templates, laid out as PromptSource's; the installed package's by default.
+        skip_failed_tasks: Whether to pass over, with a warning, a task that cannot be had.
+
+    Returns:
+        An iterator over the examples of each task.
 
     Raises:
-        SourceError: a task's data or templates cannot be had, and not `skip_failed_tasks`, which passes it over with a warning.
+        SourceError: A task's data or templates cannot be had, and not `skip_failed_tasks`.
     """
-    args = args or MixtureArguments()
+    args, renderer = args or MixtureArguments(), Renderer()
     for source in sources:
         try:
             task = MixtureTask(source, args, {}, template_folder)
             num_rows = task.rows.num_rows
             per_row = min(len(task.templates), math.ceil(_EXAMPLES_A_TEMPLATE * len(task.templates) / num_rows)) or 1
             with readable(source):
-                made = [make_examples(work) for work in task.work(0, num_rows, per_row=per_row)]
+                made = [renderer.render(work) for work in task.work(0, num_rows, per_row=per_row)]
             table = pa.concat_tables([rendered.table for rendered in made]).select(SCHEMA.names)
             lost = num_rows - len({identity.rpartition("#")[2] for identity in table["id"].to_pylist()})
             if not len(table):
@@ -64,7 +72,11 @@ def render_targets(
 
 
 def check_splits(upstream: Sequence[TaskSource], targets: Sequence[TaskSource]) -> None:
-    """Raises a [`ContaminationError`] if an upstream task is read from what a target task is tested on."""
+    """Checks that no upstream task is read from the split that a target task is tested on.
+
+    Raises:
+        ContaminationError: An upstream task is.
+    """
     for target in targets:
         for source in upstream:
             if _reads_the_same(source, target):

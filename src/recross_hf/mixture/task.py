@@ -1,4 +1,4 @@
-"""One task of a mixture: its rows in a random order that the seed determines, and the templates that suit."""
+"""`MixtureTask`: the rows of one task in a random order that the seed determines, and the templates that suit."""
 
 from __future__ import annotations
 
@@ -18,31 +18,15 @@ from .arguments import MixtureArguments
 from .decontamination import source_example
 from .file_rows import file_rows
 from .hub_rows import hub_rows
+from .p3 import P3, p3_rows
 from .rendering import RowsToRender
 from .rows import UNREADABLE, RowBatch, Rows
-from .sandbox import PromptError
-from .sources import P3, SourceError, TaskSource
+from .sandbox_budget import PromptError
+from .sources import SourceError, TaskSource
 from .template_files import EXACT_METRICS, select_templates
 from .templates import PromptTemplate
 
 logger = logging.getLogger(__name__)
-
-
-def open_rows(source: TaskSource) -> Rows:
-    """Opens the rows of a task; a data set on the Hub is downloaded once.
-
-    Raises:
-        SourceError: a path leads nowhere or to what is no table; the data set is gone, private or gated, or has no such
-            configuration or split.
-    """
-    if source.files is None:
-        return hub_rows(source)
-    try:
-        return file_rows(source)
-    except (ExampleError, FileNotFoundError) as error:
-        raise SourceError(f"Task {source.task}: {error}") from error
-    except UNREADABLE as error:
-        raise SourceError(f"Task {source.task}: {source.origin} cannot be read: {error}") from error
 
 
 # Below a number of rows, each is rendered by several templates, so that small tasks weigh more (the authors' choice).
@@ -51,22 +35,63 @@ DEV_SHARE = 0.1
 
 
 def templates_by_rows(num_rows: int) -> int:
-    """By how many templates each row is rendered where nothing else is said: 10, 7, 5 or, of large tasks, 1."""
+    """The number of templates that render each row where nothing else is said: 10, 7, 5 or, in large tasks, 1."""
     return next((number for limit, number in TEMPLATES_BY_ROWS if num_rows <= limit), 1)
 
 
-# ---- one task --------------------------------------------------------------------------------------------------------
+def open_rows(source: TaskSource) -> Rows:
+    """Opens the rows of a task; a data set on the Hub is downloaded once.
+
+    Raises:
+        SourceError: A path leads nowhere or to a file that is no table; the data set is gone, private or gated, or has no such
+            configuration or split.
+    """
+    if source.dataset is not None:
+        return p3_rows(source) if source.dataset == P3 else hub_rows(source)
+    try:
+        with readable(source):
+            return file_rows(source)
+    except FileNotFoundError as error:
+        raise SourceError(f"Task {source.task}: {error}") from error
+
+
+@contextmanager
+def readable(source: TaskSource) -> Iterator[None]:
+    """Turns the errors of unreadable data, and of templates, into a [`SourceError`] that names the task."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise SourceError(f"Task {source.task}: {source.origin} cannot be read: {error}") from error
+    except (ExampleError, PromptError) as error:
+        raise SourceError(f"Task {source.task}: {error}") from error
 
 
 class MixtureTask:
-    """A task's rows in a random order that the seed determines, and the templates that suit."""
+    """A task's rows in a random order that the seed determines, and the templates that suit.
+
+    Args:
+        source: The task.
+        args: Settings of the mixture.
+        common: Settings that the result depends on beside the task's own, for its report.
+        template_folder: Folder of templates, laid out as PromptSource's; the installed package's by default.
+
+    Attributes:
+        rows: Rows of the task.
+        templates: Templates that suit; none where rows are examples already.
+        unsuitable: Reason against each template that is left out, by its name.
+        per_row: Templates to render each row by.
+        settings: All that the result depends on.
+
+    Raises:
+        SourceError: The task's data or templates cannot be had, or no template suits.
+    """
 
     def __init__(
         self, source: TaskSource, args: MixtureArguments, common: dict[str, Any], template_folder: str | Path | None
     ) -> None:
         self.source = source
         self.args = args
-        self.rows: Rows = open_rows(source)
+        self.rows = open_rows(source)
         if not self.rows.num_rows:
             raise SourceError(f"Task {source.task}: expected rows in {source.origin}, found none.")
         self.unsuitable: dict[str, str] = {}
@@ -78,8 +103,9 @@ class MixtureTask:
         if self.templates:
             asked = args.templates_per_example or templates_by_rows(self.rows.num_rows)
             self.per_row = min(asked, len(self.templates))
-        # What the result depends on; not where files lie.
+        # The result does not depend on where files lie.
         described = asdict(source) | dict.fromkeys(("files", "license", "query_split", "templates"))
+        described["columns"] = dict(self.rows.columns)
         self.settings = {
             "source": described,
             "templates": digest_of([asdict(template) for template in self.templates]),
@@ -122,11 +148,11 @@ class MixtureTask:
         return suitable
 
     def keys(self, batch: RowBatch) -> np.ndarray:
-        """A number for the source example of each row: rows of the same one stay on one side of the split."""
+        """A number for the source example of each row: rows with the same number stay on one side of the split."""
         numbers = batch.first + np.arange(len(batch), dtype=np.uint64)
         if self.templates:
             return numbers
-        ids = batch.column(self.source.columns.get("id", "id"))
+        ids = batch.column(self.rows.columns.get("id", "id"))
         return np.asarray(
             [
                 number if identity is None else digest_of(source_example(str(identity)))
@@ -135,23 +161,34 @@ class MixtureTask:
             dtype=np.uint64,
         )
 
-    def _places_of(self, keys: np.ndarray) -> np.ndarray:
-        """Where each row stands in the random order."""
+    def _sort_keys_of(self, keys: np.ndarray) -> np.ndarray:
+        """Numbers of 64 bits by which rows are in the random order."""
         return spread(keys ^ np.uint64(digest_of([self.args.seed, self.source.task])))
 
     def work(self, start: int, stop: int, *, per_row: int) -> Iterator[RowsToRender]:
-        """The rows from `start` to `stop` in the random order, in the order of the data."""
-        low, high = self._place(start), self._place(stop)
+        """The rows from `start` to `stop` of the random order, in the order of the data.
+
+        Args:
+            start: Rank of the first row in the random order.
+            stop: Rank after the last row.
+            per_row: Templates to render each row by.
+
+        Returns:
+            An iterator over batches to render.
+        """
+        low, high = self._threshold(start), self._threshold(stop)
         for batch in self.rows.batches():
-            places = self._places_of(self.keys(batch))
-            positions = np.flatnonzero((places >= low) & ((places < high) if stop < self.rows.num_rows else True))
+            sort_keys = self._sort_keys_of(self.keys(batch))
+            positions = np.flatnonzero(
+                (sort_keys >= low) & ((sort_keys < high) if stop < self.rows.num_rows else True)
+            )
             if len(positions):
                 yield RowsToRender(
                     task=self.source.task,
                     split=self.source.split,
                     templates=tuple(self.templates),
-                    columns=self.source.columns,
-                    strips=self.source.dataset == P3,
+                    columns=self.rows.columns,
+                    is_padded=self.rows.is_padded,
                     rows=batch.take(positions.tolist()),
                     numbers=(positions + batch.first).tolist(),
                     per_row=per_row,
@@ -159,22 +196,12 @@ class MixtureTask:
                     truncate=self.args.truncate,
                 )
 
-    def _place(self, rank: int) -> np.uint64:
-        return self._sorted_places[rank] if rank < self.rows.num_rows else np.uint64(2**64 - 1)
+    def _threshold(self, rank: int) -> np.uint64:
+        """The sort key of the row that has this rank in the random order."""
+        return self._sorted_keys[rank] if rank < self.rows.num_rows else np.uint64(2**64 - 1)
 
     @cached_property
-    def _sorted_places(self) -> np.ndarray:
+    def _sorted_keys(self) -> np.ndarray:
         if self.templates:  # no need to read the rows
-            return np.sort(self._places_of(np.arange(self.rows.num_rows, dtype=np.uint64)))
-        return np.sort(np.concatenate([self._places_of(self.keys(batch)) for batch in self.rows.batches()]))
-
-
-@contextmanager
-def readable(source: TaskSource) -> Iterator[None]:
-    """Names the task where its data turn out to be none, or a template fails."""
-    try:
-        yield
-    except UNREADABLE as error:
-        raise SourceError(f"Task {source.task}: {source.origin} cannot be read: {error}") from error
-    except (ExampleError, PromptError) as error:
-        raise SourceError(f"Task {source.task}: {error}") from error
+            return np.sort(self._sort_keys_of(np.arange(self.rows.num_rows, dtype=np.uint64)))
+        return np.sort(np.concatenate([self._sort_keys_of(self.keys(batch)) for batch in self.rows.batches()]))

@@ -1,4 +1,4 @@
-"""PromptSource's template files, and yours in the same format."""
+"""Template files: PromptSource's, and a user's own in the same format, are read as data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from .sandbox import PromptError
+from .sandbox_budget import PromptError
 from .templates import PromptTemplate
 
 EXACT_METRICS = frozenset({"Accuracy", "Squad"})
@@ -17,9 +17,6 @@ EXACT_METRICS = frozenset({"Accuracy", "Squad"})
 
 _TEMPLATES_FILE = "templates.yaml"
 _INSTALL = "pip install --no-deps --ignore-requires-python promptsource==0.2.3"
-
-
-# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,10 +28,16 @@ for _tag in ("!Template", "!TemplateMetadata"):
 
 
 def read_templates(path: str | Path) -> list[PromptTemplate]:
-    """The templates of one YAML file in PromptSource's format, by name.
+    """Reads the templates of one YAML file in PromptSource's format.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The templates, sorted by name.
 
     Raises:
-        PromptError: the file is no such YAML, or a template in it has fields of the wrong type.
+        PromptError: The file is no such YAML, or a template in it has fields of the wrong type.
     """
     path = Path(path)
     try:
@@ -44,11 +47,11 @@ def read_templates(path: str | Path) -> list[PromptTemplate]:
     if not isinstance(content, dict) or not isinstance(content.get("templates"), dict):
         raise PromptError(f"Expected a mapping with `templates` in {path}, found {_type_of(content)}.")
     dataset = "/".join(str(content[key]) for key in ("dataset", "subset") if content.get(key))
-    templates = [_template(path, dataset, found) for found in content["templates"].values()]
+    templates = [_template(path, dataset, entry) for entry in content["templates"].values()]
     return sorted(templates, key=lambda template: template.name)
 
 
-def _template(path: Path, dataset: str, found: Any) -> PromptTemplate:
+def _template(path: Path, dataset: str, entry: Any) -> PromptTemplate:
     def field(of: dict[str, Any], name: str, kind: type, default: Any) -> Any:
         value = of.get(name)
         if value is not None and not isinstance(value, kind):
@@ -57,23 +60,23 @@ def _template(path: Path, dataset: str, found: Any) -> PromptTemplate:
             )
         return default if value is None else value
 
-    if not isinstance(found, dict):
-        raise PromptError(f"Expected each template in {path} to be a mapping, found {_type_of(found)}.")
+    if not isinstance(entry, dict):
+        raise PromptError(f"Expected each template in {path} to be a mapping, found {_type_of(entry)}.")
     for name in ("name", "jinja"):
-        if found.get(name) is None:
-            raise PromptError(f"Expected `{name}` of each template in {path}, found {', '.join(map(str, found))}.")
-    metadata = field(found, "metadata", dict, {})
+        if entry.get(name) is None:
+            raise PromptError(f"Expected `{name}` of each template in {path}, found {', '.join(map(str, entry))}.")
+    metadata = field(entry, "metadata", dict, {})
     metrics = field(metadata, "metrics", list, [])
     if not all(isinstance(metric, str) for metric in metrics):
         raise PromptError(f"Expected `metrics` of a template in {path} to be texts.")
     return PromptTemplate(
-        name=field(found, "name", str, ""),
-        jinja=field(found, "jinja", str, ""),
-        answer_choices=field(found, "answer_choices", str, None),
+        name=field(entry, "name", str, ""),
+        jinja=field(entry, "jinja", str, ""),
+        answer_choices=field(entry, "answer_choices", str, None),
         original_task=field(metadata, "original_task", bool, None),
         choices_in_prompt=field(metadata, "choices_in_prompt", bool, None),
         metrics=tuple(metrics),
-        reference=field(found, "reference", str, ""),
+        reference=field(entry, "reference", str, ""),
         dataset=dataset,
     )
 
@@ -83,10 +86,10 @@ def _type_of(value: Any) -> str:
 
 
 def promptsource_folder() -> Path:
-    """The templates of an installed PromptSource; it is not imported, for it does not import on a current Python.
+    """The folder of the templates of an installed PromptSource, which is not imported: a current Python cannot.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        ModuleNotFoundError: PromptSource is not installed.
     """
     spec = importlib.util.find_spec("promptsource")
     for location in (spec.submodule_search_locations or []) if spec else []:
@@ -99,7 +102,7 @@ def promptsource_folder() -> Path:
 
 
 def load_templates(dataset: str, *, folder: str | Path | None = None) -> list[PromptTemplate]:
-    """The templates for a data set, by name.
+    """Loads the templates for a data set.
 
     ```python
     load_templates("super_glue/cb")  # PromptSource's
@@ -107,13 +110,17 @@ def load_templates(dataset: str, *, folder: str | Path | None = None) -> list[Pr
     ```
 
     Args:
-        dataset: `name` or `name/configuration`.
-        folder: of templates, laid out as PromptSource's; that of the installed package by default.
+        dataset: `name` or `name/configuration` of the data set.
+        folder: Folder of templates, laid out as PromptSource's; the installed package's by default.
+
+    Returns:
+        The templates, sorted by name.
 
     Raises:
-        FileNotFoundError: there are none for this data set.
+        FileNotFoundError: There are no templates for this data set.
         ModuleNotFoundError: PromptSource is not installed, and no `folder` was given.
-        PromptError: they cannot be read.
+        PromptError: The templates cannot be read.
+        ValueError: The data set's name leads out of the folder.
     """
     root = promptsource_folder() if folder is None else Path(folder)
     path = root / dataset / _TEMPLATES_FILE
@@ -130,7 +137,7 @@ def load_templates(dataset: str, *, folder: str | Path | None = None) -> list[Pr
 
 
 def datasets_with_templates(folder: str | Path | None = None) -> list[str]:
-    """The data sets that there are templates for: `name` or `name/configuration`, sorted."""
+    """The data sets that have templates in a folder, by default the installed PromptSource's: `name` or `name/configuration`, sorted."""
     root = promptsource_folder() if folder is None else Path(folder)
     return sorted(path.parent.relative_to(root).as_posix() for path in root.rglob(_TEMPLATES_FILE))
 
@@ -142,12 +149,16 @@ def select_templates(
     original_task: bool | None = None,
     has_choices: bool | None = None,
 ) -> Iterator[PromptTemplate]:
-    """The templates that suit a purpose.
+    """Selects the templates that suit a purpose.
 
     Args:
-        metrics: at least one of these must be among a template's; None for any.
-        original_task: those that ask for what the data set was made for (True), for something else (False), or all (None).
-        has_choices: those with a set of possible answers (True), free text (False), or all (None).
+        templates: Templates to select from.
+        metrics: Metrics of which a template must have at least one; None takes any template.
+        original_task: Whether templates ask for the task that the data set was made for (True), for another (False), or either (None).
+        has_choices: Whether templates have a set of possible answers (True), free text (False), or either (None).
+
+    Returns:
+        An iterator over the templates that suit.
     """
     for template in templates:
         if metrics is not None and not set(metrics) & set(template.metrics):

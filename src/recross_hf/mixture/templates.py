@@ -1,4 +1,4 @@
-"""Prompt templates in PromptSource's format: YAML files read as data, rendered byte for byte as PromptSource does.
+"""Prompt templates in PromptSource's format, rendered byte for byte as PromptSource renders them.
 
 A template is Jinja: an input and the answer to it, separated by `|||`. See Bach et al. 2022, "PromptSource" (arXiv 2202.01279).
 """
@@ -14,7 +14,8 @@ from typing import Any
 
 from jinja2 import Template, TemplateSyntaxError, nodes
 
-from .sandbox import ENVIRONMENT, PromptError, render
+from .sandbox import ENVIRONMENT
+from .sandbox_budget import PromptError, render
 
 SEPARATOR = "|||"
 TRUNCATED_TO = 2048  # characters of each value, as in PromptSource
@@ -36,17 +37,17 @@ class PromptTemplate:
     # {"input": "It rains. Does it follow that It is wet.?", "references": ["yes"], "choices": ["yes", "maybe", "no"]}
     ```
 
-    Templates are data: they are rendered in a sandbox, see `prompt_sandbox`.
+    Templates are data: a sandbox renders them, see `mixture.sandbox`.
 
     Attributes:
-        name: unique within its data set.
-        jinja: the input, `|||` and the answer.
-        answer_choices: all possible answers, separated by `|||`; None where answers are free text.
-        original_task: whether it asks for what the data set was made for.
-        choices_in_prompt: whether the input names the possible answers.
-        metrics: PromptSource's names of metrics for its answers.
-        reference: who wrote it, or where it comes from.
-        dataset: `name` or `name/configuration` of the data set it is for.
+        name: Name, unique within its data set.
+        jinja: Jinja source of the input, `|||` and the answer.
+        answer_choices: Jinja source of all possible answers, separated by `|||`; None where answers are free text.
+        original_task: Whether the template asks for the task that the data set was made for.
+        choices_in_prompt: Whether the input names the possible answers.
+        metrics: PromptSource's names of the metrics for its answers.
+        reference: Author or origin of the template.
+        dataset: `name` or `name/configuration` of its data set.
     """
 
     name: str
@@ -61,21 +62,25 @@ class PromptTemplate:
     # ---- rendering -------------------------------------------------------------------------------------------------
 
     def apply(self, row: Mapping[str, Any], *, truncate: bool = True, rng: random.Random | None = None) -> list[str]:
-        """The rendered parts, as PromptSource's `Template.apply`: the input and the answer; `[""]` where nothing is rendered.
+        """Renders the input and the answer, as PromptSource's `Template.apply` does.
 
         Args:
-            truncate: cut each value to 2,048 characters.
-            rng: what the filters `choice` and `random` draw from; by default the same for each row.
+            row: Values of the row, by column.
+            truncate: Whether to cut each value to 2,048 characters.
+            rng: Generator that the filters `choice` and `random` draw from; by default the same for each row.
+
+        Returns:
+            The input and the answer; `[""]` where the template renders nothing.
 
         Raises:
-            PromptError: the template is broken or not allowed, fails on this row or uses up too much.
+            PromptError: The template is broken or not allowed, fails on this row or uses up too much.
         """
         return self._rendered(row, truncate, rng)[0]
 
     def _rendered(
         self, row: Mapping[str, Any], truncate: bool, rng: random.Random | None
     ) -> tuple[list[str], list[str] | None]:
-        """The parts and the possible answers."""
+        """The rendered texts, which `|||` separates, and the possible answers."""
         if "answer_choices" in row:
             raise PromptError(
                 f"{self._label}: expected no column 'answer_choices', for it is the template's own name."
@@ -98,14 +103,19 @@ class PromptTemplate:
     def example(
         self, row: Mapping[str, Any], *, truncate: bool = True, rng: random.Random | None = None
     ) -> dict[str, Any] | None:
-        """A row as an upstream example: `input`, `references` (one) and `choices` (empty for free text).
+        """Renders a row as an upstream example: `input`, `references` (one) and `choices` (empty for free text).
+
+        Args:
+            row: Values of the row, by column.
+            truncate: Whether to cut each value to 2,048 characters.
+            rng: Generator that the filters `choice` and `random` draw from; by default the same for each row.
 
         Returns:
             The example; None where the template renders nothing, an empty input or an empty answer, as many do on purpose for rows that
             do not suit them.
 
         Raises:
-            PromptError: the row lacks a column that the template names, or what is rendered has no answer or several.
+            PromptError: The row lacks a column that the template names, or the rendered text has no answer or several.
         """
         missing = sorted(self.columns - row.keys())
         if missing:
@@ -128,7 +138,7 @@ class PromptTemplate:
         for source in (self.jinja, self.answer_choices or ""):
             tree = self._parsed(source)
             found |= _names_read(tree)
-            # Names that may be missing.
+            # These names may be missing.
             optional = [node for node in tree.find_all(nodes.Test) if node.name in ("defined", "undefined")]
             optional += [node for node in tree.find_all(nodes.Filter) if node.name in ("d", "default")]
             found -= {node.node.name for node in optional if isinstance(node.node, nodes.Name)}
@@ -136,7 +146,7 @@ class PromptTemplate:
 
     @property
     def fixed_choices(self) -> list[str] | None:
-        """The possible answers where they are the same for all rows; None where they differ or are free text."""
+        """The possible answers where all rows have the same; None where they differ or are free text."""
         if self.answer_choices is None or _names_read(self._parsed(self.answer_choices)):
             return None
         try:
@@ -145,7 +155,11 @@ class PromptTemplate:
             raise type(error)(f"{self._label}: {error}.") from error
 
     def check(self) -> None:
-        """Raises a [`PromptError`] if the template is broken, not allowed, or has not one `|||`."""
+        """Checks the template without a row.
+
+        Raises:
+            PromptError: The template is broken, not allowed, or has not one `|||`.
+        """
         _ = self._compiled, self._truncating, self._compiled_choices
         if self.jinja.count(SEPARATOR) != 1:
             raise PromptError(
@@ -154,7 +168,7 @@ class PromptTemplate:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is compiled stays in the process.
+        # Compiled code stays in its process.
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
@@ -182,12 +196,7 @@ class PromptTemplate:
             raise PromptError(f"{self._label}: line {error.lineno}: {error.message}") from error
         except PromptError as error:
             raise type(error)(f"{self._label}: {error}.") from error
-        except (
-            SyntaxError,
-            ValueError,
-            RecursionError,
-            MemoryError,
-        ) as error:  # what Jinja makes Python of is no Python
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # Jinja made Python that is none
             raise PromptError(f"{self._label}: {type(error).__name__}, nested too deeply or malformed.") from error
 
     @property
@@ -201,8 +210,8 @@ def _names_read(tree: nodes.Template) -> set[str]:
 
 
 def _read(node: nodes.Node, known: set[str]) -> Iterator[str]:
-    """The names read that are not known; those that are set become so."""
-    first: list[nodes.Node] = []  # what is evaluated before the rest
+    """The names that are read and not known; names that are set become known."""
+    first: list[nodes.Node] = []  # these are evaluated before the rest
     within = known
     match node:
         case nodes.Name(ctx="store"):
@@ -216,7 +225,7 @@ def _read(node: nodes.Node, known: set[str]) -> Iterator[str]:
                 inside = set(known)
                 for child in branch:
                     yield from _read(child, inside)
-                after |= inside  # it has a value on some paths at least
+                after |= inside  # the name has a value on some paths at least
             known |= after
             return
         case nodes.For():
@@ -234,7 +243,7 @@ def _read(node: nodes.Node, known: set[str]) -> Iterator[str]:
     for child in first:
         yield from _read(child, known)
     for child in node.iter_child_nodes():
-        # What a loop or a block sets has no value after it.
+        # A name that a loop or a block sets has no value after it.
         if not any(child is done for done in first):
             yield from _read(child, within)
 
