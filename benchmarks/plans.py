@@ -47,10 +47,11 @@ from recross_hf import (
 )
 from recross_hf.core.files import write_json, write_parquet
 from recross_hf.core.tables import format_table
-from recross_hf.planning.benchmark import plan_benchmark
+from recross_hf.planning.evaluation import plan_evaluation
 from recross_hf.planning.index import plan_index
 from recross_hf.planning.mining import plan_mining
-from recross_hf.planning.plan import Plan, duration, peak_memory, size
+from recross_hf.planning.plan import Plan, duration, size
+from recross_hf.planning.resources import peak_memory
 from recross_hf.planning.training import plan_training
 
 STARTER = Path(recross_hf.__file__).parent / "starter_data"
@@ -225,7 +226,7 @@ def benchmark(args: argparse.Namespace, copies: float, folder: str) -> Work:
     cells = sum(len(tasks) if method.name == "none" else num_sets for method in methods)
     return Work(
         f"{cells} cells",
-        lambda: plan_benchmark(pipeline, tasks, methods, folder, show_progress=False),
+        lambda: plan_evaluation(pipeline, tasks, methods, folder, show_progress=False),
         lambda: evaluate_methods(pipeline, tasks, methods, folder, show_progress=False),
     )
 

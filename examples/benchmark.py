@@ -46,7 +46,7 @@ from recross_hf.core.output_folders import check_apart
 from recross_hf.evaluation.methods import ablations, build_index_once
 from recross_hf.evaluation.overlaps import HANDLINGS
 from recross_hf.models.architectures import architecture_of
-from recross_hf.planning.benchmark import plan_benchmark
+from recross_hf.planning.evaluation import plan_evaluation
 
 STARTER_QUERY_SETS, STARTER_TEST = 1, 200
 
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     methods = methods_of(script, args, pipeline, settings)
     if script.dry_run:
         if rank == 0:
-            print(plan_benchmark(pipeline, tasks, methods, args.output_dir, **given))
+            print(plan_evaluation(pipeline, tasks, methods, args.output_dir, **given))
         return
     results = evaluate_methods(pipeline, tasks, methods, args.output_dir, **given)
     if rank == 0:

@@ -1,22 +1,17 @@
 import dataclasses
+import importlib.util
 import logging
+import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf.planning import plan as planning
-from recross_hf.planning.plan import (
-    Plan,
-    Room,
-    Seconds,
-    duration,
-    existing_folder,
-    peak_memory,
-    size,
-    warn_where_disk_is_short,
-)
+from recross_hf.planning import resources as resources_module
+from recross_hf.planning.plan import Plan, TimeEstimate, duration, size, warn_where_disk_is_short
+from recross_hf.planning.resources import Resources, existing_folder, peak_memory
 
 GB = 10**9
 ADVICE = {"memory": "Take less.", "device_memory": "Take a larger GPU.", "disk": "Tidy up."}
@@ -26,13 +21,14 @@ def plan(**changes) -> Plan:
     settings = {
         "work": "Sorting 10 books",
         "probe": "2 of them",
-        "seconds": Seconds(100.0, 90.0, 110.0),
+        "seconds": TimeEstimate(100.0, 90.0, 110.0),
         "shared": 0.8,
         "memory": GB,
         "device_memory": None,
         "disk": 3 * GB,
         "kept": 2 * GB,
-        "room": Room(4 * GB, None, 5 * GB),
+        "resources": Resources(4 * GB, None, 5 * GB),
+        "num_processes": 1,
         "advice": ADVICE,
     }
     return Plan(**settings | changes)
@@ -54,7 +50,7 @@ def test_a_plan_that_fits_warns_of_nothing_and_prints_as_a_table():
         ({"memory": 5 * GB}, "This cannot fit: memory of 5 GB is needed, there is 4 GB. Take less."),
         ({"disk": 6 * GB}, "This cannot fit: disk space of 6 GB is needed, there is 5 GB. Tidy up."),
         (
-            {"device_memory": 2 * GB, "room": Room(4 * GB, GB, 5 * GB)},
+            {"device_memory": 2 * GB, "resources": Resources(4 * GB, GB, 5 * GB)},
             "This cannot fit: GPU memory of 2 GB is needed, there is 1 GB. Take a larger GPU.",
         ),
     ],
@@ -89,25 +85,57 @@ def test_a_plan_without_a_probe_has_no_time():
 
 @given(st.lists(st.floats(0.1, 10), min_size=1, max_size=20), st.integers(1, 1000))
 def test_time_is_extrapolated_with_a_spread(samples, count):
-    seconds = Seconds.of(samples, count)
+    seconds = TimeEstimate.of(samples, count)
     assert seconds.expected == pytest.approx(count * sum(samples) / len(samples))
     assert 0 <= seconds.low <= seconds.expected <= seconds.high
     longer = seconds.plus(5.0)
     assert dataclasses.astuple(longer) == pytest.approx([value + 5 for value in dataclasses.astuple(seconds)])
 
 
-def test_the_room_is_that_of_this_machine(tmp_path, monkeypatch):
-    room = Room.of(tmp_path / "not" / "yet", torch.device("cpu"))
-    assert room.device_memory is None
-    assert room.disk > 0
-    assert room.memory > peak_memory() > 10**7
+def test_the_resources_are_those_of_this_machine(tmp_path, monkeypatch):
+    resources = Resources.of(tmp_path / "not" / "yet", torch.device("cpu"))
+    assert resources.device_memory is None
+    assert resources.disk > 0
+    assert resources.memory > peak_memory() > 10**7
     limit = tmp_path / "memory.max"
     limit.write_text("123456\n")
-    monkeypatch.setattr(planning, "CGROUP_LIMITS", (limit,))
-    assert Room.of(tmp_path).memory == 123456
+    monkeypatch.setattr(resources_module, "CGROUP_LIMITS", (limit,))
+    assert Resources.of(tmp_path).memory == 123456
     limit.write_text("max\n")
-    assert Room.of(tmp_path).memory > 123456
+    assert Resources.of(tmp_path).memory > 123456
     assert existing_folder(tmp_path / "not" / "yet") == tmp_path
+
+
+def test_the_peak_of_memory_is_no_less_than_what_was_held():
+    before = peak_memory()
+    held = np.ones(before + 50 * 10**6, dtype=np.uint8)  # more than there ever was, so that the peak must rise
+    assert peak_memory() >= before + 50 * 10**6
+    peak = peak_memory()
+    del held
+    assert peak_memory() >= peak - 10**6
+
+
+def test_the_peak_is_had_without_the_files_of_linux_too(tmp_path, monkeypatch):
+    peak = peak_memory()
+    monkeypatch.setattr(resources_module, "PROCESS_STATUS", tmp_path / "none")
+    assert peak_memory() == pytest.approx(peak, rel=0.5)  # where a parent was larger, Unix counts its memory in
+    (tmp_path / "status").write_text("Name:\tpython\n")  # as a kernel that counts no peaks has it
+    monkeypatch.setattr(resources_module, "PROCESS_STATUS", tmp_path / "status")
+    assert peak_memory() == pytest.approx(peak, rel=0.5)
+
+
+def test_on_windows_there_is_a_peak_without_the_module_resource(tmp_path, monkeypatch):
+    """The module is loaded afresh, as if no module `resource` could be imported."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    spec = importlib.util.spec_from_file_location("resources_of_windows", resources_module.__file__)
+    windows = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, windows)  # where dataclasses look for it
+    spec.loader.exec_module(windows)
+    windows.PROCESS_STATUS = tmp_path / "none"
+    told = type("Memory", (), {"rss": 10**8, "peak_wset": 3 * 10**8})()
+    monkeypatch.setattr(windows.psutil.Process, "memory_info", lambda self: told)
+    assert windows.peak_memory() == 3 * 10**8
+    assert windows.Resources.of(tmp_path).memory > 10**8
 
 
 def test_a_run_says_before_it_starts_that_the_disk_is_too_small(tmp_path, caplog):

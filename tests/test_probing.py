@@ -23,17 +23,19 @@ from recross_hf import (
 from recross_hf.core.files import write_parquet
 from recross_hf.mixture.sources import SourceError
 from recross_hf.mixture.trial import try_out
-from recross_hf.planning import probing
+from recross_hf.planning import index as index_plan
+from recross_hf.planning import probe
 from recross_hf.planning.index import index_bytes, plan_index
 from recross_hf.planning.mining import plan_mining
 from recross_hf.planning.mixture import plan_mixture
-from recross_hf.planning.plan import Room
+from recross_hf.planning.resources import Resources
 from recross_hf.planning.training import checkpoint_bytes, plan_training, training_bytes
 
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch):
-    monkeypatch.setattr(probing, "PROBE_SECONDS", 0.2)
+    for module in (probe, index_plan):
+        monkeypatch.setattr(module, "PROBE_SECONDS", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_a_training_of_so_many_steps_takes_as_long_on_more_processes(make_traine
 
 
 def test_what_is_too_large_by_itself_is_not_tried_out(make_trainer, examples, tmp_path, monkeypatch):
-    monkeypatch.setattr(Room, "of", classmethod(lambda cls, *_: Room(10_000, None, 10**12)))
+    monkeypatch.setattr(Resources, "of", classmethod(lambda cls, *_: Resources(10_000, None, 10**12)))
     plan = plan_training(make_trainer, examples, arguments(tmp_path, max_steps=7))
     assert plan.seconds is None
     assert make_trainer.made[0].state.global_step == 0

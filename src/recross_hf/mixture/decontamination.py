@@ -108,7 +108,10 @@ class Decontaminator:
 
     def _add(self, datasets: list[Dataset]) -> None:
         first = len(self._ids)
-        ids, inputs, references, templates = [], [], [], []
+        ids: list[str] = []
+        inputs: list[str] = []
+        references: list[list[str]] = []
+        templates: list[str] = []
         for examples in datasets:
             nothing = [""] * len(examples)
             ids += examples["id"][:]

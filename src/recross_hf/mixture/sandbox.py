@@ -48,11 +48,11 @@ _METHODS = {
 
 
 class _Bounding(NodeTransformer):
-    """Puts the limits around what is looped over, around values that can grow and around what blocks print."""
+    """Puts the limits around loops, around values that can grow and around the text that blocks print."""
 
     _blocks = 0  # around the node that is visited
 
-    def _wrapped(self, node: nodes.Expr, name: str) -> nodes.Filter:
+    def _wrapped(self, node: Any, name: str) -> nodes.Filter:
         return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno, environment=node.environment)
 
     def visit_For(self, node: nodes.For) -> nodes.For:
@@ -161,7 +161,7 @@ class _SandboxedEnvironment(SandboxedEnvironment):
 
 
 def _refused(node: nodes.Node) -> str | None:
-    """What a template must not use, if this is it; None if it is allowed."""
+    """The name of a thing that no template may use, where the node is one; None where it is allowed."""
     if not isinstance(node, _NODES):
         return f"{type(node).__name__.lower()!r}"
     if isinstance(node, nodes.For) and node.recursive:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jinja2.defaults import DEFAULT_FILTERS
@@ -78,7 +78,7 @@ def _int(value: Any, default: int = 0, base: int = 10) -> int:
     return bounded(do_int(value, default, base))
 
 
-def _round(value: float, precision: int = 0, method: str = "common") -> float:
+def _round(value: float, precision: int = 0, method: Any = "common") -> float:
     if abs(precision) > 30:
         raise PromptError("the template rounds to more than 30 digits")
     return do_round(value, precision, method)
@@ -189,7 +189,7 @@ def _by_words(value: Any) -> str:
     return text
 
 
-FILTERS: dict[str, Callable[..., Any]] = {
+FILTERS: dict[str, Any] = {
     **{name: DEFAULT_FILTERS[name] for name in _PLAIN_FILTERS},
     **{"choice": _choice, "random": _random, "most_frequent": _most_frequent},
     **{"int": _int, "round": _round, "join": _join, "replace": _replace, "format": _format},
@@ -197,7 +197,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
 }
 """The filters that templates may use, by name."""
 
-TESTS: dict[str, Callable[..., Any]] = {name: DEFAULT_TESTS[name] for name in _PLAIN_TESTS}
+TESTS: dict[str, Any] = {name: DEFAULT_TESTS[name] for name in _PLAIN_TESTS}
 """The tests that templates may use, by name."""
 
 FUNCTIONS: dict[str, Any] = {"dict": dict, "namespace": _PlainNamespace, "range": safe_range, "zip": _zip}

@@ -23,8 +23,12 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which PromptSource's two tags are plain mappings."""
 
 
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    return loader.construct_mapping(node, deep=True)
+
+
 for _tag in ("!Template", "!TemplateMetadata"):
-    _Loader.add_constructor(_tag, lambda loader, node: loader.construct_mapping(node, deep=True))
+    _Loader.add_constructor(_tag, _mapping)
 
 
 def read_templates(path: str | Path) -> list[PromptTemplate]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -147,10 +147,11 @@ class PromptTemplate:
     @property
     def fixed_choices(self) -> list[str] | None:
         """The possible answers where all rows have the same; None where they differ or are free text."""
-        if self.answer_choices is None or _names_read(self._parsed(self.answer_choices)):
+        compiled = self._compiled_choices
+        if self.answer_choices is None or compiled is None or _names_read(self._parsed(self.answer_choices)):
             return None
         try:
-            return [part.strip() for part in _split(render(self._compiled_choices, {}, random.Random(0)))]
+            return [part.strip() for part in _split(render(compiled, {}, random.Random(0)))]
         except PromptError as error:
             raise type(error)(f"{self._label}: {error}.") from error
 
@@ -221,7 +222,8 @@ def _read(node: nodes.Node, known: set[str]) -> Iterator[str]:
         case nodes.If():
             yield from _read(node.test, known)
             after = set(known)
-            for branch in (node.body, *([other] for other in node.elif_), node.else_):
+            branches: list[Sequence[nodes.Node]] = [node.body, *([other] for other in node.elif_), node.else_]
+            for branch in branches:
                 inside = set(known)
                 for child in branch:
                     yield from _read(child, inside)
@@ -231,7 +233,7 @@ def _read(node: nodes.Node, known: set[str]) -> Iterator[str]:
         case nodes.For():
             first, within = [node.iter], known | {"loop"}
         case nodes.With():
-            first, within = node.values, set(known)
+            first, within = [*node.values], set(known)
         case nodes.AssignBlock():
             inside = set(known)
             for child in node.body:

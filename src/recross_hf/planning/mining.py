@@ -1,4 +1,4 @@
-"""What mining supervision will take."""
+"""The plan of mining supervision."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.distributed import process_state
 from ..core.files import write_parquet
@@ -23,10 +20,8 @@ from ..supervision.arguments import SupervisionArguments
 from ..supervision.mining import mine_supervision
 from ..supervision.query_sets import SETS_FOLDER
 from ..supervision.utility import Judge, by_groups
-from .plan import Plan, Room, Seconds, peak_device_memory, peak_memory
+from .plan import Plan, TimeEstimate
 from .probe import LESS_DISK, folder_for_all
-
-# ---- mining ------------------------------------------------------------------------------------------------------------
 
 
 def plan_mining(
@@ -41,12 +36,29 @@ def plan_mining(
     num_probed: int = 3,
     **kwargs: Any,
 ) -> Plan:
-    """What [`mine_supervision`] with these arguments will take: `num_probed` query sets a process are mined, the first one untimed.
+    """Plans [`mine_supervision`] with the same arguments: some query sets are mined, the first of them untimed.
 
     Every process must call it.
+
+    Args:
+        model: Upstream model.
+        processing_class: Its tokenizer.
+        retriever: Retriever of the candidates.
+        examples: Upstream examples to draw query sets from.
+        output_dir: Folder that the mining writes to.
+        args: Settings of the mining.
+        judge: Function that says how useful each candidate was.
+        num_probed: Query sets that each process mines for the plan.
+        kwargs: Other arguments of [`mine_supervision`].
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: Fewer than two query sets could be judged.
     """
     args, state = args or SupervisionArguments(), process_state()
-    starts: list[float] = []  # of each set's judgement
+    starts: list[float] = []  # the time at which each set's judgement began
 
     @functools.wraps(judge)
     def timed(*arguments: Any) -> Any:
@@ -70,17 +82,13 @@ def plan_mining(
             "plan, or there are too few candidates."
         )
     num_sets = math.ceil(args.num_query_sets / state.num_processes)
-    disk = round(sum(written) / probed.num_query_sets * args.num_query_sets)
-    return Plan(
+    return Plan.after_probe(
+        output_dir,
+        state.device,
         work=f"Mining {args.num_query_sets:,} query sets",
         probe=f"{probed.num_query_sets} of them",
-        seconds=Seconds.of(np.diff(starts).tolist(), num_sets),
-        shared=1.0,
-        memory=peak_memory(),
-        device_memory=peak_device_memory(state.device),
-        disk=disk,
-        kept=disk,
-        room=Room.of(output_dir, state.device),
+        seconds=TimeEstimate.of(np.diff(starts).tolist(), num_sets),
+        disk=round(sum(written) / probed.num_query_sets * args.num_query_sets),
         num_processes=state.num_processes,
         advice={
             "memory": "Fine-tune fewer weights (--trainable_parameters '^decoder'), or use a smaller model.",

@@ -1,13 +1,11 @@
-"""`Plan`: what a run will take, beside what the machine has; printed as a table."""
+"""`Plan`: the time, memory and disk that a run will take, beside what the machine has; printed as a table."""
 
 from __future__ import annotations
 
 import logging
 import os
-import resource
 import shutil
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -15,39 +13,20 @@ import numpy as np
 import torch
 
 from ..core.tables import format_table
+from .resources import Resources, existing_folder, peak_device_memory, peak_memory
 
 logger = logging.getLogger(__name__)
 
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-
 
 @dataclass(frozen=True)
-class Room:
-    """What a run may use, in bytes.
+class TimeEstimate:
+    """Seconds that a run will take, and a range for them that holds if the rest of the work is like the probe.
 
     Attributes:
-        memory: of the host, for all processes on it, with what this process holds already.
-        device_memory: of this process's GPU; None without one.
-        disk: below the folder that is written.
+        expected: Expected seconds.
+        low: Lower end of the range.
+        high: Upper end of the range.
     """
-
-    memory: int
-    device_memory: int | None
-    disk: int
-
-    @classmethod
-    def of(cls, output_dir: str | Path, device: torch.device | None = None) -> Self:
-        """The room on this machine, for a run that writes to `output_dir` and computes on `device`."""
-        on_gpu = device is not None and device.type == "cuda"
-        on_device = None
-        if on_gpu:
-            on_device = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-        return cls(_host_memory(), on_device, shutil.disk_usage(existing_folder(output_dir)).free)
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """How long something takes: what is expected, and where the truth should lie if the rest is like what was tried out."""
 
     expected: float
     low: float
@@ -55,73 +34,123 @@ class Seconds:
 
     @classmethod
     def of(cls, samples: list[float], count: float) -> Self:
-        """Of `count` pieces of work, some of which took `samples` seconds: their mean, and two standard errors about it."""
+        """The time of `count` pieces of work, by the mean of some that took `samples` seconds, and two standard errors about it."""
         mean = float(np.mean(samples))
         error = 2 * float(np.std(samples, ddof=1)) / len(samples) ** 0.5 if len(samples) > 1 else mean
         return cls(count * mean, count * max(mean - error, 0.0), count * (mean + error))
 
     def plus(self, seconds: float) -> Self:
-        """As much longer."""
+        """An estimate that is longer by so many seconds."""
         return type(self)(self.expected + seconds, self.low + seconds, self.high + seconds)
 
     def __str__(self) -> str:
         return f"{duration(self.expected)} ({duration(self.low)} to {duration(self.high)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will take, extrapolated from a probe; `print(plan)` shows it beside what there is.
+    """The time, memory and disk that a run will take, extrapolated from a probe; `print(plan)` shows them beside what there is.
 
     Attributes:
-        work: what was planned.
-        probe: what was tried out.
-        seconds: of the whole run on as many processes as the probe had; None where it could not be tried out.
-        shared: the share of `seconds` that more processes would have between them, 0 to 1.
-        memory: bytes of host memory that a process holds at its peak.
-        device_memory: bytes of GPU memory that a process holds at its peak; None without a GPU.
-        disk: bytes below the output folder at their most; `kept` of them stay.
-        num_processes: of the run; those on this host share its memory.
-        room: what there is.
-        advice: what to change where `memory`, `device_memory` or `disk` falls short, by that name.
+        work: The run, in words.
+        probe: The part of it that was tried out, in words.
+        seconds: Time of the whole run on as many processes as the probe had; None where nothing could be tried out.
+        shared: Share of `seconds` that more processes would divide between them, 0 to 1.
+        memory: Bytes of host memory that a process holds at its peak.
+        device_memory: Bytes of GPU memory that a process holds at its peak; None without a GPU.
+        disk: Bytes below the output folder at their most.
+        kept: Bytes below the output folder that stay.
+        resources: Resources that the run may use.
+        num_processes: Number of the run's processes; those on this host share its memory.
+        advice: Sentences that say what to change where `memory`, `device_memory` or `disk` falls short, by that name.
     """
 
     work: str
     probe: str
-    seconds: Seconds | None
+    seconds: TimeEstimate | None
     shared: float
     memory: int
     device_memory: int | None
     disk: int
     kept: int
-    room: Room
-    num_processes: int = 1
-    advice: dict[str, str] = field(default_factory=dict)
+    resources: Resources
+    num_processes: int
+    advice: dict[str, str]
+
+    @classmethod
+    def after_probe(
+        cls,
+        output_dir: str | Path,
+        device: torch.device | None = None,
+        *,
+        work: str,
+        probe: str,
+        seconds: TimeEstimate | None,
+        disk: int,
+        advice: dict[str, str],
+        shared: float = 1.0,
+        memory: int | None = None,
+        device_memory: int | None = None,
+        kept: int | None = None,
+        num_processes: int = 1,
+    ) -> Self:
+        """The plan of a run that this process has just tried out, so that its memory so far is the run's.
+
+        Args:
+            output_dir: Folder that the run writes to.
+            device: Device that the run computes on; None where no device does.
+            work: The run, in words.
+            probe: The part of it that was tried out, in words.
+            seconds: Time of the whole run; None where nothing could be tried out.
+            disk: Bytes below the output folder at their most.
+            advice: Sentences that say what to change, by the resource that falls short.
+            shared: Share of `seconds` that more processes would divide between them.
+            memory: Bytes of host memory; by default this process's peak.
+            device_memory: Bytes of GPU memory; by default this process's peak.
+            kept: Bytes below the output folder that stay; by default all of `disk`.
+            num_processes: Number of the run's processes.
+
+        Returns:
+            The plan.
+        """
+        return cls(
+            work=work,
+            probe=probe,
+            seconds=seconds,
+            shared=shared,
+            memory=peak_memory() if memory is None else memory,
+            device_memory=peak_device_memory(device) if device_memory is None else device_memory,
+            disk=disk,
+            kept=disk if kept is None else kept,
+            resources=Resources.of(output_dir, device),
+            num_processes=num_processes,
+            advice=advice,
+        )
 
     @property
     def memory_of_host(self) -> int:
-        """Bytes that the processes on this host hold together."""
+        """Bytes of memory that the processes on this host hold together."""
         return self.memory * min(self.num_processes, int(os.environ.get("LOCAL_WORLD_SIZE", self.num_processes)))
 
     @property
     def warnings(self) -> list[str]:
-        """A sentence for each thing that there is too little of; empty where the run fits."""
-        found = []
-        for name, what, needed, there_is in (
-            ("memory", "memory", self.memory_of_host, self.room.memory),
-            ("device_memory", "GPU memory", self.device_memory or 0, self.room.device_memory or 0),
-            ("disk", "disk space", self.disk, self.room.disk),
-        ):
-            if needed > there_is:
-                found.append(
-                    f"This cannot fit: {what} of {size(needed)} is needed, there is {size(there_is)}. {self.advice[name]}"
-                )
-        return found
+        """A sentence for each resource that falls short; empty where the run fits."""
+        resources = self.resources
+        return [
+            f"This cannot fit: {noun} of {size(needed)} is needed, there is {size(there_is)}. {self.advice[name]}"
+            for name, noun, needed, there_is in (
+                ("memory", "memory", self.memory_of_host, resources.memory),
+                ("device_memory", "GPU memory", self.device_memory or 0, resources.device_memory or 0),
+                ("disk", "disk space", self.disk, resources.disk),
+            )
+            if needed > there_is
+        ]
 
     def seconds_on(self, num_processes: int) -> float:
-        """Expected seconds on so many processes of the same kind; computed, not tried out.
+        """Expected seconds on so many processes of the same kind, computed and not tried out.
 
         Raises:
-            ValueError: the run could not be tried out.
+            ValueError: The run could not be tried out.
         """
         if self.seconds is None:
             raise ValueError("Expected a plan with `seconds`, found one of a run that cannot fit.")
@@ -132,11 +161,11 @@ class Plan:
         local = self.memory_of_host // self.memory if self.memory else 1
         memory = f"{size(self.memory)} x {local}" if local > 1 else size(self.memory)
         time = "unknown" if self.seconds is None else str(self.seconds)
-        rows = [["time", time, ""], ["memory", memory, size(self.room.memory)]]
+        rows = [["time", time, ""], ["memory", memory, size(self.resources.memory)]]
         if self.device_memory is not None:
-            rows.append(["GPU memory", size(self.device_memory), size(self.room.device_memory or 0)])
+            rows.append(["GPU memory", size(self.device_memory), size(self.resources.device_memory or 0)])
         disk = size(self.disk) + (f", {size(self.kept)} of it to stay" if self.kept < self.disk else "")
-        rows.append(["disk", disk, size(self.room.disk)])
+        rows.append(["disk", disk, size(self.resources.disk)])
         lines = [f"{self.work}. Tried out: {self.probe}.", "", format_table(["", "needed", "there is"], rows)]
         if self.seconds is not None and self.shared:
             more = [self.num_processes * factor for factor in (2, 4, 8)]
@@ -145,14 +174,8 @@ class Plan:
         return "\n".join([*lines, *(f"\n{warning}" for warning in self.warnings)])
 
 
-def existing_folder(output_dir: str | Path) -> Path:
-    """A folder that need not exist yet, or the nearest above it that does."""
-    folder = Path(output_dir).absolute()
-    return next(path for path in (folder, *folder.parents) if path.is_dir())
-
-
 def warn_where_disk_is_short(output_dir: str | Path, num_bytes: int, advice: str) -> None:
-    """Logs a warning where a run that is about to start needs more bytes below `output_dir` than are free."""
+    """Logs a warning, with advice, where a run that is about to start needs more bytes below `output_dir` than are free."""
     if num_bytes > (free := shutil.disk_usage(existing_folder(output_dir)).free):
         logger.warning(
             "This cannot fit: at least %s are needed below %s, %s are free. %s",
@@ -163,38 +186,8 @@ def warn_where_disk_is_short(output_dir: str | Path, num_bytes: int, advice: str
         )
 
 
-def peak_memory() -> int:
-    """Bytes of memory that this process has held at its peak."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def peak_device_memory(device: torch.device) -> int | None:
-    """Bytes of GPU memory that this process has held at its peak, since [`reset_peak_device_memory`]; None without a GPU."""
-    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
-
-
-def reset_peak_device_memory(device: torch.device) -> None:
-    """Lets what this process did before count no more, but for what it still holds on its GPU."""
-    if device.type == "cuda":
-        torch.cuda.init()  # without it, there is no peak to reset, which is an error
-        torch.cuda.empty_cache()  # what PyTorch only keeps for later counts as held
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _host_memory() -> int:
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = os.sysconf("SC_PHYS_PAGES") * page
-    meminfo, statm = Path("/proc/meminfo"), Path("/proc/self/statm")
-    if meminfo.is_file():  # Linux says what can be had without swapping, and what this process has
-        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        total = int(fields["MemAvailable"].split()[0]) * 1024 + int(statm.read_text().split()[1]) * page
-    limits = [path.read_text().strip() for path in CGROUP_LIMITS if path.is_file()]
-    return min([total, *(int(limit) for limit in limits if limit.isdigit())])
-
-
 def size(num_bytes: float) -> str:
-    """Bytes for people: '1.2 GB'."""
+    """Bytes as people write them: '1.2 GB'."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if num_bytes < 999.5:
             return f"{num_bytes:.3g} {unit}"
@@ -203,7 +196,7 @@ def size(num_bytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: '3.4 h'."""
+    """Seconds as people write them: '3.4 h'."""
     for unit, length, limit in (("s", 1, 99.5), ("min", 60, 99.5 * 60), ("h", 3600, 72 * 3600)):
         if seconds < limit:
             return f"{seconds / length:.2g} {unit}"

@@ -1,8 +1,7 @@
-"""A trial of the work in a folder of its own: what the plans share."""
+"""The means of trying work out that several plans share: a clock of training steps, and a folder that all processes see."""
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,34 +12,33 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
-from transformers import (
-    TrainerCallback,
-)
+from transformers import TrainerCallback
 
 from ..core.distributed import process_state
-from .plan import existing_folder
-
-logger = logging.getLogger(__name__)
+from .resources import existing_folder
 
 PROBE_SECONDS = 15.0
 PROBE_EXAMPLES = 20_000
-TURNS = 4
-# Of a task, digests are held while it is prepared.
-BYTES_A_ROW, BYTES_AN_EXAMPLE = 8, 24
-
 LESS_DISK = "Write to a larger disk"
 
 
-# ---- training ----------------------------------------------------------------------------------------------------------
-
-
 class Timer(TrainerCallback):
-    """Notes when each step ended, and ends the training when enough were timed."""
+    """Notes when each step of a training ended, and ends the training when enough steps were timed.
+
+    Args:
+        num_first: First steps, which are not timed.
+        device: Device of the training.
+
+    Attributes:
+        ends: Time at the end of each step.
+    """
 
     def __init__(self, num_first: int, device: torch.device) -> None:
-        self.num_first, self.device, self.ends = num_first, device, []
+        self.num_first, self.device = num_first, device
+        self.ends: list[float] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Notes the time; the `Trainer` calls it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.ends.append(time.perf_counter())
@@ -52,6 +50,7 @@ class Timer(TrainerCallback):
 
     @property
     def seconds(self) -> list[float]:
+        """Seconds of each step that was timed."""
         return np.diff(self.ends[self.num_first - 1 :]).tolist()
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark will take: one cell of each method is computed, in earnest and in a folder of its own, and extrapolated."""
+"""The plan of an evaluation: one cell of each method is computed, in earnest and in a folder of its own, and extrapolated."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from ..evaluation.methods import Method
 from ..evaluation.runner import evaluate_methods, prepare_benchmark
 from ..evaluation.tasks import TargetTask
 from ..pipeline.pipeline import ReCrossPipeline
-from .plan import Plan, Room, Seconds, peak_device_memory, peak_memory, reset_peak_device_memory
+from .plan import Plan, TimeEstimate
+from .resources import reset_peak_device_memory
 
-# Stages of a cell that take as long as the test set is; the others depend on what is retrieved.
+# These stages of a cell take as long as the test set is; the others depend on the examples that are retrieved.
 _BY_TEST_SET = ("predict", "rank")
 
 
-def plan_benchmark(
+def plan_evaluation(
     pipeline: ReCrossPipeline,
     tasks: Sequence[TargetTask],
     methods: Sequence[Method],
@@ -28,21 +29,34 @@ def plan_benchmark(
     on_overlap: str = "refuse",
     show_progress: bool = True,
 ) -> Plan:
-    """What [`evaluate_methods`] with these arguments will take, all cells of it, those that are finished already included.
+    """Plans [`evaluate_methods`] with the same arguments, in all its cells: those that are finished already are included.
 
-    Each method is run on one query set of the task whose test set is of middling size. How tasks differ in the length of their texts
-    is not known from one, so that half and twice the time are given as its range. Nothing is written below `output_dir`.
+    Each method is run on one query set of the task whose test set is of middling size. The lengths of other tasks' texts are not
+    known from one, so that half and twice the time are given as the range. Nothing is written below `output_dir`.
+
+    Args:
+        pipeline: The pipeline.
+        tasks: Target tasks, with the test examples and query sets to use.
+        methods: Methods to compare.
+        output_dir: Folder that the evaluation writes to.
+        settings: Fields of [`AdaptationArguments`] for all methods, beside those of the pipeline.
+        on_overlap: Handling of test examples that are queries or upstream: "refuse", "drop" or "report".
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        The plan.
 
     Raises:
-        RuntimeError: a method fails on that task.
-        OverlapError, CellMismatchError, ValueError, TypeError: as [`evaluate_methods`] raises them, of all tasks.
+        RuntimeError: A method fails on that task.
+        OverlapError: Test examples are queries or upstream, and `on_overlap` is "refuse".
+        CellMismatchError: `output_dir` has a cell of other settings.
+        ValueError: Names repeat, the pipeline is adapted already, or settings are out of range.
+        TypeError: There is no such setting.
     """
     run = prepare_benchmark(pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap)
     keys, tested = run.keys(), list(run.tasks.values())
     task = sorted(tested, key=lambda task: len(task.test))[len(tested) // 2]
-    device = run.device
-    room = Room.of(output_dir, device)
-    reset_peak_device_memory(device)
+    reset_peak_device_memory(run.device)
     with tempfile.TemporaryDirectory() as folder:
         probed = evaluate_methods(
             pipeline,
@@ -64,17 +78,13 @@ def plan_benchmark(
         others = sum(cell.seconds.values()) - by_test_set
         seconds += others * len(to_test) + by_test_set * sum(to_test) / len(task.test)
     num_sets = sum(len(task.query_sets) for task in tested)
-    disk = round(written * len(keys))
-    return Plan(
+    return Plan.after_probe(
+        output_dir,
+        run.device,
         work=f"{len(keys):,} cells: {len(methods)} methods, {len(tested)} tasks, {num_sets} query sets in all",
         probe=f"{len(cells)} cells of {task.name}",
-        seconds=Seconds(seconds, seconds / 2, seconds * 2),
-        shared=1.0,
-        memory=peak_memory(),
-        device_memory=peak_device_memory(device),
-        disk=disk,
-        kept=disk,
-        room=room,
+        seconds=TimeEstimate(seconds, seconds / 2, seconds * 2),
+        disk=round(written * len(keys)),
         advice={
             "memory": "Use fewer processes, smaller batches or LoRA (--use_peft).",
             "device_memory": "Use smaller batches (--per_device_train_batch_size), --bf16 or LoRA (--use_peft).",

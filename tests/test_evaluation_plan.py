@@ -1,4 +1,4 @@
-"""The plan of a benchmark, beside the benchmark."""
+"""The plan of an evaluation, beside the evaluation."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,9 @@ from recross_hf import DenseRetriever, Method, ReCrossPipeline, TargetTask, eval
 from recross_hf.evaluation.cells import CellMismatchError
 from recross_hf.evaluation.overlaps import OverlapError
 from recross_hf.evaluation.runner import BenchmarkRun
-from recross_hf.planning import benchmark as plan_module
-from recross_hf.planning.benchmark import plan_benchmark
-from recross_hf.planning.plan import peak_memory
+from recross_hf.planning import evaluation as plan_module
+from recross_hf.planning.evaluation import plan_evaluation
+from recross_hf.planning.resources import peak_memory
 
 MB, GB = 10**6, 10**9
 
@@ -22,7 +22,7 @@ def pipeline(answering_bart, tokenizer, examples, tmp_path_factory):
 
 
 def planned(pipeline, folder, of, by, *, settings=ADAPTATION, **kwargs):
-    return plan_benchmark(pipeline, of, by, folder, settings=settings, show_progress=False, **kwargs)
+    return plan_evaluation(pipeline, of, by, folder, settings=settings, show_progress=False, **kwargs)
 
 
 def test_cells_are_those_that_come_out_and_nothing_is_left(pipeline, tmp_path):
@@ -153,6 +153,6 @@ def test_the_memory_of_a_gpu_is_that_of_the_methods_alone(more, fits, pipeline, 
             return super().rank(inputs, num_retrieved)
 
     plan = planned(pipeline, tmp_path, tasks(), [Method("on a GPU", OnGPU(pipeline.index))])
-    assert (plan.device_memory, plan.room.device_memory) == (GB + more, 4 * GB)
+    assert (plan.device_memory, plan.resources.device_memory) == (GB + more, 4 * GB)
     warnings = [] if fits else ["This cannot fit: GPU memory of 5 GB is needed, there is 4 GB."]
     assert [warning.partition(" Use smaller batches")[0] for warning in plan.warnings] == warnings
