@@ -18,7 +18,6 @@ from recross_hf import CrossEncoderReranker, ReCrossPipeline, RerankerTrainer, R
 from recross_hf.adaptation.model_card import adapted_model_card
 from recross_hf.adaptation.record import Adaptation, Evaluation
 from recross_hf.core.cards import TEMPLATES, cell, rows
-from recross_hf.core.statistics import share_interval
 from recross_hf.hub.repository import Repository
 from recross_hf.mixture.arguments import MixtureArguments
 from recross_hf.mixture.dataset_card import mixture_card
@@ -420,18 +419,3 @@ def test_cards_that_are_given_come_first_and_must_be_of_a_part(folder, tmp_path)
         ValueError, match="Expected cards of pipeline, upstream_model, index or reranker, found metric"
     ):
         published(pipeline, tmp_path, cards={"metric": cards["index"]})
-
-
-# ---- intervals -------------------------------------------------------------------------------------------------------
-
-
-@given(st.floats(0, 100), st.integers(1, 10_000))
-def test_a_shares_interval_holds_it_and_stays_in_bounds(percent, num_examples):
-    mean, low, high = share_interval(percent, num_examples)
-    assert 0 <= low <= mean + 1e-9 and mean - 1e-9 <= high <= 100
-    assert share_interval(percent, 4 * num_examples).high - share_interval(percent, 4 * num_examples).low < high - low
-
-
-def test_a_shares_interval_is_wilsons():
-    assert share_interval(50, 100) == pytest.approx((50, 40.3832, 59.6168), abs=1e-4)
-    assert share_interval(0, 10) == pytest.approx((0, 0, 27.7533), abs=1e-4)

@@ -1,10 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recross_hf.core import statistics as significance
-from recross_hf.core.statistics import holm, interval_of, p_value, paired_interval, resampled_means
+from recross_hf.core.statistics import holm, interval_of, p_value, paired_interval, resampled_means, share_interval
 
 
 def test_the_mean_is_that_of_the_tasks_whatever_their_sizes():
@@ -172,3 +174,30 @@ def test_holm_keeps_the_order_and_lies_between_the_p_value_and_bonferroni(p_valu
     assert by_p == sorted(by_p)
     for p, found in zip(p_values, adjusted, strict=True):
         assert p <= found <= min(1.0, len(p_values) * p)
+
+
+# ---- shares ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10_000).flatmap(lambda number: st.tuples(st.integers(0, number), st.just(number))))
+def test_a_shares_interval_holds_it_and_stays_in_bounds(counts):
+    count, num_examples = counts
+    percent = 100 * count / num_examples
+    mean, low, high = share_interval(percent, num_examples)
+    assert 0 <= low <= mean + 1e-9 and mean - 1e-9 <= high <= 100
+    assert share_interval(percent, 4 * num_examples).high - share_interval(percent, 4 * num_examples).low < high - low
+
+
+def test_a_rounded_share_is_that_of_the_nearest_count():
+    assert share_interval(33.33, 3)[1:] == share_interval(100 / 3, 3)[1:]
+
+
+@pytest.mark.parametrize(("percent", "num_examples"), [(50, 0), (-1, 10), (100.1, 10), (math.nan, 10)])
+def test_a_share_of_nothing_or_beyond_all_has_no_interval(percent, num_examples):
+    with pytest.raises(ValueError, match=f"found {percent} of {num_examples}"):
+        share_interval(percent, num_examples)
+
+
+def test_a_shares_interval_is_wilsons():
+    assert share_interval(50, 100) == pytest.approx((50, 40.3832, 59.6168), abs=1e-4)
+    assert share_interval(0, 10) == pytest.approx((0, 0, 27.7533), abs=1e-4)
