@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..core.cards import METRICS, cell, interval_cell, model_link, render, rows, settings_rows, share_rows
+from ..core.cards import cell, interval_cell, model_link, render, rows, settings_rows, share_rows
+from ..core.metrics import CARD_METRICS
 from ..core.statistics import share_interval
 from ..hub.cards import part_rows
 from ..hub.repository import Repository, is_repo_id
@@ -90,7 +91,7 @@ def adapted_model_card(
             )
             for evaluation in evaluations.values()
             if evaluation.is_adapted and not evaluation.is_mean
-            for metric, metric_name in METRICS.items()
+            for metric, metric_name in CARD_METRICS.items()
         ]
         or None,
     )
@@ -135,7 +136,7 @@ def _evaluation_row(prefix: str, evaluation: Evaluation) -> list[str]:
     if prefix != {"adapted": "adapted", "upstream": "base"}[model]:
         model += f" ({prefix})"
     row = [model, _listed(evaluation.tasks), f"{evaluation.n:,}"]
-    for metric in METRICS:
+    for metric in CARD_METRICS:
         value = getattr(evaluation, metric)
         row.append(f"{value:.2f}" if evaluation.is_mean else interval_cell(share_interval(value, evaluation.n)))
     return row

@@ -1,8 +1,7 @@
-"""What all cards share: templates, tables that no text can break, licence and citation."""
+"""Cards: templates, rows of tables that no text can break, licence and citation."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +11,12 @@ from datasets import Dataset
 from huggingface_hub import CardData, RepoCard, constants
 
 from .._version import __version__
+from .tables import escape_markdown, markdown_rows, shortened
 
 if TYPE_CHECKING:
     from .statistics import Interval
 
 TEMPLATES = Path(__file__).parents[1] / "card_templates"
-METRICS = {"soft_em": "SoftEM", "exact_match": "exact match"}
 _LONGEST_CELL = 200
 _CITATION = """\
 ```bibtex
@@ -40,7 +39,7 @@ def repository_name(repo_id: str) -> str:
 
 
 def task_rows(examples: Dataset) -> str:
-    """Task, examples, share and templates; the largest task first."""
+    """Rows of a table of tasks: the number of examples, their share and the number of templates; the largest task comes first."""
     columns = [name for name in ("task", "template") if name in examples.column_names]
     counts = Counter(zip(*(examples[name][:] for name in columns), strict=True))
     of_task: Counter[str] = Counter()
@@ -54,42 +53,37 @@ def task_rows(examples: Dataset) -> str:
     )
 
 
-def shortened(value: Any) -> Any:
-    """Hashes are cut."""
-    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else value
-
-
 def render(kind: type[_Card], template: str, data: CardData, **values: Any) -> _Card:
-    """A card made by a template of this package; each gets `licence`, `citation` and `version`, too.
+    """Fills in a template of this package; each template gets `licence`, `citation` and `version`, too.
 
     Args:
-        kind: `ModelCard` or `DatasetCard`.
-        template: the name of the file.
-        data: its metadata; what it leaves out is not in the header.
-        values: what the template asks for. Text of others goes through [`cell`] first.
+        kind: Class of the card, `ModelCard` or `DatasetCard`.
+        template: Name of the template's file.
+        data: Metadata of the card; a field that it leaves out is not in the header.
+        values: Values that the template asks for. Text of others goes through [`cell`] first.
     """
     license = data.get("license")
     licence = f"`{cell(license)}`" if license else "Not stated for this as a whole."
-    return kind.from_template(
+    card: _Card = kind.from_template(
         data, str(TEMPLATES / template), licence=licence, citation=_CITATION, version=__version__, **values
     )
+    return card
 
 
 def cell(text: object) -> str:
-    """Text of others as one line that no table, link, markup or header can come of; long ones are cut."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
-    line = line if len(line) <= _LONGEST_CELL else line[:_LONGEST_CELL] + "..."
-    return re.sub(r"([\\`*\[\]<>|#~$])|(?<!\w)(_)|(_)(?!\w)", r"\\\g<0>", line)
+    """Text of others as one line that no table, link, markup or header can come of; long text is cut."""
+    line = " ".join(str(text).split())
+    return escape_markdown(line if len(line) <= _LONGEST_CELL else f"{line[:_LONGEST_CELL]}...")
 
 
 def rows(values: Iterable[Sequence[object]]) -> str:
-    """Rows of a table; strings go through [`cell`]."""
-    return "\n".join("".join(f"| {text} " if text else "| " for text in map(cell, row)) + "|" for row in values)
+    """Rows of a table, each cell of which goes through [`cell`]."""
+    return markdown_rows([cell(value) for value in row] for row in values)
 
 
 def settings_rows(settings: Mapping[str, Any]) -> str:
-    """Rows of a table of names and values."""
-    return "\n".join(f"| `{name}` | {cell(value)} |" for name, value in settings.items())
+    """Rows of a table of names and values; lists are joined and hashes are cut."""
+    return markdown_rows((f"`{name}`", cell(shortened(value, _LONGEST_CELL))) for name, value in settings.items())
 
 
 def share_rows(shares: Mapping[str, float]) -> str:
@@ -98,7 +92,7 @@ def share_rows(shares: Mapping[str, float]) -> str:
 
 
 def interval_cell(interval: Interval) -> str:
-    """A score and its interval, such as those of [`share_interval`]."""
+    """A score and its interval, such as that of [`share_interval`], as a table cell."""
     return f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})"
 
 

@@ -81,10 +81,3 @@ def _config(name: str, folder: str, has_dev: bool) -> dict[str, Any]:
         "config_name": name,
         "data_files": [{"split": split, "path": f"{folder}/{split}-*.parquet"} for split in splits],
     }
-
-
-def shortened(value: Any) -> str:
-    """A setting as text for a table: hashes are cut, lists are joined."""
-    if isinstance(value, list):
-        return ", ".join(map(shortened, value)) or "none"
-    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..core.cards import METRICS, interval_cell, render, repository_name, rows, settings_rows, task_rows
+from ..core.cards import interval_cell, render, repository_name, rows, settings_rows, task_rows
+from ..core.metrics import CARD_METRICS
 from ..core.statistics import share_interval
 from ..hub.cards import part_rows
 
@@ -84,7 +85,7 @@ def upstream_model_card(
                 metric_value=round(found[metric], 2),
             )
             for task, found in tasks.items()
-            for metric, name in METRICS.items()
+            for metric, name in CARD_METRICS.items()
         ]
     settings = {"architecture": ", ".join(config.architectures or [config.model_type])}
     names = ("vocab_size", "hidden_size", "num_hidden_layers", "decoder_layers", "num_decoder_layers")
@@ -105,12 +106,12 @@ def upstream_model_card(
             (
                 task,
                 f"{found['n']:,}",
-                *(interval_cell(share_interval(found[metric], found["n"])) for metric in METRICS),
+                *(interval_cell(share_interval(found[metric], found["n"])) for metric in CARD_METRICS),
             )
             for task, found in tasks.items()
         ),
         mean=""
         if results is None
-        else ", ".join(f"{name} {results[f'eval_{metric}']:.2f}" for metric, name in METRICS.items()),
+        else ", ".join(f"{name} {results[f'eval_{metric}']:.2f}" for metric, name in CARD_METRICS.items()),
         settings=settings_rows(settings),
     )

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from ..core.cards import render, repository_name, settings_rows, shortened, task_rows
+from ..core.cards import render, repository_name, settings_rows, task_rows
 
 
 def index_card(
@@ -27,7 +27,7 @@ def index_card(
         # The other files are no examples.
         configs=[{"config_name": "default", "data_files": [{"split": "train", "path": "examples.parquet"}]}],
     )
-    encoder = {f"encoder {name}": shortened(value) for name, value in config["encoder"].items()}
+    encoder = {f"encoder {name}": value for name, value in config["encoder"].items()}
     shown = {name: config[name] for name in ("factory", "metric", "dimension", "num_examples")}
     return render(
         DatasetCard,

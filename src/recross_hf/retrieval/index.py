@@ -26,6 +26,7 @@ from numpy.typing import DTypeLike
 
 from ..core.distributed import process_state
 from ..core.files import read_json, read_parquet, write_json, write_parquet
+from ..core.tables import shortened
 from ..data.schema import EXAMPLE_FEATURES, ExampleError, check_plain, column_hash, ids_hash, without_index
 from ..hub.fetching import artifact_folder
 from ..hub.publishing import Publication, full_name, publish
@@ -385,7 +386,9 @@ def _check_encoder(encoder: Encoder, config: dict[str, Any], folder: Path) -> No
     expected, found = config["encoder"], _describe(encoder)["encoder"]
     differing = [name for name in sorted({*expected, *found}) if expected.get(name) != found.get(name)]
     if differing:
-        details = "; ".join(f"{name}: {_short(expected.get(name))} != {_short(found.get(name))}" for name in differing)
+        details = "; ".join(
+            f"{name}: {shortened(expected.get(name), 40)} != {shortened(found.get(name), 40)}" for name in differing
+        )
         remedy = "pass the encoder it was built with, or build the index again with this one."
         dtype = expected.get("dtype")
         # Weights that were read in another precision are others, too.
@@ -418,11 +421,6 @@ def _check_examples(dataset: Dataset, config: dict[str, Any], path: Path) -> Non
         raise IndexMismatchError(
             f"The inputs in {path} are not those that were indexed. Restore the file or build the index again."
         )
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 20 else f"{text[:12]}..."
 
 
 # ---- building: shards of vectors on disk, then the index ---------------------------------------------------------------

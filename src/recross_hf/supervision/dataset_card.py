@@ -8,7 +8,6 @@ from typing import Any
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..core.cards import render, rows, settings_rows
-from ..mixture.dataset_card import shortened
 
 
 def supervision_card(*, settings: dict[str, Any], judge: Callable[..., Any], summary: dict[str, Any]) -> DatasetCard:
@@ -37,6 +36,6 @@ def supervision_card(*, settings: dict[str, Any], judge: Callable[..., Any], sum
             (pair["query_task"], pair["candidate_task"], pair["num_candidates"], f"{pair['utility']:+.4f}")
             for pair in summary["task_pairs"]
         ),
-        settings=settings_rows({name: shortened(value) for name, value in settings.items()}),
+        settings=settings_rows(settings),
         judge=(judge.__doc__ or judge.__name__).splitlines()[0],
     )
