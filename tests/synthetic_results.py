@@ -1,4 +1,4 @@
-"""Results of a benchmark that was never run: known effects, seeded noise."""
+"""Results of an evaluation that was never run: known effects, seeded noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from datasets import Dataset
 
-from recross_hf.evaluation.results import PREDICTION_FEATURES, SHARED, BenchmarkResults, Cell
+from recross_hf.evaluation.results import PREDICTION_FEATURES, SHARED, Cell, EvaluationResults
 
 FLOORS = ("best constant", "majority answer", "echo")
 
@@ -25,7 +25,7 @@ def synthetic_results(
     failed: Sequence[tuple[str, str, int]] = (),
     ranked: Sequence[str] = (),
     seed: int = 0,
-) -> BenchmarkResults:
+) -> EvaluationResults:
     """Results in which each method's chance of a right answer is that of the base and its gain.
 
     Args:
@@ -70,7 +70,7 @@ def synthetic_results(
             cell = Cell(floor, task, kind="floor", family=floor)
             cells.append(cell)
             _append(columns, cell, rng.random(num_examples) < 0.2 + 0.1 * place, task in ranked, renderings, rng)
-    return BenchmarkResults(Dataset.from_dict(columns, features=PREDICTION_FEATURES), cells)
+    return EvaluationResults(Dataset.from_dict(columns, features=PREDICTION_FEATURES), cells)
 
 
 def _append(

@@ -83,6 +83,13 @@ def test_every_public_name_is_where_it_says():
         recross_hf.nothing  # noqa: B018
 
 
+@pytest.mark.parametrize(("old", "new"), recross_hf._DEPRECATED.items())
+def test_a_name_of_the_release_before_works_and_says_what_it_is_called_now(old, new):
+    with pytest.warns(DeprecationWarning, match=rf"recross_hf\.{old} is called {new} now"):
+        assert getattr(recross_hf, old) is getattr(recross_hf, new)
+    assert old not in recross_hf.__all__
+
+
 def test_names_for_type_checkers_are_the_public_names():
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]

@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -8,12 +9,15 @@ from datasets import Dataset
 from PIL import Image
 from synthetic_results import FLOORS, synthetic_results
 
+from recross_hf.evaluation.report.all_tables import make_tables
+from recross_hf.evaluation.report.analysis import AnalysisSettings, analyze
 from recross_hf.evaluation.report.comparison import Comparison
 from recross_hf.evaluation.report.figures import by_share, draw_ablations, draw_retrieved, retrieved_shares
-from recross_hf.evaluation.report.findings import below_floors, default_pairs, headline, parts, roles_of
+from recross_hf.evaluation.report.findings import below_floors, contributions, default_pairs, headline, roles_of
 from recross_hf.evaluation.report.page import write_report
 from recross_hf.evaluation.report.paper_results import COLUMNS, TABLE_1, TABLE_1_SPREAD, TABLE_2_TASKS, PaperRow
-from recross_hf.evaluation.report.scores import BenchmarkScores
+from recross_hf.evaluation.report.scores import EvaluationScores
+from recross_hf.evaluation.report.summary import summarize
 from recross_hf.evaluation.report.tables import (
     ablations_table,
     data_table,
@@ -22,7 +26,8 @@ from recross_hf.evaluation.report.tables import (
     paper_table,
     seconds_table,
 )
-from recross_hf.evaluation.results import PREDICTION_FEATURES, BenchmarkResults
+from recross_hf.evaluation.report.texts import write_texts
+from recross_hf.evaluation.results import PREDICTION_FEATURES, EvaluationResults
 from recross_hf.mixture.sources import read_task_sources
 
 GAINS = {"none": 0.0, "random": -0.1, "dense": 0.2, "recross": 0.2, "dense_by_task": 0.35}
@@ -34,7 +39,7 @@ HOSTILE = "<script>alert(1)</script>|&_%$x^{"
 
 
 def compared(results, metric="exact_match", methods=None, tasks=None):
-    return Comparison(BenchmarkScores(results), metric, methods, tasks, num_resamples=200)
+    return Comparison(EvaluationScores(results), metric, methods, tasks, num_resamples=200)
 
 
 class Page(HTMLParser):
@@ -109,8 +114,8 @@ def test_the_first_sentence_says_what_the_interval_says(gain, expected):
 def test_parts_are_told_apart():
     results = synthetic_results(GAINS, num_examples=200)
     roles = roles_of(results.cells)
-    comparison = Comparison(BenchmarkScores(results), "exact_match", num_resamples=2_000)
-    random, dense, recross, by_task = parts(comparison, roles, comparison.differences(default_pairs(roles)))
+    comparison = Comparison(EvaluationScores(results), "exact_match", num_resamples=2_000)
+    random, dense, recross, by_task = contributions(comparison, roles, comparison.differences(default_pairs(roles)))
     assert random.startswith("Training on upstream examples drawn at random harms: random - none -")
     assert dense.startswith("Retrieving by likeness (dense) rather than at random helps: dense - random +")
     assert recross.startswith("Choosing examples by the reranker shows no effect: recross - dense ")
@@ -175,7 +180,7 @@ def test_answers_that_repeat_or_are_empty_show():
     table = results.predictions.to_pandas()
     table.loc[table["method"] == "dense", "prediction"] = [" ", *["same"] * 9] * 9
     results = replace(results, predictions=Dataset.from_pandas(table, features=PREDICTION_FEATURES))
-    scores = BenchmarkScores(results)
+    scores = EvaluationScores(results)
     lengths = Comparison(scores, "num_words", ["none", "dense"], num_resamples=10)
     found = outputs_table(scores, [lengths], name="o", caption="")
     assert found.header == ["method", "mean length (words)", "empty (%)", "most frequent answer (%)"]
@@ -185,7 +190,7 @@ def test_answers_that_repeat_or_are_empty_show():
 
 def test_sources_and_seconds_are_counted():
     results = synthetic_results({"none": 0.0, "dense": 0.0}, num_examples=60, renderings=3)
-    assert data_table(BenchmarkScores(results), results.cells, name="d", caption="").rows[0] == [
+    assert data_table(EvaluationScores(results), results.cells, name="d", caption="").rows[0] == [
         "anli_r3", 60, 20, 3, "16",
     ]  # fmt: skip
     table = seconds_table(results.cells, name="s", caption="")
@@ -306,7 +311,7 @@ def test_files_are_what_the_summary_says(report):
 def test_results_of_one_query_set_and_no_choices_are_reported_with_a_reservation(tmp_path):
     results = synthetic_results({"none": 0.0, "mine": 0.0}, tasks=("a",), num_sets=1, num_examples=20)
     results.save(tmp_path)
-    summary = write_report(BenchmarkResults.load(tmp_path), tmp_path, num_resamples=50)
+    summary = write_report(EvaluationResults.load(tmp_path), tmp_path, num_resamples=50)
     assert set(summary["metrics"]) == {"exact_match", "soft_em", "num_words"}
     assert any(warning.startswith("There is one query set") for warning in summary["warnings"])
     assert not list((tmp_path / "tables").glob("beside-paper*"))
@@ -327,6 +332,18 @@ def test_a_run_that_failed_in_all_cells_is_reported(tmp_path):
     summary = write_report(results, tmp_path, num_resamples=50)
     assert summary["headline"].endswith("dense and none have no finished tasks in common.")
     assert len(summary["failed"]) == 2
+
+
+def test_figures_need_no_pictures_and_a_report_without_matplotlib_writes_nothing(tmp_path, monkeypatch):
+    results = synthetic_results(GAINS, variants=VARIANTS, num_examples=20)
+    expected = write_report(results, tmp_path / "whole", num_resamples=50)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    analysis = analyze(results, AnalysisSettings(num_resamples=50))
+    assert json.loads(json.dumps(summarize(analysis, write_texts(analysis)))) == expected
+    assert [table.name for table in make_tables(analysis).all()][:2] == ["main-exact_match", "main-soft_em"]
+    with pytest.raises(ImportError, match="Pictures need matplotlib"):
+        write_report(results, tmp_path / "none", num_resamples=50)
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_is_not_there_is_refused(tmp_path):

@@ -6,8 +6,8 @@ from datasets import Dataset
 from synthetic_results import FLOORS, synthetic_results
 
 from recross_hf.evaluation.report.comparison import Comparison
-from recross_hf.evaluation.report.scores import BenchmarkScores
-from recross_hf.evaluation.results import PREDICTION_FEATURES, SHARED, BenchmarkResults, Cell
+from recross_hf.evaluation.report.scores import EvaluationScores
+from recross_hf.evaluation.results import PREDICTION_FEATURES, SHARED, Cell, EvaluationResults
 
 GAINS = {"none": 0.0, "random": -0.1, "dense": 0.2}
 
@@ -34,11 +34,11 @@ def hand_made(scores, *, error=(), sources=None):
         columns["rank_correct"] += [None if one is None else bool(one) for one in found]
         columns["in_answers"] += [None] * number
         columns["num_words"] += [2] * number
-    return BenchmarkResults(Dataset.from_dict(columns, features=PREDICTION_FEATURES), cells)
+    return EvaluationResults(Dataset.from_dict(columns, features=PREDICTION_FEATURES), cells)
 
 
 def compared(results, metric="exact_match", **settings):
-    return Comparison(BenchmarkScores(results), metric, num_resamples=200, **settings)
+    return Comparison(EvaluationScores(results), metric, num_resamples=200, **settings)
 
 
 SCORES = {
@@ -160,11 +160,11 @@ def test_predictions_without_a_cell_and_cells_without_predictions_are_refused():
     with pytest.raises(
         ValueError, match="Expected a cell for all predictions, found none for dense on b, query set 1"
     ):
-        BenchmarkScores(replace(results, cells=results.cells[:-1]))
+        EvaluationScores(replace(results, cells=results.cells[:-1]))
     with pytest.raises(ValueError, match="Expected predictions of bm25 on a, query set 0, found none"):
-        BenchmarkScores(replace(results, cells=[*results.cells, Cell("bm25", "a", 0)]))
+        EvaluationScores(replace(results, cells=[*results.cells, Cell("bm25", "a", 0)]))
     with pytest.raises(ValueError, match="at least one cell"):
-        BenchmarkScores(replace(results, cells=[]))
+        EvaluationScores(replace(results, cells=[]))
 
 
 def test_other_examples_in_a_cell_are_refused():
@@ -172,7 +172,7 @@ def test_other_examples_in_a_cell_are_refused():
     with pytest.raises(
         ValueError, match="the same examples in the same order in all cells of b, found others in dense on b"
     ):
-        BenchmarkScores(results)
+        EvaluationScores(results)
 
 
 def test_rows_may_come_in_any_order_of_cells():
@@ -185,8 +185,8 @@ def test_rows_may_come_in_any_order_of_cells():
     # The rows of a cell keep one order, and cells are interleaved.
     rows = [sorted(found) for found in by_id.values()]
     mixed = [row for group in zip(*rows, strict=True) for _, row in group]
-    scores = BenchmarkScores(BenchmarkResults(shuffled.select(mixed), results.cells))
-    expected = BenchmarkScores(results)
+    scores = EvaluationScores(EvaluationResults(shuffled.select(mixed), results.cells))
+    expected = EvaluationScores(results)
     for task in expected.tasks:
         found, wanted = scores.of("exact_match", task), expected.of("exact_match", task)
         assert np.allclose(found.mean(axis=2), wanted.mean(axis=2))

@@ -12,8 +12,8 @@ from forks import fork
 from peft import LoraConfig
 
 from recross_hf import (
-    BenchmarkResults,
     DenseRetriever,
+    EvaluationResults,
     Method,
     ReCrossPipeline,
     TargetTask,
@@ -66,7 +66,7 @@ def test_every_method_task_and_query_set_has_a_cell_in_the_order_of_tables(finis
     assert dense.details["settings"]["adaptation"]["num_retrieved"] == 8
     cell = json.loads((folder / dense.details["file"]).read_text())
     assert [len(cell["retrieved"][name]) for name in ("id", "task", "distance")] == [8, 8, 8]
-    loaded = BenchmarkResults.load(folder)
+    loaded = EvaluationResults.load(folder)
     assert loaded.predictions.to_list() == results.predictions.to_list()
     assert loaded.cells == results.cells
 
@@ -129,7 +129,7 @@ def test_random_examples_differ_by_task_and_query_set(finished):
 def test_a_killed_run_resumes_without_repeating_and_gives_the_same_bytes(finished, pipeline, tmp_path, monkeypatch):
     log = tmp_path / "log"
     monkeypatch.setenv(LOG, str(log))
-    compute, computed = evaluation_module.BenchmarkRun._compute, []
+    compute, computed = evaluation_module.EvaluationRun._compute, []
 
     def until_the_sixth(self, key):
         if len(computed) == 5:
@@ -137,7 +137,7 @@ def test_a_killed_run_resumes_without_repeating_and_gives_the_same_bytes(finishe
         computed.append(key)
         return compute(self, key)
 
-    monkeypatch.setattr(evaluation_module.BenchmarkRun, "_compute", until_the_sixth)
+    monkeypatch.setattr(evaluation_module.EvaluationRun, "_compute", until_the_sixth)
     with pytest.raises(KeyboardInterrupt):
         evaluate(pipeline, tmp_path)
     # Query set by query set: a run that is cut short has all tasks.
@@ -145,7 +145,7 @@ def test_a_killed_run_resumes_without_repeating_and_gives_the_same_bytes(finishe
         *(CellKey("none", "film"), CellKey("none", "book")),
         *(CellKey("random", "film", 0), CellKey("dense", "film", 0), CellKey("random", "book", 0)),
     ]
-    monkeypatch.setattr(evaluation_module.BenchmarkRun, "_compute", compute)
+    monkeypatch.setattr(evaluation_module.EvaluationRun, "_compute", compute)
     evaluate(pipeline, tmp_path).save(tmp_path)
     assert len(logged(log)) == 4
     assert (tmp_path / "results.parquet").read_bytes() == (finished[0] / "results.parquet").read_bytes()

@@ -8,7 +8,7 @@ from evaluation_cases import ADAPTATION, methods, task, tasks
 from recross_hf import DenseRetriever, Method, ReCrossPipeline, TargetTask, evaluate_methods, load_queries
 from recross_hf.evaluation.cells import CellMismatchError
 from recross_hf.evaluation.overlaps import OverlapError
-from recross_hf.evaluation.runner import BenchmarkRun
+from recross_hf.evaluation.runner import EvaluationRun
 from recross_hf.planning import evaluation as plan_module
 from recross_hf.planning.evaluation import plan_evaluation
 from recross_hf.planning.resources import peak_memory
@@ -145,7 +145,7 @@ class GPU:
 @pytest.mark.parametrize(("more", "fits"), [(2 * GB, True), (4 * GB, False)])
 def test_the_memory_of_a_gpu_is_that_of_the_methods_alone(more, fits, pipeline, tmp_path, monkeypatch):
     gpu = GPU(monkeypatch)
-    monkeypatch.setattr(BenchmarkRun, "device", torch.device("cuda", 0))
+    monkeypatch.setattr(EvaluationRun, "device", torch.device("cuda", 0))
 
     class OnGPU(DenseRetriever):
         def rank(self, inputs, num_retrieved):

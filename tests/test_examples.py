@@ -24,8 +24,8 @@ from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertModel
 
 from recross_hf import (
-    BenchmarkResults,
     CrossEncoderReranker,
+    EvaluationResults,
     ReCrossPipeline,
     load_examples,
     load_model,
@@ -485,7 +485,7 @@ def test_methods_are_compared_on_target_tasks(folder, pipeline_folder, tmp_path)
     assert not (tmp_path / "out").exists()
     output = run(folder, *command)
     assert "Written to" in output
-    results = BenchmarkResults.load(tmp_path / "out")
+    results = EvaluationResults.load(tmp_path / "out")
     assert len(results.predictions) == 4 * (4 + 7 + 3)
     by_name = {cell.method: cell for cell in results.cells}
     assert [by_name[name].kind for name in ("none", "bm25", "echo")] == ["base", "method", "floor"]
@@ -509,7 +509,7 @@ def test_methods_are_compared_on_target_tasks(folder, pipeline_folder, tmp_path)
         tmp_path / "other",
     ]
     assert "| none |" in run(folder, *failing, exit_code=1)
-    assert "Target modules {'x'} not found" in BenchmarkResults.load(tmp_path / "other").cells[1].error
+    assert "Target modules {'x'} not found" in EvaluationResults.load(tmp_path / "other").cells[1].error
 
 
 def test_long_runs_are_planned_before_they_start(folder, upstream_model, pipeline_folder, mined, reranking_folder):

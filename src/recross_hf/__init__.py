@@ -60,12 +60,12 @@ _MODULE_OF = {
     "read_target_tasks": "evaluation.tasks",
     "starter_target_task": "evaluation.tasks",
     "warm_start_seq2seq": "models.warm_start",
-    "BenchmarkResults": "evaluation.results",
+    "EvaluationResults": "evaluation.results",
     "write_report": "evaluation.report.page",
 }
 
 # Names of one release ago, which go with the next.
-_DEPRECATED = {"TargetTexts": "Decontaminator"}
+_DEPRECATED = {"BenchmarkResults": "EvaluationResults", "TargetTexts": "Decontaminator"}
 
 __all__ = ["__version__", *_MODULE_OF]
 
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from .data.starter import load_starter_task, starter_tasks
     from .evaluation.methods import Method, paper_methods
     from .evaluation.report.page import write_report
-    from .evaluation.results import BenchmarkResults
+    from .evaluation.results import EvaluationResults
     from .evaluation.runner import evaluate_methods
     from .evaluation.tasks import TargetTask, load_target_task, read_target_tasks, starter_target_task
     from .mixture.arguments import MixtureArguments

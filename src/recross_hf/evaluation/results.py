@@ -63,7 +63,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class BenchmarkResults:
+class EvaluationResults:
     """Methods x target tasks x query sets.
 
     Args:
@@ -80,7 +80,7 @@ class BenchmarkResults:
         write_json(Path(folder) / CELLS_FILE, [asdict(cell) for cell in self.cells])
 
     @classmethod
-    def load(cls, folder: str | Path) -> BenchmarkResults:
-        """Reads what [`BenchmarkResults.save`] wrote."""
+    def load(cls, folder: str | Path) -> EvaluationResults:
+        """Reads what [`EvaluationResults.save`] wrote."""
         cells = [Cell(**cell) for cell in read_json(Path(folder) / CELLS_FILE)]
         return cls(read_parquet(Path(folder) / RESULTS_FILE), cells)

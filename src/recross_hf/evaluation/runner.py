@@ -32,7 +32,7 @@ from ..reranking.reranker import RememberingReranker, Reranker
 from .cells import CellFiles, CellKey
 from .methods import Method
 from .overlaps import HANDLINGS, Overlaps, check_overlaps, find_overlaps, without_overlaps
-from .results import CELLS_FILE, PREDICTION_FEATURES, BenchmarkResults, Cell
+from .results import CELLS_FILE, PREDICTION_FEATURES, Cell, EvaluationResults
 from .scoring import floor_answers, score_answers
 from .tasks import TargetTask
 
@@ -52,7 +52,7 @@ def evaluate_methods(
     settings: Mapping[str, Any] | None = None,
     on_overlap: str = "refuse",
     show_progress: bool = True,
-) -> BenchmarkResults:
+) -> EvaluationResults:
     """Adapts by every method to every query set of every task, and scores what the adapted models answer.
 
     ```python
@@ -83,7 +83,7 @@ def evaluate_methods(
         ValueError: names repeat, the pipeline is adapted already, or settings are out of range.
         TypeError: there is no such setting.
     """
-    run = prepare_benchmark(pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap)
+    run = prepare_evaluation(pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap)
     for name in run.tasks:
         if run.overlaps[name].is_upstream:
             logger.warning("Target task %s is an upstream task, too: nothing is retrieved from it here.", name)
@@ -92,7 +92,7 @@ def evaluate_methods(
     return run.results()
 
 
-def prepare_benchmark(
+def prepare_evaluation(
     pipeline: ReCrossPipeline,
     tasks: Sequence[TargetTask],
     methods: Sequence[Method],
@@ -100,7 +100,7 @@ def prepare_benchmark(
     *,
     settings: Mapping[str, Any] | None = None,
     on_overlap: str = "refuse",
-) -> BenchmarkRun:
+) -> EvaluationRun:
     """Checks all that [`evaluate_methods`] refuses, and raises as it does; nothing is computed or written.
 
     Returns:
@@ -119,7 +119,7 @@ def prepare_benchmark(
         check_overlaps(overlaps, tasks)
     if on_overlap == "drop":
         tasks = [without_overlaps(task, overlaps[task.name]) for task in tasks]
-    run = BenchmarkRun(pipeline, tasks, methods, CellFiles(output_dir), settings, overlaps, on_overlap)
+    run = EvaluationRun(pipeline, tasks, methods, CellFiles(output_dir), settings, overlaps, on_overlap)
     run.check_finished_cells()
     return run
 
@@ -143,7 +143,7 @@ def _check_arguments(
         )
 
 
-class BenchmarkRun:
+class EvaluationRun:
     """One process's part in a benchmark."""
 
     def __init__(
@@ -384,7 +384,7 @@ class BenchmarkRun:
 
     # ---- results ---------------------------------------------------------------------------------------------------
 
-    def results(self) -> BenchmarkResults:
+    def results(self) -> EvaluationResults:
         """All cells in the order of methods, tasks and query sets, and the floors."""
         columns: dict[str, list] = {name: [] for name in PREDICTION_FEATURES}
         cells = []
@@ -412,7 +412,7 @@ class BenchmarkRun:
             for name, task in self.tasks.items():
                 cells.append(Cell(kind, name, kind="floor", family=kind))
                 _append(columns, CellKey(kind, name), task, floors[name][kind], floors[name][kind])
-        return BenchmarkResults(Dataset.from_dict(columns, features=PREDICTION_FEATURES), cells)
+        return EvaluationResults(Dataset.from_dict(columns, features=PREDICTION_FEATURES), cells)
 
 
 def _append(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.methods import Method
-from ..evaluation.runner import evaluate_methods, prepare_benchmark
+from ..evaluation.runner import evaluate_methods, prepare_evaluation
 from ..evaluation.tasks import TargetTask
 from ..pipeline.pipeline import ReCrossPipeline
 from .plan import Plan, TimeEstimate
@@ -53,7 +53,7 @@ def plan_evaluation(
         ValueError: Names repeat, the pipeline is adapted already, or settings are out of range.
         TypeError: There is no such setting.
     """
-    run = prepare_benchmark(pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap)
+    run = prepare_evaluation(pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap)
     keys, tested = run.keys(), list(run.tasks.values())
     task = sorted(tested, key=lambda task: len(task.test))[len(tested) // 2]
     reset_peak_device_memory(run.device)

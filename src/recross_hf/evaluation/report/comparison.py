@@ -1,4 +1,4 @@
-"""Methods compared on the cells that all of them have: means as in the paper, intervals, paired differences."""
+"""Comparison of methods on the cells that all of them have: means as in the paper, intervals, paired differences."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...core.metrics import METRICS
 from ...core.statistics import Interval, holm, interval_of, p_value, resampled_means
 from ..results import SHARED
-from .scores import METRICS, BenchmarkScores
+from .scores import EvaluationScores
 
-# A method of which more than this is missing is left out of the means rather than the tasks that it lacks.
+# A method that lacks more than this share of the cells is left out of the means, rather than the tasks that it lacks.
 _MOST_MISSING = 0.5
 
 
 class Summary(NamedTuple):
-    """A method's mean over tasks, for each query set, and over query sets (paper, table 1: "All@...").
+    """A method's mean over tasks, summarized over query sets (paper, table 1: "All@...").
 
-    `std` is that of a sample; None where there are not several query sets, or all share the answers.
+    `std` is the standard deviation of a sample. It is None where there are not several query sets, or where all share the answers.
     """
 
     mean: float
@@ -44,9 +45,11 @@ class Difference:
     """The score of `one` minus that of `other`.
 
     Args:
-        overall: mean over the complete tasks; None where a method is left out of the means. `corrected_p` is corrected for the
+        one: Name of the first method.
+        other: Name of the method that is subtracted.
+        overall: Mean over the complete tasks; None where a method is left out of the means. Its `corrected_p` is corrected for the
             number of pairs that were compared.
-        by_task: where both have scores; `corrected_p` is corrected for the number of tasks.
+        by_task: Difference on each task where both have scores. Its `corrected_p` is corrected for the number of tasks.
     """
 
     one: str
@@ -56,28 +59,30 @@ class Difference:
 
 
 class Comparison:
-    """Methods on tasks in one metric.
+    """Methods compared on tasks in one metric.
 
-    Means are over the tasks and query sets that are complete: that all methods finished. What is missing is left out step by
-    step: methods of which more than half is missing; then the task or the query set of which most is missing, until
-    nothing is. A task that is left out still has scores of its own.
+    Means are over the complete tasks and query sets, those that all methods finished. First the methods are left out that lack more
+    than half of the cells; then the task or the query set that lacks most cells is left out, until no cell is missing. A task that is
+    left out still has scores of its own.
 
     Args:
-        metric: of [`METRICS`].
-        methods: to compare, all by default.
-        tasks: to compare them on, all by default.
-        num_resamples: of the bootstrap, see [`resampled_means`].
-        level: coverage of intervals.
+        scores: Scores to compare.
+        metric: Name of a metric of [`METRICS`].
+        methods: Names of the methods to compare; all by default.
+        tasks: Names of the tasks to compare them on; all by default.
+        num_resamples: Number of bootstrap resamples, see [`resampled_means`].
+        level: Coverage of intervals.
+        seed: Seed for drawing the resamples.
 
     Attributes:
-        methods: as given; `complete_methods`, `complete_tasks` and `complete_sets` are those of the means.
-        query_sets: of each task, those that its scores are means over.
-        notes: what is left out of which means, in sentences.
+        complete_methods: Methods that have means; so `complete_tasks` and `complete_sets` are the tasks and query sets of the means.
+        query_sets: Query sets that each task's scores are means over, by task.
+        notes: Sentences on what is left out of which means.
     """
 
     def __init__(
         self,
-        scores: BenchmarkScores,
+        scores: EvaluationScores,
         metric: str,
         methods: Sequence[str] | None = None,
         tasks: Sequence[str] | None = None,
@@ -113,8 +118,8 @@ class Comparison:
     def score(self, method: str, task: str) -> float | None:
         """Mean over a task's query sets; None where the method lacks one of them."""
         column = self.tasks.index(task)
-        found = self._means[self.methods.index(method), column, self._sets[column]]
-        return None if not len(found) or np.isnan(found).any() else float(found.mean())
+        means = self._means[self.methods.index(method), column, self._sets[column]]
+        return None if not len(means) or np.isnan(means).any() else float(means.mean())
 
     def by_query_set(self, method: str) -> np.ndarray:
         """Mean over the complete tasks for each complete query set; empty where the method is left out."""
@@ -126,34 +131,33 @@ class Comparison:
 
     def summary(self, method: str) -> Summary | None:
         """The rows All@mean, std, median, min and max of the paper's tables; None where the method is left out."""
-        found = self.by_query_set(method)
-        if not len(found):
+        means = self.by_query_set(method)
+        if not len(means):
             return None
-        std = float(found.std(ddof=1)) if len(found) > 1 and np.ptp(found) > 0 else None
-        return Summary(float(found.mean()), std, float(np.median(found)), float(found.min()), float(found.max()))
+        std = float(means.std(ddof=1)) if len(means) > 1 and np.ptp(means) > 0 else None
+        return Summary(float(means.mean()), std, float(np.median(means)), float(means.min()), float(means.max()))
 
     def interval(self, method: str, task: str | None = None) -> Interval | None:
         """The mean of a method, over the complete tasks or on one, with its interval; None where there is none."""
-        found = self._observed(method, task)
-        return None if found is None else interval_of(found, self._resamples(method, task), level=self.level)
+        mean = self._observed(method, task)
+        return None if mean is None else interval_of(mean, self._resamples(method, task), level=self.level)
 
     def differences(self, pairs: Sequence[tuple[str, str]]) -> list[Difference]:
         """The first of each pair minus the second, overall and task by task."""
-        overall = [self._difference(pair, None) for pair in pairs]
-        found = []
-        for pair, estimate in zip(pairs, _corrected(overall), strict=True):
+        overall = _corrected([self._difference(pair, None) for pair in pairs])
+        differences = []
+        for pair, estimate in zip(pairs, overall, strict=True):
             by_task = _corrected([self._difference(pair, task) for task in self.tasks])
             named = {task: one for task, one in zip(self.tasks, by_task, strict=True) if one is not None}
-            found.append(Difference(*pair, estimate, named))
-        return found
+            differences.append(Difference(*pair, estimate, named))
+        return differences
 
     def _difference(self, pair: tuple[str, str], task: str | None) -> Estimate | None:
-        means = [self._observed(method, task) for method in pair]
-        if None in means:
+        one, other = (self._observed(method, task) for method in pair)
+        if one is None or other is None:
             return None
-        one, other = (self._resamples(method, task) for method in pair)
-        interval = interval_of(means[0] - means[1], one - other, level=self.level)
-        return Estimate(*interval, p_value(one - other), 1.0)
+        resamples = self._resamples(pair[0], task) - self._resamples(pair[1], task)
+        return Estimate(*interval_of(one - other, resamples, level=self.level), p_value(resamples), 1.0)
 
     def _observed(self, method: str, task: str | None) -> float | None:
         if task is not None:
@@ -172,19 +176,19 @@ class Comparison:
             array, sources = self._arrays[column]
             sets = self._sets[column]
             has_all = ~np.isnan(self._means[:, column][:, sets]).any(axis=1)
-            found = np.full((self._num_resamples, len(self.methods)), np.nan)
-            # A stream for each task: what is asked for first changes nothing.
-            found[:, has_all] = resampled_means(
+            means = np.full((self._num_resamples, len(self.methods)), np.nan)
+            # Each task has a stream of its own, so that the order of questions changes nothing.
+            means[:, has_all] = resampled_means(
                 array[has_all][:, sets],
                 sources,
                 num_resamples=self._num_resamples,
                 rng=np.random.default_rng([self._seed, column]),
                 stretch_sets=True,
             )
-            self._resampled[column] = found
+            self._resampled[column] = means
         return self._resampled[column]
 
-    def _notes(self, scores: BenchmarkScores) -> list[str]:
+    def _notes(self, scores: EvaluationScores) -> list[str]:
         name, notes = METRICS[self.metric].name, []
         lacking = [method for method in self.methods if method not in self.complete_methods]
         if not self.complete_tasks:
@@ -208,7 +212,7 @@ class Comparison:
 
 
 def _on_common_examples(scores: np.ndarray, sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without the examples that a finished cell has no score of (no answer is known, for example)."""
+    """Leaves out the examples that a finished cell has no score of, for example where no answer is known."""
     finished = ~np.isnan(scores).all(axis=2)
     scored = ~np.isnan(scores[finished]).any(axis=0)
     return scores[:, :, scored], sources[scored]
@@ -219,14 +223,14 @@ def _mean_over_examples(scores: np.ndarray) -> np.ndarray:
 
 
 def _common_sets(present: np.ndarray) -> np.ndarray:
-    """Places of the query sets `[methods, query sets]` that all methods have which have any."""
+    """Indices of the query sets that are there for all methods that have any, of `present` `[methods, query sets]`."""
     present = present[present.any(axis=1)]
     return np.flatnonzero(present.all(axis=0)) if len(present) else np.zeros(0, dtype=np.int64)
 
 
 def _complete_part(present: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Places of the methods, tasks and query sets that stay, so that no cell `[methods, tasks, query sets]` is missing."""
-    # What no method has says nothing against a method: tasks without answer sets, for example.
+    """Indices of the methods, tasks and query sets that stay, so that no cell `[methods, tasks, query sets]` is missing."""
+    # A task that no method has, for example one without answer sets, says nothing against a method.
     any_task = present.any(axis=(0, 2))
     share = 1 - present[:, any_task].mean(axis=(1, 2)) if any_task.any() else np.ones(len(present))
     methods = np.flatnonzero(share <= _MOST_MISSING)
@@ -246,6 +250,5 @@ def _complete_part(present: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _corrected(estimates: Sequence[Estimate | None]) -> list[Estimate | None]:
-    found = [estimate for estimate in estimates if estimate is not None]
-    corrected = iter(holm([estimate.p for estimate in found]))
+    corrected = iter(holm([estimate.p for estimate in estimates if estimate is not None]))
     return [None if estimate is None else estimate._replace(corrected_p=next(corrected)) for estimate in estimates]

@@ -1,33 +1,33 @@
-"""What a benchmark found, in sentences: each says no more than its interval does."""
+"""The findings of an evaluation in sentences, none of which says more than its interval does."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ...core.metrics import METRICS
 from ..results import SHARED, Cell
 from .comparison import Comparison, Difference, Estimate
-from .scores import METRICS
 from .tables import p_text
 
 RANDOM = "random"
 BY_TASK = "_by_task"
-# Methods that choose by likeness are compared with a draw at random, what is built upon them with them.
+# Methods that choose by likeness are compared with a draw at random, and methods that are built upon them with them.
 _RETRIEVERS = ("bm25", "sbert", "dense")
 _BUILT_UPON = {"recross": "dense"}
-# In simulations where query sets decide, the 95 % interval of one task covers the truth in 75 % with two of them, 89 % with five.
+# In simulations where query sets decide, the 95 % interval of one task covers the truth in 75 % with two sets, in 89 % with five.
 _MANY_SETS = 5
 
 
 class Roles(NamedTuple):
-    """Which method of the results is what.
+    """The roles of the methods in the results.
 
     Attributes:
-        base: the model as it was, where it was tested.
-        methods: those compared, the base and the ablations not among them.
-        floors: answers that need no model.
-        variants: ablations by the method that they vary.
-        primary: the method that the results are about.
+        base: Name of the model as it was; None where it was not tested.
+        methods: Names of the methods that are compared; the base and the ablations are not among them.
+        floors: Names of answers that need no model.
+        variants: Names of ablations, by the method that they vary.
+        primary: Name of the method that the results are about; None where there is no method.
     """
 
     base: str | None
@@ -38,21 +38,22 @@ class Roles(NamedTuple):
 
     @property
     def compared(self) -> list[str]:
-        """Base and methods."""
+        """Names of the base, where there is one, and of the methods."""
         return ([self.base] if self.base else []) + self.methods
 
 
 def roles_of(cells: Sequence[Cell], primary: str | None = None) -> Roles:
-    """Tells the methods apart.
+    """Tells the roles of the methods from their cells.
 
     Args:
-        primary: the method that the results are about. By default `recross`, else `dense`, else the last: it must not be chosen
-            for its score, or that score is too good.
+        cells: Cells of the results.
+        primary: Name of the method that the results are about; by default `recross`, else `dense`, else the last one. It must not be
+            chosen for its score, or that score is too good.
 
     Raises:
         ValueError: there is no such method.
     """
-    kinds = {"base": [], "method": [], "floor": []}
+    kinds: dict[str, list[str]] = {"base": [], "method": [], "floor": []}
     variants: dict[str, list[str]] = {}
     for cell in cells:
         is_variant = cell.kind == "method" and cell.family not in ("", cell.method)
@@ -68,7 +69,7 @@ def roles_of(cells: Sequence[Cell], primary: str | None = None) -> Roles:
 
 
 def default_pairs(roles: Roles) -> list[tuple[str, str]]:
-    """Which differences to look at: each method and the base, and of each part of the method what it adds.
+    """The pairs of methods to compare: each method with the base, and each method with the one that it is built upon.
 
     The primary method and the base come first.
     """
@@ -84,16 +85,17 @@ def default_pairs(roles: Roles) -> list[tuple[str, str]]:
 
 
 def headline(comparison: Comparison, roles: Roles, differences: Sequence[Difference]) -> str:
-    """Does retrieval augmentation help here? One sentence, of the primary method and the base."""
-    found = _of_pair(differences, roles.primary, roles.base)
+    """One sentence on whether retrieval augmentation helps here, by the primary method and the base."""
     if roles.base is None or roles.primary is None:
         return "Whether retrieval augmentation helps cannot be said: a method or the model as it was are not in the results."
-    if found is None or found.overall is None:
+    pair = roles.primary, roles.base
+    estimate = next((found.overall for found in differences if (found.one, found.other) == pair), None)
+    if estimate is None:
         return (
             f"Whether retrieval augmentation helps cannot be said: {roles.primary} and {roles.base} have no finished tasks "
             "in common."
         )
-    estimate, alpha = found.overall, 1 - comparison.level
+    alpha = 1 - comparison.level
     where = f"on {_number(len(comparison.complete_tasks), 'task')} with {_sets(comparison)}"
     metric = METRICS[comparison.metric].name
     figures = _figures(estimate, comparison.level)
@@ -109,12 +111,12 @@ def headline(comparison: Comparison, roles: Roles, differences: Sequence[Differe
     )
 
 
-def parts(comparison: Comparison, roles: Roles, differences: Sequence[Difference]) -> list[str]:
-    """Which part of it? A sentence for each pair that shows a part; p-values are corrected for the number of pairs."""
+def contributions(comparison: Comparison, roles: Roles, differences: Sequence[Difference]) -> list[str]:
+    """A sentence on each step of the method that some pair isolates; p-values are corrected for the number of pairs."""
     sentences, alpha = [], 1 - comparison.level
     for difference in differences:
-        what = _part(difference, roles)
-        if what is None or difference.overall is None:
+        step = _step(difference, roles)
+        if step is None or difference.overall is None:
             continue
         estimate = difference.overall
         verdict = "shows no effect"
@@ -124,34 +126,39 @@ def parts(comparison: Comparison, roles: Roles, differences: Sequence[Difference
                 ("helps" if is_clear else "may help") if estimate.mean > 0 else ("harms" if is_clear else "may harm")
             )
         sentences.append(
-            f"{what} {verdict}: {difference.one} - {difference.other} {_figures(estimate, comparison.level)}, corrected "
+            f"{step} {verdict}: {difference.one} - {difference.other} {_figures(estimate, comparison.level)}, corrected "
             f"p {_relation(estimate.corrected_p)}."
         )
     return sentences
 
 
 def below_floors(comparison: Comparison, roles: Roles) -> list[str]:
-    """For each method whose mean is below what answers without a model get: a sentence.
+    """A sentence on each method whose mean is below that of answers without a model.
 
     Args:
-        comparison: with the floors among its methods.
+        comparison: Comparison with the floors among its methods.
+        roles: Roles of the methods.
     """
     sentences = []
-    floors = {name: summary.mean for name in roles.floors if (summary := comparison.summary(name)) is not None}
+    means = {
+        name: summary.mean
+        for name in (*roles.floors, *roles.compared)
+        if (summary := comparison.summary(name)) is not None
+    }
+    floors = {name: means[name] for name in roles.floors if name in means}
     for method in roles.compared:
-        summary = comparison.summary(method)
-        above = {name: floor for name, floor in floors.items() if summary is not None and summary.mean < floor}
+        above = {name: floor for name, floor in floors.items() if method in means and means[method] < floor}
         if above:
             named = ", ".join(f"{name} {floor:.1f}" for name, floor in above.items())
             sentences.append(
-                f"{method} is below a floor: its {METRICS[comparison.metric].name} is {summary.mean:.1f}; answers that need no "
+                f"{method} is below a floor: its {METRICS[comparison.metric].name} is {means[method]:.1f}; answers that need no "
                 f"model get more ({named})."
             )
     return sentences
 
 
 def reservations(comparison: Comparison, cells: Sequence[Cell]) -> list[str]:
-    """What the intervals do not cover, and what is missing."""
+    """Sentences on what the intervals do not cover and which cells are missing."""
     sentences = list(comparison.notes)
     if len(comparison.complete_sets) == 1 and comparison.complete_sets != [SHARED]:
         sentences.append(
@@ -168,7 +175,7 @@ def reservations(comparison: Comparison, cells: Sequence[Cell]) -> list[str]:
     return sentences
 
 
-def _part(difference: Difference, roles: Roles) -> str | None:
+def _step(difference: Difference, roles: Roles) -> str | None:
     one, other = difference.one, difference.other
     if other == roles.base:
         return "Training on upstream examples drawn at random" if one == RANDOM else None
@@ -179,10 +186,6 @@ def _part(difference: Difference, roles: Roles) -> str | None:
     if one == f"{other}{BY_TASK}":
         return f"Selecting whole tasks ({one})"
     return None
-
-
-def _of_pair(differences: Sequence[Difference], one: str | None, other: str | None) -> Difference | None:
-    return next((found for found in differences if (found.one, found.other) == (one, other)), None)
 
 
 def _figures(estimate: Estimate, level: float) -> str:

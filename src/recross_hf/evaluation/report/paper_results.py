@@ -1,4 +1,4 @@
-"""What the paper reports (Lin et al. 2022, tables 1 to 3): SoftEM of BART0 and T0-3B, far larger models than most here."""
+"""Results of the paper (Lin et al. 2022, tables 1 to 3): SoftEM of BART0 and T0-3B, far larger models than most here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class PaperRow(NamedTuple):
-    """SoftEM in percent, mean of five query sets; None where the paper has no figure."""
+    """SoftEM in percent by the paper's model, mean of five query sets; None where the paper has no figure."""
 
     t0_3b: float | None
     bart0: float | None
@@ -29,7 +29,7 @@ TABLE_1: Mapping[str, PaperRow] = {
     "piqa": PaperRow(45.30, 36.10, 37.00, 38.54, 41.34, 41.42),
     "squad_v2": PaperRow(30.60, 32.40, 29.86, 29.46, 30.26, 30.58),
 }
-"""By target task, as the tasks of `recross` are named here."""
+"""SoftEM by target task, as the tasks of `recross` are named here."""
 
 TABLE_1_SPREAD: Mapping[str, PaperRow] = {
     "std": PaperRow(None, None, 2.06, 1.61, 0.68, 0.42),
@@ -37,7 +37,7 @@ TABLE_1_SPREAD: Mapping[str, PaperRow] = {
     "min": PaperRow(41.33, 40.38, 35.66, 38.28, 42.65, 44.16),
     "max": PaperRow(41.33, 40.38, 40.59, 41.76, 44.51, 45.07),
 }
-"""Of All@mean over query sets; T0-3B and BART0 have but one answer for all."""
+"""Statistics of All@mean over query sets; T0-3B and BART0 have one answer for all of them."""
 
 TABLE_2_TASKS = (
     "hindu_knowledge",
@@ -46,10 +46,10 @@ TABLE_2_TASKS = (
     "movie_dialog_same_or_different",
     "strategyqa",
 )
-"""The tasks of BIG-bench."""
+"""The target tasks from BIG-bench."""
 
 TABLE_2_MEANS: Mapping[str, float] = {"T0-3B": 28.78, "BART0": 28.07, "ReCross": 35.23}
-"""Over the tasks of BIG-bench, by the paper's names."""
+"""Mean SoftEM over the tasks from BIG-bench, by the paper's names of the models."""
 
 COLUMNS: Mapping[str, str] = {
     "none": "bart0",
@@ -58,7 +58,7 @@ COLUMNS: Mapping[str, str] = {
     "dense": "dagger",
     "recross": "recross",
 }
-"""The paper's column for the methods that it has, by their names here."""
+"""Columns of the paper, by the names that its methods have here."""
 
 TABLE_3: Mapping[str, tuple[float, float | None]] = {
     "recross": (44.53, 0.42),
@@ -70,4 +70,4 @@ TABLE_3: Mapping[str, tuple[float, float | None]] = {
     "recross mu=3": (43.92, 0.58),
     "recross mu=4": (43.91, 0.99),
 }
-"""All@mean and its standard deviation over query sets, by the ablation's name here."""
+"""All@mean and its standard deviation over query sets, by the names that the ablations have here."""
