@@ -1,4 +1,4 @@
-"""A benchmark of two tiny tasks, for the tests of one process and of several."""
+"""An evaluation on two tiny tasks, for the tests of one process and of several."""
 
 import os
 

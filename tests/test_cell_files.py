@@ -82,7 +82,7 @@ def test_a_cell_of_other_settings_is_refused_and_the_difference_named(tmp_path):
     files.check(KEY, {"model": "a" * 64, "adaptation": {"seed": 1, "learning_rate": 1e-6}})
     message = (
         r"found cells/anli_r3/dense-2\.json with others: adaptation\.num_retrieved: None there, 8 here; adaptation\.seed: 1 there, "
-        r"2 here; model: a{16}\.\.\. there, b{16}\.\.\. here\. Choose another `output_dir`, or delete the cell"
+        r"2 here; model: a{12}\.\.\. there, b{12}\.\.\. here\. Choose another `output_dir`, or delete the cell"
     )
     with pytest.raises(CellMismatchError, match=message):
         files.check(KEY, {"model": "b" * 64, "adaptation": {"seed": 2, "learning_rate": 1e-6, "num_retrieved": 8}})

@@ -1,4 +1,4 @@
-"""The benchmark: cells, resuming, sharing, failures, scores."""
+"""The comparison of methods: cells, resuming, sharing, failures, scores."""
 
 import copy
 import json
@@ -129,15 +129,15 @@ def test_random_examples_differ_by_task_and_query_set(finished):
 def test_a_killed_run_resumes_without_repeating_and_gives_the_same_bytes(finished, pipeline, tmp_path, monkeypatch):
     log = tmp_path / "log"
     monkeypatch.setenv(LOG, str(log))
-    compute, computed = evaluation_module.EvaluationRun._compute, []
+    compute, computed = evaluation_module.compute_cell, []
 
-    def until_the_sixth(self, key):
+    def until_the_sixth(run, key):
         if len(computed) == 5:
             raise KeyboardInterrupt
         computed.append(key)
-        return compute(self, key)
+        return compute(run, key)
 
-    monkeypatch.setattr(evaluation_module.EvaluationRun, "_compute", until_the_sixth)
+    monkeypatch.setattr(evaluation_module, "compute_cell", until_the_sixth)
     with pytest.raises(KeyboardInterrupt):
         evaluate(pipeline, tmp_path)
     # Query set by query set: a run that is cut short has all tasks.
@@ -145,7 +145,7 @@ def test_a_killed_run_resumes_without_repeating_and_gives_the_same_bytes(finishe
         *(CellKey("none", "film"), CellKey("none", "book")),
         *(CellKey("random", "film", 0), CellKey("dense", "film", 0), CellKey("random", "book", 0)),
     ]
-    monkeypatch.setattr(evaluation_module.EvaluationRun, "_compute", compute)
+    monkeypatch.setattr(evaluation_module, "compute_cell", compute)
     evaluate(pipeline, tmp_path).save(tmp_path)
     assert len(logged(log)) == 4
     assert (tmp_path / "results.parquet").read_bytes() == (finished[0] / "results.parquet").read_bytes()

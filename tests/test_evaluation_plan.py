@@ -8,7 +8,7 @@ from evaluation_cases import ADAPTATION, methods, task, tasks
 from recross_hf import DenseRetriever, Method, ReCrossPipeline, TargetTask, evaluate_methods, load_queries
 from recross_hf.evaluation.cells import CellMismatchError
 from recross_hf.evaluation.overlaps import OverlapError
-from recross_hf.evaluation.runner import EvaluationRun
+from recross_hf.evaluation.run import EvaluationRun
 from recross_hf.planning import evaluation as plan_module
 from recross_hf.planning.evaluation import plan_evaluation
 from recross_hf.planning.resources import peak_memory

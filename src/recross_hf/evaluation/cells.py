@@ -1,4 +1,4 @@
-"""The cells of a benchmark as files: many processes share the work, and a finished cell is never computed again."""
+"""The cells of an evaluation as files: many processes share the work, and a finished cell is never computed again."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from ..core.files import read_json, write_json
+from ..core.tables import shortened
 from .results import SHARED
+
+_LONGEST_VALUE = 40
 
 
 class CellKey(NamedTuple):
-    """One method on one task with one query set; `SHARED` where there is but one for all."""
+    """One method on one task with one query set, which is `SHARED` where the cell is one for all query sets."""
 
     method: str
     task: str
@@ -31,20 +34,23 @@ class CellMismatchError(ValueError):
 class CellFiles:
     """A folder with a file for each finished or failed cell: `cells/TASK/METHOD-QUERY_SET.json`, `....failed.json`.
 
-    A process claims a cell by a lock, which the system releases when the process dies; processes on several machines share a
-    folder whose file system has locks.
+    A process claims a cell by a lock, which the system releases when the process dies. Processes on several machines may share a
+    folder if its file system has locks.
+
+    Args:
+        folder: Folder of the evaluation.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
     def path(self, key: CellKey) -> Path:
-        """Where a cell lies, or will lie."""
+        """The path of a cell's file, which exists once the cell is finished."""
         number = "shared" if key.query_set == SHARED else str(key.query_set)
         return self.folder / "cells" / _file_name(key.task) / f"{_file_name(key.method)}-{number}.json"
 
     def read(self, key: CellKey) -> dict[str, Any] | None:
-        """What was found; None where the cell is not finished."""
+        """The content of a finished cell; None where the cell is not finished."""
         path = self.path(key)
         return read_json(path) if path.is_file() else None
 
@@ -54,7 +60,7 @@ class CellFiles:
 
     @contextmanager
     def claimed(self, key: CellKey) -> Iterator[bool]:
-        """Holds a cell; false where another process holds it or has finished it."""
+        """Holds a cell; the value is false where another process holds it or has finished it."""
         path = self.path(key)
         lock = self.folder / "locks" / path.relative_to(self.folder).with_suffix(".lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -65,17 +71,17 @@ class CellFiles:
             yield False
 
     def write(self, key: CellKey, content: Mapping[str, Any]) -> None:
-        """Keeps what was found."""
+        """Writes the content of a finished cell."""
         write_json(self.path(key), content)
         self._failure_path(key).unlink(missing_ok=True)
 
     def write_failure(self, key: CellKey, error: Exception) -> None:
-        """Keeps why a cell failed."""
+        """Writes the error that a cell failed with."""
         last = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
         write_json(self._failure_path(key), {"error": last, "traceback": "".join(traceback.format_exception(error))})
 
     def failure(self, key: CellKey) -> str | None:
-        """The last line of why a cell failed; None where it did not."""
+        """The last line of the error that a cell failed with; None where it did not fail."""
         path = self._failure_path(key)
         return read_json(path)["error"] if path.is_file() else None
 
@@ -88,7 +94,7 @@ class CellFiles:
         """Refuses a finished cell of other settings.
 
         Raises:
-            CellMismatchError: it is one.
+            CellMismatchError: the cell is finished and has other settings.
         """
         cell = self.read(key)
         if cell is None:
@@ -105,7 +111,7 @@ class CellFiles:
 
 
 def _file_name(name: str) -> str:
-    """The name, if every file system takes it; else what is left of it and a hash."""
+    """The name, if every file system takes it; else its safe characters and a hash."""
     safe = re.sub(r"[^A-Za-z0-9._=-]+", "_", name)[:80]
     if safe == name and not name.startswith("."):
         return name
@@ -117,9 +123,4 @@ def _differences(found: Any, expected: Any, name: str = "") -> Iterator[str]:
         for key in sorted({*found, *expected}):
             yield from _differences(found.get(key), expected.get(key), f"{name}.{key}" if name else key)
     elif found != expected:
-        yield f"{name}: {_short(found)} there, {_short(expected)} here"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:16]}..."
+        yield f"{name}: {shortened(found, _LONGEST_VALUE)} there, {shortened(expected, _LONGEST_VALUE)} here"

@@ -1,4 +1,4 @@
-"""Methods to compare: where the examples to learn from come from, and how they are chosen."""
+"""Methods to compare: the retrievers of examples to learn from, and the rerankers that choose among them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RetrieverSource = Retriever | Callable[[int], Retriever]
 
 @dataclass(frozen=True)
 class Method:
-    """One way to adapt, as a row of a benchmark.
+    """One way to adapt, as a row of a comparison.
 
     ```python
     Method("mine", MyRetriever(index.dataset), settings={"num_retrieved": 256})
@@ -39,17 +39,18 @@ class Method:
     ```
 
     Args:
-        name: in tables.
-        retriever: where the examples come from; a function of a seed, which differs from task to task and query set to query set,
-            where they are drawn; None for the model as it is.
-        reranker: chooses among `upsampling_ratio` times as many; the pipeline's own is used only where it is given here.
-        settings: fields of [`AdaptationArguments`] that this method has in place of the benchmark's.
-        num_queries: |Q|; of smaller query sets, all inputs.
-        peft_config: trains an adapter in place of all weights.
-        family: the method that this one varies, in an ablation.
+        name: Name in tables.
+        retriever: Retriever of the examples to learn from. A method that draws them gives a function of a seed, which differs from task
+            to task and from query set to query set. None stands for the model as it is.
+        reranker: Reranker that chooses among `upsampling_ratio` times as many examples. The pipeline's own is used only where it is
+            given here.
+        settings: Fields of [`AdaptationArguments`] that this method has in place of the evaluation's.
+        num_queries: Number of inputs to use of a query set, |Q|; of smaller sets, all inputs.
+        peft_config: Configuration of an adapter to train in place of all weights.
+        family: Name of the method that this one varies, in an ablation.
 
     Raises:
-        ValueError: there is no name, |Q| is below 1, or no retriever for what needs one.
+        ValueError: there is no name, |Q| is below 1, or a reranker, settings or a `peft_config` come without a retriever.
     """
 
     name: str
@@ -71,20 +72,33 @@ class Method:
                 "retriever, a method is the model as it is."
             )
 
+    @property
+    def draws(self) -> bool:
+        """Whether the examples are drawn, so that they depend on a seed."""
+        return self.retriever is not None and not isinstance(self.retriever, Retriever)
+
     def retriever_for(self, seed: int) -> Retriever:
-        """The retriever with this seed, if it draws."""
+        """The retriever, with this seed if it draws.
+
+        Raises:
+            ValueError: the method has no retriever.
+        """
+        if self.retriever is None:
+            raise ValueError(
+                f"Method {self.name}: expected a retriever, found none. It is the model as it is, which retrieves nothing."
+            )
         return self.retriever if isinstance(self.retriever, Retriever) else self.retriever(seed)
 
     def identity(self, seed: int) -> dict[str, Any]:
-        """What the results depend on beside the model, the task and the benchmark's settings, as JSON values."""
-        found: dict[str, Any] = {"num_queries": self.num_queries, "retriever": self.retriever_for(seed).identity()}
+        """Everything that results depend on beside the model, the task and the evaluation's settings, as JSON values."""
+        identity: dict[str, Any] = {"num_queries": self.num_queries, "retriever": self.retriever_for(seed).identity()}
         if self.reranker is not None:
             # Any subclass may write `identity`, as that of the cross-encoder.
             own = getattr(self.reranker, "identity", None)
-            found["reranker"] = own() if own is not None else {"class": type(self.reranker).__name__}
+            identity["reranker"] = own() if own is not None else {"class": type(self.reranker).__name__}
         if self.peft_config is not None:
-            found["peft_config"] = self.peft_config.to_dict()
-        return json.loads(json.dumps(found, default=_plain, sort_keys=True))
+            identity["peft_config"] = self.peft_config.to_dict()
+        return json.loads(json.dumps(identity, default=_json_value, sort_keys=True))
 
 
 def paper_methods(
@@ -96,14 +110,17 @@ def paper_methods(
     upsampling_ratio: float | None = None,
     peft_config: PeftConfig | None = None,
 ) -> list[Method]:
-    """The methods of the paper's tables and those that select whole tasks.
+    """The methods of the paper's tables, and methods that select whole tasks.
 
     Args:
-        names: `none`, the model as it is; `random`; `bm25`; `sbert`; `dense`, ReCross-dagger; `recross`, with the pipeline's reranker;
-            and all but the first two with `_by_task`, which selects whole tasks (`select_by="task"`).
-        sbert_index: for `sbert`, the pipeline's examples as another encoder has them.
-        num_queries: |Q|.
-        upsampling_ratio: mu, where there is something to choose from; the pipeline's by default, 2 where that is 1.
+        pipeline: Pipeline with the examples, the encoder and the reranker of the methods.
+        names: Names of methods: `none`, the model as it is; `random`; `bm25`; `sbert`; `dense`, ReCross-dagger; `recross`, with the
+            pipeline's reranker; and all but the first two with `_by_task`, which selects whole tasks (`select_by="task"`).
+        sbert_index: Index of the pipeline's examples by another encoder, for `sbert`.
+        num_queries: Number of inputs to use of a query set, |Q|.
+        upsampling_ratio: Ratio mu of candidates to chosen examples, where a method chooses; the pipeline's by default, 2 where that
+            is 1.
+        peft_config: Configuration of an adapter to train in place of all weights.
 
     Raises:
         ValueError: there is no method of a name, no `sbert_index` for `sbert`, or no reranker for `recross`.
@@ -117,7 +134,7 @@ def paper_methods(
             return lambda seed: RandomRetriever(pipeline.index.dataset, seed=seed)
         if way == "bm25":
             return BM25Retriever(pipeline.index.dataset)
-        return DenseRetriever(sbert_index if way == "sbert" else pipeline.index)
+        return DenseRetriever(sbert_index if way == "sbert" and sbert_index is not None else pipeline.index)
 
     methods = []
     for name in names:
@@ -136,7 +153,7 @@ def paper_methods(
         if way not in retrievers:
             retrievers[way] = retriever(way)
         by_task = name != way
-        settings = {"select_by": "task" if by_task else "example"}
+        settings: dict[str, Any] = {"select_by": "task" if by_task else "example"}
         if by_task or way == "recross":
             settings["upsampling_ratio"] = mu
         reranker = pipeline.reranker if way == "recross" else None
@@ -151,21 +168,33 @@ def ablations(
     num_retrieved: Sequence[int] = (256, 1024),
     upsampling_ratios: Sequence[float] = (3, 4),
 ) -> list[Method]:
-    """The method with another |Q|, |R| or mu, one at a time (paper, table 3); mu only where it is a setting of the method."""
-    found = [replace(method, name=f"{method.name} |Q|={count}", num_queries=count) for count in num_queries]
-    varied = {"num_retrieved": ("|R|", num_retrieved)}
+    """Variants of a method with another |Q|, |R| or mu, one at a time (paper, table 3).
+
+    Args:
+        method: Method to vary.
+        num_queries: Values of |Q|.
+        num_retrieved: Values of |R|.
+        upsampling_ratios: Values of mu, which is varied only where it is a setting of the method.
+    """
+    variants = [replace(method, name=f"{method.name} |Q|={count}", num_queries=count) for count in num_queries]
+    varied: dict[str, tuple[str, Sequence[float]]] = {"num_retrieved": ("|R|", num_retrieved)}
     if "upsampling_ratio" in method.settings:
         varied["upsampling_ratio"] = ("mu", upsampling_ratios)
     for setting, (symbol, values) in varied.items():
-        found += [
+        variants += [
             replace(method, name=f"{method.name} {symbol}={value:g}", settings={**method.settings, setting: value})
             for value in values
         ]
-    return [replace(other, family=method.name) for other in found]
+    return [replace(other, family=method.name) for other in variants]
 
 
 def build_index_once(upstream: Dataset, encoder: Encoder, folder: str | Path) -> UpstreamIndex:
-    """Opens the index in a folder; if there is none, the first process that asks builds it and the others wait.
+    """Opens the index in a folder; if there is none, the first process that asks builds it while the others wait.
+
+    Args:
+        upstream: Examples to index.
+        encoder: Encoder of the examples.
+        folder: Folder of the index.
 
     Raises:
         IndexMismatchError: the folder holds the index of other examples or another encoder.
@@ -184,8 +213,8 @@ def build_index_once(upstream: Dataset, encoder: Encoder, folder: str | Path) ->
     return index
 
 
-def _plain(value: Any) -> Any:
-    """PEFT's configurations hold sets and enumerations."""
+def _json_value(value: Any) -> Any:
+    """A JSON value for what PEFT's configurations hold: sets, enumerations and objects."""
     if isinstance(value, enum.Enum):
         return value.value
     return sorted(value) if isinstance(value, set | frozenset) else repr(value)

@@ -1,4 +1,4 @@
-"""What query sets, test sets and upstream data of a benchmark share, and what is done about it."""
+"""Overlaps of query sets, test sets and upstream data, and their handling."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ..mixture.decontamination import Decontaminator
 from .tasks import TargetTask
 
 HANDLINGS = ("refuse", "report", "drop")
+"""Ways to handle overlaps."""
+
 _ROWS_AT_ONCE = 10_000
 _SHOWN = 3
 
@@ -23,12 +25,13 @@ class OverlapError(ValueError):
 
 @dataclass(frozen=True)
 class Overlaps:
-    """What a target task shares, by source example or by all words of an input.
+    """Examples that a target task shares, by source example or by all words of an input.
 
     Args:
-        test_in_queries: rows of the test set that a query set holds.
-        upstream_in_test: ids of upstream examples that are in the test set, and what of it each is.
-        is_upstream: whether upstream data has a task of this name; it is never retrieved from.
+        test_in_queries: Rows of the test set that a query set holds.
+        upstream_in_test: Ids of upstream examples that are in the test set, each with the kind of overlap and the id of the test
+            example.
+        is_upstream: Whether upstream data has a task of this name, which is never retrieved from.
     """
 
     test_in_queries: tuple[int, ...] = ()
@@ -36,7 +39,7 @@ class Overlaps:
     is_upstream: bool = False
 
     def to_json(self, handling: str) -> dict[str, Any]:
-        """As JSON values: numbers, and some examples."""
+        """Numbers and some examples as JSON values, for the details of a cell."""
         return {
             "test_in_queries": len(self.test_in_queries),
             "upstream_in_test": len(self.upstream_in_test),
@@ -47,12 +50,13 @@ class Overlaps:
 
 
 def find_overlaps(tasks: Sequence[TargetTask], upstreams: Iterable[Dataset]) -> dict[str, Overlaps]:
-    """What each target task shares with its query sets and with what may be retrieved.
+    """The overlaps of each target task's test set with its query sets and with upstream data, by task.
 
-    Upstream examples of the target task itself do not count, for they are not retrieved; those of another name do.
+    Upstream examples of a task of the same name do not count, for they are never retrieved.
 
     Args:
-        upstreams: data sets to retrieve from.
+        tasks: Target tasks.
+        upstreams: Data sets that examples are retrieved from.
     """
     upstreams = list(upstreams)
     in_test: dict[str, dict[str, str]] = {task.name: {} for task in tasks}
@@ -67,26 +71,26 @@ def find_overlaps(tasks: Sequence[TargetTask], upstreams: Iterable[Dataset]) -> 
             rows = [row for row, overlap in enumerate(hits) if overlap is not None]
             if not rows:
                 continue
-            # Several target tasks may hold it; each says so for itself.
+            # Several target tasks may hold the example, so that each is asked.
             ids, inputs = ([batch[name][row] for row in rows] for name in ("id", "input"))
             for name, texts in targets.items():
                 for row, overlap in zip(rows, texts.find(ids, inputs, ngrams=False), strict=True):
                     if overlap is not None and batch["task"][row] != name:
                         in_test[name][batch["id"][row]] = f"{overlap.kind}: {overlap.target_id}"
-    found = {}
+    overlaps = {}
     for task in tasks:
         queries = _texts(task.name, task.query_sets)
         hits = queries.find(task.test["id"][:], task.test["input"][:], ngrams=False)
-        rows = tuple(row for row, overlap in enumerate(hits) if overlap is not None)
-        found[task.name] = Overlaps(rows, in_test[task.name], task.name in upstream_tasks)
-    return found
+        in_queries = tuple(row for row, overlap in enumerate(hits) if overlap is not None)
+        overlaps[task.name] = Overlaps(in_queries, in_test[task.name], task.name in upstream_tasks)
+    return overlaps
 
 
 def check_overlaps(overlaps: Mapping[str, Overlaps], tasks: Sequence[TargetTask]) -> None:
     """Refuses test examples among queries or upstream.
 
     Raises:
-        OverlapError: there are some.
+        OverlapError: there are such examples.
     """
     found = []
     for task in tasks:
@@ -112,7 +116,7 @@ def without_overlaps(task: TargetTask, overlaps: Overlaps) -> TargetTask:
     """The task without test examples that are queries.
 
     Raises:
-        OverlapError: nothing is left.
+        OverlapError: all test examples are queries.
     """
     if len(overlaps.test_in_queries) == len(task.test):
         raise OverlapError(
@@ -126,6 +130,6 @@ def _texts(name: str, datasets: Sequence[Dataset]) -> Decontaminator:
 
 
 def _named(name: str, dataset: Dataset) -> Dataset:
-    """With the task's name in its column: what is compared belongs to it, whatever its rows say."""
+    """Ids and inputs under the task's name, whatever the rows say."""
     columns = {column: dataset[column][:] for column in ("id", "input")}
     return Dataset.from_dict(columns | {"task": np.repeat(name, len(dataset)).tolist()})

@@ -1,4 +1,4 @@
-"""What a benchmark found: every prediction with its scores, and the cell that each is of."""
+"""Results of an evaluation: every prediction with its scores, and the cell that it belongs to."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ PREDICTION_FEATURES = Features(
         "num_words": Value("int32"),
     }
 )
-"""One row a prediction. `query_set` is -1 where all query sets share it (the base, the floors); `source` is the example that several
-rows of a task may be renderings of; `rank_correct` and `in_answers` are null where no answer choices are known."""
+"""Columns of the predictions, which have one row each. `query_set` is -1 where all query sets share the prediction (the base, the
+floors); `source` is the example that several rows of a task may be renderings of; `rank_correct` and `in_answers` are null where no answer
+choices are known."""
 
 SHARED = -1
+"""Number in place of a query set's where all query sets share a cell."""
+
 RESULTS_FILE, CELLS_FILE = "results.parquet", "cells.json"
 
 
@@ -38,14 +41,18 @@ class Cell:
     """One method on one task with one query set.
 
     Args:
-        kind: "method"; "base" for the model as it was; "floor" for answers that need no model.
-        family: the method that an ablation varies; the method itself otherwise.
-        query_set: -1 where there is but one for all query sets.
-        num_queries: |Q|; as `num_retrieved` (|R|) and `upsampling_ratio` (mu) None where nothing was retrieved.
-        retrieved_tasks: share of each upstream task in what was learned from.
-        seconds: wall time by stage: "retrieve", "rerank", "train", "predict", ...
-        error: why it failed; None where it did not. It has no predictions then.
-        details: whatever else there is to tell: settings, ids of what was retrieved, what the safety gate said.
+        method: Name of the method.
+        task: Name of the target task.
+        query_set: Number of the query set; -1 where all query sets share the cell.
+        kind: Kind of the cell: "method"; "base" for the model as it was; "floor" for answers that need no model.
+        family: Name of the method that an ablation varies; otherwise that of the method itself.
+        num_queries: Number of queries, |Q|; None where nothing was retrieved.
+        num_retrieved: Number of retrieved examples, |R|; None where nothing was retrieved.
+        upsampling_ratio: Ratio mu of candidates to chosen examples; None where nothing was chosen.
+        retrieved_tasks: Share of each upstream task in the examples that were learned from.
+        seconds: Wall time by stage: "retrieve", "rerank", "train", "predict", ...
+        error: Message of a cell that failed, which has no predictions; None otherwise.
+        details: Settings, overlaps, the name of the cell's file and the verdict of the safety gate.
     """
 
     method: str
@@ -64,11 +71,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class EvaluationResults:
-    """Methods x target tasks x query sets.
+    """Cells of methods x target tasks x query sets, and their predictions.
 
     Args:
-        predictions: with `PREDICTION_FEATURES`.
-        cells: in the order of methods and tasks that tables have.
+        predictions: Predictions with the columns of [`PREDICTION_FEATURES`].
+        cells: Cells in the order of methods and tasks that tables have.
     """
 
     predictions: Dataset
@@ -81,6 +88,6 @@ class EvaluationResults:
 
     @classmethod
     def load(cls, folder: str | Path) -> EvaluationResults:
-        """Reads what [`EvaluationResults.save`] wrote."""
+        """Reads results that [`EvaluationResults.save`] wrote."""
         cells = [Cell(**cell) for cell in read_json(Path(folder) / CELLS_FILE)]
         return cls(read_parquet(Path(folder) / RESULTS_FILE), cells)

@@ -1,4 +1,4 @@
-"""How good each answer is, and what answers that need no model would get."""
+"""Scores of answers, and answers that need no model, to be scored beside them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..soft_em import answer_key, exact_match, normalize_answer, soft_match, war
 # NLI occur in 14 rows of a small test set; the names and spans of open questions do not repeat.
 _LARGEST_ANSWER_SET = 10
 _LEAST_REPETITION = 4
-# The best constant is looked for among the most frequent references; a join of more of them gains next to nothing.
+# The search for the best constant tries the most frequent references; a join of more of them gains next to nothing.
 _FREQUENT_REFERENCES = 300
 _LONGEST_JOIN = 12
 
@@ -23,7 +23,7 @@ def answer_sets(examples: Dataset) -> list[list[str]]:
     """The answers that each example may have: its `choices`, else the fixed set of its template, else none.
 
     A template has a fixed set if its references are few and repeat: at most ten distinct ones, each four times on average.
-    The set is made of the references of the test examples, in the order of how often they occur.
+    The set holds the references of the test examples, the most frequent first.
     """
     nothing: list[list[str]] = [[] for _ in range(len(examples))]
     choices = examples["choices"][:] if "choices" in examples.column_names else nothing
@@ -31,14 +31,14 @@ def answer_sets(examples: Dataset) -> list[list[str]]:
     for row, group in enumerate(zip(examples["task"][:], _templates(examples), strict=True)):
         rows_of[group].append(row)
     references = examples["references"][:]
-    found = [list(given or ()) for given in choices]
+    answers = [list(given or ()) for given in choices]
     for rows in rows_of.values():
         counts, spelling = _counted([text for row in rows for text in references[row]])
         if len(counts) <= _LARGEST_ANSWER_SET and len(rows) >= _LEAST_REPETITION * len(counts):
-            answers = [spelling[key] for key, _ in counts.most_common()]
+            fixed = [spelling[key] for key, _ in counts.most_common()]
             for row in rows:
-                found[row] = found[row] or answers
-    return found
+                answers[row] = answers[row] or fixed
+    return answers
 
 
 def score_answers(
@@ -47,37 +47,37 @@ def score_answers(
     answers: Sequence[Sequence[str]],
     choices: Sequence[str | None],
 ) -> dict[str, list]:
-    """Scores of each prediction, by the names of `PREDICTION_FEATURES`.
+    """Scores of each prediction, by the names of [`PREDICTION_FEATURES`].
 
     Args:
-        references: accepted answers of each example; the best one counts.
-        answers: what each may answer ([`answer_sets`]); empty where that is not known.
-        choices: the one of `answers` that the model finds most likely (rank classification), None where that is not known.
+        predictions: Answers to score.
+        references: Accepted answers of each example; the best one counts.
+        answers: Answers that each example may have ([`answer_sets`]); empty where they are not known.
+        choices: The answer of `answers` that the model finds most likely (rank classification); None where it is not known.
 
     Returns:
-        `soft_em`, `exact_match`, `num_words`; `in_answers`, None where no answers are known; and `rank_correct`, None where there is
-        no choice, no answers are known, or no reference is one of them.
+        Scores `soft_em`, `exact_match` and `num_words`; `in_answers`, which is None where no answers are known; and `rank_correct`,
+            which is None where there is no choice, no answers are known, or no reference is one of them.
     """
     names = ("soft_em", "exact_match", "rank_correct", "in_answers", "num_words")
     scores: dict[str, list] = {name: [] for name in names}
     warn_of_unmatchable(references)
     for prediction, accepted, allowed, choice in zip(predictions, references, answers, choices, strict=True):
         keys, right = {answer_key(text) for text in allowed}, {answer_key(text) for text in accepted}
-        can_be_ranked = choice is not None and bool(keys & right)
         scores["soft_em"].append(soft_match(prediction, list(accepted)))
         scores["exact_match"].append(exact_match(prediction, list(accepted)))
-        scores["rank_correct"].append(answer_key(choice) in right if can_be_ranked else None)
+        scores["rank_correct"].append(None if choice is None or not keys & right else answer_key(choice) in right)
         scores["in_answers"].append(answer_key(prediction) in keys if keys else None)
         scores["num_words"].append(len(prediction.split()))
     return scores
 
 
 def floor_answers(examples: Dataset) -> dict[str, list[str]]:
-    """Answers to the examples that need no model, by what they are: what a method must beat to have learned anything.
+    """Answers to the examples that need no model, by name; a method must beat them to have learned anything.
 
-    `best constant` is the one text with the highest SoftEM that is found, see [`best_constant`]; `majority answer` the most
-    frequent reference of each template, in exact match the best constant for it; `echo` the input. The first two are chosen with
-    the references at hand.
+    The `best constant` is the text with the highest SoftEM among those that are tried, see [`best_constant`]. The `majority answer` is
+    the most frequent reference of each template, in exact match the best constant for it. The `echo` is the input. The first two are
+    chosen with the references at hand.
     """
     references, templates = examples["references"][:], _templates(examples)
     by_template: dict[str, list[str]] = defaultdict(list)
@@ -95,10 +95,10 @@ def floor_answers(examples: Dataset) -> dict[str, list[str]]:
 
 
 def best_constant(references: Sequence[Sequence[str]]) -> str:
-    """The one text that SoftEM scores highest for all examples together, among those that are tried.
+    """The text that SoftEM scores highest for all examples together, among those that are tried.
 
-    Tried are each frequent reference, single letters and digits (any reference that contains one matches it), and joins of
-    references, each time with the one that brings most: "yes no maybe true false" contains the answer of every NLI example.
+    The search tries each frequent reference, single letters and digits (any reference that contains one matches it), and joins of
+    references, each time with the one that gains most: "yes no maybe true false" contains the answer of every NLI example.
     """
     rows = [{key for text in accepted if (key := normalize_answer(text))} for accepted in references]
     counts = Counter(key for keys in rows for key in keys)
@@ -128,7 +128,7 @@ def _templates(examples: Dataset) -> list[str]:
 
 
 def _counted(texts: Sequence[str]) -> tuple[Counter[str], dict[str, str]]:
-    """How often each answer occurs, and its most frequent spelling."""
+    """The number of times that each answer occurs, and its most frequent spelling."""
     spellings = Counter(texts)
     counts: Counter[str] = Counter()
     spelling: dict[str, str] = {}

@@ -22,7 +22,7 @@ from ..data.starter import NUM_QUERY_SETS, load_starter_task
 from ..mixture.decontamination import source_example
 from .scoring import answer_sets
 
-# What the columns are called in the files of the ReCross authors.
+# Names of the columns in the files of the ReCross authors.
 _AUTHORS_COLUMNS = {"id": "example_id", "references": "outputs"}
 _ENTRY_FIELDS = {"task", "test", "queries", "columns"}
 
@@ -32,11 +32,12 @@ class TargetTask:
     """An unseen task to evaluate on.
 
     Args:
-        name: of the task; upstream examples of this name are never retrieved for it.
-        test: labelled examples ([`load_examples`]). A column `source` says which of them were made of the same source example; by
+        name: Name of the task; upstream examples of a task of this name are never retrieved for it.
+        test: Labelled examples ([`load_examples`]). A column `source` tells which of them were made of the same source example; by
             default their ids do (`task|split|template|#n`), and other ids are sources of their own.
-        query_sets: unlabelled inputs ([`load_queries`]), in an order that means nothing: |Q| takes the first ones.
-        answers: what each test example may answer, empty where that is not known; by default [`answer_sets`] of the test examples.
+        query_sets: Sets of unlabelled inputs ([`load_queries`]), whose order means nothing: |Q| takes the first inputs.
+        answers: Answers that each test example may have, empty where they are not known; by default [`answer_sets`] of the test
+            examples.
 
     Raises:
         ValueError: the test set or a query set is empty, or there is no query set.
@@ -77,13 +78,18 @@ class TargetTask:
         return self._with_rows(np.setdiff1d(np.arange(len(self.test)), np.asarray(sorted(rows), dtype=np.int64)))
 
     def limited(self, num_test: int | None = None, num_query_sets: int | None = None) -> TargetTask:
-        """The task with at most so many test examples, whole source examples and always the same, and query sets."""
+        """The task with fewer test examples and query sets.
+
+        Args:
+            num_test: Largest number of test examples. Renderings of a source example stay together, and the choice is always the same.
+            num_query_sets: Largest number of query sets.
+        """
         task = replace(self, query_sets=list(self.query_sets)[:num_query_sets])
         if num_test is None or len(self.test) <= num_test:
             return task
         names, source_of, sizes = np.unique(self.sources, return_inverse=True, return_counts=True)
         drawn = np.random.default_rng(0).permutation(len(names))
-        # Rows of one source example say little more than one of them, so that parts of sources would only look like more data.
+        # Several rows of a source example say little more than one row, so that parts of sources would only look like more data.
         count = max(1, int(np.searchsorted(np.cumsum(sizes[drawn]), num_test, side="right")))
         return task._with_rows(np.flatnonzero(np.isin(source_of, drawn[:count])))
 
@@ -91,11 +97,11 @@ class TargetTask:
         return replace(self, test=take_rows(self.test, rows), answers=[self.answers[row] for row in rows])
 
     def identity(self, query_set: int | None = None, num_queries: int | None = None) -> dict[str, str]:
-        """Hashes of what is predicted and, with a query set, of its first inputs."""
-        found = {"test": self._test_hash}
+        """Hashes of the test set and, with a query set, of its first inputs."""
+        identity = {"test": self._test_hash}
         if query_set is not None:
-            found["queries"] = _hash(self.query_sets[query_set]["input"][:num_queries])
-        return found
+            identity["queries"] = _hash(self.query_sets[query_set]["input"][:num_queries])
+        return identity
 
 
 def load_target_task(
@@ -103,13 +109,14 @@ def load_target_task(
 ) -> TargetTask:
     """Reads a target task from a folder: `test.parquet` and `query-0.parquet`, `query-1.parquet`, ...
 
-    Test examples of which any query set holds the source example are left out: in the paper's BIG-bench tasks, the queries are
-    drawn from the test examples.
+    A test example is left out where a query set holds its source example: in the paper's BIG-bench tasks, the queries are drawn from
+    the test examples.
 
     Args:
-        name: the folder's by default.
-        columns: where the schema's columns are, as [`load_examples`] takes it; by default as the authors' files have them, where
-            they are theirs.
+        folder: Folder of the task.
+        name: Name of the task; the folder's by default.
+        columns: Columns of the files by the schema's names, as [`load_examples`] takes them; by default those of the authors' files,
+            where the files are theirs.
 
     Raises:
         FileNotFoundError: there is no such folder, or a file is missing.
@@ -143,7 +150,7 @@ def load_target_task(
 
 
 def starter_target_task(name: str) -> TargetTask:
-    """An unseen task of the starter, with its five query sets."""
+    """Loads an unseen task of the starter, with its five query sets."""
     sets = [load_starter_task(name, number) for number in range(NUM_QUERY_SETS)]
     return TargetTask(name, sets[0][1], [queries for queries, _ in sets])
 
@@ -212,7 +219,7 @@ def _task(
 
 
 def _with_own_ids(queries: Dataset, task: str, number: int) -> Dataset:
-    """Ids that were made of the rows' numbers, because there were none, are not to be taken for those of test examples."""
+    """Gives other ids to queries without ids of their own, whose ids were made of row numbers, as those of test examples may be."""
     if queries["id"][:] != [f"{task}/{row}" for row in range(len(queries))]:
         return queries
     columns = queries.to_dict() | {"id": [f"{task}/query-{number}/{row}" for row in range(len(queries))]}

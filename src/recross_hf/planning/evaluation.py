@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.methods import Method
-from ..evaluation.runner import evaluate_methods, prepare_evaluation
+from ..evaluation.run import prepare_evaluation
+from ..evaluation.runner import evaluate_methods
 from ..evaluation.tasks import TargetTask
 from ..pipeline.pipeline import ReCrossPipeline
 from .plan import Plan, TimeEstimate
