@@ -62,7 +62,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-# ---- what is what ------------------------------------------------------------------------------------------------------
+# ---- roles -------------------------------------------------------------------------------------------------------------
 
 
 def test_roles_are_told_by_kind_and_family():
@@ -277,7 +277,7 @@ def test_the_page_says_what_was_found_and_what_is_missing(report):
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert summary["headline"].startswith("Retrieval augmentation helps here: recross gains +")
     assert summary["headline"].replace("<", "&lt;") in text
-    assert text.index("Retrieval augmentation helps") < text.index("Which part of it?") < text.index("<table>")
+    assert text.index("Retrieval augmentation helps") < text.index("Which step helps?") < text.index("<table>")
     assert summary["failed"] == [
         {"method": "random", "task": "piqa", "query_set": 1, "error": "RuntimeError: out of memory"}
     ]

@@ -35,6 +35,12 @@ def pipeline(bart, tokenizer, index):
     return ReCrossPipeline(bart, tokenizer, index, reranker=ByLength())
 
 
+def test_the_model_as_it_is_retrieves_nothing():
+    assert not Method("none").draws
+    with pytest.raises(ValueError, match="Method none: expected a retriever, found none"):
+        Method("none").retriever_for(0)
+
+
 def test_the_papers_methods(pipeline, examples, tmp_path):
     sbert = UpstreamIndex.build(examples, tiny.HashEncoder(), tmp_path)
     names = (
@@ -53,6 +59,7 @@ def test_the_papers_methods(pipeline, examples, tmp_path):
     assert by_name["none"].retriever is None
     assert isinstance(by_name["random"].retriever_for(7), RandomRetriever)
     assert by_name["random"].retriever_for(7).seed == 7
+    assert [name for name, method in by_name.items() if method.draws] == ["random"]
     assert isinstance(by_name["bm25"].retriever, BM25Retriever)
     assert by_name["sbert"].retriever.index is sbert
     assert isinstance(by_name["dense"].retriever, DenseRetriever)

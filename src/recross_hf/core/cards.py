@@ -30,7 +30,7 @@ _CITATION = """\
 ```"""
 
 _Card = TypeVar("_Card", bound=RepoCard)
-NO_DATA = "What it was trained on was not recorded with it."
+NO_DATA = "Its training data was not recorded with it."
 
 
 def repository_name(repo_id: str) -> str:

@@ -6,7 +6,11 @@ from typing import Any
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure of matplotlib, in inches, that needs no display and is no part of pyplot's state.
+    """Makes a figure of matplotlib that needs no display and is no part of pyplot's state.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
 
     Raises:
         ImportError: matplotlib is not installed.

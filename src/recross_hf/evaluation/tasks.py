@@ -126,9 +126,9 @@ def load_target_task(
     folder = Path(folder)
     name = name or folder.resolve().name
     numbers = sorted(
-        int(found[1])
+        int(match[1])
         for path in folder.glob("query-*.parquet")
-        if (found := re.match(r"query-(\d+)\.parquet$", path.name))
+        if (match := re.match(r"query-(\d+)\.parquet$", path.name))
     )
     if not (folder / "test.parquet").is_file() or not numbers:
         raise FileNotFoundError(
@@ -184,8 +184,8 @@ def read_target_tasks(path: str | Path) -> list[TargetTask]:
 
 
 def _listed_task(entry: Any, place: str) -> TargetTask:
-    found = set(entry) if isinstance(entry, dict) else set()
-    if not {"task", "test", "queries"} <= found or found - _ENTRY_FIELDS:
+    fields = set(entry) if isinstance(entry, dict) else set()
+    if not {"task", "test", "queries"} <= fields or fields - _ENTRY_FIELDS:
         raise ValueError(
             f"Expected `task`, `test`, `queries` and, optionally, `columns` as {place}, found "
             f"{', '.join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -71,10 +70,11 @@ def write_report(
     folder = Path(folder)
     for table in tables.all():
         for suffix, text in (("md", table.to_markdown()), ("tex", table.to_latex()), ("csv", table.to_csv())):
-            _write_text(folder / TABLES_FOLDER / f"{table.name}.{suffix}", text)
+            _write(folder / TABLES_FOLDER / f"{table.name}.{suffix}", text.encode("utf-8"))
     for picture in pictures.all():
-        write_atomically(folder / FIGURES_FOLDER / f"{picture.name}.png", partial(_write_bytes, content=picture.png))
-    _write_text(folder / REPORT_FILE, _html(title, settings or {}, analysis, tables, texts, pictures))
+        _write(folder / FIGURES_FOLDER / f"{picture.name}.png", picture.png)
+    page = _html(title, settings or {}, analysis, tables, texts, pictures)
+    _write(folder / REPORT_FILE, page.encode("utf-8"))
     write_json(folder / SUMMARY_FILE, summary)
     return summary
 
@@ -103,9 +103,5 @@ def _html(
     )
 
 
-def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, partial(_write_bytes, content=text.encode("utf-8")))
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+def _write(path: Path, content: bytes) -> None:
+    write_atomically(path, lambda partial: partial.write_bytes(content))
