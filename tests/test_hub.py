@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -497,11 +498,16 @@ def test_a_download_that_breaks_off_leaves_nothing_half_written(loopback, writer
     assert reader("hub_steps:predict", name=repo_id)
 
 
-def test_no_network_and_no_cache_says_so(lost):
-    with pytest.raises(
-        StepError, match=r"No connection to http://127\.0\.0\.1:9 for recross\.json .* not in the cache"
-    ):
+def test_no_network_and_no_cache_says_so_soon(lost):
+    for revision in (None, "0" * 40):
+        with pytest.raises(
+            StepError, match=r"No connection to http://127\.0\.0\.1:9 for recross\.json .* not in the cache"
+        ):
+            lost("hub_steps:predict", name="org/name", revision=revision)
+        start = time.monotonic()
+    with pytest.raises(StepError, match="No connection"):
         lost("hub_steps:predict", name="org/name")
+    assert time.monotonic() - start < 10  # the client's own six tries take 23 s
     with pytest.raises(StepError, match=r"No connection to http://127\.0\.0\.1:9 for .*Check the network"):
         lost("hub_steps:publish", repo_id="org/name", token="hf_x")
 

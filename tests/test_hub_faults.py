@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from loopback_hub import OnReceipt, StepError, WrongBytes, client_environment
+from loopback_hub import CutAnswer, OnReceipt, Status, StepError, WrongBytes, client_environment
 from loopback_hub.faults import Fault
 
 from recross_hf import CrossEncoderReranker, ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline
+from recross_hf.hub.errors import ArtifactError
 from recross_hf.hub.repository import HubAccess
-from recross_hf.hub.safety import PipelineFolderError
 from recross_hf.pipeline import pipeline
 from recross_hf.pipeline.parts import PipelineParts
 from recross_hf.pipeline.pipeline import save_reranker
@@ -211,6 +211,54 @@ def test_who_may_not_publish_is_told_before_training(case, loopback, run_client,
     assert not (tmp_path / "adapted" / "model.safetensors").exists()
 
 
+CHECK = "recross_hf.hub.publishing:check_may_publish"
+
+
+def test_a_hub_that_cannot_say_who_may_write_is_believed(loopback, run_client, folder):
+    repo_id, client = loopback.name("unasked"), run_client(loopback.token)
+    loopback.fail("GET", "/auth-check/write", Status(404), times=9)
+    assert client(CHECK, repo_id=repo_id) == repo_id
+    client("hub_steps:push_reranker", pipeline=str(folder), repo_id=repo_id)
+    assert "model.safetensors" in loopback.repository("models", repo_id).commit("main").files
+
+
+def test_what_could_not_be_published_leaves_no_empty_repository(loopback, run_client, folder):
+    repo_id, client = loopback.name("empty"), run_client(loopback.token)
+    push = {"pipeline": str(folder), "repo_id": repo_id}
+    for method, target, status in (
+        ("POST", "/commit/", 500),
+        ("POST", "/preupload/", 403),
+        ("GET", "/revision/", 500),
+    ):
+        loopback.fail(method, repo_id + target, Status(status), times=9)
+        with pytest.raises(StepError, match=r"The Hub answered 500|may not write"):
+            client("hub_steps:push_reranker", **push, revision="half" if method == "GET" else None)
+        loopback.mend()
+        assert ("models", repo_id) not in loopback.store.repositories
+    loopback.fail("GET", "/auth-check/write", Status(403))
+    with pytest.raises(StepError, match=f"The token may not write to the model repository {repo_id}"):
+        client(CHECK, repo_id=repo_id)
+    assert ("models", repo_id) not in loopback.store.repositories
+
+
+def test_a_repository_that_was_there_or_is_not_empty_stays(loopback, run_client, folder):
+    repo_id, client = loopback.name("there"), run_client(loopback.token)
+    loopback.store.create("models", repo_id)
+    loopback.fail("POST", "/commit/", Status(500), times=9)
+    with pytest.raises(StepError, match="The Hub answered 500"):
+        client("hub_steps:push_reranker", pipeline=str(folder), repo_id=repo_id)
+    loopback.mend()
+    assert len(loopback.repository("models", repo_id).history("main")) == 1
+    # The commit lands, and its answer is lost: on the main branch, and as a proposal.
+    for number, create_pr in enumerate((False, True)):
+        loopback.fail("POST", "/commit/", CutAnswer(0))
+        with pytest.raises(StepError, match="No connection"):
+            client("hub_steps:push_reranker", pipeline=str(folder), repo_id=f"{repo_id}-{number}", create_pr=create_pr)
+        loopback.mend()
+        revision = "refs/pr/1" if create_pr else "main"
+        assert "model.safetensors" in loopback.repository("models", f"{repo_id}-{number}").commit(revision).files
+
+
 def publish_and_train_with(token, pipeline, repo_id, trained_id, output_dir):
     from recross_hf import ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline, load_examples
 
@@ -334,7 +382,7 @@ def test_a_part_of_a_folder_is_verified_when_it_is_used(copy):
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     loaded = ReCrossPipeline.from_pretrained(copy)
     assert loaded.upstream_model is not None
-    with pytest.raises(PipelineFolderError, match=r"index/index\.faiss is not the file that was saved"):
+    with pytest.raises(ArtifactError, match=r"index/index\.faiss is not the file that was saved"):
         loaded.index  # noqa: B018
 
 

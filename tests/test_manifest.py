@@ -1,16 +1,20 @@
+import importlib
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 from transformers import SchedulerType
 
 from recross_hf import AdaptationArguments
+from recross_hf.hub.errors import ArtifactError
 from recross_hf.hub.repository import Repository
-from recross_hf.hub.safety import PipelineFolderError, check_model_files
+from recross_hf.hub.safety import check_model_files
 from recross_hf.pipeline.manifest import ADAPTATION_SETTINGS, Manifest, Part, read_manifest, write_manifest
 
 ENCODER = {"max_length": 8, "autocast_dtype": None}
@@ -126,14 +130,12 @@ def test_what_is_well_formed_is_read(tmp_path):
     ],
 )
 def test_what_is_malformed_is_refused(manifest, message, tmp_path):
-    with pytest.raises(PipelineFolderError, match=message):
+    with pytest.raises(ArtifactError, match=message):
         read(tmp_path, manifest)
 
 
 def test_a_manifest_that_is_too_large_or_no_json_is_refused(tmp_path):
-    with pytest.raises(
-        PipelineFolderError, match=r"recross\.json of at most 1,048,576 bytes in org/name, found 1,048,577"
-    ):
+    with pytest.raises(ArtifactError, match=r"recross\.json of at most 1,048,576 bytes in org/name, found 1,048,577"):
         read(tmp_path, " " * (1 << 20) + "{")
     for text in ("{", "[" * 500_000):
         with pytest.raises(ValueError, match=r"Expected JSON in .*recross\.json"):
@@ -199,7 +201,7 @@ def test_whatever_stands_in_a_place_is_read_or_refused(place, data):
         path.write_text(json.dumps(found), encoding="utf-8")
         try:
             manifest = Manifest.read(path, "org/name")
-        except PipelineFolderError:
+        except ArtifactError:
             event("refused")
             return
         event("read")
@@ -232,14 +234,17 @@ def test_a_folder_is_described_and_what_is_no_artifact_is_not_saved(tmp_path):
     write_manifest(tmp_path, ("upstream_model", "index"), ENCODER, {})
     assert read_manifest(tmp_path).parts["index"].sha256.keys() == {"sub/config.json"}
     (tmp_path / "index" / "training_args.bin").write_bytes(b"")
-    with pytest.raises(PipelineFolderError, match=r"safe formats .* found 'training_args\.bin'"):
+    with pytest.raises(ArtifactError, match=r"safe formats .* found 'training_args\.bin'"):
         write_manifest(tmp_path, ("upstream_model", "index"), ENCODER, {})
+
+
+WEIGHTS = {"embeddings": np.zeros((90_000, 2), np.float16), "head": np.zeros(2, np.float16)}
 
 
 @pytest.fixture
 def model_folder(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"")
+    save_file(WEIGHTS, tmp_path / "model.safetensors")
     (tmp_path / "README.md").write_text("a card is no part of the model")
     return tmp_path
 
@@ -251,9 +256,7 @@ def test_a_model_is_its_settings_and_weights_in_a_safe_format(model_folder):
     check_model_files(model_folder, MODEL_FILES)
     (model_folder / "model.safetensors").unlink()
     (model_folder / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(
-        PipelineFolderError, match=r"weights as safetensors in .*, found config\.json, pytorch_model\.bin"
-    ):
+    with pytest.raises(ArtifactError, match=r"weights as safetensors in .*, found config\.json, pytorch_model\.bin"):
         check_model_files(model_folder, ["config.json", "pytorch_model.bin"])
 
 
@@ -261,26 +264,29 @@ def test_weights_under_another_name_are_refused(model_folder):
     """A list of shards may name a pickle that is called a text."""
     (model_folder / "weights.txt").write_bytes(b"")
     (model_folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "weights.txt"}}))
-    with pytest.raises(PipelineFolderError, match=r"weights as safetensors"):
+    with pytest.raises(ArtifactError, match=r"weights as safetensors"):
         check_model_files(model_folder, [*MODEL_FILES, "weights.txt", "model.safetensors.index.json"])
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "evil.py", "pytorch_model.bin", "generation_config.json"])
 def test_a_file_that_is_not_named_is_refused_where_it_would_be_read(model_folder, name):
     (model_folder / name).write_text("{}")
-    with pytest.raises(PipelineFolderError, match=rf"found {name} beside them, which would be read with them"):
+    with pytest.raises(ArtifactError, match=rf"found {name} beside them, which would be read with them"):
         check_model_files(model_folder, MODEL_FILES)
 
 
 def test_an_adapter_is_no_upstream_model(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    save_file(
+        {"lora_A": np.zeros((4, 30), np.float16), "lora_B": np.zeros((20, 4), np.float16)},
+        tmp_path / "adapter_model.safetensors",
+    )
     names = ["adapter_config.json", "adapter_model.safetensors"]
     check_model_files(tmp_path, names, adapter_allowed=True)
-    with pytest.raises(PipelineFolderError, match=r"Expected a whole model in .*, found an adapter"):
+    with pytest.raises(ArtifactError, match=r"Expected a whole model in .*, found an adapter"):
         check_model_files(tmp_path, names)
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "XLORA", "adapters": {"0": "org/other"}}')
-    with pytest.raises(PipelineFolderError, match="found peft_type='XLORA'"):
+    with pytest.raises(ArtifactError, match="found peft_type='XLORA'"):
         check_model_files(tmp_path, names, adapter_allowed=True)
 
 
@@ -298,5 +304,103 @@ def test_settings_that_ask_for_code_from_elsewhere_are_refused(model_folder, set
         (model_folder / "tokenizer_config.json").write_text("{}")
         (model_folder / "config.json").write_text("{}")
         (model_folder / name).write_text(json.dumps(settings))
-        with pytest.raises(PipelineFolderError, match=rf"in .*{name}, which asks for code from elsewhere.* never run"):
+        with pytest.raises(ArtifactError, match=rf"in .*{name}, which asks for code from elsewhere.* never run"):
             check_model_files(model_folder, [*MODEL_FILES, "tokenizer_config.json"])
+
+
+def test_weights_that_are_no_safetensors_are_refused(model_folder):
+    (model_folder / "model.safetensors").write_bytes(b"a pickle by another name")
+    with pytest.raises(ArtifactError, match=r"weights as safetensors in .*model\.safetensors, found something else"):
+        check_model_files(model_folder, MODEL_FILES)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_hidden_layers": 10**7}, r"num_hidden_layers of at most 128 in .*config\.json, found 10,000,000"),
+        ({"encoder": {"n_layer": 10**7}}, r"encoder\.n_layer of at most 128"),
+        ({"num_labels": 10**7}, r"num_labels of at most 90,000 in .*, found 10,000,000"),
+        ({"id2label": {str(label): "" for label in range(90_001)}}, r"id2label of at most 90,000 in .*, found 90,001"),
+        ({"vocab_size": 10**9}, r"vocab_size of at most 90,000"),
+        ({"text_config": {"hidden_size": 90_001}}, r"text_config\.hidden_size of at most 90,000"),
+        ({"d_ff": [2, 1e7]}, r"d_ff of at most 90,000 .* found 10,000,000"),
+        ({"max_position_embeddings": 10**9}, r"max_position_embeddings of at most 16,777,216"),
+    ],
+)
+def test_sizes_beyond_the_weights_are_refused_before_anything_is_built(settings, message, model_folder):
+    (model_folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ArtifactError, match=message + r".*the weights beside it are 2 tensors .* download or save"):
+        check_model_files(model_folder, MODEL_FILES)
+
+
+def test_sizes_that_cost_nothing_and_what_is_no_size_are_read(model_folder):
+    settings = {
+        "num_hidden_layers": 96,
+        "vocab_size": 90_000,
+        "max_position_embeddings": 10_485_760,
+        "rope_theta": 10**9,
+    }
+    settings |= {
+        "eos_token_id": 10**8,
+        "num_labels": 3,
+        "id2label": {"0": "a"},
+        "initializer_range": 0.02,
+        "seed": 10**9,
+    }
+    (model_folder / "config.json").write_text(json.dumps(settings))
+    check_model_files(model_folder, MODEL_FILES)
+
+
+def test_settings_that_are_very_long_are_not_read(model_folder):
+    (model_folder / "config.json").write_text(" " * (4 << 20) + "{}")
+    with pytest.raises(ArtifactError, match=r"config\.json of at most 4,194,304 bytes, found 4,194,306"):
+        check_model_files(model_folder, MODEL_FILES)
+
+
+@pytest.mark.parametrize("settings", [{"r": 5}, {"rank_pattern": {"q_proj": 5}}, {"r": 4, "token_dim": 31}])
+def test_an_adapter_has_no_larger_rank_than_its_weights(settings, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
+    weights = {"lora_A": np.zeros((4, 30), np.float16), "lora_B": np.zeros((20, 4), np.float16)}
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    names = ["adapter_config.json", "adapter_model.safetensors"]
+    check_model_files(tmp_path, names, adapter_allowed=True)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"} | settings))
+    with pytest.raises(ArtifactError, match=r"Expected \w+(\.q_proj)? of at most (4|30) in .*adapter_config\.json"):
+        check_model_files(tmp_path, names, adapter_allowed=True)
+
+
+def replaced(content, pattern):
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def nested(depth):
+    return {"type": "Sequence", "normalizers": [nested(depth - 1)]} if depth else {"type": "NFC"}
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "message"),
+    [
+        ("normalizer", {"normalizers": [replaced("aa", {"String": "a"})] * 40}, r"at most 8,192 times as long"),
+        ("normalizer", {"normalizers": [replaced("a", {"Regex": ""})] * 14}, r"at most 8,192 times as long"),
+        (
+            "pre_tokenizer",
+            {"pretokenizers": [{"type": "ByteLevel"}] * 20},
+            r"found replacements that could make it 1,048",
+        ),
+        ("normalizer", {"normalizers": [{"type": "NFC"}] * 300}, r"a normalizer of at most 256 parts.* found more"),
+        ("pre_tokenizer", nested(20), r"a pre_tokenizer of at most 256 parts.* found deeper ones"),
+    ],
+)
+def test_a_tokenizer_whose_steps_would_not_end_is_refused(name, step, message, model_folder):
+    path = model_folder / "tokenizer.json"
+    path.write_text(json.dumps({name: replaced("x" * 9, {"String": " "}), "model": {"vocab": {"a": 0}}}))
+    check_model_files(model_folder, [*MODEL_FILES, "tokenizer.json"])
+    path.write_text(json.dumps({name: {"type": "Sequence"} | step}))
+    with pytest.raises(ArtifactError, match=message):
+        check_model_files(model_folder, [*MODEL_FILES, "tokenizer.json"])
+
+
+def test_the_old_name_of_the_error_is_the_same_error():
+    safety = importlib.import_module("recross_hf.hub.safety")
+    with pytest.warns(DeprecationWarning, match=r"PipelineFolderError.* use .*ArtifactError"):
+        assert safety.PipelineFolderError is ArtifactError

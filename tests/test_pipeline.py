@@ -20,7 +20,7 @@ from recross_hf import (
     UpstreamIndex,
 )
 from recross_hf.core import files
-from recross_hf.hub.safety import PipelineFolderError
+from recross_hf.hub.errors import ArtifactError
 from recross_hf.models.generation import generate_texts
 from recross_hf.pipeline import parts
 from recross_hf.pipeline.manifest import write_manifest
@@ -160,7 +160,7 @@ def test_a_killed_build_goes_on_and_no_half_built_folder_is_a_pipeline(
     build = {"adaptation": ADAPTATION, "shard_size": 10}
     with pytest.raises(KeyboardInterrupt):
         ReCrossPipeline.build(answering_bart, tokenizer, examples, tmp_path, **build)
-    with pytest.raises(PipelineFolderError, match=r"pipeline folder with recross\.json, found none"):
+    with pytest.raises(ArtifactError, match=r"pipeline folder with recross\.json, found none"):
         ReCrossPipeline.from_pretrained(tmp_path)
     calls[:] = [0] * 10
     pipeline = ReCrossPipeline.build(answering_bart, tokenizer, examples, tmp_path, **build)
@@ -329,7 +329,7 @@ def test_a_changed_byte_of_the_reranker_is_noticed(reranking, tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(PipelineFolderError, match=r"reranker/model\.safetensors is not the file that was saved"):
+    with pytest.raises(ArtifactError, match=r"reranker/model\.safetensors is not the file that was saved"):
         ReCrossPipeline.from_pretrained(tmp_path).reranker  # noqa: B018
 
 
@@ -386,18 +386,18 @@ def test_a_changed_byte_and_a_missing_file_are_noticed(name, folder):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     pipeline = ReCrossPipeline.from_pretrained(folder)
-    with pytest.raises(PipelineFolderError, match=rf"{name} is not the file that was saved: its checksum differs"):
+    with pytest.raises(ArtifactError, match=rf"{name} is not the file that was saved: its checksum differs"):
         pipeline.index  # noqa: B018
     path.unlink()
     for verify_checksums in (True, False):
-        with pytest.raises(PipelineFolderError, match=rf"Expected the file {name} in .*, found none"):
+        with pytest.raises(ArtifactError, match=rf"Expected the file {name} in .*, found none"):
             ReCrossPipeline.from_pretrained(folder, verify_checksums=verify_checksums)
 
 
 def test_checksums_can_be_passed_over_but_another_model_cannot(folder, tokenizer):
     config = folder / "upstream_model" / "config.json"
     config.write_text(config.read_text() + "\n")
-    with pytest.raises(PipelineFolderError, match=r"pass `verify_checksums=False`"):
+    with pytest.raises(ArtifactError, match=r"pass `verify_checksums=False`"):
         ReCrossPipeline.from_pretrained(folder).upstream_model  # noqa: B018
     assert len(ReCrossPipeline.from_pretrained(folder, verify_checksums=False).index) == 48
     tiny.bart(tokenizer, seed=8).save_pretrained(folder / "upstream_model")
@@ -409,10 +409,10 @@ def test_checksums_can_be_passed_over_but_another_model_cannot(folder, tokenizer
 def test_what_is_no_pipeline_is_refused(folder, built_folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="Expected the folder of a pipeline, found none at"):
         ReCrossPipeline.from_pretrained(tmp_path / "nothing")
-    with pytest.raises(PipelineFolderError, match="a model alone is no pipeline"):
+    with pytest.raises(ArtifactError, match="a model alone is no pipeline"):
         ReCrossPipeline.from_pretrained(built_folder / "upstream_model")
     edit_manifest(folder, format_version=3)
-    with pytest.raises(PipelineFolderError, match=r"pipeline of format 2, found 3 .*pip install -U recross_hf"):
+    with pytest.raises(ArtifactError, match=r"pipeline of format 2, found 3 .*pip install -U recross_hf"):
         ReCrossPipeline.from_pretrained(folder)
     (folder / "recross.json").write_text("{")
     with pytest.raises(ValueError, match=r"Expected JSON in .*recross\.json"):

@@ -308,7 +308,7 @@ def test_a_data_set_on_the_hub_is_read_with_its_commit_and_licence(hub, read_hub
     assert again["version"] is None  # not known offline
     assert len(hub.requests) == before
     gone = read_hub({"offline": True}, dataset="org/gone", templates="a ||| b")["error"]
-    assert gone.startswith("Task t: expected the data set org/gone in the cache, for this is offline, found none")
+    assert gone.startswith("Task t: the dataset repository org/gone is not in the cache, and HF_HUB_OFFLINE forbids")
 
 
 def test_a_data_set_with_a_script_is_read_in_the_hubs_parquet_form(read_hub):
@@ -355,10 +355,12 @@ def test_what_a_parquet_form_cannot_give_is_said(read_hub):
 
 def test_a_data_set_that_cannot_be_had_says_why_and_what_to_do(read_hub):
     gone = read_hub(dataset="org/gone", templates="a ||| b")["error"]
-    assert gone.startswith("Task t: expected the data set org/gone on the Hub, found none. It was renamed or removed")
+    assert gone.startswith("Task t: There is no dataset repository org/gone at")
     gated = read_hub(dataset="org/gated", templates="a ||| b")["error"]
-    assert gated.startswith("Task t: the data set org/gated is gated. Accept its terms")
+    assert gated.startswith("Task t: the dataset repository org/gated is gated: its owners decide who reads it. Ask")
     split = read_hub(dataset="org/native", split="nothing", templates="a ||| b")["error"]
     assert "expected split 'nothing' of the data set org/native, found: Unknown split" in split
     nobody = read_hub({"HF_ENDPOINT": "http://127.0.0.1:9"}, dataset="org/native", templates="a ||| b")
-    assert nobody["error"].startswith("Task t: expected the data set org/native, found no Hub at")
+    assert nobody["error"].startswith(
+        "Task t: No connection to http://127.0.0.1:9 for the dataset repository org/native"
+    )

@@ -12,31 +12,37 @@ from huggingface_hub import (
     snapshot_download,
     try_to_load_from_cache,
 )
-from huggingface_hub.errors import DryRunError
+from huggingface_hub.errors import DryRunError, HfHubHTTPError
+from huggingface_hub.utils.sha import git_hash
 
 from ..core.files import is_intact
 from .errors import HubError, explained
 from .repository import HubAccess, Repository, looks_like_path
-from .safety import SAFE_SUFFIXES, git_digest
+from .safety import SAFE_SUFFIXES
 
 LARGEST_TEXT = 128 << 20
 """Bytes that a file of settings, a tokenizer or a card may have; weights, examples and vectors may have any number."""
 _LARGE_SUFFIXES = frozenset({".safetensors", ".parquet", ".faiss"})
-
-# ---- fetching ----------------------------------------------------------------------------------------------------------
+_SAFE_FILES = sorted(f"*{suffix}" for suffix in SAFE_SUFFIXES)
 
 
 def fetch_file(
     repository: Repository, name: str, access: HubAccess, *, largest: int = LARGEST_TEXT
 ) -> tuple[Path, Repository]:
-    """A file of a repository, and the repository at the commit that it is of.
+    """A file of a repository, and the repository at the commit that the file is of.
+
+    Where nobody answers, this fails at once: it is what a repository is opened with.
 
     Args:
-        largest: bytes that a file of settings may have; a larger one is not fetched.
+        repository: A repository at any revision.
+        name: Path of the file in the repository.
+        access: How the file is fetched.
+        largest: Bytes that a file of settings may have; a larger one is not fetched.
 
     Raises:
-        HubError: it could not be had, is too large, or its bytes are not those that the Hub announced.
+        HubError: The file could not be had, is too large, or its bytes are not those that the Hub announced.
     """
+    _reach(repository, name, access)
     path, is_new = _download(repository, name, access, largest)
     _check(path, repository, name, _is_announced(path, repository, name, access if is_new else None))
     commit = path.parents[len(PurePosixPath(name).parts) - 1].name
@@ -49,53 +55,71 @@ def fetch_files(
     """Files of a repository at a commit, and none but those; what is in the cache asks for no request.
 
     Args:
-        repository: at a commit.
-        folder: in the repository; "." is its root.
-        sha256: the checksums, by the name below `folder`.
-        verify: compare the files with their checksums.
+        repository: A repository at a commit.
+        folder: Folder in the repository; "." is its root.
+        sha256: Checksums of the files, by their names below `folder`.
+        access: How the files are fetched.
+        verify: Compare the files with their checksums.
 
     Returns:
         The folder with the files; there may be others in it.
 
     Raises:
-        HubError: a file could not be had, is too large, or its bytes are others. Those leave the cache.
+        HubError: A file could not be had, is too large, or its bytes are others. Those leave the cache.
     """
-    found = Path()
+    root = Path()
     for name, expected in sha256.items():
         name = str(PurePosixPath(folder) / name)
         path, _ = _download(repository, name, access)
         if verify:
             _check(path, repository, name, is_intact(path, expected))
-        found = path.parents[len(PurePosixPath(name).parts) - 1]
-    return found / folder
+        root = path.parents[len(PurePosixPath(name).parts) - 1]
+    return root / folder
 
 
 def fetch_artifact(repository: Repository, access: HubAccess) -> Path:
     """The files at the root of a repository that are in safe formats, each compared with what the Hub announced.
 
+    Args:
+        repository: A repository at any revision.
+        access: How the files are fetched.
+
     Raises:
-        HubError: the repository could not be had, a file of settings is too large, or the bytes of a file are others.
+        HubError: The repository could not be had, a file of settings is too large, or the bytes of a file are others.
             Those leave the cache.
     """
-    arguments = {
-        "repo_type": repository.repo_type,
-        "revision": repository.revision,
-        "allow_patterns": [f"*{suffix}" for suffix in SAFE_SUFFIXES],
-        "ignore_patterns": ["*/*"],
-        "token": access.token,
-        "cache_dir": access.cache_dir,
-        "local_files_only": access.local_files_only,
-        "force_download": access.force_download,
-    }
     with explained(repository, access=access):
         try:
-            planned = snapshot_download(repository.repo_id, dry_run=True, **arguments)
+            planned = snapshot_download(
+                repository.repo_id,
+                dry_run=True,
+                repo_type=repository.repo_type,
+                revision=repository.revision,
+                allow_patterns=_SAFE_FILES,
+                ignore_patterns=["*/*"],
+                token=access.token,
+                cache_dir=access.cache_dir,
+                local_files_only=access.local_files_only,
+                force_download=access.force_download,
+            )
         except DryRunError:
             planned = []  # The Hub cannot be asked, so that nothing is fetched.
         new = {file.filename: file.file_size for file in planned if file.will_download}
         for name, size in new.items():
             _check_size(size, repository, name, LARGEST_TEXT)
-        folder = Path(snapshot_download(repository.repo_id, **arguments))
+        folder = Path(
+            snapshot_download(
+                repository.repo_id,
+                repo_type=repository.repo_type,
+                revision=repository.revision,
+                allow_patterns=_SAFE_FILES,
+                ignore_patterns=["*/*"],
+                token=access.token,
+                cache_dir=access.cache_dir,
+                local_files_only=access.local_files_only,
+                force_download=access.force_download,
+            )
+        )
     for path in sorted(folder.iterdir()):
         if path.suffix in SAFE_SUFFIXES:
             asked = access if path.name in new else None
@@ -110,47 +134,79 @@ def artifact_folder(name_or_path: str | Path, repo_type: str, revision: str | No
     return fetch_artifact(Repository(name_or_path, repo_type, revision), access)
 
 
+def _reach(repository: Repository, name: str, access: HubAccess) -> None:
+    """Fails at once where nobody answers and a file is not in the cache: `hf_hub_download` alone would try for 24 s."""
+    if access.local_files_only or (not access.force_download and _cached(repository, name, access)):
+        return
+    url = hf_hub_url(repository.repo_id, name, repo_type=repository.repo_type, revision=repository.revision)
+    with explained(repository, name=name, access=access):
+        try:
+            get_hf_file_metadata(url, token=access.token)
+        except HfHubHTTPError:
+            return  # Somebody answers, and says when the file is fetched why it cannot be had.
+
+
+def _cached(repository: Repository, name: str, access: HubAccess) -> str | None:
+    """Where a file is in the cache, also where a branch is remembered, so that it is found without the network."""
+    path = try_to_load_from_cache(
+        repository.repo_id,
+        name,
+        cache_dir=access.cache_dir,
+        revision=repository.revision,
+        repo_type=repository.repo_type,
+    )
+    return path if isinstance(path, str) else None
+
+
 def _download(repository: Repository, name: str, access: HubAccess, largest: int = LARGEST_TEXT) -> tuple[Path, bool]:
     """A file in the cache, and whether it was fetched just now."""
-    arguments = {
-        "repo_type": repository.repo_type,
-        "revision": repository.revision,
-        "token": access.token,
-        "cache_dir": access.cache_dir,
-        "local_files_only": access.local_files_only,
-        "force_download": access.force_download,
-    }
     with explained(repository, name=name, access=access):
-        planned = hf_hub_download(repository.repo_id, name, dry_run=True, **arguments)
-        if not planned.will_download:
-            cached = try_to_load_from_cache(
-                repository.repo_id,
-                name,
-                cache_dir=access.cache_dir,
-                revision=repository.revision,
-                repo_type=repository.repo_type,
-            )
-            # Also where a branch is remembered, so that it is found without the network. Links on the way to the cache are
-            # followed in one of the two paths.
-            if isinstance(cached, str) and Path(cached).parent.resolve() == Path(planned.local_path).parent.resolve():
-                return Path(cached), False
+        planned = hf_hub_download(
+            repository.repo_id,
+            name,
+            dry_run=True,
+            repo_type=repository.repo_type,
+            revision=repository.revision,
+            token=access.token,
+            cache_dir=access.cache_dir,
+            local_files_only=access.local_files_only,
+            force_download=access.force_download,
+        )
+        cached = _cached(repository, name, access)
+        # The client follows links on the way to the cache in one of the two paths.
+        if (
+            not planned.will_download
+            and cached
+            and Path(cached).parent.resolve() == Path(planned.local_path).parent.resolve()
+        ):
+            return Path(cached), False
         _check_size(planned.file_size, repository, name, largest)
-        return Path(hf_hub_download(repository.repo_id, name, **arguments)), planned.will_download
+        path = hf_hub_download(
+            repository.repo_id,
+            name,
+            repo_type=repository.repo_type,
+            revision=repository.revision,
+            token=access.token,
+            cache_dir=access.cache_dir,
+            local_files_only=access.local_files_only,
+            force_download=access.force_download,
+        )
+        return Path(path), planned.will_download
 
 
 def _check_size(size: int | None, repository: Repository, name: str, largest: int) -> None:
-    """Before a byte of it is fetched: what is no weights, examples or vectors is small."""
+    """Refuses, before a byte of it is fetched, a large file that holds no weights, examples or vectors."""
     if PurePosixPath(name).suffix not in _LARGE_SUFFIXES and size is not None and size > largest:
         raise HubError(
-            f"Expected {name} of at most {largest:,} bytes in {repository}, found {size:,}. It was not fetched: it is none that "
-            "recross_hf wrote."
+            f"Expected {name} of at most {largest:,} bytes in {repository}, found {size:,}. It was not fetched: "
+            "recross_hf writes no such file. Ask who published it to publish it again."
         )
 
 
 def _check(path: Path, repository: Repository, name: str, intact: bool) -> None:
     if intact:
         return
-    # What is as the Hub announced it may be somebody else's, too: then it is the manifest that errs.
+    # A file that is as the Hub announced it may be in use elsewhere: then it is the manifest that errs.
     if _knows_checksum(path) and _is_announced(path, repository, name, None):
         raise HubError(
             f"{name} of {repository} is what the Hub holds, and not what the pipeline names: its checksum differs. Ask who "
@@ -173,9 +229,10 @@ def _is_announced(path: Path, repository: Repository, name: str, asked: HubAcces
     """Whether a cached file is what the Hub announced: its name in the cache is its checksum there.
 
     Args:
-        asked: how to ask the Hub where the cache has no such names, as on a file system without links; None leaves it.
+        asked: How to ask the Hub where the cache has no such names, as on a file system without links; None asks nobody
+            and takes the file as it is.
     """
-    digest = path.resolve().name
+    digest: str | None = path.resolve().name
     if path.resolve().parent.name != "blobs":
         if asked is None:
             return True
@@ -183,6 +240,6 @@ def _is_announced(path: Path, repository: Repository, name: str, asked: HubAcces
         url = hf_hub_url(repository.repo_id, name, repo_type=repository.repo_type, revision=commit)
         with explained(repository, name=name, access=asked):
             digest = get_hf_file_metadata(url, token=asked.token).etag
-    if len(digest) == 64:
+    if digest is not None and len(digest) == 64:
         return is_intact(path, digest)
-    return len(digest) != 40 or git_digest(path.read_bytes()) == digest
+    return digest is None or len(digest) != 40 or git_hash(path.read_bytes()) == digest

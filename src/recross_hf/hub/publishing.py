@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash
 
 from ..core.files import sha256_of
-from .errors import HubError, explained
+from .errors import CLIENT_ERRORS, HubError, explained
 from .repository import Repository, is_repo_id
-from .safety import SAFE_SUFFIXES, git_digest
+from .safety import SAFE_SUFFIXES
 
-# Of an older version, and read in place of the new files or beside them. Whatever else a repository has is its owner's.
+# Files of an older version that would be read in place of the new ones or beside them. Whatever else a repository has is
+# its owner's.
 _SHADOWING = re.compile(
     r"(pytorch_model|model|adapter_model|tf_model|flax_model)[\w.-]*\.(bin|safetensors|h5|msgpack|index\.json)"
     r"|(config|adapter_config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|recross|index)\.json"
@@ -26,16 +30,18 @@ _SHADOWING = re.compile(
 )
 
 
-# ---- publishing --------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Publication:
     """What a repository is to hold.
 
     Args:
-        files: paths of this machine, or bytes, by the path in the repository.
-        space_sdk: of a Space.
+        repo_id: Name of the repository, with its namespace.
+        repo_type: "model", "dataset" or "space".
+        files: Paths of this machine, or bytes, by the path in the repository.
+        space_sdk: SDK of a Space, such as "gradio".
+
+    Raises:
+        ValueError: A file is in no safe format; those of a Space, which is code, may be in any.
     """
 
     repo_id: str
@@ -73,7 +79,7 @@ def full_name(repo_id: str, token: str | bool | None = None) -> str:
     """A repository's name with its namespace: the user's own where none is given.
 
     Raises:
-        HubError: no namespace is given, and the token does not tell whose it is.
+        HubError: No namespace is given, and the token does not tell whose it is.
     """
     if not is_repo_id(repo_id):
         raise HubError(f"Expected the name of a repository, such as org/name, found {repo_id!r}.")
@@ -88,25 +94,71 @@ def check_may_publish(
 ) -> str:
     """Makes sure, before work that is to be published begins, that a repository is there and may be written to.
 
+    A Hub that knows no such question (`auth-check`) is believed: the repository is there, and publishing will tell.
+
+    Args:
+        repo_id: Name of the repository; without a namespace it is the user's own.
+        repo_type: "model", "dataset" or "space".
+        token: A token, `False` for none; the one of `hf auth login` by default.
+        private: Whether a repository that is made is private; by default as the namespace says.
+
     Returns:
-        Its name, with its namespace.
+        The repository's name, with its namespace.
 
     Raises:
-        HubError: that is not so.
+        HubError: The repository cannot be made, or not be written to. One that was made for this is deleted.
     """
     repo_id = full_name(repo_id, token)
-    with explained(Repository(repo_id, repo_type), writes=True):
-        api = HfApi(token=token)
-        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
-        api.auth_check(repo_id, repo_type=repo_type, write=True)
+    api = HfApi(token=token)
+    with explained(Repository(repo_id, repo_type), writes=True), _existing(api, repo_id, repo_type, private=private):
+        try:
+            api.auth_check(repo_id, repo_type=repo_type, write=True)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 404:
+                raise
     return repo_id
+
+
+@contextmanager
+def _existing(
+    api: HfApi, repo_id: str, repo_type: str, *, private: bool | None, space_sdk: str | None = None
+) -> Iterator[None]:
+    """Within it the repository exists. If it was made for this, and nothing came of it, it is deleted again."""
+    create = partial(api.create_repo, repo_id, repo_type=repo_type, private=private, space_sdk=space_sdk)
+    try:
+        create()
+        is_new = True
+    except HfHubHTTPError:
+        # It was there before, or may not be made, which this tells apart.
+        create(exist_ok=True)
+        is_new = False
+    try:
+        yield
+    except BaseException as error:
+        if is_new:
+            try:
+                if _is_empty(api, repo_id, repo_type):
+                    api.delete_repo(repo_id, repo_type=repo_type)
+            except CLIENT_ERRORS:
+                error.add_note(
+                    f"{Repository(repo_id, repo_type)} was made and may be empty: delete it, or publish again."
+                )
+        raise
+
+
+def _is_empty(api: HfApi, repo_id: str, repo_type: str) -> bool:
+    """Whether nobody wrote to a repository: its branches and pull requests all are at the commit that it was made with."""
+    refs = api.list_repo_refs(repo_id, repo_type=repo_type, include_pull_requests=True)
+    heads = [*refs.branches, *refs.converts, *refs.tags, *(refs.pull_requests or [])]
+    commits = api.list_repo_commits(repo_id, repo_type=repo_type)
+    return len(commits) == 1 and all(head.target_commit == commits[0].commit_id for head in heads)
 
 
 def is_private(repository: Repository, token: str | bool | None = None) -> bool | None:
     """Whether a repository is private; None where the token sees none.
 
     Raises:
-        HubError: the Hub could not be asked, or takes no such token.
+        HubError: The Hub could not be asked, or takes no such token.
     """
     with explained(repository, writes=True):
         try:
@@ -127,30 +179,36 @@ def publish(
     """Makes a repository hold these files: one commit, or none where it holds them already.
 
     Files of artifacts that an older version had and this one has not, such as shards of weights, are deleted in the same
-    commit; whatever else there is stays. Nothing is uploaded twice.
+    commit; whatever else there is stays. Nothing is uploaded twice. A repository that was made for this and got no commit is
+    deleted again.
 
     Args:
-        private: of a repository that is made; by default as the namespace says.
-        revision: the branch to write to; it is made if it is not there.
-        create_pr: propose the commit in place of making it. A pipeline names the commits that were proposed of its parts:
+        publication: The repository and its files.
+        token: A token, `False` for none; the one of `hf auth login` by default.
+        private: Whether a repository that is made is private; by default as the namespace says.
+        revision: The branch to write to; it is made if it is not there.
+        create_pr: Propose the commit in place of making it. A pipeline names the commits that were proposed of its parts:
             keep those pull requests, merged or not.
+        commit_message: First line of the commit's message.
 
     Raises:
-        HubError: there is no permission or no network, somebody else wrote at the same time, or the Hub does not hold what it
+        HubError: There is no permission or no network, somebody else wrote at the same time, or the Hub does not hold what it
             was sent.
     """
     repo_id, repo_type = publication.repo_id, publication.repo_type
     repository = Repository(repo_id, repo_type, revision)
     additions = [CommitOperationAdd(name, content) for name, content in sorted(publication.files.items())]
     api = HfApi(token=token)
-    with explained(repository, writes=True):
-        api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=publication.space_sdk)
+    with (
+        explained(repository, writes=True),
+        _existing(api, repo_id, repo_type, private=private, space_sdk=publication.space_sdk),
+    ):
         if revision is not None and not create_pr and not revision.startswith("refs/"):
             api.create_branch(repo_id, repo_type=repo_type, branch=revision, exist_ok=True)
         info = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
         if private and not info.private:
             raise not_private(repository)
-        there = {sibling.rfilename for sibling in info.siblings or []}
+        there = set(api.list_repo_files(repo_id, repo_type=repo_type, revision=info.sha))
         old = sorted(name for name in there - {*publication.files} if _SHADOWING.fullmatch(name))
         # An artifact is published whole: what the repository's own .gitignore names would be left out of the commit, silently.
         api.preupload_lfs_files(
@@ -173,9 +231,7 @@ def publish(
         )
         # Where nothing was to change, the client names the branch's head, which may be somebody else's by now.
         held = api.get_paths_info(repo_id, [*publication.files], repo_type=repo_type, revision=commit.oid)
-        digests = {
-            file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in held if isinstance(file, RepoFile)
-        }
+    digests = {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in held if isinstance(file, RepoFile)}
     missing = [one.path_in_repo for one in additions if not _is_of(one, digests.get(one.path_in_repo))]
     if missing:
         raise HubError(
@@ -186,7 +242,7 @@ def publish(
 
 
 def not_private(repository: Repository) -> HubError:
-    """That a repository is public which was to be private."""
+    """The error where a repository is public that was to be private."""
     return HubError(
         f"Expected {repository} to be private, found it public. Change that in its settings ({repository.url}/settings), or "
         "publish under another name."
@@ -194,8 +250,8 @@ def not_private(repository: Repository) -> HubError:
 
 
 def _is_of(addition: CommitOperationAdd, digest: str | None) -> bool:
-    """Whether this is the checksum on the Hub of a file that was sent: SHA-256, or git's name of a small one."""
+    """Whether the Hub's checksum is that of a file that was sent: SHA-256, or git's name of a small file."""
     if digest is None or len(digest) == 64:
         return digest == addition.upload_info.sha256.hex()
     with addition.as_file() as file:
-        return git_digest(file.read()) == digest
+        return git_hash(file.read()) == digest

@@ -10,21 +10,14 @@ from typing import NamedTuple
 from datasets import Dataset, get_dataset_config_names, load_dataset
 from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import EntryNotFoundError, OfflineModeIsEnabled, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile, RepoFolder
 
+from ..hub.errors import CLIENT_ERRORS, explanation, gated
+from ..hub.repository import Repository
 from .rows import BATCH_ROWS, RowBatch, Rows
 from .sources import SourceError, TaskSource
 
-# The error of whichever HTTP client huggingface_hub uses where there is no connection, or no answer in time.
-_HTTPError: type[Exception] = next(base for base in HfHubHTTPError.__bases__ if base is not OSError)
 CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps data sets, also those whose scripts no longer run, as `config/split/*.parquet`."""
 
@@ -51,7 +44,7 @@ def hub_rows(source: TaskSource, *, without: str = "", config_is_template: bool 
     try:
         commit, license = _commit_and_license(source)
         configurations, notes = _configurations(source, commit, without)
-    except (DatasetsError, _HTTPError, OSError, ValueError) as error:
+    except (DatasetsError, *CLIENT_ERRORS, OSError, ValueError) as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise SourceError(f"Task {source.task}: {_explained(source, error)}") from error
@@ -166,23 +159,14 @@ def _converted(source: TaskSource, without: str) -> tuple[list[_Configuration], 
 
 
 def _explained(source: TaskSource, error: Exception) -> str:
-    """What went wrong, in words that say what to do."""
-    name = source.dataset
-    causes = [error, error.__cause__, error.__context__]
-    if any(isinstance(cause, GatedRepoError) for cause in causes) or "a gated dataset" in str(error):
-        return (
-            f"the data set {name} is gated. Accept its terms on its page on the Hub, and log in with `hf auth login`."
-        )
-    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes) or "doesn't exist on the Hub" in str(error):
-        return (
-            f"expected the data set {name} on the Hub, found none. It was renamed or removed, or it is private: then log in "
-            "with `hf auth login`."
-        )
-    if isinstance(error, OfflineModeIsEnabled) or "OfflineModeIsEnabled" in str(error):
-        return (
-            f"expected the data set {name} in the cache, for this is offline, found none. Run once with a connection."
-        )
-    if isinstance(error, ConnectionError | _HTTPError) and not isinstance(error, HfHubHTTPError):
-        return f"expected the data set {name}, found no Hub at {HfApi().endpoint} ({error}). Try again: what is done is kept."
+    repository = Repository(source.dataset or "", "dataset", source.revision)
+    found = " ".join(str(error).split())
+    # Of these two, `datasets` keeps the words alone.
+    if "a gated dataset" in found:
+        return gated(repository)
+    if "OfflineModeIsEnabled" in found:
+        error = OfflineModeIsEnabled(found)
+    if (said := explanation(error, repository)) is not None:
+        return said
     config = f"{source.config}, " if source.config else ""
-    return f"expected {config}split {source.split!r} of the data set {name}, found: {' '.join(str(error).split())}"
+    return f"expected {config}split {source.split!r} of the data set {source.dataset}, found: {found}"

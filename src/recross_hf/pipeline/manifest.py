@@ -16,8 +16,9 @@ from typing import Any
 from .._version import __version__
 from ..adaptation.record import RETRIEVED_FILE
 from ..core.files import is_intact, read_json, sha256_of, write_json
+from ..hub.errors import ArtifactError
 from ..hub.repository import COMMIT, Repository, is_repo_id
-from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES, PipelineFolderError
+from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES
 
 FORMAT_VERSION = 2
 MAX_MANIFEST_SIZE = 1 << 20
@@ -101,7 +102,7 @@ class Part:
         repository: where they are, at a commit; beside the manifest where there is none.
 
     Raises:
-        PipelineFolderError: a name leads out of the folder, a format is not safe, or the revision is no commit.
+        ArtifactError: a name leads out of the folder, a format is not safe, or the revision is no commit.
     """
 
     sha256: Mapping[str, str]
@@ -114,7 +115,7 @@ class Part:
         for name, digest in self.sha256.items():
             _check_name(name)
             if PurePosixPath(name).suffix not in SAFE_SUFFIXES:
-                raise PipelineFolderError(
+                raise ArtifactError(
                     f"Expected files in safe formats ({', '.join(sorted(SAFE_SUFFIXES))}), found {name!r}. Pickles and code "
                     "are never loaded: save the artifact again with `save_pretrained`."
                 )
@@ -169,7 +170,7 @@ class Manifest:
         adaptation: settings of [`AdaptationArguments`] that suit the model.
 
     Raises:
-        PipelineFolderError: a value is not what it must be.
+        ArtifactError: a value is not what it must be.
     """
 
     parts: Mapping[str, Part]
@@ -192,7 +193,7 @@ class Manifest:
         _expect(isinstance(self.adaptation, dict), "settings of the adaptation", self.adaptation)
         for name, value in self.adaptation.items():
             if name not in ADAPTATION_SETTINGS:
-                raise PipelineFolderError(
+                raise ArtifactError(
                     f"Expected settings of how to learn ({', '.join(sorted(ADAPTATION_SETTINGS))}), found "
                     f"{name}={value!r}. A pipeline cannot say more than that: pass other settings to `adapt`."
                 )
@@ -232,12 +233,12 @@ class Manifest:
             where: the pipeline's name, for messages.
 
         Raises:
-            PipelineFolderError: it is of another format, or not what a manifest must be.
+            ArtifactError: it is of another format, or not what a manifest must be.
             ValueError: it is no JSON.
         """
         size = path.stat().st_size
         if size > MAX_MANIFEST_SIZE:
-            raise PipelineFolderError(
+            raise ArtifactError(
                 f"Expected {MANIFEST_FILE} of at most {MAX_MANIFEST_SIZE:,} bytes in {where}, found {size:,}. It is none "
                 "that recross_hf wrote: do not use it."
             )
@@ -245,7 +246,7 @@ class Manifest:
         found = content.get("format_version") if isinstance(content, dict) else None
         if found != FORMAT_VERSION:
             version = content.get("recross_hf_version") if isinstance(content, dict) else None
-            raise PipelineFolderError(
+            raise ArtifactError(
                 f"Expected a pipeline of format {FORMAT_VERSION}, found {found} in {where} (written by recross_hf "
                 f"{version}). Install a version that reads it: pip install -U recross_hf."
             )
@@ -257,8 +258,8 @@ class Manifest:
                 content.get("encoder"),
                 content.get("adaptation"),
             )
-        except PipelineFolderError as error:
-            raise PipelineFolderError(f"{MANIFEST_FILE} of {where}: {error}") from error
+        except ArtifactError as error:
+            raise ArtifactError(f"{MANIFEST_FILE} of {where}: {error}") from error
 
 
 def write_manifest(
@@ -282,11 +283,11 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads `recross.json` of a folder and checks that the files beside it are there; see [`check_files`] for what they hold.
 
     Raises:
-        PipelineFolderError: there is none, or a file is missing.
+        ArtifactError: there is none, or a file is missing.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
-        raise PipelineFolderError(
+        raise ArtifactError(
             f"Expected a pipeline folder with {MANIFEST_FILE}, found none in {folder}. A pipeline is written by "
             "`ReCrossPipeline.save_pretrained`; a model alone is no pipeline."
         )
@@ -294,9 +295,7 @@ def read_manifest(folder: Path) -> Manifest:
     for part in manifest.parts.values():
         for place in _places(part) if part.repository is None else ():
             if not (folder / place).is_file():
-                raise PipelineFolderError(
-                    f"Expected the file {place} in {folder}, found none. Download or save it again."
-                )
+                raise ArtifactError(f"Expected the file {place} in {folder}, found none. Download or save it again.")
     return manifest
 
 
@@ -304,11 +303,11 @@ def check_files(folder: Path, part: Part) -> None:
     """Compares the files of a part that lies in `folder` with their checksums.
 
     Raises:
-        PipelineFolderError: one is another, or gone.
+        ArtifactError: one is another, or gone.
     """
     for place, expected in _places(part).items():
         if not (folder / place).is_file() or not is_intact(folder / place, expected):
-            raise PipelineFolderError(
+            raise ArtifactError(
                 f"{folder / place} is not the file that was saved: its checksum differs. Download or save it again; if "
                 "you changed it on purpose, pass `verify_checksums=False`."
             )
@@ -323,7 +322,7 @@ def _check_name(name: Any) -> None:
     safe = isinstance(name, str) and 0 < len(name) <= 255 and name.isprintable()
     safe = safe and not set(name) & set('\\:*?"<>|')
     if not safe or any(part in ("", ".", "..") for part in name.split("/")):
-        raise PipelineFolderError(
+        raise ArtifactError(
             f"Expected the name of a file within the folder, found {name!r}. The pipeline is none that recross_hf wrote: do "
             "not use it."
         )
@@ -332,7 +331,7 @@ def _check_name(name: Any) -> None:
 def _expect(holds: bool, what: str, found: Any) -> None:
     if not holds:
         text = repr(found)
-        raise PipelineFolderError(
+        raise ArtifactError(
             f"Expected {what}, found {text if len(text) <= 200 else text[:200] + '...'}. The file is damaged, or none that "
             "recross_hf wrote: download or save it again."
         )

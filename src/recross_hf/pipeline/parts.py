@@ -87,7 +87,7 @@ class PipelineParts:
         Raises:
             FileNotFoundError: there is no such folder, and no repository can have that name.
             HubError: the repository, or its manifest, could not be had.
-            PipelineFolderError: it is no pipeline, or a file of the folder is missing.
+            ArtifactError: it is no pipeline, or a file of the folder is missing.
         """
         settings = {"dtype": dtype, "device": device, "verify_checksums": verify_checksums}
         folder = Path(name_or_path)

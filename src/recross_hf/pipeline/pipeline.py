@@ -473,7 +473,7 @@ class ReCrossPipeline:
         Raises:
             FileNotFoundError: there is no such folder.
             HubError: the pipeline could not be had.
-            PipelineFolderError: it is no pipeline, or a file of it is missing; of a part whose files are others, when it is first
+            ArtifactError: it is no pipeline, or a file of it is missing; of a part whose files are others, when it is first
                 used.
             IndexMismatchError: model and index do not belong together, likewise.
         """
@@ -689,7 +689,7 @@ def save_reranker(pipeline_path: str | Path, reranker: CrossEncoderReranker) -> 
     Killed at any point, it leaves a pipeline that is whole, with the old reranker or the new one; called again, it completes.
 
     Raises:
-        PipelineFolderError: the folder is no pipeline.
+        ArtifactError: the folder is no pipeline.
     """
     folder = Path(pipeline_path)
     manifest = read_manifest(folder)

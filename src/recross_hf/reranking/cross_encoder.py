@@ -121,7 +121,7 @@ class CrossEncoderReranker(Reranker):
 
         Raises:
             HubError: the model could not be had.
-            PipelineFolderError: its weights are pickled, or it asks for code of its own.
+            ArtifactError: its weights are pickled, or it asks for code of its own.
             ValueError: the model was never trained to score pairs.
         """
         access = HubAccess(token, cache_dir, local_files_only, force_download)
