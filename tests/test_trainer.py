@@ -18,7 +18,6 @@ from transformers import (
 )
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, examples_by_task, load_examples
-from recross_hf.models import architectures
 from recross_hf.models.collators import ExampleCollator
 from recross_hf.models.generation import generate_texts
 from recross_hf.models.tokenization import TokenizedExamples
@@ -935,7 +934,7 @@ def test_special_tokens_of_the_model_stay_its_own(bart, make_trainer, examples, 
 def test_a_model_with_relative_positions_is_cut_where_it_was_asked_for_alone(t5, make_trainer, tokenizer, caplog):
     text = "word " * 200
     data = load_examples(Dataset.from_dict({"input": [text], "references": [["a"]]}))
-    architectures.say_inputs_are_cut.cache_clear()
+    base.say_inputs_are_cut.cache_clear()
     whole = len(make_trainer(t5, max_input_length=4096).tokenize(data)[0]["input_ids"])
     assert whole > tokenizer.model_max_length
     assert not [record for record in caplog.records if "are cut" in record.message]

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ..core.batching import on_device, token_budget_batches
 from ..models.collators import Batch
+from ..models.modes import evaluating
 from ..models.tokenization import TokenizedExamples
 
 FEWEST_ANSWERS = 8
@@ -156,14 +157,10 @@ def token_loss(
     """
     lengths = (examples.input_lengths + examples.target_lengths).tolist()
     losses, counts = [], []
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for rows in token_budget_batches(lengths, token_budget):
             items = collate([examples[row] for row in rows])
             counts.append(int((items["labels"] != -100).sum()))
             losses.append(model(**on_device(items, model.device)).loss)
-    finally:
-        model.train(training)
     # The one moment when the host waits for the device, which may have no float64 (Apple's).
     return float(np.average(torch.stack(losses).cpu().double().numpy(), weights=counts))

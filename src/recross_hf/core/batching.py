@@ -1,10 +1,22 @@
-"""Batches: how many tokens fit into one, and its way to the device."""
+"""Batches: some items at a time, how many tokens fit into a batch, and its way to the device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
+
+Item = TypeVar("Item")
+
+TEXTS_A_CALL = 512
+"""Texts that a tokenizer is given at once: enough to use all cores, while what it keeps beside the ids (offsets, masks) stays small."""
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Items in their order, `size` at a time; the last chunk may be shorter."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def token_budget_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
-from transformers import (
-    DataCollatorForSeq2Seq,
-    PreTrainedTokenizerBase,
-)
+from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 
 Batch = dict[str, torch.Tensor]
 
@@ -38,22 +34,15 @@ class CausalCollator:
         self.pad_to_multiple_of = pad_to_multiple_of or 1
 
     def __call__(self, features: list[dict[str, Any]]) -> Batch:
-        batch = self._joined(features)
-        missing = -batch["input_ids"].shape[1] % self.pad_to_multiple_of
-        fill = {"input_ids": self.pad, "attention_mask": 0, "labels": -100}
-        return {
-            name: torch.nn.functional.pad(values, (0, missing), value=fill[name]) for name, values in batch.items()
-        }
-
-    def _joined(self, features: list[dict[str, Any]]) -> Batch:
-        prompts = [torch.as_tensor(feature["input_ids"], dtype=torch.long) for feature in features]
+        prompts = [list(feature["input_ids"]) for feature in features]
+        multiple = self.pad_to_multiple_of
         if "labels" not in features[0]:
-            return padded(prompts, self.pad)
-        answers = [torch.as_tensor(feature["labels"], dtype=torch.long) for feature in features]
+            return padded(prompts, self.pad, multiple_of=multiple)
+        answers = [list(feature["labels"]) for feature in features]
         pairs = list(zip(prompts, answers, strict=True))
-        labels = [torch.cat([torch.full_like(prompt, -100), answer]) for prompt, answer in pairs]
-        batch = padded([torch.cat(pair) for pair in pairs], self.pad)
-        return batch | {"labels": pad_sequence(labels, batch_first=True, padding_value=-100)}
+        labels = [[-100] * len(prompt) + answer for prompt, answer in pairs]
+        batch = padded([prompt + answer for prompt, answer in pairs], self.pad, multiple_of=multiple)
+        return batch | {"labels": padded_rows(labels, -100, multiple_of=multiple)}
 
 
 def pad_token_id(processing_class: PreTrainedTokenizerBase) -> int:
@@ -65,16 +54,33 @@ def pad_token_id(processing_class: PreTrainedTokenizerBase) -> int:
     return end_token_id(processing_class) if pad is None else pad
 
 
-def padded(token_ids: Sequence[Sequence[int] | torch.Tensor], pad: int, side: str = "right") -> Batch:
+def padded(token_ids: Sequence[Sequence[int]], pad: int, side: str = "right", *, multiple_of: int = 1) -> Batch:
     """Rows of token ids as `input_ids` and `attention_mask` of one length."""
-    rows = [torch.as_tensor(ids, dtype=torch.long) for ids in token_ids]
+    ones = [[1] * len(ids) for ids in token_ids]
     return {
-        "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side),
-        "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True, padding_side=side),
+        "input_ids": padded_rows(token_ids, pad, side, multiple_of=multiple_of),
+        "attention_mask": padded_rows(ones, 0, side, multiple_of=multiple_of),
     }
 
 
+def padded_rows(
+    rows: Sequence[Sequence[int]], fill: int, side: str = "right", *, multiple_of: int = 1
+) -> torch.Tensor:
+    """Rows of numbers as a tensor `[n, longest]`, filled up on one side, to a multiple of a length if that is asked for."""
+    longest = max(map(len, rows))
+    longest += -longest % multiple_of
+    filled = [[fill] * (longest - len(row)) for row in rows]
+    left = side == "left"
+    pairs = zip(rows, filled, strict=True)
+    return torch.tensor([[*rest, *row] if left else [*row, *rest] for row, rest in pairs], dtype=torch.long)
+
+
 def end_token_id(processing_class: PreTrainedTokenizerBase) -> int:
+    """The token that ends an answer.
+
+    Raises:
+        ValueError: The tokenizer has none.
+    """
     if processing_class.eos_token_id is None:
         raise ValueError(
             "Expected a tokenizer with an end-of-sequence token, found none: answers could not end. Set "

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional
 from transformers import EncoderDecoderModel, PreTrainedTokenizerBase
 
-from .architectures import longest_input
+from .base import longest_input
+from .modes import evaluating
 
 # Of the least squares below, in squared units of a hidden state, whose squares sum to its width over some ten thousand tokens.
 RIDGE = 10.0
@@ -50,16 +51,14 @@ def start_copying(
     # Where positions are counted from the padding token, as RoBERTa's, two fewer can be used.
     max_length = min(max_length, longest_input(model.encoder, tokenizer) - 2)
     states, own, before = [], [], []
-    training = model.encoder.training
-    model.encoder.eval()
-    for text in texts:
-        ids = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")["input_ids"]
-        hidden = model.encoder(input_ids=ids.to(model.device)).last_hidden_state[0]
-        # Neither the mark at the start nor that at the end; the first token has none before it.
-        states.append(hidden[2:-1])
-        own.append(ids[0, 2:-1])
-        before.append(ids[0, 1:-2])
-    model.encoder.train(training)
+    with evaluating(model.encoder):
+        for text in texts:
+            ids = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")["input_ids"]
+            hidden = model.encoder(input_ids=ids.to(model.device)).last_hidden_state[0]
+            # Neither the mark at the start nor that at the end is a word; the first word has none before it.
+            states.append(hidden[2:-1])
+            own.append(ids[0, 2:-1])
+            before.append(ids[0, 1:-2])
     found = torch.cat(states) if states else torch.zeros(0, width)
     if len(found) <= width:
         raise ValueError(

@@ -12,8 +12,10 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.batching import on_device, token_budget_batches
-from .architectures import architecture_of, check_vocabulary
+from .architectures import architecture_of
+from .base import check_vocabulary
 from .collators import pad_token_id, padded
+from .modes import evaluating
 
 _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
@@ -123,23 +125,19 @@ def generate_texts(
     token_ids = architecture.prompt_ids(processing_class, inputs, min(max_input_length, longest))
     side = architecture.padding_side(processing_class)
     texts = [""] * len(token_ids)
-    training = model.training
-    model.eval()
-    try:
-        with tqdm(total=len(texts), desc="Predicting", unit="ex", disable=not show_progress) as progress:
-            for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
-                batch = on_device(padded([token_ids[row] for row in rows], pad, side), model.device)
-                outputs = model.generate(
-                    input_ids=batch["input_ids"],
-                    attention_mask=batch["attention_mask"],
-                    **settings,
-                )
-                answers = processing_class.batch_decode(
-                    architecture.continuations(outputs, batch["input_ids"]), skip_special_tokens=True
-                )
-                for row, text in zip(rows, answers, strict=True):
-                    texts[row] = text.strip()
-                progress.update(len(rows))
-    finally:
-        model.train(training)
+    bar = tqdm(total=len(texts), desc="Predicting", unit="ex", disable=not show_progress)
+    with evaluating(model), bar as progress:
+        for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
+            batch = on_device(padded([token_ids[row] for row in rows], pad, side), model.device)
+            outputs = model.generate(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                **settings,
+            )
+            answers = processing_class.batch_decode(
+                architecture.continuations(outputs, batch["input_ids"]), skip_special_tokens=True
+            )
+            for row, text in zip(rows, answers, strict=True):
+                texts[row] = text.strip()
+            progress.update(len(rows))
     return texts

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..core.batching import on_device, token_budget_batches
-from .architectures import SEQUENCE_TO_SEQUENCE, TokenIds, architecture_of, check_vocabulary, longest_input, unwrapped
-from .collators import pad_token_id, padded
+from .architectures import SEQUENCE_TO_SEQUENCE, architecture_of
+from .base import TokenIds, check_vocabulary, longest_input, unwrapped
+from .collators import pad_token_id, padded, padded_rows
+from .modes import evaluating
 
 LONGEST_CHOICE = 512
 
@@ -95,17 +96,13 @@ def choice_log_likelihoods(
     compute = _encoded_once if architecture is SEQUENCE_TO_SEQUENCE else _continued
     pairs: list[Pair] = []
     sums: list[torch.Tensor] = []
-    training = model.training
-    model.eval()
-    try:
-        total = sum(map(len, answers))
-        with tqdm(total=total, desc="Ranking choices", unit="choice", disable=not show_progress) as progress:
-            for of_batch, values in compute(model, processing_class, prompts, answers, token_budget):
-                pairs += of_batch
-                sums.append(values)
-                progress.update(len(of_batch))
-    finally:
-        model.train(training)
+    total = sum(map(len, answers))
+    bar = tqdm(total=total, desc="Ranking choices", unit="choice", disable=not show_progress)
+    with evaluating(model), bar as progress:
+        for of_batch, sums_of_batch in compute(model, processing_class, prompts, answers, token_budget):
+            pairs += of_batch
+            sums.append(sums_of_batch)
+            progress.update(len(of_batch))
     # The one moment when the host waits for the device, which may have no float64 (Apple's).
     values = torch.cat(sums).cpu().double().numpy() if sums else np.empty(0)
     found: list[dict[str, float]] = [{} for _ in inputs]
@@ -171,7 +168,7 @@ def _encoded_once(
         for chosen in token_budget_batches(lengths, token_budget):
             of_batch = [pairs[number] for number in chosen]
             places = torch.tensor([place for place, _ in of_batch], device=model.device)
-            labels = _labels([answers[rows[place]][choice] for place, choice in of_batch]).to(model.device)
+            labels = padded_rows([answers[rows[place]][choice] for place, choice in of_batch], -100).to(model.device)
             logits = model(
                 encoder_outputs=BaseModelOutput(last_hidden_state=states[places]),
                 attention_mask=mask[places],
@@ -203,11 +200,6 @@ def _continued(
         settings = {"logits_to_keep": needed} if keeps else {}
         logits = model(**batch, use_cache=False, **settings).logits
         yield of_batch, _log_likelihoods(logits[:, -needed:-1], labels[:, 1 - needed :])
-
-
-def _labels(answers: TokenIds) -> torch.Tensor:
-    rows = [torch.tensor(ids, dtype=torch.long) for ids in answers]
-    return pad_sequence(rows, batch_first=True, padding_value=-100)
 
 
 def _log_likelihoods(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from .architectures import SEQUENCE_TO_SEQUENCE, Architecture
+from .architectures import SEQUENCE_TO_SEQUENCE
+from .base import Architecture
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .architectures import SEQUENCE_TO_SEQUENCE, Architecture, architecture_of
+from .architectures import SEQUENCE_TO_SEQUENCE, architecture_of
+from .base import Architecture
 from .copy_initialization import start_copying
 
 

@@ -28,7 +28,8 @@ from ..data.starter import STARTER_DIRECTORY
 from ..hub.publishing import Publication, full_name
 from ..hub.repository import HubAccess, Repository
 from ..hub.safety import MANIFEST_FILE
-from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE, check_vocabulary
+from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
+from ..models.base import check_vocabulary
 from ..models.generation import generate_texts
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..reranking.model_card import reranker_card

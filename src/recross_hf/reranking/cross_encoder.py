@@ -21,7 +21,8 @@ from ..hub.fetching import artifact_folder
 from ..hub.publishing import Publication, full_name, publish
 from ..hub.repository import HubAccess
 from ..hub.safety import check_model_files
-from ..models.architectures import check_vocabulary, longest_input
+from ..models.base import check_vocabulary, longest_input
+from ..models.modes import evaluating
 from .model_card import reranker_card
 from .pair_tokenizer import PairTokenizer
 from .reranker import Reranker
@@ -232,25 +233,18 @@ class CrossEncoderReranker(Reranker):
         )
         order: list[int] = []
         logits = []
-        training = self.model.training
-        self.model.eval()
         device = self.model.device
         enabled = self.autocast_dtype not in (None, torch.float32)
-        try:
-            with torch.autocast(device.type, dtype=self.autocast_dtype if enabled else None, enabled=enabled):
-                for pairs in token_budget_batches(lengths, self.token_budget):
-                    joined = [
-                        self.pair_tokenizer.join(first[pair // len(second)], second[pair % len(second)])
-                        for pair in pairs
-                    ]
-                    batch = self.pair_tokenizer.pad(joined)
-                    inputs = on_device(batch, device)
-                    logits.append(self.model(**inputs).logits[:, 0].float())
-                    order.extend(pairs)
-                    progress.update(len(pairs))
-        finally:
-            self.model.train(training)
-            progress.close()
+        autocast = torch.autocast(device.type, dtype=self.autocast_dtype if enabled else None, enabled=enabled)
+        with evaluating(self.model), progress, autocast:
+            for pairs in token_budget_batches(lengths, self.token_budget):
+                joined = [
+                    self.pair_tokenizer.join(first[pair // len(second)], second[pair % len(second)]) for pair in pairs
+                ]
+                inputs = on_device(self.pair_tokenizer.pad(joined), device)
+                logits.append(self.model(**inputs).logits[:, 0].float())
+                order.extend(pairs)
+                progress.update(len(pairs))
         # One copy off the device at the end: a copy a batch would make the host wait for each.
         scores = np.empty(len(order), dtype=np.float32)
         scores[order] = torch.cat(logits).cpu().numpy()

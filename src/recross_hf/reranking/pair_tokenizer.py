@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..core.batching import TEXTS_A_CALL, chunks
+from ..models.collators import padded, padded_rows
+
 TokenIds = list[int]
 
 
@@ -48,9 +51,9 @@ class PairTokenizer:
         """Token ids of each text alone, whole and without special tokens: how long it is decides how a pair is cut."""
         return [
             ids
-            for start in range(0, len(texts), 512)
+            for chunk in chunks(texts, TEXTS_A_CALL)
             for ids in self.processing_class(
-                list(texts[start : start + 512]),
+                list(chunk),
                 add_special_tokens=False,
                 return_attention_mask=False,
                 verbose=False,
@@ -93,16 +96,10 @@ class PairTokenizer:
 
     def pad(self, pairs: Sequence[dict[str, TokenIds]]) -> dict[str, torch.Tensor]:
         """Joined pairs as tensors `[n, longest]`, with an `attention_mask` where there is padding."""
-        longest = max(len(pair["input_ids"]) for pair in pairs)
-        fill = {
-            "input_ids": self.processing_class.pad_token_id,
-            "token_type_ids": self.processing_class.pad_token_type_id,
-        }
-        batch = {
-            name: torch.tensor([pair[name] + [fill[name]] * (longest - len(pair[name])) for pair in pairs])
-            for name in pairs[0]
-        }
-        lengths = torch.tensor([len(pair["input_ids"]) for pair in pairs])
-        if lengths.min() < longest:  # without a mask, attention takes its faster path
-            batch["attention_mask"] = (torch.arange(longest)[None, :] < lengths[:, None]).long()
+        batch = padded([pair["input_ids"] for pair in pairs], self.processing_class.pad_token_id)
+        if batch["attention_mask"].all():  # without a mask, attention takes its faster path
+            del batch["attention_mask"]
+        if self.has_types:
+            types = [pair["token_type_ids"] for pair in pairs]
+            batch["token_type_ids"] = padded_rows(types, self.processing_class.pad_token_type_id)
         return batch

@@ -11,11 +11,13 @@ import torch
 from accelerate.utils import gather_object
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..core.batching import on_device, token_budget_batches
+from ..core.batching import TEXTS_A_CALL, chunks, on_device, token_budget_batches
 from ..core.distributed import process_state, warn_where_bfloat16_is_slow
 from ..core.hashing import weights_hash
-from ..models.architectures import architecture_of, check_vocabulary, load_model, longest_input
-from ..models.collators import pad_token_id
+from ..models.architectures import architecture_of, load_model
+from ..models.base import check_vocabulary, longest_input
+from ..models.collators import pad_token_id, padded
+from ..models.modes import evaluating
 
 
 class Encoder(Protocol):
@@ -154,31 +156,23 @@ class MeanPooledEncoder:
         wrong = next((text for text in texts if not isinstance(text, str)), None)
         if wrong is not None:
             raise TypeError(f"Expected texts that are strings, found {type(wrong).__name__}.")
-        # Each text is tokenised once, however often it occurs, and some hundred in a call: enough to use all cores, while
-        # what the tokenizer keeps beside the ids (offsets, masks) stays small.
+        # Each text is tokenised once, however often it occurs.
         distinct = {text: position for position, text in enumerate(dict.fromkeys(texts))}
         unique = list(distinct)
         token_ids = [
             ids
-            for start in range(0, len(unique), 512)
-            for ids in self.architecture.prompt_ids(
-                self.processing_class, unique[start : start + 512], self.max_length
-            )
+            for chunk in chunks(unique, TEXTS_A_CALL)
+            for ids in self.architecture.prompt_ids(self.processing_class, chunk, self.max_length)
         ]
         order: list[int] = []
         pooled = []
         autocast = torch.autocast(
             self.model.device.type, dtype=self.autocast_dtype, enabled=self.autocast_dtype is not None
         )
-        training = self.model.training
-        self.model.eval()
-        try:
-            with autocast:
-                for rows in token_budget_batches([len(ids) for ids in token_ids], self.token_budget):
-                    order.extend(rows)
-                    pooled.append(self._pool([token_ids[row] for row in rows]))
-        finally:
-            self.model.train(training)
+        with evaluating(self.model), autocast:
+            for rows in token_budget_batches([len(ids) for ids in token_ids], self.token_budget):
+                order.extend(rows)
+                pooled.append(self._pool([token_ids[row] for row in rows]))
         # One copy off the device at the end: a copy a batch would make the host wait for each.
         vectors = torch.cat(pooled).cpu().numpy()
         position = np.empty(len(order), dtype=np.int64)
@@ -191,14 +185,11 @@ class MeanPooledEncoder:
         return self.model.config.get_text_config().hidden_size
 
     def _pool(self, batch: list[list[int]]) -> torch.Tensor:
-        lengths = [len(ids) for ids in batch]
-        longest = max(lengths)
-        pad = pad_token_id(self.processing_class)
-        inputs = {"input_ids": torch.tensor([ids + [pad] * (longest - len(ids)) for ids in batch])}
-        if min(lengths) == longest:  # nothing to mask: attention takes its faster path
+        inputs = padded(batch, pad_token_id(self.processing_class))
+        if inputs["attention_mask"].all():  # nothing to mask: attention takes its faster path
+            del inputs["attention_mask"]
             hidden = self.architecture.read(self.model, **on_device(inputs, self.model.device))
             return hidden.float().mean(dim=1)
-        inputs["attention_mask"] = (torch.arange(longest)[None, :] < torch.tensor(lengths)[:, None]).long()
         inputs = on_device(inputs, self.model.device)
         hidden, mask = self.architecture.read(self.model, **inputs), inputs["attention_mask"].bool()
         hidden = hidden.float().masked_fill(~mask[:, :, None], 0.0)

@@ -14,9 +14,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from ..core.batching import on_device, token_budget_batches
+from ..core.batching import chunks, on_device, token_budget_batches
 from ..core.distributed import warn_where_bfloat16_is_slow
-from ..models.architectures import check_vocabulary, longest_input
+from ..models.base import check_vocabulary, longest_input
 from ..models.collators import ExampleCollator
 from ..models.tokenization import TokenizedExamples
 from .arguments import SupervisionArguments
@@ -211,7 +211,7 @@ class GroupTrainer:
     def learned(self, items: Sequence[Batch]) -> Iterator[None]:
         """Within it, the model is fine-tuned on these examples; afterwards its weights are what they were."""
         size = self.args.per_device_train_batch_size
-        batches = [self._batch(items[start : start + size]) for start in range(0, len(items), size)]
+        batches = [self._batch(chunk) for chunk in chunks(items, size)]
         try:
             for _ in range(self.args.num_train_epochs):
                 for batch in batches:

@@ -20,7 +20,8 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutp
 
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
-from ..models.architectures import SEQUENCE_TO_SEQUENCE, architecture_of, check_vocabulary, unwrapped
+from ..models.architectures import SEQUENCE_TO_SEQUENCE, architecture_of
+from ..models.base import check_vocabulary, unwrapped
 from ..models.collators import pad_token_id
 from ..models.generation import decoding_in_force, kept, one_answer
 from ..models.tokenization import TokenizedExamples
