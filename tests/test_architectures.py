@@ -1,6 +1,7 @@
 """Decoder-only models, beside sequence-to-sequence ones: read, trained, generated from, indexed, adapted."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from recross_hf import (
     load_model,
     mine_supervision,
 )
+from recross_hf.hub.errors import ArtifactError
 from recross_hf.models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE, architecture_of
 from recross_hf.models.collators import CausalCollator, pad_token_id, padded
 from recross_hf.models.generation import generate_texts
@@ -443,3 +445,20 @@ def test_mining_says_that_it_takes_the_other_kind(causal, examples, tmp_path):
     args = SupervisionArguments(num_queries=2, num_held_out=4, num_candidates=8, num_labelled=4, group_size=4)
     with pytest.raises(TypeError, match=r"Expected a sequence-to-sequence model, found \w+: .*Mine with one of them"):
         mine_supervision(model, tokenizer, DenseRetriever(index), examples, tmp_path / "mined", args)
+
+
+@pytest.mark.parametrize("changes", [{"encoder_ffn_dim": 60_000}, {"max_position_embeddings": 1 << 21}])
+def test_a_configuration_that_asks_for_more_than_the_weights_hold_is_refused_before_it_is_built(
+    changes, bart, tmp_path
+):
+    """Each size alone is harmless; what it is multiplied with is not."""
+    bart.save_pretrained(tmp_path)
+    before = torch.random.get_rng_state()
+    assert torch.equal(load_model(tmp_path).lm_head.weight, bart.lm_head.weight)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"d_model": 512} | changes))
+    with pytest.raises(
+        ArtifactError, match=r"Expected weights of about [\d,]+ numbers in .*, found 6\d,\d{3}\. The configuration"
+    ):
+        load_model(tmp_path)

@@ -8,7 +8,39 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf.core.batching import on_device, token_budget_batches
+from recross_hf.core.batching import chunks, on_device, token_budget_batches
+from recross_hf.models.collators import padded, padded_rows
+from recross_hf.models.modes import evaluating
+
+
+@given(st.lists(st.integers(), max_size=20), st.integers(1, 7))
+def test_chunks_hold_all_items_in_order_and_none_but_the_last_is_short(items, size):
+    found = list(chunks(items, size))
+    assert [item for chunk in found for item in chunk] == items
+    assert all(len(chunk) == size for chunk in found[:-1]) and all(found)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("multiple_of", [1, 4])
+def test_rows_are_filled_up_on_one_side_and_the_mask_tells_where(side, multiple_of):
+    rows = [[5, 6, 7, 8, 9], [9], []]
+    batch = padded(rows, 9, side, multiple_of=multiple_of)
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, 5 if multiple_of == 1 else 8)
+    assert batch["input_ids"].dtype == torch.long
+    for ids, mask, row in zip(batch["input_ids"], batch["attention_mask"], rows, strict=True):
+        assert ids[mask.bool()].tolist() == row and (ids[~mask.bool()] == 9).all()
+        assert mask.tolist() == sorted(mask.tolist(), reverse=side == "right")
+    assert padded_rows([[1], [2, 3]], -100).tolist() == [[1, -100], [2, 3]]
+
+
+def test_each_module_is_afterwards_in_the_mode_that_it_was_in():
+    model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Sequential(torch.nn.Dropout()))
+    model.train()
+    model[1].eval()
+    with pytest.raises(KeyError), evaluating(model):
+        assert not any(module.training for module in model.modules())
+        raise KeyError
+    assert [module.training for module in model.modules()] == [True, True, False, False]
 
 
 @given(st.lists(st.integers(0, 40), max_size=30), st.integers(1, 100))

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, examples_by_task, load_examples
+from recross_hf.models import base
 from recross_hf.models.collators import ExampleCollator
 from recross_hf.models.generation import generate_texts
 from recross_hf.models.tokenization import TokenizedExamples

@@ -23,6 +23,7 @@ from transformers import (
 from ..hub.repository import looks_like_path
 from .base import Architecture, TokenIds, less_padding, longest_input, say_inputs_are_cut, unwrapped
 from .collators import Batch, CausalCollator, ExampleCollator, end_token_id
+from .foreign import check_built_size
 
 SEPARATOR = "\n"
 """What stands between the input and the answer of a decoder-only model, in training and in generation."""
@@ -220,8 +221,9 @@ def load_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, 
         kwargs: passed to `from_pretrained` (`revision`, `token`, ...).
 
     Raises:
-        FileNotFoundError: there is no such folder, and no repository can have that name.
-        TypeError: the model is of another kind, such as a plain BERT.
+        FileNotFoundError: There is no such folder, and no repository can have that name.
+        TypeError: The model is of another kind, such as a plain BERT.
+        ArtifactError: The configuration in a folder asks for more than the weights beside it hold.
     """
     is_here = Path(name_or_path).exists()
     if not is_here and (isinstance(name_or_path, Path) or looks_like_path(name_or_path)):
@@ -239,7 +241,9 @@ def load_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, 
             f"No folder {name_or_path} is here, and no such model could be had from the Hub: {error}"
         ) from error
     found = f"{(config.architectures or [type(config).__name__])[0]} in {name_or_path}"
-    return _architecture(config, found).auto_class.from_pretrained(name_or_path, dtype=dtype, **kwargs)
+    auto_class = _architecture(config, found).auto_class
+    check_built_size(auto_class, config, Path(name_or_path))
+    return auto_class.from_pretrained(name_or_path, dtype=dtype, **kwargs)
 
 
 @contextmanager

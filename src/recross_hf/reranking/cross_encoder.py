@@ -12,7 +12,13 @@ import numpy as np
 import torch
 from huggingface_hub import CommitInfo
 from tqdm.auto import tqdm
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import process_state, warn_where_bfloat16_is_slow
@@ -22,6 +28,7 @@ from ..hub.publishing import Publication, full_name, publish
 from ..hub.repository import HubAccess
 from ..hub.safety import check_model_files
 from ..models.base import check_vocabulary, longest_input
+from ..models.foreign import check_built_size
 from ..models.modes import evaluating
 from .model_card import reranker_card
 from .pair_tokenizer import PairTokenizer
@@ -129,6 +136,8 @@ class CrossEncoderReranker(Reranker):
         folder = artifact_folder(name_or_path, "model", revision, access)
         if folder.is_dir():
             check_model_files(folder, [path.name for path in folder.iterdir() if path.is_file()])
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            check_built_size(AutoModelForSequenceClassification, config, folder)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             folder,
             dtype=dtype,
