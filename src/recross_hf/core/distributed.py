@@ -16,10 +16,10 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
 Result = TypeVar("Result")
 
-# What tells a process of `accelerate launch` or `torchrun` of the others.
+# Variables that tell a process of `accelerate launch` or `torchrun` of the others.
 _OF_THE_GROUP = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
-# It takes microseconds where a core is free.
+# A thread settles within microseconds where a core is free.
 _SETTLING_S = 0.5
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def process_state(timeout: timedelta | None = None) -> PartialState:
     `PartialState()` alone overlooks `ACCELERATE_USE_CPU`, so that each of several CPU processes would think itself alone.
 
     Args:
-        timeout: how long processes wait for one another before they give up, where this is a process's first call; by
+        timeout: How long processes wait for one another before they give up, where this is a process's first call; by
             default what torch takes, 10 minutes on GPUs.
     """
     waiting = {} if timeout is None else {"timeout": timeout}
@@ -41,8 +41,11 @@ def process_state(timeout: timedelta | None = None) -> PartialState:
 def agreed(call: Callable[[], Result]) -> Result:
     """What a call gives in the main process, for all processes; each of them must ask for it.
 
+    Args:
+        call: A function that the main process alone calls; what it gives is pickled for the others.
+
     Raises:
-        OSError: what the call raises in the main process, in all of them: none waits for one that has failed.
+        OSError: The call raised it in the main process; all processes raise it, so that none waits for one that has failed.
     """
     state = process_state()
     if state.num_processes == 1:
@@ -54,44 +57,44 @@ def agreed(call: Callable[[], Result]) -> Result:
         except OSError as error:
             outcome[1] = error
     broadcast_object_list(outcome)
-    result, error = outcome
-    if error is not None:
-        raise error
+    if outcome[1] is not None:
+        raise outcome[1]
+    result: Result = outcome[0]
     return result
 
 
 def leave_process_group() -> int:
     """Makes a process of `accelerate launch` one of its own, with the GPU that was meant for it.
 
-    For work that processes share out without talking to one another: there is no collective that the end of one of them would
-    leave the others waiting in. Call it before anything asks for the device.
+    Processes that share work out without talking to one another need no group: there is no collective that the end of one of
+    them would leave the others waiting in. Call this before anything asks for the device.
 
     Returns:
-        Which process it was; 0 is the main one, and one that was started alone.
+        The number of the process in its group; the main process, and one that was started alone, is 0.
 
     Raises:
-        RuntimeError: it is part of its group already.
+        RuntimeError: The process is part of its group already.
     """
     if PartialState._shared_state:
         raise RuntimeError(
             "Expected a process that has not asked for its device or its group yet, found one that has. Call "
             "`leave_process_group` first of all."
         )
-    found = {name: os.environ.pop(name) for name in _OF_THE_GROUP if name in os.environ}
-    if "LOCAL_RANK" in found and torch.cuda.device_count():
+    group = {name: os.environ.pop(name) for name in _OF_THE_GROUP if name in os.environ}
+    if "LOCAL_RANK" in group and torch.cuda.device_count():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
         # More processes than GPUs share them.
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(found["LOCAL_RANK"]) % len(devices)]
-    return int(found.get("RANK", 0))
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(group["LOCAL_RANK"]) % len(devices)]
+    return int(group.get("RANK", 0))
 
 
 def end_process_group() -> None:
-    """Waits for the other processes and ends their group: the last thing that those of a script do together, and nothing the second time.
+    """Waits for the other processes and ends their group: the processes of a script call it last. A second call does nothing.
 
-    A thread of a gloo group may still hold tensors of the last collective, and needs the interpreter to let go of them. The group ends with
-    its last user, and where that is a `DistributedDataParallel` model, torch waits for the thread without giving the interpreter up:
-    both would wait for ever. So the thread is given its time here, before anything ends.
+    A thread of a gloo group may still hold tensors of the last collective, and needs the interpreter to let go of them. The
+    group ends with its last user, and where that is a `DistributedDataParallel` model, torch waits for the thread without
+    giving the interpreter up: both would wait for ever. So the thread is given its time here, before anything ends.
     """
     if not torch.distributed.is_initialized():
         return
@@ -104,8 +107,12 @@ def end_process_group() -> None:
 def bfloat16_slowdown(size: int = 256) -> float:
     """How many times as long a matrix product takes on this CPU in bfloat16 as in float32.
 
-    It is tried out, which takes some milliseconds: what torch says of a chip changes from version to version, and is "supported" also
-    where float32 is faster. Without instructions for it, torch computes number by number, and the factor is ten and more.
+    The product is tried out, which takes some milliseconds: what torch says of a chip changes from version to version, and is
+    "supported" also where float32 is faster. Without instructions for bfloat16, torch computes number by number, and the factor
+    is ten and more.
+
+    Args:
+        size: Rows and columns of the matrix.
     """
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):

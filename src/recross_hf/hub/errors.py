@@ -32,6 +32,8 @@ CLIENT_ERRORS: tuple[type[Exception], ...] = (
     ConnectionError,
 )
 """What `huggingface_hub` raises where the Hub could not be asked or refused."""
+# The client wraps some of its errors in these.
+_EXPLAINED: tuple[type[Exception], ...] = (*CLIENT_ERRORS, ValueError, RuntimeError)
 
 
 class HubError(OSError):
@@ -55,7 +57,7 @@ def explained(
         yield
     except HubError:
         raise
-    except (*CLIENT_ERRORS, ValueError, RuntimeError) as error:
+    except _EXPLAINED as error:
         said = explanation(error, repository, name=name, access=access, writes=writes)
         if said is None:
             raise

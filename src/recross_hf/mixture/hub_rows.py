@@ -18,6 +18,7 @@ from ..hub.repository import Repository
 from .rows import BATCH_ROWS, RowBatch, Rows
 from .sources import SourceError, TaskSource
 
+_FAILURES: tuple[type[Exception], ...] = (DatasetsError, *CLIENT_ERRORS, OSError, ValueError)
 CONVERTED = "refs/convert/parquet"
 """The branch on which the Hub keeps data sets, also those whose scripts no longer run, as `config/split/*.parquet`."""
 
@@ -44,7 +45,7 @@ def hub_rows(source: TaskSource, *, without: str = "", config_is_template: bool 
     try:
         commit, license = _commit_and_license(source)
         configurations, notes = _configurations(source, commit, without)
-    except (DatasetsError, *CLIENT_ERRORS, OSError, ValueError) as error:
+    except _FAILURES as error:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise SourceError(f"Task {source.task}: {_explained(source, error)}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from transformers import (
@@ -118,7 +118,7 @@ settings = {{"do_sample": False, "eos_token_id": tokenizer.eos_token_id}}
 tokenizer.decode(model.generate(input_ids=ids, **settings{settings})[0, ids.shape[1] :], skip_special_tokens=True)"""
 
     def reader(self, model: PreTrainedModel) -> PreTrainedModel:
-        return unwrapped(model).base_model
+        return cast(PreTrainedModel, unwrapped(model).base_model)
 
     def read(self, reader: PreTrainedModel, **inputs: torch.Tensor) -> torch.Tensor:
         return reader(**inputs, use_cache=False).last_hidden_state

@@ -31,7 +31,7 @@ class Architecture(ABC):
         usage: code for a model card that generates an answer; `{settings}` are further arguments of `generate`.
     """
 
-    auto_class: type
+    auto_class: Any
     peft_task_type: str
     reading: ClassVar[dict[str, str]]
     usage: str
@@ -99,7 +99,8 @@ class Architecture(ABC):
 
 def unwrapped(model: PreTrainedModel) -> PreTrainedModel:
     """The model below PEFT's wrapper, if there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    wrapper: Any = model
+    return wrapper.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def longest_input(reader: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -41,20 +42,22 @@ def start_copying(
         ValueError: the texts have fewer tokens than a state has numbers, so that no map can be told, or word
             embeddings are not as wide as the encoder's states.
     """
-    embeddings = model.decoder.get_input_embeddings().weight
-    width = model.encoder.config.hidden_size
+    encoder: Any = model.encoder
+    decoder: Any = model.decoder
+    embeddings = decoder.get_input_embeddings().weight
+    width = encoder.config.hidden_size
     if embeddings.shape[1] != width:
         raise ValueError(
             f"Expected word embeddings as wide as the encoder's states ({width}), which are to be mapped to them, found a width of "
             f"{embeddings.shape[1]}. {REMEDY}"
         )
     # Where positions are counted from the padding token, as RoBERTa's, two fewer can be used.
-    max_length = min(max_length, longest_input(model.encoder, tokenizer) - 2)
+    max_length = min(max_length, longest_input(encoder, tokenizer) - 2)
     states, own, before = [], [], []
-    with evaluating(model.encoder):
+    with evaluating(encoder):
         for text in texts:
             ids = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")["input_ids"]
-            hidden = model.encoder(input_ids=ids.to(model.device)).last_hidden_state[0]
+            hidden = encoder(input_ids=ids.to(model.device)).last_hidden_state[0]
             # Neither the mark at the start nor that at the end is a word; the first word has none before it.
             states.append(hidden[2:-1])
             own.append(ids[0, 2:-1])
@@ -68,7 +71,7 @@ def start_copying(
     value_weight, value_bias = _least_squares(found, _embedded(embeddings, own))
     key_weight, key_bias = _least_squares(found, _embedded(embeddings, before))
     same = torch.eye(width, device=embeddings.device)
-    layers = model.decoder.base_model.encoder.layer
+    layers = decoder.base_model.encoder.layer
     for layer in layers:
         attention = layer.crossattention
         attention.self.value.weight.copy_(value_weight)

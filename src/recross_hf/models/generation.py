@@ -125,11 +125,12 @@ def generate_texts(
     token_ids = architecture.prompt_ids(processing_class, inputs, min(max_input_length, longest))
     side = architecture.padding_side(processing_class)
     texts = [""] * len(token_ids)
+    generator: Any = model  # PEFT's wrapper generates as well
     bar = tqdm(total=len(texts), desc="Predicting", unit="ex", disable=not show_progress)
     with evaluating(model), bar as progress:
         for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
             batch = on_device(padded([token_ids[row] for row in rows], pad, side), model.device)
-            outputs = model.generate(
+            outputs = generator.generate(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
                 **settings,

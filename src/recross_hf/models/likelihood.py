@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,9 +122,10 @@ def _check(model: PreTrainedModel, inputs: Sequence[str], choices: Sequence[Sequ
             raise ValueError(
                 f"Expected a list of one choice or more for each input, found {of_input!r} for input {row}."
             )
-    if hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning:
+    adapter: Any = model.active_peft_config if hasattr(model, "peft_config") else None
+    if adapter is not None and adapter.is_prompt_learning:
         raise ValueError(
-            f"Expected a model or PEFT adapter whose weights do the work, found {model.active_peft_config.peft_type}, which puts "
+            f"Expected a model or PEFT adapter whose weights do the work, found {adapter.peft_type}, which puts "
             "learned tokens before the input. Rank with LoRA or the like."
         )
 
@@ -156,7 +158,8 @@ def _encoded_once(
     token_budget: int,
 ) -> Iterator[Found]:
     """Encodes a batch of inputs, then decodes all their choices over what was encoded."""
-    architecture, base, pad = SEQUENCE_TO_SEQUENCE, unwrapped(model), pad_token_id(processing_class)
+    architecture, pad = SEQUENCE_TO_SEQUENCE, pad_token_id(processing_class)
+    base: Any = unwrapped(model)
     encoder = architecture.reader(model)
     for rows in token_budget_batches([len(ids) for ids in prompts], token_budget):
         # On the right whatever the tokenizer's side: positions of BART count from the left.

@@ -57,12 +57,13 @@ class TokenizedExamples(torch.utils.data.Dataset):
     ) -> None:
         labelled = "references" in examples.column_names
         inputs, targets = FlatLists(), FlatLists()
-        rows, tasks, number_of = array("q"), array("i"), {}
+        rows, tasks = array("q"), array("i")
+        number_of: dict[str, int] = {}
         wanted = [name for name in ("input", "references", "task") if name in examples.column_names]
         columns = examples.select_columns(wanted)
         for start in range(0, len(columns), TEXTS_A_CALL):
             texts = columns[start : start + TEXTS_A_CALL]
-            kept = range(len(texts["input"]))
+            kept: Sequence[int] = range(len(texts["input"]))
             if labelled:
                 answers = [accepted[0] for accepted in texts["references"]]
                 # One token more than is kept shows which answers would be cut.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import (
@@ -49,14 +50,15 @@ def warm_start_seq2seq(
     Returns:
         The model in float32 and its tokenizer.
     """
-    layers = {} if encoder_layers is None else {"encoder_num_hidden_layers": encoder_layers}
-    decoder, loading = AutoModelForCausalLM.from_pretrained(
+    layers: dict[str, Any] = {} if encoder_layers is None else {"encoder_num_hidden_layers": encoder_layers}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         encoder_name_or_path,
         num_hidden_layers=decoder_layers,
         is_decoder=True,
         add_cross_attention=True,
         output_loading_info=True,
     )
+    decoder, loading = loaded
     _let_pass(decoder, loading["missing_keys"])
     model = EncoderDecoderModel.from_encoder_decoder_pretrained(encoder_name_or_path, decoder_model=decoder, **layers)
     model = model.float()

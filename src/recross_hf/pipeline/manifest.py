@@ -1,6 +1,6 @@
-"""`recross.json`: the parts of a pipeline, where they are, and what each of their files must be.
+"""`recross.json`: the parts of a pipeline, where they are, and the checksum of each file.
 
-What is read may be anybody's: every value is checked before it is used.
+A manifest may be anybody's: every value is checked before it is used.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from types import NoneType
 from typing import Any
@@ -22,13 +22,8 @@ from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES
 
 FORMAT_VERSION = 2
 MAX_MANIFEST_SIZE = 1 << 20
-UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED = (
-    "upstream_model",
-    "index",
-    "reranker",
-    "adapted_model",
-    "retrieved",
-)
+PARTS = ("upstream_model", "index", "reranker", "adapted_model", "retrieved")
+UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED = PARTS
 _NUMBER = (float, int)
 ADAPTATION_SETTINGS: dict[str, tuple[type, ...]] = {
     "adam_beta1": _NUMBER,
@@ -59,7 +54,10 @@ ADAPTATION_SETTINGS: dict[str, tuple[type, ...]] = {
     "warmup_steps": _NUMBER,
     "weight_decay": _NUMBER,
 }
-"""What a pipeline may say of how it is adapted, and of which types. None of it names a place, a report or an account."""
+"""Settings of `AdaptationArguments` that a pipeline may hold, and their types. None names a place, a report or an account.
+
+The table is not derived from the dataclass, whose import needs torch: a test compares the two.
+"""
 
 # The defaults of the paper are far from all of these. Nobody's pipeline shall take the memory of a machine, or days.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -97,12 +95,12 @@ class Part:
     """Files of a pipeline that belong together.
 
     Args:
-        sha256: the checksum of each file, by its name below `path`.
-        path: a folder; "." is the root.
-        repository: where they are, at a commit; beside the manifest where there is none.
+        sha256: Checksum of each file, by its name below `path`.
+        path: Folder of the files; "." is the root.
+        repository: Repository of the files, at a commit; without one, they lie beside the manifest.
 
     Raises:
-        ArtifactError: a name leads out of the folder, a format is not safe, or the revision is no commit.
+        ArtifactError: A name leads out of the folder, a format is not safe, or the revision is no commit.
     """
 
     sha256: Mapping[str, str]
@@ -135,15 +133,12 @@ class Part:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in the manifest."""
+        """The part as it stands in the manifest."""
         if self.repository is None:
             return {"path": self.path, "sha256": dict(self.sha256)}
-        place = {
-            "repo_id": self.repository.repo_id,
-            "repo_type": self.repository.repo_type,
-            "revision": self.repository.revision,
-        }
-        return place | ({} if self.path == "." else {"path": self.path}) | {"sha256": dict(self.sha256)}
+        return (
+            asdict(self.repository) | ({} if self.path == "." else {"path": self.path}) | {"sha256": dict(self.sha256)}
+        )
 
     @classmethod
     def from_json(cls, content: Any) -> Part:
@@ -162,15 +157,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a pipeline is made of.
+    """The parts of a pipeline, and the settings that belong to them.
 
     Args:
-        parts: by name; `upstream_model` and `index` are always there.
-        encoder: [`MeanPooledEncoder.settings`].
-        adaptation: settings of [`AdaptationArguments`] that suit the model.
+        parts: Parts by name; `upstream_model` and `index` are always there.
+        encoder: Settings of the encoder ([`MeanPooledEncoder.settings`]).
+        adaptation: Settings of [`AdaptationArguments`] that suit the model.
 
     Raises:
-        ArtifactError: a value is not what it must be.
+        ArtifactError: A value is not what it must be.
     """
 
     parts: Mapping[str, Part]
@@ -178,8 +173,7 @@ class Manifest:
     adaptation: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = (UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED)
-        _expect(set(self.parts) <= set(known), f"the parts {', '.join(known)}", ", ".join(self.parts))
+        _expect(set(self.parts) <= set(PARTS), f"the parts {', '.join(PARTS)}", ", ".join(self.parts))
         _expect({UPSTREAM_MODEL, INDEX} <= set(self.parts), "an upstream model and an index", ", ".join(self.parts))
         encoder = self.encoder
         _expect(
@@ -230,25 +224,25 @@ class Manifest:
         """Reads and checks `recross.json`.
 
         Args:
-            where: the pipeline's name, for messages.
+            path: The file.
+            where: Name of the pipeline, for messages.
 
         Raises:
-            ArtifactError: it is of another format, or not what a manifest must be.
-            ValueError: it is no JSON.
+            ArtifactError: The file is of another format, or not what a manifest must be.
+            ValueError: The file is no JSON.
         """
         size = path.stat().st_size
         if size > MAX_MANIFEST_SIZE:
             raise ArtifactError(
-                f"Expected {MANIFEST_FILE} of at most {MAX_MANIFEST_SIZE:,} bytes in {where}, found {size:,}. It is none "
-                "that recross_hf wrote: do not use it."
+                f"Expected {MANIFEST_FILE} of at most {MAX_MANIFEST_SIZE:,} bytes in {where}, found {size:,}. "
+                "recross_hf writes no such manifest: do not use it."
             )
         content = read_json(path)
-        found = content.get("format_version") if isinstance(content, dict) else None
-        if found != FORMAT_VERSION:
-            version = content.get("recross_hf_version") if isinstance(content, dict) else None
+        content = content if isinstance(content, dict) else {}
+        if (version := content.get("format_version")) != FORMAT_VERSION:
             raise ArtifactError(
-                f"Expected a pipeline of format {FORMAT_VERSION}, found {found} in {where} (written by recross_hf "
-                f"{version}). Install a version that reads it: pip install -U recross_hf."
+                f"Expected a pipeline of format {FORMAT_VERSION}, found {version} in {where} (written by recross_hf "
+                f"{content.get('recross_hf_version')}). Install a version that reads it: pip install -U recross_hf."
             )
         try:
             parts = content.get("parts")
@@ -271,7 +265,7 @@ def write_manifest(
 
 
 def describe_part(folder: Path, name: str) -> Part:
-    """A part that lies in `folder`, with the checksums of its files."""
+    """A part that lies in a folder, with the checksums of its files."""
     if name == RETRIEVED:
         return Part({RETRIEVED_FILE: sha256_of(folder / RETRIEVED_FILE)})
     # The card is there for people to write in.
@@ -280,10 +274,10 @@ def describe_part(folder: Path, name: str) -> Part:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads `recross.json` of a folder and checks that the files beside it are there; see [`check_files`] for what they hold.
+    """Reads `recross.json` of a folder and checks that the files beside it are there; [`check_files`] checks what they hold.
 
     Raises:
-        ArtifactError: there is none, or a file is missing.
+        ArtifactError: There is no manifest, or a file is missing.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
@@ -303,7 +297,7 @@ def check_files(folder: Path, part: Part) -> None:
     """Compares the files of a part that lies in `folder` with their checksums.
 
     Raises:
-        ArtifactError: one is another, or gone.
+        ArtifactError: A file is another one, or gone.
     """
     for place, expected in _places(part).items():
         if not (folder / place).is_file() or not is_intact(folder / place, expected):
@@ -323,7 +317,7 @@ def _check_name(name: Any) -> None:
     safe = safe and not set(name) & set('\\:*?"<>|')
     if not safe or any(part in ("", ".", "..") for part in name.split("/")):
         raise ArtifactError(
-            f"Expected the name of a file within the folder, found {name!r}. The pipeline is none that recross_hf wrote: do "
+            f"Expected the name of a file within the folder, found {name!r}. recross_hf writes no such pipeline: do "
             "not use it."
         )
 

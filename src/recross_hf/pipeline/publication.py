@@ -1,4 +1,4 @@
-"""What publishing a pipeline writes: a repository a part, and the pipeline's own, which comes last."""
+"""Publishing a pipeline: a repository for each part, and the pipeline's own, which is written last."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,14 @@ class PipelinePublication:
     """A pipeline to be published.
 
     Args:
-        repo_id: of the pipeline, with its namespace.
-        new_parts: what repositories of its parts are to hold, by part.
-        published_parts: parts that are on the Hub, at their commits.
-        adapted_files: of the adapted model, which lie at the root of the pipeline's repository.
-        retrieved_file: what it learned from.
-        encoder: [`MeanPooledEncoder.settings`].
-        adaptation: the settings that it is adapted with.
-        card: the bytes of its card, given where its parts are.
+        repo_id: Name of the pipeline's repository, with its namespace.
+        new_parts: Repositories of parts that are to be written, by part.
+        published_parts: Parts that are on the Hub, at their commits.
+        adapted_files: Files of the adapted model, which lie at the root of the pipeline's repository.
+        retrieved_file: File of the examples that the adapted model learned from.
+        encoder: Settings of the encoder ([`MeanPooledEncoder.settings`]).
+        adaptation: Settings that the pipeline is adapted with.
+        card: Gives the bytes of the pipeline's card, once it is known where its parts are.
     """
 
     repo_id: str
@@ -51,20 +52,20 @@ class PipelinePublication:
         return [*self.new_parts.values(), self.own(dict.fromkeys(self.new_parts, "0" * 40))]
 
     def own(self, commits: Mapping[str, str]) -> Publication:
-        """What the pipeline's own repository is to hold.
+        """The pipeline's own repository.
 
         Args:
-            commits: of the new parts.
+            commits: Commits of the new parts, by part.
         """
         parts = dict(self.published_parts)
         for name, publication in self.new_parts.items():
             repository = Repository(publication.repo_id, publication.repo_type, commits[name])
             parts[name] = Part(publication.sha256, repository=repository)
-        places = {name: part.repository for name, part in parts.items()}
+        places = {name: part.repository for name, part in parts.items() if part.repository is not None}
         adapted: dict[str, Path | bytes] = dict(self.adapted_files)
         if "adapter_config.json" in adapted:
             config = json.loads(self.adapted_files["adapter_config.json"].read_text(encoding="utf-8"))
-            # PEFT looks for the base at the root of a repository: of one elsewhere it is better not told than misled.
+            # PEFT looks for the base at the root of a repository: where the base lies elsewhere, naming none misleads nobody.
             at_root = parts[UPSTREAM_MODEL].path == "."
             config["base_model_name_or_path"] = places[UPSTREAM_MODEL].repo_id if at_root else None
             config["revision"] = places[UPSTREAM_MODEL].revision if at_root else None
@@ -88,48 +89,58 @@ class PipelinePublication:
         create_pr: bool = False,
         commit_message: str | None = None,
     ) -> list[CommitInfo]:
-        """Publishes the parts and then the pipeline, whose manifest names their commits; see [`publish`].
+        """Publishes the parts and then the pipeline, whose manifest names their commits; [`publish`] writes each repository.
 
         Until the last commit is made, the repository of the pipeline holds the old one, whole. The commits of parts that are
         proposed (`create_pr`) stay reachable as long as their pull requests are kept, merged or not.
 
+        Args:
+            token: A token, `False` for none; the one of `hf auth login` by default.
+            private: Whether repositories that are made are private; by default as the namespace says.
+            revision: The branch to write to, in each repository; it is made where it is not there.
+            create_pr: Propose the commits in place of making them.
+            commit_message: First line of each commit's message.
+
         Returns:
-            All commits in their order; of a proposed one, `pr_url` says where it is discussed.
+            All commits in their order; `pr_url` of a proposed one says where it is discussed.
 
         Raises:
-            HubError: as [`publish`] says; before the first commit, if a repository is public that is to be private, or private
-                and named by a public pipeline.
+            HubError: A repository could not be written; or, before the first commit, a repository is public that is to be
+                private, or private and named by a public pipeline.
         """
         self._check_who_reads(token, private)
-        settings = {
-            "token": token,
-            "private": private,
-            "revision": revision,
-            "create_pr": create_pr,
-            "commit_message": commit_message,
-        }
-        commits = {name: publish(publication, **settings) for name, publication in self.new_parts.items()}
-        last = publish(self.own({name: commit.oid for name, commit in commits.items()}), **settings)
+        write = partial(
+            publish,
+            token=token,
+            private=private,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message,
+        )
+        commits = {name: write(publication) for name, publication in self.new_parts.items()}
+        last = write(self.own({name: commit.oid for name, commit in commits.items()}))
         return [*commits.values(), last]
 
     def _check_who_reads(self, token: str | bool | None, private: bool | None) -> None:
         """Whoever may read the pipeline must be able to read its parts."""
         own = Repository(self.repo_id)
         new = [Repository(publication.repo_id, publication.repo_type) for publication in self.new_parts.values()]
-        found = {repository: is_private(repository, token) for repository in (*new, own)}
-        if private and False in found.values():
-            raise not_private(next(repository for repository, is_so in found.items() if is_so is False))
-        if found[own] or (found[own] is None and private):
+        hides = {repository: is_private(repository, token) for repository in (*new, own)}
+        if private and False in hides.values():
+            raise not_private(next(repository for repository, is_so in hides.items() if is_so is False))
+        if hides[own] or (hides[own] is None and private):
             return
         for name, part in self.published_parts.items():
+            if part.repository is None:
+                continue
             place = Repository(part.repository.repo_id, part.repository.repo_type)
-            found[place] = is_private(place, token)
-            if found[place] is None:
+            hides[place] = is_private(place, token)
+            if hides[place] is None:
                 raise HubError(
                     f"Expected {place}, which holds the part {name}, found none that the token may read. Take a token of its "
                     "owners, or load the part from a folder, so that it is published anew."
                 )
-        hidden = [repository for repository, is_so in found.items() if is_so and repository != own]
+        hidden = [repository for repository, is_so in hides.items() if is_so and repository != own]
         if hidden:
             raise HubError(
                 f"Expected parts that everybody can read, for {own} is public, found {' and '.join(map(str, hidden))} private: "
