@@ -167,7 +167,8 @@ def _explained(source: TaskSource, error: Exception) -> str:
         return gated(repository)
     if "OfflineModeIsEnabled" in found:
         error = OfflineModeIsEnabled(found)
-    if (said := explanation(error, repository)) is not None:
+    # A `ValueError` says itself what was found, also where the client's error made it so.
+    if not isinstance(error, ValueError) and (said := explanation(error, repository)) is not None:
         return said
     config = f"{source.config}, " if source.config else ""
     return f"expected {config}split {source.split!r} of the data set {source.dataset}, found: {found}"
