@@ -85,7 +85,7 @@ def test_every_public_name_is_where_it_says():
 
 @pytest.mark.parametrize(("old", "new"), recross_hf._DEPRECATED.items())
 def test_a_name_of_the_release_before_works_and_says_what_it_is_called_now(old, new):
-    with pytest.warns(DeprecationWarning, match=rf"recross_hf\.{old} is called {new} now"):
+    with pytest.warns(DeprecationWarning, match=rf"`recross_hf\.{old}` is now `recross_hf\.{new}`"):
         assert getattr(recross_hf, old) is getattr(recross_hf, new)
     assert old not in recross_hf.__all__
 
