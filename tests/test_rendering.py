@@ -5,9 +5,12 @@ import pickle
 import pytest
 from datasets import Dataset
 
-from recross_hf import Decontaminator
+from recross_hf import Decontaminator, MixtureArguments, TaskSource
 from recross_hf.data.schema import EXAMPLE_FEATURES
+from recross_hf.mixture import p3
 from recross_hf.mixture.rendering import Renderer, RowsToRender
+from recross_hf.mixture.rows import Rows
+from recross_hf.mixture.task import MixtureTask
 from recross_hf.mixture.templates import PromptTemplate
 from recross_hf.mixture.workers import RenderingPool
 
@@ -57,3 +60,15 @@ def test_white_space_around_texts_is_content_unless_the_source_pads_them():
     assert (padded["input"].to_pylist(), padded["references"].to_pylist()) == (["Is 1 odd?"], [["yes"]])
     kept = Renderer().render(work(templates=(), rows=rows, columns=columns)).table
     assert (kept["input"].to_pylist(), kept["references"].to_pylist()) == (["Is 1 odd?\n"], [["\nyes"]])
+
+
+def test_a_task_of_p3_that_an_earlier_version_prepared_has_the_same_settings(monkeypatch):
+    """They named the columns of P3 as the source's own; a rerun with other settings would be refused."""
+    rows = Rows(1, ("inputs_pretokenized",), lambda: iter(()), version="bigscience/P3@1")
+    monkeypatch.setattr(p3, "hub_rows", lambda source, **settings: rows)
+    task = MixtureTask(TaskSource("cb", dataset="bigscience/P3", config="cb_*"), MixtureArguments(), {}, None)
+    assert task.settings["source"]["columns"] == {
+        "input": "inputs_pretokenized",
+        "references": "targets_pretokenized",
+        "choices": "answer_choices",
+    }

@@ -107,7 +107,7 @@ def bounded(value: Any) -> Any:
     elif isinstance(value, (list, tuple, dict)):
         pending: list[Any] = [value]
         while pending:
-            # What is inside is counted as often as it is reached, as printing or comparing would reach it.
+            # An inner value is counted as often as it is reached, as printing or comparing would reach it.
             item = pending.pop()
             inner = [*item.keys(), *item.values()] if isinstance(item, dict) else item
             spend(1 + len(inner) + sum(len(part) // 16 for part in inner if isinstance(part, str)))
