@@ -117,7 +117,7 @@ def test_the_memory_is_what_the_methods_hold_at_their_peak(pipeline, tmp_path):
     class Holding(DenseRetriever):
         def rank(self, inputs, num_retrieved):
             held = []
-            while peak_memory() < more:
+            while peak_memory() < more + 10 * MB:  # Linux corrects its peak by some pages afterwards
                 held.append(np.ones(50 * MB, dtype=np.uint8))
             return super().rank(inputs, num_retrieved)
 

@@ -112,7 +112,7 @@ def test_the_peak_of_memory_is_no_less_than_what_was_held():
     assert peak_memory() >= before + 50 * 10**6
     peak = peak_memory()
     del held
-    assert peak_memory() >= peak - 10**6
+    assert peak_memory() >= peak - 10**7  # Linux corrects its peak by some pages
 
 
 def test_the_peak_is_had_without_the_files_of_linux_too(tmp_path, monkeypatch):

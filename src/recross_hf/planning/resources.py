@@ -46,7 +46,7 @@ def existing_folder(output_dir: str | Path) -> Path:
 
 
 def peak_memory() -> int:
-    """Bytes of memory that this process has held at its peak."""
+    """Bytes of memory that this process has held at its peak; Linux corrects it by some pages now and then."""
     if PROCESS_STATUS.is_file() and (peak := re.search(r"VmHWM:\s*(\d+) kB", PROCESS_STATUS.read_text())):
         return int(peak[1]) * 1024
     if (peak_of_windows := getattr(psutil.Process().memory_info(), "peak_wset", None)) is not None:
