@@ -13,8 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..core.cards import cell, interval_cell, model_link, render, rows, settings_rows, share_rows
 from ..core.metrics import CARD_METRICS
 from ..core.statistics import share_interval
-from ..hub.cards import part_rows
-from ..hub.repository import Repository, is_repo_id
+from ..hub.repository import Repository, is_repo_id, part_rows
 from .record import Adaptation, Evaluation
 from .results import task_shares
 

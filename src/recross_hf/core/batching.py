@@ -22,7 +22,11 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
 def token_budget_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
     """Rows by falling length, in batches of at most `token_budget` tokens, padding included; at least one row each.
 
-    The longest come first, so that what does not fit into memory fails at once.
+    The longest come first, so that a batch that does not fit into memory fails at once.
+
+    Args:
+        lengths: Tokens of each row.
+        token_budget: Tokens that a batch may have, padding included.
     """
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):

@@ -1,4 +1,4 @@
-"""The processes of `accelerate launch`, and what their device is slow at."""
+"""The processes of `accelerate launch`, and a warning where their device is slow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def process_state(timeout: timedelta | None = None) -> PartialState:
-    """Which process this is, of how many, and its device.
+    """The number of this process, how many there are, and the device of this one.
 
     `PartialState()` alone overlooks `ACCELERATE_USE_CPU`, so that each of several CPU processes would think itself alone.
 

@@ -134,11 +134,11 @@ def read_json(path: Path) -> Any:
     """Reads JSON.
 
     Raises:
-        ValueError: the file is no JSON; the message names it.
+        ValueError: The file is no JSON; the message names it.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also what is no UTF-8
+    except (ValueError, RecursionError) as error:  # a file that is no UTF-8 raises a ValueError, too
         raise ValueError(f"Expected JSON in {path}, found: {error}. Download or write the file again.") from error
 
 
@@ -146,7 +146,7 @@ def is_intact(path: Path, sha256: str) -> bool:
     """Whether a file has this checksum.
 
     A large file is read once: as long as its size, its times and its inode stay what they were, it is taken for the same.
-    What was found is kept in `recross_hf/verified.json` below `HF_HOME`.
+    The checksums of such files are kept in `recross_hf/verified.json` below `HF_HOME`.
     """
     path = path.resolve()
     stamp = _stamp(path)
@@ -163,7 +163,7 @@ def is_intact(path: Path, sha256: str) -> bool:
 
 
 def was_checked(content: Any) -> bool:
-    """Whether [`remember_check`] was called with this JSON value; it stands for contents whose check has one outcome."""
+    """Whether [`remember_check`] was called with this JSON value, which stands for contents whose check has one outcome."""
     return _digest(content) in _remembered("checks")
 
 
@@ -193,15 +193,15 @@ def _stamp(path: Path) -> dict[str, int]:
 
 def _remembered(kind: str) -> dict[str, Any]:
     try:
-        found = read_json(_memory())
+        memory = read_json(_memory())
     except (OSError, ValueError):
         return {}
-    found = found.get(kind) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else {}
+    entries = memory.get(kind) if isinstance(memory, dict) else None
+    return entries if isinstance(entries, dict) else {}
 
 
 def _remember(kind: str, entries: dict[str, Any]) -> None:
-    # Another process may write at the same time: what is lost then is found out again. A home that cannot be written
+    # Another process may write at the same time: an entry that is lost is computed again. A home that cannot be written
     # costs the same.
     with suppress(OSError):
         write_json(_memory(), {name: _remembered(name) for name in ("files", "checks")} | {kind: entries})

@@ -1,4 +1,4 @@
-"""Digests of data and of weights: what tells whether two things are the same."""
+"""Digests of data and of weights, which tell whether two of them are the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def digest_of(content: Any) -> int:
-    """64 bits that a JSON value determines, in any process."""
+    """A number of 64 bits that a JSON value determines, in any process."""
     text = json.dumps(content, sort_keys=True, default=str, ensure_ascii=False)
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 

@@ -1,1 +1,1 @@
-"""The Hub: what is fetched and verified, what is published in one commit, what a foreign file may be, and errors with a remedy."""
+"""The Hub: fetching with verification, publishing in one commit, bounds on foreign files, and errors with a remedy."""

@@ -1,4 +1,4 @@
-"""What is published on the Hub: one commit a repository, checked afterwards."""
+"""Publishing on the Hub: one commit a repository, checked afterwards."""
 
 from __future__ import annotations
 

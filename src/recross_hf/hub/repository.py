@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import constants
-from huggingface_hub.errors import (
-    HFValidationError,
-)
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 
@@ -36,6 +35,7 @@ _FILE_ENDINGS = (
 _FILE_ENDINGS += (".yaml", ".yml", ".md", ".safetensors", ".faiss", ".bin", ".pt", ".pkl")
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+"""The name of a commit."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class HubAccess:
     """How files are fetched, as in `huggingface_hub`.
 
     Args:
-        token: a token, `False` for none; the one of `hf auth login` by default.
-        cache_dir: where files are kept; the cache of `huggingface_hub` by default.
-        local_files_only: take what is in the cache and make no request.
-        force_download: fetch files anew that are in the cache.
+        token: A token, `False` for none; the one of `hf auth login` by default.
+        cache_dir: Folder where files are kept; the cache of `huggingface_hub` by default.
+        local_files_only: Take what is in the cache and make no request.
+        force_download: Fetch files anew that are in the cache.
     """
 
     token: str | bool | None = field(default=None, repr=False)
@@ -60,8 +60,9 @@ class Repository:
     """A repository on the Hub at a revision.
 
     Args:
+        repo_id: Name of the repository, such as `org/name`.
         repo_type: "model", "dataset" or "space".
-        revision: a branch, a tag or a commit; the main branch by default.
+        revision: A branch, a tag or a commit; the main branch by default.
     """
 
     repo_id: str
@@ -73,7 +74,7 @@ class Repository:
 
     @property
     def url(self) -> str:
-        """Its page."""
+        """The address of the repository's page."""
         prefix = "" if self.repo_type == "model" else f"{self.repo_type}s/"
         return f"{constants.ENDPOINT}/{prefix}{self.repo_id}"
 
@@ -85,3 +86,11 @@ def is_repo_id(name: str) -> bool:
     except HFValidationError:
         return False
     return True
+
+
+def part_rows(parts: Mapping[str, Repository]) -> str:
+    """Rows of a table of a pipeline's parts: name, repository, commit."""
+    return "\n".join(
+        f"| {name} | [{repository.repo_id}]({repository.url}) | `{repository.revision}` |"
+        for name, repository in parts.items()
+    )

@@ -16,7 +16,7 @@ SAFE_SUFFIXES = frozenset({".safetensors", ".parquet", ".faiss", ".json", ".txt"
 UNSAFE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5"})
 MANIFEST_FILE = "recross.json"
 
-# What transformers and PEFT would read beside what is named.
+# Files that transformers and PEFT would read beside those that are named.
 _READ_BY_TRANSFORMERS = frozenset({".json", ".safetensors", ".bin", ".pt", ".py", ".jinja", ".model", ".txt", ".h5"})
 # Files of tokenizers that are large and hold no settings, or settings of their own.
 _TABLES = frozenset({"tokenizer.json", "vocab.json"})

@@ -26,7 +26,7 @@ from .collators import Batch, CausalCollator, ExampleCollator, end_token_id
 from .foreign import check_built_size
 
 SEPARATOR = "\n"
-"""What stands between the input and the answer of a decoder-only model, in training and in generation."""
+"""The text between the input and the answer of a decoder-only model, in training and in generation."""
 
 
 class SequenceToSequence(Architecture):
@@ -207,7 +207,7 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     """The kind of a model, which may be a PEFT model.
 
     Raises:
-        TypeError: it is neither sequence-to-sequence nor decoder-only, such as a plain BERT.
+        TypeError: The model is neither sequence-to-sequence nor decoder-only, such as a plain BERT.
     """
     return _architecture(model.config, type(unwrapped(model)).__name__)
 
@@ -216,9 +216,9 @@ def load_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, 
     """Loads a sequence-to-sequence or decoder-only model, whichever it is.
 
     Args:
-        name_or_path: a folder, or a name on the Hub.
-        dtype: of the weights, whatever they were saved in: steps of 1e-6 round to nothing in half precision.
-        kwargs: passed to `from_pretrained` (`revision`, `token`, ...).
+        name_or_path: A folder, or a name on the Hub.
+        dtype: Precision of the weights, whatever they were saved in: steps of 1e-6 round to nothing in half precision.
+        kwargs: Arguments of `from_pretrained` (`revision`, `token`, ...).
 
     Raises:
         FileNotFoundError: There is no such folder, and no repository can have that name.

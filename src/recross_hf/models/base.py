@@ -25,10 +25,10 @@ class Architecture(ABC):
     """How a kind of model reads an input and writes an answer.
 
     Attributes:
-        auto_class: what loads such models.
-        peft_task_type: the `task_type` of a `LoraConfig` for them.
-        reading: how an input is read, beyond what the tokenizer says; part of an encoder's identity.
-        usage: code for a model card that generates an answer; `{settings}` are further arguments of `generate`.
+        auto_class: Auto class that loads such models.
+        peft_task_type: The `task_type` of a `LoraConfig` for them.
+        reading: How an input is read, beyond what the tokenizer says; part of an encoder's identity.
+        usage: Code for a model card that generates an answer; `{settings}` are further arguments of `generate`.
     """
 
     auto_class: Any
@@ -56,15 +56,18 @@ class Architecture(ABC):
         """How many tokens an input may have, where the answer may have `max_answer_length`.
 
         Args:
-            pad_to_multiple_of: of the [`collator`]: padding must not lead beyond what the model takes.
+            model: The model, which may be a PEFT model.
+            processing_class: The model's tokenizer.
+            max_answer_length: Tokens that the answer may have.
+            pad_to_multiple_of: Multiple to which the [`collator`] pads: padding must not lead beyond what the model takes.
 
         Raises:
-            ValueError: answers of that length, or batches padded so, exceed the model.
+            ValueError: Answers of that length, or batches padded so, exceed the model.
         """
 
     @abstractmethod
     def prompt_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
-        """Inputs as token ids, cut to `max_length`: what an index, training and generation read."""
+        """Inputs as token ids, cut to `max_length`, as an index, training and generation read them."""
 
     @abstractmethod
     def answer_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
@@ -82,11 +85,11 @@ class Architecture(ABC):
 
     @abstractmethod
     def padding_side(self, processing_class: PreTrainedTokenizerBase) -> str:
-        """Where inputs are padded to generate from them."""
+        """The side on which inputs are padded to generate from them."""
 
     @abstractmethod
     def prompts_of(self, batch: Batch, pad: int) -> Batch:
-        """What to generate from, of a batch of the collator."""
+        """The prompts to generate from, of a batch of the collator."""
 
     @abstractmethod
     def answers_of(self, batch: Batch) -> torch.Tensor:

@@ -12,7 +12,8 @@ from transformers import EncoderDecoderModel, PreTrainedTokenizerBase
 from .base import longest_input
 from .modes import evaluating
 
-# Of the least squares below, in squared units of a hidden state, whose squares sum to its width over some ten thousand tokens.
+# The penalty of the least squares below, in squared units of a hidden state, whose squares sum to its width over some ten
+# thousand tokens.
 RIDGE = 10.0
 REMEDY = "Or start at random: without `copied_texts` (--copying_start false)."
 
@@ -35,11 +36,13 @@ def start_copying(
     ```
 
     Args:
-        texts: a few hundred inputs like those that the model is to read.
-        max_length: they are cut to so many tokens.
+        model: A model grown from an encoder; its weights are changed where they are.
+        tokenizer: The model's tokenizer.
+        texts: A few hundred inputs like those that the model is to read.
+        max_length: Tokens that each text is cut to.
 
     Raises:
-        ValueError: the texts have fewer tokens than a state has numbers, so that no map can be told, or word
+        ValueError: The texts have fewer tokens than a state has numbers, so that no map can be told, or word
             embeddings are not as wide as the encoder's states.
     """
     encoder: Any = model.encoder

@@ -106,9 +106,13 @@ def generate_texts(
     see [`decoding_in_force`].
 
     Args:
-        model: sequence-to-sequence or decoder-only, with or without PEFT.
-        token_budget: input tokens a batch, padding included; batches are made of inputs of like length.
-        generate_kwargs: passed to `model.generate` (`num_beams`, `max_new_tokens`, ...).
+        model: A sequence-to-sequence or decoder-only model, with or without PEFT.
+        processing_class: The model's tokenizer.
+        inputs: The texts to answer.
+        max_input_length: Tokens that an input is cut to, or to what the model takes.
+        token_budget: Input tokens a batch, padding included; batches are made of inputs of like length.
+        show_progress: Show a progress bar.
+        generate_kwargs: Arguments of `model.generate` (`num_beams`, `max_new_tokens`, ...).
     """
     if not len(inputs):
         return []

@@ -1,4 +1,4 @@
-"""Which of some given answers a model finds likeliest: rank classification."""
+"""Rank classification: which of some given answers a model finds likeliest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,19 @@ def rank_choices(
 ) -> list[int]:
     """For each input the place of its likeliest choice, the first of equals (rank classification, Sanh et al. 2022, section 5).
 
-    Args and errors are those of [`choice_log_likelihoods`].
+    Args:
+        model: A sequence-to-sequence or decoder-only model, with or without PEFT.
+        processing_class: The model's tokenizer.
+        inputs: The texts to answer.
+        choices: Answers to choose from, one at least for each input; their number may differ.
+        max_input_length: Tokens that an input is cut to, or to what the model takes.
+        token_budget: Tokens a batch, input and choice, padding included.
+        normalize: Compare means over the tokens of a choice, so that long ones have a chance; False compares sums, as T0 was
+            evaluated.
+        show_progress: Show a progress bar.
+
+    Raises:
+        ValueError: The choices or the model are none that [`choice_log_likelihoods`] takes.
     """
     found = choice_log_likelihoods(
         model,
@@ -70,13 +82,18 @@ def choice_log_likelihoods(
     in training: it tells "a" from the beginning of "a b".
 
     Args:
-        model: sequence-to-sequence or decoder-only, with or without PEFT.
-        choices: of each input, one at least; their number may differ.
-        token_budget: tokens a batch, input and choice, padding included.
-        normalize: the mean over the tokens of a choice, so that long ones have a chance; False: the sum, as T0 was evaluated.
+        model: A sequence-to-sequence or decoder-only model, with or without PEFT.
+        processing_class: The model's tokenizer.
+        inputs: The texts to answer.
+        choices: Answers to choose from, one at least for each input; their number may differ.
+        max_input_length: Tokens that an input is cut to, or to what the model takes.
+        token_budget: Tokens a batch, input and choice, padding included.
+        normalize: Give means over the tokens of a choice, so that long ones have a chance; False gives sums, as T0 was
+            evaluated.
+        show_progress: Show a progress bar.
 
     Raises:
-        ValueError: an input has no choices, a choice has more tokens than the model takes or than 512, there are not as many
+        ValueError: An input has no choices, a choice has more tokens than the model takes or than 512, there are not as many
             lists of choices as inputs, or the model has a prompt that was learned (PEFT's prompt tuning), which no encoder sees.
     """
     _check(model, inputs, choices)

@@ -27,21 +27,21 @@ class TokenizedExamples(torch.utils.data.Dataset):
     Training uses the first reference as the target.
 
     Args:
-        examples: examples of the schema; without `references` the items have no labels.
-        processing_class: the model's tokenizer.
-        max_input_length: inputs are cut to so many tokens.
-        max_target_length: answers are cut to so many tokens.
-        architecture: how the model's kind reads inputs and writes answers.
-        longest_first: items by falling length of the input.
-        drop_long_targets: leave examples out, with a warning, whose answer would be cut.
+        examples: Examples of the schema; without `references` the items have no labels.
+        processing_class: The model's tokenizer.
+        max_input_length: Tokens that an input is cut to.
+        max_target_length: Tokens that an answer is cut to.
+        architecture: How the model's kind reads inputs and writes answers.
+        longest_first: Order items by falling length of the input.
+        drop_long_targets: Leave examples out, with a warning, whose answer would be cut.
 
     Attributes:
-        order: the row of each item in `examples`: int64 `[n]`.
-        input_lengths, target_lengths: tokens of each item, after cutting: int64 `[n]`.
-        tasks: number of each item's task: int32 `[n]`, its name being at that place of `task_names`; None without tasks.
+        order: The row of each item in `examples`: int64 `[n]`.
+        input_lengths, target_lengths: Tokens of each item, after cutting: int64 `[n]`.
+        tasks: Number of each item's task: int32 `[n]`, its name being at that place of `task_names`; None without tasks.
 
     Raises:
-        ValueError: no example has an answer short enough (`drop_long_targets`).
+        ValueError: No example has an answer short enough (`drop_long_targets`).
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class TokenizedExamples(torch.utils.data.Dataset):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that are held of all examples together."""
+        """Bytes that all examples together take."""
         arrays = (self._places, self.order, self.input_lengths, self.target_lengths, self.tasks)
         lists = (self._inputs, self._targets)
         return sum(array.nbytes for array in arrays if array is not None) + sum(

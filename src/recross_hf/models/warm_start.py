@@ -37,14 +37,14 @@ def warm_start_seq2seq(
     the identity.
 
     Args:
-        encoder_name_or_path: a BERT-like model (BERT, RoBERTa, MiniLM, ...), on disk or on the Hub.
-        encoder_layers: how many of its layers the encoder keeps; all by default.
-        decoder_layers: how many of its layers the decoder keeps.
-        max_new_tokens: the longest answer in tokens, written into the generation configuration.
-        freeze_embeddings: keep the pretrained word embeddings of both halves as they are: less to train and to store
+        encoder_name_or_path: A BERT-like model (BERT, RoBERTa, MiniLM, ...), on disk or on the Hub.
+        encoder_layers: Layers that the encoder keeps, from the first; all by default.
+        decoder_layers: Layers that the decoder keeps, from the first.
+        max_new_tokens: Longest answer in tokens, written into the generation configuration.
+        freeze_embeddings: Keep the pretrained word embeddings of both halves as they are: less to train and to store
             in optimizer states.
-        freeze_encoder_layers: keep this many of the encoder's first layers as they are, too.
-        copied_texts: a few hundred inputs like those that the model is to read, for [`copying.start_copying`]. A short encoder serves
+        freeze_encoder_layers: Keep this many of the encoder's first layers as they are, too.
+        copied_texts: A few hundred inputs like those that the model is to read, for [`start_copying`]. A short encoder serves
             it best: the more layers, the less its states say of their own token.
 
     Returns:
@@ -88,13 +88,13 @@ def freeze(model: PreTrainedModel, *, embeddings: bool = False, encoder_layers: 
     """Keeps the word embeddings of a model, and the first layers that read its input, from being trained.
 
     Args:
-        model: sequence-to-sequence or decoder-only; its parameters' `requires_grad` is changed where it is.
-        embeddings: the word embeddings, of both halves where each has its own (and with them a tied output layer).
-        encoder_layers: how many layers, from the first, of what reads the input: of the encoder, or of a decoder-only
+        model: A sequence-to-sequence or decoder-only model; its parameters' `requires_grad` is changed where it is.
+        embeddings: Whether to keep the word embeddings, of both halves where each has its own (and with them a tied output layer).
+        encoder_layers: Layers to keep, from the first, of the half that reads the input: of the encoder, or of a decoder-only
             model. Layers that see or hear are not among them.
 
     Raises:
-        ValueError: the model has fewer layers than that, or none in a list, or `encoder_layers` is negative. Nothing is changed then.
+        ValueError: The model has fewer layers than that, or none in a list, or `encoder_layers` is negative. Nothing is changed then.
     """
     architecture = architecture_of(model)
     if encoder_layers:

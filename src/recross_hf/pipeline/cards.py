@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..core.cards import interval_cell, render, repository_name, rows, settings_rows, task_rows
 from ..core.metrics import CARD_METRICS
 from ..core.statistics import share_interval
-from ..hub.cards import part_rows
+from ..hub.repository import part_rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -237,8 +237,8 @@ class Manifest:
                 f"Expected {MANIFEST_FILE} of at most {MAX_MANIFEST_SIZE:,} bytes in {where}, found {size:,}. "
                 "recross_hf writes no such manifest: do not use it."
             )
-        content = read_json(path)
-        content = content if isinstance(content, dict) else {}
+        read = read_json(path)
+        content: Any = read if isinstance(read, dict) else {}
         if (version := content.get("format_version")) != FORMAT_VERSION:
             raise ArtifactError(
                 f"Expected a pipeline of format {FORMAT_VERSION}, found {version} in {where} (written by recross_hf "
