@@ -234,7 +234,7 @@ def test_a_rebuild_that_stops_while_writing_leaves_no_index_of_mixed_parts(examp
     before = tiny.HashEncoder(seed=0)
     UpstreamIndex.build(examples, before, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("recross_hf.core.files.write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("recross_hf.retrieval.index.write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             UpstreamIndex.build(examples, tiny.HashEncoder(seed=1), tmp_path)
     try:
