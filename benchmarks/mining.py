@@ -27,7 +27,6 @@ from figures import Figure, report
 from transformers import DataCollatorForSeq2Seq, PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from recross_hf import ReCrossPipeline, SupervisionArguments
-from recross_hf.data.schema import take_rows
 from recross_hf.models.tokenization import TokenizedExamples
 from recross_hf.supervision.group_trainer import GroupTrainer
 
@@ -101,8 +100,8 @@ def load(
     dataset = pipeline.index.dataset
     rng = np.random.default_rng(0)
     drawn = rng.choice(len(dataset), args.num_held_out + args.num_candidates, replace=False)
-    held_out = take_rows(dataset, drawn[: args.num_held_out])
-    candidates = take_rows(dataset, drawn[args.num_held_out :])
+    held_out = dataset.select(drawn[: args.num_held_out])
+    candidates = dataset.select(drawn[args.num_held_out :])
     groups = [
         group
         for _ in range(options.rounds)

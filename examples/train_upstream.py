@@ -40,7 +40,7 @@ from recross_hf.core.files import write_json
 from recross_hf.core.output_folders import check_apart, check_apart_from_files, check_not_of_others
 from recross_hf.core.recipes import named_values, recipe_arguments
 from recross_hf.data.files import files_of
-from recross_hf.data.schema import EXAMPLE_FEATURES, take_rows
+from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.models.warm_start import freeze
 from recross_hf.planning.plan import warn_where_disk_is_short
 from recross_hf.planning.training import checkpoint_bytes, plan_training
@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
         read = None
         if upstream.copying_start:
             rows = np.random.default_rng(args.seed).choice(len(train), min(len(train), COPIED_TEXTS), replace=False)
-            read = take_rows(train, rows)["input"][:]
+            read = train.select(rows)["input"][:]
         model, tokenizer = warm_start_seq2seq(
             upstream.encoder_name_or_path,
             encoder_layers=upstream.encoder_layers,

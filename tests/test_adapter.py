@@ -132,6 +132,13 @@ def test_what_is_drawn_at_random_is_not_selected_from(make_adapter, examples):
     assert adapter.retrieve()["id"][:] == RandomRetriever(examples, seed=5).retrieve(["any"], 12)["id"][:]
 
 
+@pytest.mark.parametrize("uses_inputs", [True, False])
+def test_a_retriever_of_ones_own_says_whether_there_is_something_to_select(uses_inputs, make_adapter, examples):
+    own = type("Own", (NoRetriever,), {"uses_inputs": uses_inputs})(examples)
+    settings = {"num_retrieved": 12, "upsampling_ratio": 2.0, "select_by": "task"}
+    assert make_adapter(retriever=own, **settings).selects is uses_inputs
+
+
 def test_it_says_how_long_retrieving_and_reranking_took(make_adapter):
     dense, reranking = make_adapter(), make_adapter(reranker=LongestFirst())
     assert dense.seconds == reranking.seconds == {}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from recross_hf import examples_by_task, load_examples, load_queries
 from recross_hf.data.inputs import input_texts
-from recross_hf.data.schema import EXAMPLE_FEATURES, ExampleError, take_rows
+from recross_hf.data.schema import EXAMPLE_FEATURES, ExampleError
 
 ROWS = [
     {"id": "a", "task": "t1", "template": "p", "input": "first", "references": ["yes", "yeah"]},
@@ -416,17 +416,6 @@ def test_names_that_could_be_patterns_are_names(name, kind, tmp_path):
 def test_one_text_is_no_query_set(text):
     with pytest.raises(ExampleError, match=r"found one text \(.*Pass `\[text\]`"):
         load_queries(text)
-
-
-def test_rows_are_taken_in_any_order_and_with_any_index(examples):
-    shuffled = examples.shuffle(seed=0)
-    indexed = shuffled.add_column("vector", [[float(number)] for number in range(48)])
-    indexed.add_faiss_index("vector")  # `select` refuses it
-    for rows in ([5, 2, 5], np.array([47, 0]), []):
-        taken = take_rows(shuffled, rows)
-        assert taken.features == examples.features
-        assert taken.to_list() == [shuffled[int(row)] for row in rows]
-        assert take_rows(indexed, rows)["id"][:] == taken["id"][:]
 
 
 def test_examples_are_split_by_task_and_the_same_ones_are_drawn_of_a_large_one():

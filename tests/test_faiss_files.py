@@ -2,8 +2,9 @@ import faiss
 import numpy as np
 import pytest
 
-from recross_hf.retrieval import faiss_io as faiss_files
-from recross_hf.retrieval.faiss_io import HITS_PER_RESULT, empty_index, fill_and_write, selecting, train
+from recross_hf.retrieval import faiss_indexes
+from recross_hf.retrieval.faiss_indexes import HITS_PER_RESULT, empty_index, selecting, train
+from recross_hf.retrieval.faiss_io import HEADER, fill_and_write
 
 VECTORS = np.random.default_rng(0).normal(size=(600, 16)).astype(np.float32)
 QUERIES = np.random.default_rng(1).normal(size=(30, 16)).astype(np.float32)
@@ -30,6 +31,23 @@ def test_the_file_is_that_of_faiss_byte_for_byte(factory, metric, tmp_path):
         index.add(shard)
     faiss.write_index(index, str(tmp_path / "of_faiss"))
     assert (tmp_path / "i").read_bytes() == (tmp_path / "of_faiss").read_bytes()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("factory", "kind"),
+    [
+        *(("Flat", b"IxF"), ("SQ8", b"IxSQ"), ("IVF4,Flat", b"IwFl"), ("PCA8,IVF4,SQ8", b"IxPT"), ("HNSW8", b"IHNf")),
+        ("IVF4,PQ4x4np,Refine(SQfp16)", b"IxRF"),
+    ],
+)
+def test_every_file_of_the_installed_faiss_begins_with_the_header(factory, kind, metric):
+    """A file is refused by its header before FAISS reads it."""
+    index = trained(factory, metric)
+    index.add(VECTORS)
+    found, dimension, number, _, _, is_trained, of_metric = HEADER.unpack_from(faiss.serialize_index(index).tobytes())
+    assert found.startswith(kind)
+    assert (dimension, number, is_trained, of_metric) == (16, 600, True, metric)
 
 
 @pytest.mark.parametrize("factory", ["Flat", "SQ8", "IVF4,PQ4x4np,Refine(SQfp16)"])
@@ -88,7 +106,8 @@ def test_refinement_ranks_more_hits_than_are_asked_for():
 
 @pytest.mark.parametrize(("limit", "hits"), [(600, HITS_PER_RESULT), (599, 2 * HITS_PER_RESULT)])
 def test_of_many_vectors_more_hits_are_ranked(limit, hits, tmp_path, monkeypatch):
-    monkeypatch.setattr(faiss_files, "MANY_VECTORS", limit)
-    index = trained("IVF4,PQ4x4np,Refine(SQfp16)")
+    monkeypatch.setattr(faiss_indexes, "MANY_VECTORS", limit)
+    index = empty_index(16, "IVF4,PQ4x4np,Refine(SQfp16)", faiss.METRIC_L2, num_vectors=len(VECTORS))
+    train(index, VECTORS, "IVF4,PQ4x4np,Refine(SQfp16)")
     fill_and_write(index, [VECTORS], len(VECTORS), tmp_path / "index.faiss")
     assert faiss.read_index(str(tmp_path / "index.faiss")).k_factor == hits

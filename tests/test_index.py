@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
@@ -18,7 +18,7 @@ from transformers import BertModel
 
 from recross_hf import MeanPooledEncoder, UpstreamIndex
 from recross_hf.data.schema import ExampleError
-from recross_hf.retrieval.index import _names_another_file
+from recross_hf.retrieval.faiss_io import names_another_file
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 
 QUERIES = ["Which colour has the sun?", "Add nine and three.", "Is it good?"]
@@ -130,11 +130,44 @@ def test_more_than_all_gives_all_and_then_minus_one(index):
     assert np.isinf(hits.distances[:, -2:]).all()
 
 
-def test_the_dataset_searches_as_any_dataset_with_a_faiss_index(index, examples):
-    vector = index.encoder.encode([examples[5]["input"]])[0]
-    _, rows = index.dataset.get_nearest_examples("embeddings", vector, 3)
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
+def test_with_its_faiss_index_the_dataset_searches_as_any_dataset_that_has_one(
+    factory, examples, random_encoder, tmp_path
+):
+    index = UpstreamIndex.build(examples, random_encoder, tmp_path, factory=factory)
+    searching = index.with_faiss_index()
+    vectors = random_encoder.encode(examples["input"][5:8])
+    scores, rows = searching.get_nearest_examples("embeddings", vectors[0], 3)
     assert rows["id"][0] == examples[5]["id"]
-    assert rows["id"] == [examples[row]["id"] for row in index.search(vector[None], 3).positions[0].tolist()]
+    hits = index.search(vectors, 3)
+    assert rows["id"] == [examples[row]["id"] for row in hits.positions[0].tolist()]
+    assert scores.tolist() == hits.distances[0].tolist()
+    assert [of_query["id"] for of_query in searching.get_nearest_examples_batch("embeddings", vectors, 3)[1]] == [
+        [examples[row]["id"] for row in of_query] for of_query in hits.positions.tolist()
+    ]
+    # Neither vectors nor rows are copied, and the index's own data set stays as it is.
+    assert searching.get_index("embeddings").faiss_index is index.faiss_index
+    assert searching.data.table is index.dataset.data.table
+    assert not index.dataset.list_indexes()
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
+def test_the_examples_of_an_index_are_a_plain_dataset(factory, examples, random_encoder, tmp_path):
+    index = UpstreamIndex.build(examples, random_encoder, tmp_path / "index", factory=factory)
+    assert index.dataset.select([7, 3])["id"][:] == [examples[7]["id"], examples[3]["id"]]
+    assert set(index.dataset.filter(lambda row: row["task"] == "sum")["task"]) == {"sum"}
+    assert sorted(index.dataset.shuffle(seed=0)["id"]) == sorted(examples["id"])
+    index.dataset.save_to_disk(tmp_path / "saved")
+    assert load_from_disk(tmp_path / "saved").to_list() == examples.to_list()
+
+
+def test_the_dataset_that_an_index_is_made_of_stays_as_it_is(index, examples):
+    rows = examples.select(range(len(examples)))
+    made = UpstreamIndex(rows, index.faiss_index, index.encoder, index.config)
+    assert not rows.list_indexes()
+    assert made.dataset is rows
+    with pytest.raises(IndexMismatchError, match="a vector for each of the 3 examples, found 48 vectors"):
+        UpstreamIndex(rows.select(range(3)), index.faiss_index, index.encoder, index.config)
 
 
 def test_an_index_saved_elsewhere_and_over_itself_is_the_same(examples, random_encoder, tmp_path):
@@ -234,7 +267,9 @@ def test_a_rebuild_that_stops_while_writing_leaves_no_index_of_mixed_parts(examp
     before = tiny.HashEncoder(seed=0)
     UpstreamIndex.build(examples, before, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("recross_hf.retrieval.index.write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "recross_hf.retrieval.index_files.write_parquet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             UpstreamIndex.build(examples, tiny.HashEncoder(seed=1), tmp_path)
     try:
@@ -522,7 +557,7 @@ def test_lists_in_another_file_are_found_wherever_their_record_is(tmp_path):
     faiss.write_index(index, str(tmp_path / "on_disk.faiss"))
     nested = faiss.IndexPreTransform(faiss.RandomRotationMatrix(16, 16), index)
     faiss.write_index(nested, str(tmp_path / "nested.faiss"))
-    found = {name: _names_another_file(tmp_path / f"{name}.faiss") for name in ("plain", "on_disk", "nested")}
+    found = {name: names_another_file(tmp_path / f"{name}.faiss") for name in ("plain", "on_disk", "nested")}
     assert found == {"plain": False, "on_disk": True, "nested": True}
 
 
@@ -670,7 +705,10 @@ def test_lists_that_somebody_else_mapped_replace_nothing(many, random_encoder, t
     before = {name: (tmp_path / "a" / name).read_bytes() for name in FILES}
     mapped = faiss.read_index(str(tmp_path / "a" / "index.faiss"), faiss.IO_FLAG_MMAP)
     own = UpstreamIndex(many.select(range(len(many))), mapped, random_encoder, index.config)
-    with pytest.raises(IndexMismatchError, match=r"Expected an index that can be opened.*Nothing was replaced"):
+    with pytest.raises(
+        IndexMismatchError,
+        match=r"Expected to write an index that can be opened, found one that cannot.*Nothing was replaced",
+    ):
         own.save_pretrained(tmp_path / "a")
     assert {name: (tmp_path / "a" / name).read_bytes() for name in FILES} == before
     assert files_in(tmp_path / "a") == FILES

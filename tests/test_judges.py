@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from recross_hf import SupervisionArguments, mine_supervision
-from recross_hf.data.schema import take_rows
 from recross_hf.reranking.metrics import spearman
 from recross_hf.retrieval.retriever import DenseRetriever
 from recross_hf.supervision.group_trainer import GroupTrainer
@@ -41,7 +40,7 @@ def judged(judge, model, tokenizer, candidates, held_out, args=ARGS, seed=0):
 @pytest.fixture
 def parts(examples):
     """Candidates of all four tasks; held-out examples of the first."""
-    return take_rows(examples, range(0, 48, 3)), take_rows(examples, range(1, 12, 2))
+    return examples.select(range(0, 48, 3)), examples.select(range(1, 12, 2))
 
 
 def test_learning_in_either_direction_says_the_same_of_small_steps(answering_bart, tokenizer, parts):

@@ -11,7 +11,7 @@ from recross_hf.core.output_folders import (
 from recross_hf.evaluation.results import CELLS_FILE
 from recross_hf.hub.safety import MANIFEST_FILE
 from recross_hf.mixture.prepare import MIXTURE_FILE
-from recross_hf.retrieval.index import CONFIG_FILE
+from recross_hf.retrieval.index_files import CONFIG_FILE
 from recross_hf.supervision.query_sets import SETTINGS_FILE
 
 

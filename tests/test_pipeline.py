@@ -299,6 +299,16 @@ def test_the_reranker_chooses_unless_it_is_left_out_or_replaced(reranking, queri
             call(queries, reranker=LongestFirst(), rerank=False)
 
 
+@pytest.mark.parametrize("is_dense", [True, False])
+def test_a_retriever_of_ones_own_says_whether_the_pipelines_reranker_suits_its_hits(
+    is_dense, reranking, examples, queries, tmp_path
+):
+    own = type("Own", (RandomRetriever,), {"is_dense": is_dense})(examples)
+    args = AdaptationArguments(output_dir=str(tmp_path), num_retrieved=7, use_cpu=True)
+    adapter = reranking.adapter(queries, args, retriever=own)
+    assert adapter.reranker is (reranking.reranker if is_dense else None)
+
+
 def test_a_pipeline_without_a_reranker_takes_one_for_an_adaptation(pipeline, queries, tmp_path):
     adapter = pipeline.adapter(
         queries, AdaptationArguments(output_dir=str(tmp_path), num_retrieved=7, use_cpu=True), reranker=LongestFirst()

@@ -21,7 +21,7 @@ from recross_hf import (
     summarize_supervision,
 )
 from recross_hf.core.files import write_parquet
-from recross_hf.data.schema import ExampleError, take_rows
+from recross_hf.data.schema import ExampleError
 from recross_hf.supervision.group_trainer import GroupTrainer
 from recross_hf.supervision.pairs import PAIR_FEATURES
 from recross_hf.supervision.query_sets import SET_FEATURES
@@ -186,7 +186,7 @@ def test_a_utility_is_the_mean_over_rounds_of_what_its_groups_lowered_the_loss_b
     row_of = {id_: row for row, id_ in enumerate(many["id"])}
     with GroupTrainer(bart, tokenizer, args) as trainer:
         for row in load_query_sets(tmp_path / "mined"):
-            batches = trainer.batches(trainer.tokenize(take_rows(many, [row_of[id_] for id_ in row["held_out_ids"]])))
+            batches = trainer.batches(trainer.tokenize(many.select([row_of[id_] for id_ in row["held_out_ids"]])))
             assert row["base_loss"] == float(trainer.losses(batches).mean())
             losses = row["base_loss"] - np.array([candidate["utilities"] for candidate in row["candidates"]])
             utilities = [candidate["utility"] for candidate in row["candidates"]]
@@ -196,7 +196,7 @@ def test_a_utility_is_the_mean_over_rounds_of_what_its_groups_lowered_the_loss_b
                 groups = {loss: np.flatnonzero(losses[:, turn] == loss) for loss in losses[:, turn]}
                 assert [len(members) for members in groups.values()] == [4, 4, 4]
                 for loss, members in groups.items():
-                    examples = take_rows(many, [row_of[row["candidates"][member]["id"]] for member in members])
+                    examples = many.select([row_of[row["candidates"][member]["id"]] for member in members])
                     assert trainer.loss_after(trainer.tokenize(examples), batches) == pytest.approx(loss, abs=1e-4)
             assert len({tuple(pair) for pair in losses.tolist()}) > 3  # the rounds differ
 
@@ -352,7 +352,7 @@ def test_another_run_needs_another_folder(change, differing, mine, mined, many, 
     (tmp_path / "mined" / "supervision.json").write_bytes((mined[0] / "supervision.json").read_bytes())
     things = {
         ("model", "other"): lambda: tiny.bart(tokenizer, seed=1),
-        ("examples", "other"): lambda: take_rows(many, [0, *range(2, 120)]),
+        ("examples", "other"): lambda: many.select([0, *range(2, 120)]),
         ("retriever", "random"): lambda: RandomRetriever(many),
         ("retriever", "other"): lambda: RandomRetriever(many.select(range(100))),
     }

@@ -26,7 +26,7 @@ from ..models.architectures import architecture_of
 from ..models.generation import generate_texts
 from ..reranking.reranker import Reranker
 from ..reranking.selection import SELECTIONS
-from ..retrieval.retriever import RandomRetriever, Retriever
+from ..retrieval.retriever import Retriever
 from ..training.checkpoints import checkpoint_to_resume, refuse_other_weights
 from ..training.trainer import ExampleTrainer
 from .arguments import AdaptationArguments
@@ -173,8 +173,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
     @property
     def selects(self) -> bool:
         """Whether more candidates are retrieved than are learned from."""
-        # What was drawn at random is a baseline as it is.
-        by_task = self.args.select_by == "task" and not isinstance(self.retriever, RandomRetriever)
+        by_task = self.args.select_by == "task" and self.retriever.uses_inputs
         return self.reranker is not None or (by_task and self.args.upsampling_ratio > 1)
 
     @contextmanager

@@ -13,7 +13,7 @@ from datasets import Dataset, Features, List
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable
 
-from .schema import EXAMPLE_FEATURES, ExampleError, without_index
+from .schema import EXAMPLE_FEATURES, ExampleError
 from .text_files import parse_list
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ def conform(
     _check_ids(table["id"])
     features = Features({name: EXAMPLE_FEATURES[name] for name in EXAMPLE_FEATURES if name in table.column_names})
     table = table.select(list(features)).cast(features.arrow_schema)
-    # Left to itself, `Dataset` hashes the whole table, in a copy; the sources' fingerprints stand for what is in them.
+    # Left to itself, `Dataset` hashes the whole table, in a copy; the sources' fingerprints, which have no public name, stand for
+    # their contents.
     sources = [dataset._fingerprint for dataset in datasets]
     fingerprint = Hasher.hash([sources, sorted(columns.items()), task, labelled, drop_invalid])
     table = InMemoryTable(table.replace_schema_metadata(features.arrow_schema.metadata))
@@ -61,7 +62,7 @@ def _to_schema(dataset: Dataset, columns: Mapping[str, str], task: str, labelled
         )
     if not len(dataset):
         raise ExampleError("Expected at least one example, found none.")
-    table = without_index(dataset).with_format("arrow")[:]
+    table = dataset.with_format("arrow")[:]
     fields: dict[str, pa.ChunkedArray] = {
         "task": pa.chunked_array([pa.repeat(pa.scalar(task), len(table))]),
         "template": pa.chunked_array([pa.repeat(pa.scalar(""), len(table))]),
@@ -86,7 +87,7 @@ def _to_schema(dataset: Dataset, columns: Mapping[str, str], task: str, labelled
 def _holds_labels(column: pa.ChunkedArray) -> bool:
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         return bool(pc.sum(pc.list_value_length(column)).as_py())
-    return column.null_count < len(column)
+    return bool(column.null_count < len(column))
 
 
 def _strings(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -127,7 +128,7 @@ def _string_lists(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def _is_text(type_: pa.DataType) -> bool:
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_)
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def _check_rows(table: pa.Table, labelled: bool, drop_invalid: bool) -> pa.Table:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 from datasets import Dataset, load_dataset
@@ -20,7 +20,7 @@ from .schema import ExampleError
 
 logger = logging.getLogger(__name__)
 
-Source = str | Path | Dataset | pd.DataFrame | Mapping[str, Sequence] | Sequence[str | Path]
+Source: TypeAlias = str | Path | Dataset | pd.DataFrame | Mapping[str, Sequence[Any]] | Sequence[str | Path]
 
 
 def load_examples(

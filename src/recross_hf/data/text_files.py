@@ -166,7 +166,7 @@ def json_records(path: Path, *, whole_characters: bool = True) -> Iterator[dict[
             yield record
 
 
-def columns_of_records(records: list[dict[str, Any]], path: Path) -> dict[str, list]:
+def columns_of_records(records: list[dict[str, Any]], path: Path) -> dict[str, list[Any]]:
     """Records as columns; a field that a record lacks is None there.
 
     Raises:

@@ -17,7 +17,8 @@ from ..pipeline.pipeline import ReCrossPipeline
 from ..reranking.reranker import Reranker
 from ..retrieval.bm25 import BM25Retriever
 from ..retrieval.encoder import Encoder
-from ..retrieval.index import CONFIG_FILE, UpstreamIndex
+from ..retrieval.index import UpstreamIndex
+from ..retrieval.index_files import CONFIG_FILE
 from ..retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
 from ..retrieval.vector_shards import IndexMismatchError
 

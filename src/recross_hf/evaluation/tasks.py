@@ -17,7 +17,6 @@ from datasets import Dataset
 
 from ..core.recipes import RecipeLoader
 from ..data.readers import load_examples, load_queries
-from ..data.schema import take_rows
 from ..data.starter import NUM_QUERY_SETS, load_starter_task
 from ..mixture.decontamination import source_example
 from .scoring import answer_sets
@@ -94,7 +93,7 @@ class TargetTask:
         return task._with_rows(np.flatnonzero(np.isin(source_of, drawn[:count])))
 
     def _with_rows(self, rows: np.ndarray) -> TargetTask:
-        return replace(self, test=take_rows(self.test, rows), answers=[self.answers[row] for row in rows])
+        return replace(self, test=self.test.select(rows), answers=[self.answers[row] for row in rows])
 
     def identity(self, query_set: int | None = None, num_queries: int | None = None) -> dict[str, str]:
         """Hashes of the test set and, with a query set, of its first inputs."""
@@ -215,7 +214,7 @@ def _task(
         raise ValueError(
             f"Target task {name}: all {len(test)} test examples are in a query set. Give another test set."
         )
-    return TargetTask(name, take_rows(test, np.asarray(rows)), sets)
+    return TargetTask(name, test.select(rows), sets)
 
 
 def _with_own_ids(queries: Dataset, task: str, number: int) -> Dataset:

@@ -24,7 +24,8 @@ from ..hub.safety import MANIFEST_FILE, check_model_files
 from ..models.architectures import load_model
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import MeanPooledEncoder
-from ..retrieval.index import CONFIG_FILE, EXAMPLES_FILE, INDEX_FILE, UpstreamIndex
+from ..retrieval.index import UpstreamIndex
+from ..retrieval.index_files import CONFIG_FILE, EXAMPLES_FILE, INDEX_FILE
 from .manifest import (
     ADAPTED_MODEL,
     INDEX,

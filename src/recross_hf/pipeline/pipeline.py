@@ -261,9 +261,8 @@ class ReCrossPipeline:
         args = args or self.arguments()
         self.check_output_dir(args.output_dir)
         rerank = args.rerank if rerank is None else rerank
-        # The pipeline's own was trained on what dense retrieval finds; random examples are a baseline as they are. With an
-        # upsampling ratio of 1 there is nothing to choose from.
-        is_dense = retriever is None or isinstance(retriever, DenseRetriever)
+        # With an upsampling ratio of 1 there is nothing to choose from.
+        is_dense = retriever is None or retriever.is_dense
         if rerank and reranker is None and is_dense and args.upsampling_ratio > 1:
             reranker = self.reranker
         return RetrievalAugmentedAdapter(

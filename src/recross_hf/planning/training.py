@@ -18,7 +18,6 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..core.distributed import process_state
-from ..data.schema import take_rows
 from ..models.tokenization import TokenizedExamples
 from ..training.arguments import ExampleTrainingArguments
 from .plan import Plan, TimeEstimate
@@ -103,7 +102,7 @@ def plan_training(
     share = len(rows) / len(dataset)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        trainer = make_trainer(take_rows(dataset, np.sort(rows)), _probe_arguments(args, folder, share))
+        trainer = make_trainer(dataset.select(np.sort(rows)), _probe_arguments(args, folder, share))
         preparing = (time.perf_counter() - start) / share
         epoch, model = _epoch(trainer), cast(torch.nn.Module, trainer.model)
         steps_an_epoch = math.ceil(epoch.num_batches / share / args.gradient_accumulation_steps)

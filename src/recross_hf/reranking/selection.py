@@ -7,8 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from datasets import Dataset, Features, Value
 
-from ..data.schema import take_rows
-
 Selection = Callable[[Dataset, np.ndarray, int], Dataset]
 
 
@@ -47,6 +45,6 @@ SELECTIONS: dict[str, Selection] = {"example": by_example, "task": by_task}
 
 
 def _kept(candidates: Dataset, scores: np.ndarray, rows: np.ndarray) -> Dataset:
-    columns = take_rows(candidates, rows).to_dict() | {"rank": list(range(len(rows))), "score": scores[rows].tolist()}
+    columns = candidates.select(rows).to_dict() | {"rank": list(range(len(rows))), "score": scores[rows].tolist()}
     features = Features({**candidates.features, "rank": Value("int64"), "score": Value("float64")})
     return Dataset.from_dict(columns, features=features)

@@ -39,17 +39,23 @@ Search = Callable[[int], Hits]
 Aggregation = Callable[[Search, int, int], Ranking]
 
 
+def name_of(aggregation: Aggregation) -> str:
+    """The name of a function, or of the class of a callable object, by which results know an aggregation."""
+    name: str = getattr(aggregation, "__qualname__", type(aggregation).__qualname__)
+    return name
+
+
 def interleave(search: Search, num_queries: int, num_retrieved: int) -> Ranking:
     """Every query's top ceil(|R| / |Q|), rank by rank, cut to |R| (paper, section 3.2).
 
-    Duplicates stay: an example that is near to several queries is trained on as often. Rank by rank, because a
-    cut then takes from every query alike.
+    Duplicates stay: an example that is near to several queries is trained on as often. Hits are taken rank by rank, because
+    a cut then takes from every query alike.
     """
     return _by_rank(search(-(-num_retrieved // num_queries)), num_retrieved)
 
 
 def interleave_distinct(search: Search, num_queries: int, num_retrieved: int) -> Ranking:
-    """As [`interleave`], each example once: queries are searched deeper until |R| distinct examples are found."""
+    """Interleaves as [`interleave`] does, with each example once: queries are searched deeper until |R| are distinct."""
     depth, found = -(-num_retrieved // num_queries), -1
     while True:
         ranking = _by_rank(search(depth), None)

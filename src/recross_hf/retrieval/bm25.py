@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from .aggregation import Aggregation, Hits, Ranking, interleave
+from .aggregation import Aggregation, Hits, Ranking, interleave, name_of
 from .retriever import Retriever
 
 logger = logging.getLogger(__name__)
@@ -26,11 +26,11 @@ _MARKS = r"\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u09
 # The rest are words of two letters or more, as in `bm25s`.
 _LETTER = rf"[^\W{_CHARACTERS}]"
 TOKEN_PATTERN = rf"[{_CHARACTERS}]|(?:{_LETTER}|[{_MARKS}])(?:{_LETTER}+|[{_MARKS}]+)+"
-"""What BM25 takes for a word."""
+"""Pattern of a word of BM25."""
 
 
 class BM25Retriever(Retriever):
-    """Upstream examples that share rare words with the inputs (Robertson and Zaragoza 2009), by the package `bm25s`.
+    """Upstream examples that share rare words with the inputs (Robertson and Zaragoza 2009); the package `bm25s` ranks them.
 
     ```python
     retriever = BM25Retriever(index.dataset)
@@ -42,10 +42,12 @@ class BM25Retriever(Retriever):
     memory, anew each time.
 
     Args:
-        upstream: the examples to retrieve from.
-        k1: how soon a word's repetition stops counting.
-        b: how much long examples are held back, from 0 to 1.
-        aggregation: how the hits of several inputs become one ranking, as in [`DenseRetriever`].
+        upstream: Examples to retrieve from.
+        k1: Constant of BM25: the smaller it is, the sooner a word's repetition stops counting.
+        b: Constant of BM25: how much long examples are held back, from 0 to 1.
+        aggregation: Function that makes one ranking of the hits of several inputs, such as `aggregation.interleave`.
+        exclude_tasks: Tasks never to retrieve from.
+        exclude_ids: Examples never to retrieve.
 
     Raises:
         ImportError: `bm25s` is not installed.
@@ -72,9 +74,8 @@ class BM25Retriever(Retriever):
         self._bm25.index(self._tokenize(upstream["input"][:]), show_progress=False)
 
     def identity(self) -> dict[str, Any]:
-        """The base class's, and the constants of BM25."""
-        aggregation = getattr(self.aggregation, "__qualname__", type(self.aggregation).__qualname__)
-        return super().identity() | {"k1": self.k1, "b": self.b, "aggregation": aggregation}
+        """The identity of the base class, the constants of BM25 and the aggregation."""
+        return super().identity() | {"k1": self.k1, "b": self.b, "aggregation": name_of(self.aggregation)}
 
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
         words = self._tokenize(list(inputs), return_ids=False)

@@ -17,8 +17,10 @@ def index_card(
     """The card of a published index.
 
     Args:
-        dataset: its examples.
-        config: of `index.json`.
+        repo_id: Name of the data set on the Hub.
+        dataset: Examples of the index.
+        config: Content of `index.json`.
+        license: License, such as apache-2.0.
     """
     data = DatasetCardData(
         license=license,

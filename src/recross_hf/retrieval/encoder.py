@@ -21,7 +21,7 @@ from ..models.modes import evaluating
 
 
 class Encoder(Protocol):
-    """Whatever turns texts into vectors; a `SentenceTransformer` is one as it is."""
+    """An encoder turns texts into vectors; a `SentenceTransformer` is one as it is."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encodes `n` texts as a float32 array `[n, d]`, row `i` for text `i`."""
@@ -30,15 +30,15 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class IdentifiedEncoder(Protocol):
-    """An encoder that can say what its vectors depend on; an index built with it stores and compares that."""
+    """An encoder with an identity, which an index that is built with it stores and compares."""
 
     def identity(self) -> dict[str, Any]:
-        """JSON values by name, e.g. `{"weights": "sha256...", "pooling": "mean", "max_length": 512}`."""
+        """All that the vectors depend on, as JSON values by name: `{"weights": "sha256...", "pooling": "mean", ...}`."""
         ...
 
 
 class MeanPooledEncoder:
-    """Mean over the last encoder layer of a model, padding left out (paper, section 3.2); without an encoder, over the last layer.
+    """An encoder that takes the mean over a model's last encoder layer, or last layer, without padding (paper, section 3.2).
 
     ```python
     encoder = MeanPooledEncoder.from_pretrained("facebook/bart-large")
@@ -49,14 +49,17 @@ class MeanPooledEncoder:
     back in the order of the texts and depend on neither order nor batch (to 1e-5 in float32).
 
     Args:
-        model: any `AutoModelForSeq2SeqLM`, of which the encoder is used, or any `AutoModelForCausalLM`, whose decoder reads the
-            input and the separator that stands before an answer. It is used where it is and in the dtype it has.
-        processing_class: the model's tokenizer, a fast one.
-        max_length: texts are cut to this many tokens; by default what the model can take, at most 512.
-        token_budget: tokens a batch, padding included. More is faster on a GPU; on a CPU, batches that stay in the
-            cache win.
-        autocast_dtype: `torch.bfloat16` computes in half precision, whatever the dtype of the weights; twice as fast
-            where the hardware has it, and good to about three digits.
+        model: Model, either an `AutoModelForSeq2SeqLM`, of which the encoder is used, or an `AutoModelForCausalLM`, whose decoder
+            reads the input and the separator that stands before an answer. It is used where it is and in the dtype it has.
+        processing_class: Tokenizer of the model, a fast one.
+        max_length: Number of tokens that texts are cut to; by default as many as the model can take, at most 512.
+        token_budget: Number of tokens a batch, padding included. More is faster on a GPU; on a CPU, batches that stay in
+            the cache win.
+        autocast_dtype: Type to compute in, whatever the type of the weights: `torch.bfloat16` is twice as fast where the
+            hardware has it, and good to about three digits.
+
+    Raises:
+        ValueError: `max_length` is more than the model can take, or the tokenizer has more tokens than the model.
     """
 
     pooling = "mean"
@@ -97,20 +100,26 @@ class MeanPooledEncoder:
         autocast_dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> MeanPooledEncoder:
-        """Loads a model and keeps the part that reads; `device` is Accelerate's choice by default.
+        """Loads a model and keeps the part that reads.
 
         Args:
-            dtype: `torch.float32`, or `torch.bfloat16` for speed; an index notices the difference.
-            kwargs: passed to the `from_pretrained` of model and tokenizer (`revision`, `token`, ...).
+            name_or_path: Folder of the model, or its name on the Hub.
+            dtype: Type of the weights, `torch.float32`, or `torch.bfloat16` for speed; an index notices the difference.
+            device: Device to compute on; by default Accelerate's choice.
+            max_length: Number of tokens that texts are cut to.
+            token_budget: Number of tokens a batch.
+            autocast_dtype: Type to compute in.
+            kwargs: Passed to the `from_pretrained` of model and tokenizer (`revision`, `token`, ...).
         """
         model = load_model(name_or_path, dtype=dtype, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
-        model = model.to(device or process_state().device)
+        # transformers wraps `to` in a decorator whose type takes `self` for the first argument.
+        model = model.to(device or process_state().device)  # type: ignore[arg-type]
         return cls(model, tokenizer, max_length=max_length, token_budget=token_budget, autocast_dtype=autocast_dtype)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes this encoder of its model, as JSON values."""
+        """The settings that make this encoder of its model, as JSON values."""
         name = None if self.autocast_dtype is None else str(self.autocast_dtype).removeprefix("torch.")
         return {"max_length": self.max_length, "autocast_dtype": name}
 
@@ -128,7 +137,7 @@ class MeanPooledEncoder:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What the vectors depend on: the weights (SHA-256), the pooling, the length, the side that is cut and the dtype."""
+        """All that the vectors depend on: the weights (SHA-256), the pooling, the length, the side that is cut and the dtype."""
         side = self.processing_class.truncation_side
         return {
             "class": type(self).__name__,
@@ -136,7 +145,7 @@ class MeanPooledEncoder:
             "pooling": self.pooling,
             **self.architecture.reading,
             **self.settings,
-            # Named only where it is not the usual one, so that most indexes of earlier versions stay usable.
+            # The side is named only where it is not the usual one, so that most indexes of earlier versions stay usable.
             **({} if side == "right" else {"truncation_side": side}),
             "dtype": str(self.model.dtype).removeprefix("torch."),
         }
@@ -146,7 +155,7 @@ class MeanPooledEncoder:
         """Encodes `n` texts as a float32 array `[n, d]` in the order of the texts.
 
         Raises:
-            TypeError: `texts` is one string, or holds something that is no string.
+            TypeError: `texts` is one string, or one of the texts is no string.
         """
         if isinstance(texts, str):
             raise TypeError("Expected a list of texts, found one string. Pass `[text]`.")
@@ -182,7 +191,7 @@ class MeanPooledEncoder:
     @property
     def dimension(self) -> int:
         """Length `d` of a vector."""
-        return self.model.config.get_text_config().hidden_size
+        return int(self.model.config.get_text_config().hidden_size)
 
     def _pool(self, batch: list[list[int]]) -> torch.Tensor:
         inputs = padded(batch, pad_token_id(self.processing_class))
@@ -199,9 +208,14 @@ class MeanPooledEncoder:
 def encode_in_processes(encoder: Encoder, texts: Sequence[str], *, shard_size: int = 1024) -> np.ndarray:
     """Encodes texts on all processes of `accelerate launch`; each gets the whole array `[n, d]`.
 
-    Every process must call it, with the same texts; it waits for the others, so that it has no place in
-    `Retriever.rank`, which the main process alone calls. The shards are the same whatever the number of processes, so
-    that the vectors are, too.
+    Every process must call this function, with the same texts, and waits for the others: `Retriever.rank`, which the main
+    process alone calls, cannot use it. The shards are the same whatever the number of processes, so that the vectors are,
+    too.
+
+    Args:
+        encoder: Encoder of the texts.
+        texts: Texts to encode.
+        shard_size: Number of texts that one process encodes at a time.
     """
     state = process_state()
     starts = range(state.process_index * shard_size, len(texts), state.num_processes * shard_size)

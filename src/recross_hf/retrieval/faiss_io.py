@@ -1,9 +1,17 @@
-"""FAISS indexes from shards of vectors: made by a factory string, trained, filled and written without holding the vectors."""
+"""FAISS files: written without holding their vectors, and read with a check of all that FAISS would believe.
+
+All knowledge of FAISS's binary format stands here. It is that of FAISS 1.15; `tests/test_faiss_files.py` compares it with the
+files of the installed version.
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
+import re
+import shutil
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,59 +19,27 @@ import faiss
 import numpy as np
 from tqdm.auto import tqdm
 
+from .faiss_indexes import reason, search_depths, set_search_depths
+from .vector_shards import IndexMismatchError
+
 HEADER = struct.Struct("<4siqqq?i")
-"""What every FAISS file begins with: kind, dimension, number of vectors, two fillers, whether it is trained, metric."""
+"""The beginning of every FAISS file: kind, dimension, number of vectors, two fillers, whether the index is trained, metric."""
 
-HITS_PER_RESULT = 16
-"""How many hits for each result an index with `Refine` ranks again; of more than `MANY_VECTORS` twice as many."""
-MANY_VECTORS = 4_000_000
+_LISTS_ON_DISK = re.compile(rb"ilod.{4}\x00{4}.{4}\x00{4}", re.DOTALL)
+"""The record of inverted lists that are in another file: its name in the format, and the numbers of lists and of bytes a code."""
 
-
-def empty_index(dimension: int, factory: str, metric_type: int, nprobe: int | None = None) -> faiss.Index:
-    """The index that a factory string stands for, neither trained nor filled.
-
-    Raises:
-        ValueError: FAISS takes no such string for this dimension, or `nprobe` has nothing to act on.
-    """
-    try:
-        index = faiss.index_factory(dimension, factory, metric_type)
-    except RuntimeError as error:
-        raise ValueError(
-            f"FAISS takes no index {factory!r} for vectors of {dimension} dimensions: {reason(error)}. Examples of "
-            "factory strings: Flat, SQ8, IVF1024,Flat, HNSW32."
-        ) from error
-    inverted = faiss.try_extract_index_ivf(index)
-    if inverted is not None:
-        # FAISS visits one list by default, which finds a third of the neighbours; the choice is saved with the index.
-        inverted.nprobe = nprobe or max(1, inverted.nlist // 16)
-    elif nprobe is not None:
-        raise ValueError(f"`nprobe` is for IVF indexes, found the factory string {factory!r}.")
-    if isinstance(index, faiss.IndexRefine):
-        index.k_factor = HITS_PER_RESULT  # 1 by default, which finds no more than without it
-    return index
+_FLAT_KINDS = b"IxF"
 
 
-def train(index: faiss.Index, sample: np.ndarray, factory: str) -> None:
-    """Trains an index, if it is of a kind that must be.
-
-    Raises:
-        ValueError: the sample is too small for it.
-    """
-    try:
-        index.train(sample)
-    except RuntimeError as error:
-        raise ValueError(
-            f"The index {factory!r} could not be trained on {len(sample)} vectors: {reason(error)}. Choose fewer lists or "
-            "bits, or a larger `train_size`."
-        ) from error
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def fill_and_write(index: faiss.Index, shards: Iterable[np.ndarray], num_vectors: int, path: Path) -> None:
-    """Writes what `faiss.write_index` writes of a trained index once all shards are added to it.
+    """Writes the file that `faiss.write_index` writes of a trained index once all shards are added to it.
 
-    Where each vector is a code of its own, as in Flat, SQ8 and what `Refine` ranks by, the codes go from the shards to the
-    file, and in memory is one shard. Other kinds order the vectors: they are held in memory, as the index stores them,
-    until all are there. The index is empty afterwards, as it was; of `Refine`, `k_factor` is set to suit so many vectors.
+    Where each vector is a code of its own, as in Flat, SQ8 and the vectors that `Refine` ranks by, the codes go from the
+    shards to the file, and one shard is in memory. Other kinds order the vectors: they are held in memory, as the index
+    stores them, until all are there. The index is empty afterwards, as it was.
     """
     with path.open("wb") as file:
         _fill_and_write(index, shards, num_vectors, file)
@@ -72,13 +48,11 @@ def fill_and_write(index: faiss.Index, shards: Iterable[np.ndarray], num_vectors
 def _fill_and_write(index: faiss.Index, shards: Iterable[np.ndarray], num_vectors: int, file: BinaryIO) -> None:
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexRefine):
-        # The more vectors there are, the more are as near by their small codes (benchmarks/index_scale.py).
-        index.k_factor = HITS_PER_RESULT * (2 if num_vectors > MANY_VECTORS else 1)
-        # Its head, the index that finds hits, the one that ranks them, and how many hits more than asked for are found.
+        # The header is followed by the index that finds hits, the one that ranks them, and the factor between their numbers.
         empty = faiss.serialize_index(index).tobytes()
         file.write(_counting(empty[: HEADER.size], num_vectors))
-        for part in (index.base_index, index.refine_index):
-            _fill_and_write(part, shards, num_vectors, file)
+        for inner in (index.base_index, index.refine_index):
+            _fill_and_write(inner, shards, num_vectors, file)
         file.write(empty[-4:])
         return
     progress = tqdm(shards, desc="Indexing", unit="shard")
@@ -95,9 +69,9 @@ def _fill_and_write(index: faiss.Index, shards: Iterable[np.ndarray], num_vector
 
 
 def _head_before_codes(index: faiss.Index, num_vectors: int) -> bytes | None:
-    """What stands before the codes in the file of an index with so many vectors; `None` where codes do not stand last.
+    """The bytes before the codes in the file of an index with so many vectors; `None` where codes do not stand last.
 
-    Told by the file of one vector, in which their length, in a unit that differs with the kind, and the codes come last.
+    The file of one vector tells them: it ends in the length of the codes, in a unit that differs with the kind, and the codes.
     """
     if not isinstance(index, faiss.IndexFlatCodes):
         return None
@@ -117,50 +91,109 @@ def _counting(head: bytes, num_vectors: int) -> bytes:
     return HEADER.pack(kind, dimension, num_vectors, *others) + head[HEADER.size :]
 
 
-def selecting(index: faiss.Index, allowed: np.ndarray) -> faiss.SearchParameters | None:
-    """The parameters of a search that passes over all but the allowed vectors, else as the index is set.
+def copy_mapped(file: BinaryIO, index: faiss.Index, config: Mapping[str, Any], path: Path) -> None:
+    """Writes an index that is mapped, with the search depths that it has now.
 
-    `None` for kinds that would find fewer then, such as HNSW, whose walk ends among what is passed over.
+    Of lists that are mapped, FAISS itself writes no more than where they are.
+
+    Args:
+        file: The open file that the index is mapped from; it is still there where its name is not.
+        index: The index.
+        config: The content of `index.json`.
+        path: The file to write.
     """
-    index = faiss.downcast_index(index)
-    if isinstance(index, faiss.IndexRefine):
-        base = selecting(index.base_index, allowed)
-        return base and faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
-    if isinstance(index, faiss.IndexPreTransform):
-        inner = selecting(index.index, allowed)
-        return inner and faiss.SearchParametersPreTransform(index_params=inner)
-    selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-    if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe, max_codes=index.max_codes)
-    if isinstance(index, faiss.IndexFlat | faiss.IndexScalarQuantizer):
-        return faiss.SearchParameters(sel=selector)
-    return None
+    file.seek(0)
+    with path.open("wb") as copied:
+        shutil.copyfileobj(file, copied, 16 << 20)
+    depths = search_depths(index)
+    if search_depths(read_index(path, config, memory_map=True)) != depths:
+        written = read_index(path, config, memory_map=False)
+        set_search_depths(written, depths)
+        faiss.write_index(written, str(path))
 
 
-def search_depths(index: faiss.Index) -> list[float]:
-    """How deep an index searches (`nprobe`, `efSearch`, `k_factor`), as its file says until somebody sets it."""
-    return [getattr(part, name) for part, name in _depths(index)]
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def set_search_depths(index: faiss.Index, depths: Sequence[float]) -> None:
-    """Sets what [`search_depths`] gave of an index of the same kind."""
-    for (part, name), depth in zip(_depths(index), depths, strict=True):
-        setattr(part, name, depth)
+def read_mapped(path: Path, config: Mapping[str, Any]) -> tuple[faiss.Index, BinaryIO]:
+    """Maps an index, and gives the open file that it is mapped from for [`copy_mapped`].
+
+    Raises:
+        IndexMismatchError: The file is not the one that [`read_index`] expects, or was replaced meanwhile.
+    """
+    file = path.open("rb")
+    try:
+        index = read_index(path, config, memory_map=True)
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            raise IndexMismatchError(f"{path} was replaced while it was opened. Open it again.")
+    except BaseException:
+        file.close()
+        raise
+    return index, file
 
 
-def _depths(index: faiss.Index) -> list[tuple[Any, str]]:
-    index = faiss.downcast_index(index)
-    if isinstance(index, faiss.IndexRefine):
-        return [(index, "k_factor"), *_depths(index.base_index)]
-    if isinstance(index, faiss.IndexPreTransform):
-        return _depths(index.index)
-    if isinstance(index, faiss.IndexIVF):
-        return [(index, "nprobe"), *_depths(index.quantizer)]
-    if isinstance(index, faiss.IndexHNSW):
-        return [(index.hnsw, "efSearch")]
-    return []
+def read_index(path: Path, config: Mapping[str, Any], *, memory_map: bool) -> faiss.Index:
+    """Reads an index, which may be from anybody: it opens no other file, and takes no more memory than the file accounts for.
+
+    Args:
+        path: The FAISS file.
+        config: The content of `index.json`: `dimension`, `num_examples` and `factory` count here.
+        memory_map: Whether the vectors stay on disk, for the system to page in.
+
+    Raises:
+        IndexMismatchError: The file is malformed, or not the one that the configuration describes.
+    """
+    kind = _check_header(path, config)
+    # A length within the file may be anything; FAISS would make room for it before it finds the file too short. The limit
+    # also allows the table that FAISS makes of the lists and codebooks of an index with IVF and PQ: it can be 256 times as
+    # large as they are, and FAISS makes it up to 2 GB.
+    size, limit = path.stat().st_size, faiss.get_deserialization_vector_byte_limit()
+    faiss.set_deserialization_vector_byte_limit(max(size, min(256 * size, 2 << 30)))
+    try:
+        index = faiss.read_index(str(path), _mapping_flags(kind, config["factory"]) if memory_map else 0)
+    except (RuntimeError, MemoryError) as error:
+        raise _malformed(path, f"a malformed file ({reason(error)})") from error
+    finally:
+        faiss.set_deserialization_vector_byte_limit(limit)
+    number, inverted = config["num_examples"], faiss.try_extract_index_ivf(index)
+    listed = number if inverted is None else inverted.invlists.compute_ntotal()
+    if listed != number:
+        raise _malformed(path, f"inverted lists of {listed:,} vectors in place of {number:,}")
+    return index
 
 
-def reason(error: Exception) -> str:
-    """What went wrong, of a message of FAISS."""
-    return str(error).rsplit("Error: ", 1)[-1].strip().rstrip(".")
+def _check_header(path: Path, config: Mapping[str, Any]) -> bytes:
+    """The kind of the index, once the size of its file can be that of its vectors."""
+    size, (expected, dimension) = path.stat().st_size, (config["num_examples"], config["dimension"])
+    with path.open("rb") as file:
+        head = file.read(HEADER.size)
+    if len(head) < HEADER.size:
+        raise _malformed(path, f"a file of {size} bytes")
+    kind, length, number, *_ = HEADER.unpack(head)
+    if (length, number) != (dimension, expected):
+        raise _malformed(path, f"{number} vectors of {length} dimensions in place of {expected} of {dimension}")
+    # Every kind takes at least a byte a vector; flat ones take four a dimension.
+    if size < number * (4 * dimension if kind.startswith(_FLAT_KINDS) else 1):
+        raise _malformed(path, f"{size:,} bytes, too few for {number:,} vectors of {dimension} dimensions")
+    if not kind.startswith(_FLAT_KINDS) and names_another_file(path):
+        raise _malformed(path, "inverted lists in a file of their own, which could be any")
+    return bytes(kind)
+
+
+def _mapping_flags(kind: bytes, factory: str) -> int:
+    # FAISS has one way to map inverted lists and another for the rest; each leaves the other's kind in memory. Of an index
+    # with both, the vectors that it ranks again by are larger.
+    is_mostly_lists = "IVF" in factory and kind != b"IxRF"
+    return int(faiss.IO_FLAG_MMAP if is_mostly_lists else faiss.IO_FLAG_MMAP_IFC)
+
+
+def names_another_file(path: Path) -> bool:
+    """Whether FAISS would open another file, to read and to write, because a FAISS file says that its lists are there."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _LISTS_ON_DISK.search(content) is not None
+
+
+def _malformed(path: Path, found: str) -> IndexMismatchError:
+    return IndexMismatchError(
+        f"Expected the FAISS index that index.json describes in {path}, found {found}. Download or save the index again."
+    )

@@ -10,18 +10,17 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from hashlib import sha256
-from typing import Any, Self
-from weakref import WeakKeyDictionary
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, Value
+from datasets import Dataset
 
-from ..data.schema import column_hash, ids_hash, without_index
-from .aggregation import Aggregation, Hits, Ranking, interleave
-from .faiss_io import selecting
+from .aggregation import Aggregation, Hits, Ranking, interleave, name_of
+from .faiss_indexes import selecting
 from .index import UpstreamIndex
+from .upstream_rows import allowed_rows, column, content_hash, excluded_rows, gather_rows
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +32,22 @@ class Retriever(ABC):
     a subclass writes [`Retriever.rank`].
 
     Args:
-        upstream: the examples to retrieve from.
-        exclude_tasks: tasks never to retrieve from, e.g. the target's own where it is upstream, too.
-        exclude_ids: examples never to retrieve.
+        upstream: Examples to retrieve from.
+        exclude_tasks: Tasks never to retrieve from, e.g. the target's own where it is upstream, too.
+        exclude_ids: Examples never to retrieve.
+
+    Attributes:
+        uses_inputs: Whether the inputs decide which examples are retrieved. Where they do not, there is nothing to choose among:
+            the examples are a baseline, and learned from as they were drawn.
+        is_dense: Whether the hits are neighbours in an [`UpstreamIndex`]. A pipeline's own reranker was trained on such hits, and
+            by default reranks no others.
 
     Raises:
-        ValueError: an excluded task is none of `upstream`, or nothing is left.
+        ValueError: An excluded task is none of `upstream`, or nothing is left.
     """
+
+    uses_inputs: ClassVar[bool] = True
+    is_dense: ClassVar[bool] = False
 
     def __init__(
         self, upstream: Dataset, *, exclude_tasks: Collection[str] = (), exclude_ids: Collection[str] = ()
@@ -48,7 +56,7 @@ class Retriever(ABC):
             if isinstance(excluded, str):
                 raise TypeError(f"Expected `{name}` to be a collection of strings, found one string. Pass a list.")
         self.upstream = upstream
-        self.allowed = _allowed(upstream, exclude_tasks, exclude_ids)
+        self.allowed = allowed_rows(upstream, exclude_tasks, exclude_ids)
         self.num_allowed = int(self.allowed.sum())
         if not self.num_allowed:
             raise ValueError(f"Nothing is left to retrieve: all {len(upstream)} upstream examples are excluded.")
@@ -56,17 +64,20 @@ class Retriever(ABC):
     @property
     def tasks(self) -> set[str]:
         """The tasks that may be retrieved from."""
-        return set(pc.unique(_column(self.upstream, "task").filter(pa.array(self.allowed))).to_pylist())
+        return set(pc.unique(column(self.upstream, "task").filter(pa.array(self.allowed))).to_pylist())
 
     def excluding(self, tasks: Collection[str] = (), ids: Collection[str] = ()) -> Self:
         """The same retriever with more tasks and examples excluded; those that are not upstream have nothing to exclude.
 
+        Args:
+            tasks: Tasks to exclude.
+            ids: Examples to exclude.
+
         Raises:
-            ValueError: nothing is left.
+            ValueError: Nothing is left.
         """
         narrowed = copy.copy(self)
-        excluded = _is_any_of(self.upstream, "task", tasks) | _is_any_of(self.upstream, "id", ids)
-        narrowed.allowed = self.allowed & ~excluded
+        narrowed.allowed = self.allowed & ~excluded_rows(self.upstream, tasks, ids)
         narrowed.num_allowed = int(narrowed.allowed.sum())
         if not narrowed.num_allowed:
             without = [*sorted(tasks), *([f"{len(ids)} examples"] if ids else [])]
@@ -74,10 +85,10 @@ class Retriever(ABC):
         return narrowed
 
     def identity(self) -> dict[str, Any]:
-        """What is retrieved depends on this, as JSON values; a subclass with settings of its own adds them."""
+        """All that the retrieved examples depend on beside the inputs, as JSON values; a subclass adds settings of its own."""
         return {
             "class": type(self).__name__,
-            "upstream": _hash_of(self.upstream),
+            "upstream": content_hash(self.upstream),
             "allowed": sha256(np.packbits(self.allowed).tobytes()).hexdigest(),
         }
 
@@ -88,8 +99,8 @@ class Retriever(ABC):
         Under `accelerate launch` the main process alone calls it: nothing in it may wait for the other processes.
 
         Args:
-            inputs: the query inputs, at least one.
-            num_retrieved: how many to return; fewer where there are no more.
+            inputs: Query inputs, at least one.
+            num_retrieved: Number of examples to return; fewer where there are no more.
 
         Returns:
             A [`Ranking`] with positions in `self.upstream` for which `self.allowed` is true.
@@ -99,11 +110,11 @@ class Retriever(ABC):
         """Retrieves examples to learn from.
 
         Args:
-            inputs: the query inputs.
-            num_retrieved: |R|, how many examples; duplicates count.
+            inputs: Query inputs.
+            num_retrieved: Number of examples, |R|; duplicates count.
 
         Raises:
-            ValueError: there is no input or none has a hit; of dense retrieval, a vector is not finite.
+            ValueError: There is no input or none has a hit; in dense retrieval, a vector is not finite.
 
         Returns:
             The upstream examples with the columns `rank` (0 is first), `query` (position of the input that brought it;
@@ -147,9 +158,13 @@ class DenseRetriever(Retriever):
     ```
 
     Args:
-        index: the index; its encoder encodes the inputs.
-        aggregation: how the hits of several inputs become one ranking; see `aggregation`.
+        index: Index to search; its encoder encodes the inputs.
+        aggregation: Function that makes one ranking of the hits of several inputs, such as `aggregation.interleave`.
+        exclude_tasks: Tasks never to retrieve from.
+        exclude_ids: Examples never to retrieve.
     """
+
+    is_dense = True
 
     def __init__(
         self,
@@ -164,10 +179,9 @@ class DenseRetriever(Retriever):
         self.aggregation = aggregation
 
     def identity(self) -> dict[str, Any]:
-        """The base class's, and what the hits depend on: the index and how they are aggregated."""
+        """The identity of the base class, the index and the aggregation."""
         config = {name: self.index.config.get(name) for name in ("encoder", "factory", "metric")}
-        aggregation = getattr(self.aggregation, "__qualname__", type(self.aggregation).__qualname__)
-        return super().identity() | {"index": config, "aggregation": aggregation}
+        return super().identity() | {"index": config, "aggregation": name_of(self.aggregation)}
 
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
         vectors = np.asarray(self.index.encoder.encode(list(inputs)), dtype=np.float32)
@@ -205,8 +219,16 @@ class DenseRetriever(Retriever):
 class RandomRetriever(Retriever):
     """Examples drawn at random, whatever the inputs: the baseline that retrieval must beat (paper, section 4).
 
-    Drawn without replacement. The same seed gives the same examples.
+    They are drawn without replacement. The same seed gives the same examples.
+
+    Args:
+        upstream: Examples to draw from.
+        seed: Seed for drawing.
+        exclude_tasks: Tasks never to draw from.
+        exclude_ids: Examples never to draw.
     """
+
+    uses_inputs = False
 
     def __init__(
         self,
@@ -220,7 +242,7 @@ class RandomRetriever(Retriever):
         self.seed = seed
 
     def identity(self) -> dict[str, Any]:
-        """The base class's, and the seed."""
+        """The identity of the base class, and the seed."""
         return super().identity() | {"seed": self.seed}
 
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
@@ -233,52 +255,3 @@ class RandomRetriever(Retriever):
 def _shown(inputs: Sequence[str], rows: Sequence[int]) -> str:
     names = ", ".join(f"{row}: {inputs[row][:60]!r}" for row in rows[:5])
     return f"query {names}{', ...' * (len(rows) > 5)}"
-
-
-def gather_rows(upstream: Dataset, ranking: Ranking) -> Dataset:
-    """The ranked rows as a `Dataset` of their own, with `rank`, `query` and `distance`."""
-    # From Arrow, because a `Dataset` with an index refuses `select`.
-    rows = without_index(upstream).with_format("arrow")[ranking.positions]
-    columns = {
-        "rank": np.arange(len(ranking.positions)),
-        "query": np.asarray(ranking.queries, dtype=np.int64),
-        "distance": np.asarray(ranking.distances, dtype=np.float64),
-    }
-    for name, values in columns.items():
-        rows = rows.append_column(name, pa.array(values))
-    provenance = {"rank": Value("int64"), "query": Value("int64"), "distance": Value("float64")}
-    features = Features({**upstream.features, **provenance})
-    return Dataset.from_dict({name: rows[name].to_pylist() for name in rows.column_names}, features=features)
-
-
-_HASHES: WeakKeyDictionary[Dataset, str] = WeakKeyDictionary()
-
-
-def _hash_of(upstream: Dataset) -> str:
-    """Of ids and inputs; kept, because many retrievers share their examples."""
-    if upstream not in _HASHES:
-        _HASHES[upstream] = f"{ids_hash(upstream)}-{column_hash(upstream, 'input')}"
-    return _HASHES[upstream]
-
-
-def _allowed(upstream: Dataset, tasks: Collection[str], ids: Collection[str]) -> np.ndarray:
-    if tasks:
-        known = set(pc.unique(_column(upstream, "task")).to_pylist())
-        unknown = sorted(set(tasks) - known)
-        if unknown:
-            raise ValueError(
-                f"Expected to exclude upstream tasks, found {', '.join(unknown)}, which are none. Upstream tasks: "
-                f"{', '.join(sorted(known))}."
-            )
-    return ~(_is_any_of(upstream, "task", tasks) | _is_any_of(upstream, "id", ids))
-
-
-def _is_any_of(upstream: Dataset, column: str, values: Collection[str]) -> np.ndarray:
-    if not values:
-        return np.zeros(len(upstream), dtype=bool)
-    found = _column(upstream, column)
-    return pc.is_in(found, value_set=pa.array(sorted(set(values)), type=found.type)).to_numpy()
-
-
-def _column(upstream: Dataset, name: str) -> pa.ChunkedArray:
-    return without_index(upstream).select_columns(name).with_format("arrow")[:][name]

@@ -6,6 +6,7 @@ import logging
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SHARDS_FOLDER = "vectors.partial"
+"""Folder of the vectors, in that of an index that is being built."""
 BUILD_FILE = "build.json"
 PROBES = ("What is the capital of this country?", "Is the review positive or negative? It was a long wait.", "yes")
-"""Encoded when an index is built and again when it is opened: an encoder that gives other vectors is another one."""
+"""Texts that are encoded when an index is built and again when it is opened: an encoder that gives other vectors is another one."""
 
 
 class IndexMismatchError(ValueError):
@@ -30,16 +33,16 @@ class IndexMismatchError(ValueError):
 
 
 class VectorShards:
-    """A file of vectors for every `shard_size` examples; iterating gives them as float32 arrays `[shard_size, d]`, in order.
+    """A file of vectors for every `shard_size` examples; iterating gives float32 arrays `[shard_size, d]` in order.
 
-    A shard is written whole or not at all, whichever process encodes it, and is mapped when it is read: in memory is one of
-    them at a time.
+    A shard is written whole or not at all, whichever process encodes it, and is mapped when it is read: one of them is in
+    memory at a time.
 
     Args:
-        folder: the folder of the shards.
-        num_vectors: how many examples there are.
-        shard_size: examples a shard; the last one may have fewer.
-        dtype: of the numbers on disk, `np.float32` or `np.float16`.
+        folder: Folder of the shards.
+        num_vectors: Number of examples.
+        shard_size: Examples a shard; the last one may have fewer.
+        dtype: Type of the numbers on disk, `np.float32` or `np.float16`.
     """
 
     def __init__(self, folder: Path, num_vectors: int, shard_size: int, dtype: np.dtype) -> None:
@@ -53,6 +56,7 @@ class VectorShards:
             yield np.load(self.path(number), mmap_mode="r").astype(np.float32, copy=False)
 
     def path(self, number: int) -> Path:
+        """The file of a shard."""
         return self.folder / f"{number:06d}.npy"
 
     def missing(self) -> list[int]:
@@ -60,20 +64,24 @@ class VectorShards:
         return [number for number in range(len(self)) if not self.path(number).is_file()]
 
     def open(self, build: dict[str, Any], encoder: Encoder) -> np.ndarray:
-        """Starts a build, or finds one that the same data, encoder and settings started.
+        """Starts a build, or continues one that the same data, encoder and settings started.
+
+        Args:
+            build: All that the vectors depend on, as JSON values.
+            encoder: Encoder of the inputs.
 
         Returns:
-            What the encoder makes of [`PROBES`], `[3, d]`.
+            The vectors of [`PROBES`], `[3, d]`.
 
         Raises:
-            IndexMismatchError: the build that is there is another one.
+            IndexMismatchError: The folder holds another build.
         """
         build = build | {"shard_size": self.shard_size, "vector_dtype": self.dtype.name}
         probes, path = encode(encoder, list(PROBES)), self.folder / BUILD_FILE
         if self.folder.is_dir() and not path.is_file():
-            shutil.rmtree(self.folder)  # what a build of unknown settings left
+            shutil.rmtree(self.folder)  # the settings of these shards are unknown
         if not path.is_file():
-            # It comes into being together with its settings: builds of several parts may begin at the same time.
+            # The folder comes into being together with its settings: builds of several parts may begin at the same time.
             started = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}")
             write_json(started / BUILD_FILE, build | {"probes": probes.tolist()})
             try:
@@ -81,15 +89,15 @@ class VectorShards:
                 return probes
             except OSError:  # another was first
                 shutil.rmtree(started)
-        found = read_json(path)
-        differing = [name for name in build if found.get(name) != build[name]]
+        started_with = read_json(path)
+        differing = [name for name in build if started_with.get(name) != build[name]]
         if differing:
             raise IndexMismatchError(
                 f"{self.folder} holds the vectors of an unfinished build with other data or settings "
                 f"({', '.join(differing)}). Finish that build, choose another folder, or delete {self.folder}."
             )
-        # Weights of an encoder that cannot name them are known by what they do.
-        if not same_vectors(np.asarray(found["probes"], dtype=np.float32), probes):
+        # The vectors of an encoder that has no identity tell what it is.
+        if not same_vectors(np.asarray(started_with["probes"], dtype=np.float32), probes):
             raise IndexMismatchError(
                 f"{self.folder} holds the vectors of an unfinished build with another encoder. Finish it with that one, choose "
                 f"another folder, or delete {self.folder}."
@@ -97,7 +105,17 @@ class VectorShards:
         return probes
 
     def encode(self, dataset: Dataset, encoder: Encoder, numbers: Iterable[int], *, show_progress: bool) -> None:
-        """Encodes the inputs of these shards and writes each as soon as it is done."""
+        """Encodes the inputs of some shards and writes each shard as soon as it is done.
+
+        Args:
+            dataset: All examples.
+            encoder: Encoder of the inputs.
+            numbers: Numbers of the shards.
+            show_progress: Whether to show a progress bar.
+
+        Raises:
+            ValueError: A vector is not finite, or too large for the type of the shards.
+        """
         inputs = dataset.select_columns("input")
         starts = {number: number * self.shard_size for number in numbers}
         sizes = {number: min(self.shard_size, self.num_vectors - start) for number, start in starts.items()}
@@ -107,7 +125,7 @@ class VectorShards:
                 with np.errstate(over="ignore"):
                     stored = vectors.astype(self.dtype, copy=False)
                 self._check_finite(vectors, stored, dataset, start)
-                write_atomically(self.path(number), lambda partial, stored=stored: _save(partial, stored))
+                write_atomically(self.path(number), partial(_save, stored))
                 progress.update(sizes[number])
 
     def _check_finite(self, vectors: np.ndarray, stored: np.ndarray, dataset: Dataset, start: int) -> None:
@@ -127,7 +145,11 @@ class VectorShards:
         )
 
     def check_complete(self) -> None:
-        """Raises where shards are missing that some process should have written."""
+        """Refuses shards some of which no process has written.
+
+        Raises:
+            FileNotFoundError: A shard is missing.
+        """
         missing = self.missing()
         if missing:
             raise FileNotFoundError(
@@ -137,7 +159,7 @@ class VectorShards:
             )
 
     def sample(self, size: int, seed: int) -> np.ndarray:
-        """At most `size` vectors, drawn without replacement from all shards: task-sorted data would mislead a prefix."""
+        """At most `size` vectors, drawn without replacement from all shards: a prefix of task-sorted data would mislead."""
         size = min(size, self.num_vectors)
         rows = np.sort(np.random.default_rng(seed).choice(self.num_vectors, size, replace=False))
         parts = np.split(rows, np.searchsorted(rows, np.arange(1, len(self)) * self.shard_size))
@@ -151,25 +173,25 @@ class VectorShards:
 
 
 def encode(encoder: Encoder, texts: list[str]) -> np.ndarray:
-    """What an encoder makes of texts, as float32 `[n, d]`.
+    """The vectors that an encoder gives texts, as float32 `[n, d]`.
 
     Raises:
-        ValueError: the encoder gives something else.
+        ValueError: The encoder gives an array of another shape.
     """
     vectors = np.ascontiguousarray(encoder.encode(texts), dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(texts):
         raise ValueError(
             f"Expected the encoder to give vectors [{len(texts)}, d], found {list(vectors.shape)} from "
-            f"{type(encoder).__name__}."
+            f"{type(encoder).__name__}. Its `encode` must give a row for each text."
         )
     return vectors
 
 
-def same_vectors(expected: np.ndarray, found: np.ndarray) -> bool:
-    """Whether two encoders agree, up to what another machine or precision of the same weights may change."""
-    return expected.shape == found.shape and np.abs(found - expected).max() <= 1e-2 * np.abs(expected).max()
+def same_vectors(expected: np.ndarray, actual: np.ndarray) -> bool:
+    """Whether two encoders agree, up to the change that another machine or precision of the same weights may make."""
+    return bool(expected.shape == actual.shape and np.abs(actual - expected).max() <= 1e-2 * np.abs(expected).max())
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def _save(array: np.ndarray, path: Path) -> None:
     with path.open("wb") as file:
         np.save(file, array, allow_pickle=False)

@@ -25,7 +25,7 @@ from ..core.distributed import process_state
 from ..core.files import read_json, write_json, write_parquet
 from ..core.hashing import weights_hash
 from ..core.output_folders import check_apart, check_not_of_others
-from ..data.schema import ExampleError, column_hash, take_rows, without_index
+from ..data.schema import ExampleError, column_hash
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
@@ -180,7 +180,7 @@ class _Miner:
         return self.args.num_rounds * -(-self.args.num_candidates // self.args.group_size)
 
     def _select(self, rows: np.ndarray) -> Dataset:
-        return take_rows(self.examples, rows)
+        return self.examples.select(rows)
 
     def _retrieve(self, inputs: list[str], task: str) -> Dataset:
         """Distinct candidates of other tasks, in the retriever's order or the reranker's."""
@@ -190,7 +190,7 @@ class _Miner:
             num_retrieved = math.ceil(args.upsampling_ratio * num_kept)
         if task in self.retrievable and not args.retrieve_own_task:
             if len(self.retrievable) == 1:
-                return take_rows(retriever.upstream, [])
+                return retriever.upstream.select([])
             retriever = retriever.excluding([task])
         retrieved = _retrieve_distinct(retriever, inputs, num_retrieved)
         if args.retrieve_own_task:
@@ -221,7 +221,7 @@ class _Miner:
             return {"skipped": "the upstream model's own loss is not finite"}
         utilities = np.where(np.isfinite(judgement.utilities), judgement.utilities, np.nan)
         judged = np.flatnonzero(np.isfinite(utilities).any(axis=1))
-        rows = take_rows(retrieved, judged)
+        rows = retrieved.select(judged)
         return {
             "base_loss": judgement.base_loss,
             "diverged_groups": judgement.num_diverged,
@@ -260,13 +260,7 @@ def _rows_by_task(examples: Dataset, args: SupervisionArguments, excluded: Colle
             f"Expected the columns id, task, input and references, found {', '.join(examples.column_names)}. Read the data "
             "with `load_examples`."
         )
-    column = (
-        without_index(examples)
-        .select_columns("task")
-        .with_format("arrow")[:]["task"]
-        .combine_chunks()
-        .dictionary_encode()
-    )
+    column = examples.select_columns("task").with_format("arrow")[:]["task"].combine_chunks().dictionary_encode()
     names, codes = column.dictionary.to_pylist(), column.indices.to_numpy()
     needed = args.num_queries + args.num_held_out
     code_of = {name: code for code, name in enumerate(names)}
@@ -307,7 +301,7 @@ def _settings(
     settings = dataclasses.asdict(args)
     del settings["num_query_sets"], settings["num_labelled"], settings["label_by"]
     of_reranker = reranker.identity() if isinstance(reranker, CrossEncoderReranker) else type(reranker).__name__
-    probe = retriever.retrieve(take_rows(examples, [0, len(examples) - 1])["input"][:], min(8, retriever.num_allowed))
+    probe = retriever.retrieve(examples.select([0, len(examples) - 1])["input"][:], min(8, retriever.num_allowed))
     settings |= {
         "model": weights_hash(model),
         "examples": [column_hash(examples, name) for name in ("id", "input", "references")],

@@ -1,0 +1,98 @@
+"""The identity of an index: how its configuration describes the encoder and the examples, and whether others are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from ..data.schema import ExampleError, column_hash, ids_hash
+from .encoder import Encoder, IdentifiedEncoder
+from .vector_shards import PROBES, IndexMismatchError, same_vectors
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def describe(dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
+    """All that the vectors of an index depend on, as JSON values.
+
+    Raises:
+        ExampleError: The examples do not have the schema's columns, or there are none.
+    """
+    missing = [name for name in ("id", "task", "input", "references") if name not in dataset.column_names]
+    if missing:
+        raise ExampleError(
+            f"Expected the columns id, task, input and references, found {', '.join(dataset.column_names)}. "
+            "Read the data with `load_examples`."
+        )
+    if not len(dataset):
+        raise ExampleError("Expected at least one example to index, found none.")
+    return {
+        "encoder": _describe_encoder(encoder),
+        "num_examples": len(dataset),
+        "ids_sha256": ids_hash(dataset),
+        "texts_sha256": column_hash(dataset, "input"),
+    }
+
+
+def check_encoder(encoder: Encoder, config: Mapping[str, Any], folder: Path) -> None:
+    """Compares an encoder with the one that an index was built with.
+
+    Raises:
+        IndexMismatchError: The encoder is another one.
+    """
+    expected, actual = config["encoder"], _describe_encoder(encoder)
+    differing = [name for name in sorted({*expected, *actual}) if expected.get(name) != actual.get(name)]
+    if differing:
+        details = "; ".join(
+            f"{name}: {_short(expected.get(name))} != {_short(actual.get(name))}" for name in differing
+        )
+        remedy = "pass the encoder it was built with, or build the index again with this one."
+        dtype = expected.get("dtype")
+        # Weights that were read in another precision differ, too.
+        if "dtype" in differing and set(differing) <= {"dtype", "weights"} and dtype in _DTYPES:
+            remedy = (
+                f"load the model, or the pipeline, with `dtype=torch.{dtype}`, as it was when the index was built. If that gives "
+                "the same, it is another model: pass the one that the index was built with."
+            )
+        raise IndexMismatchError(
+            f"The index in {folder} was built with another encoder ({details}; index first). Vectors of two encoders "
+            f"cannot be compared: {remedy}"
+        )
+    # The vectors of an encoder that has no identity tell what it is.
+    probes = np.asarray(config["probes"], dtype=np.float32)
+    vectors = np.asarray(encoder.encode(list(PROBES)), dtype=np.float32)
+    if not same_vectors(probes, vectors):
+        raise IndexMismatchError(
+            f"The index in {folder} was built with another encoder: for the same texts it gave other vectors. Pass the "
+            "encoder it was built with, or build the index again with this one."
+        )
+
+
+def check_examples(dataset: Dataset, config: Mapping[str, Any], path: Path) -> None:
+    """Compares examples with those that were indexed.
+
+    Raises:
+        IndexMismatchError: The ids or the inputs are others.
+    """
+    if len(dataset) != config["num_examples"] or ids_hash(dataset) != config["ids_sha256"]:
+        raise IndexMismatchError(
+            f"The ids in {path} are not those that were indexed: the examples were changed, reordered or replaced. Restore "
+            "the file or build the index again."
+        )
+    if column_hash(dataset, "input") != config["texts_sha256"]:
+        raise IndexMismatchError(
+            f"The inputs in {path} are not those that were indexed: they were changed. Restore the file or build the index again."
+        )
+
+
+def _describe_encoder(encoder: Encoder) -> dict[str, Any]:
+    return encoder.identity() if isinstance(encoder, IdentifiedEncoder) else {"class": type(encoder).__name__}
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:12]}..."

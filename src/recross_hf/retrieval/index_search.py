@@ -1,0 +1,46 @@
+"""Searching a FAISS index: queries that can be compared, positions that exist, and distances that fall with relevance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+import numpy as np
+
+from .aggregation import Hits
+from .encoder import Encoder
+from .vector_shards import IndexMismatchError
+
+
+def nearest(index: faiss.Index, vectors: np.ndarray, k: int, *, encoder: Encoder, **search_kwargs: Any) -> Hits:
+    """The `k` nearest vectors of each query; [`UpstreamIndex.search`] describes the arguments, the result and the errors.
+
+    Args:
+        encoder: Encoder of the queries, which an error names.
+    """
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    if vectors.ndim != 2 or vectors.shape[1] != index.d:
+        raise ValueError(
+            f"Expected vectors [n, {index.d}], found {list(vectors.shape)}. Encode with the index's encoder."
+        )
+    if k < 1:
+        raise ValueError(f"Expected to search for at least 1 example, found k={k}.")
+    is_finite = np.isfinite(vectors).all(axis=1)
+    if not is_finite.all():
+        rows = np.flatnonzero(~is_finite)
+        raise ValueError(
+            f"Expected finite vectors, found NaN or infinity in {len(rows)} of {len(vectors)}, first in that of query "
+            f"{rows[0]}: they have no neighbours. They come from the encoder {type(encoder).__name__}: encode in "
+            "float32 or bfloat16, for float16 overflows in some models, and check its weights for NaN."
+        )
+    distances, positions = index.search(vectors, k, **search_kwargs)
+    if index.metric_type == faiss.METRIC_INNER_PRODUCT:
+        distances = -distances
+    # An IVF index holds a number with each vector, which a foreign file may choose.
+    wrong = positions[(positions < -1) | (positions >= index.ntotal)]
+    if len(wrong):
+        raise IndexMismatchError(
+            f"Expected positions of {index.ntotal} examples, found {wrong[0]} beside a vector: the FAISS index is damaged, or "
+            "none of these examples. Download the index or build it again."
+        )
+    return Hits(positions, np.where(positions < 0, np.inf, distances))
