@@ -486,8 +486,8 @@ def test_whether_a_large_index_belongs_to_the_model_is_found_out_once(folder, to
     monkeypatch.setattr(files.constants, "HF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(parts, "REMEMBERED_SIZE", 1)
     checks = []
-    check = index._check_encoder
-    monkeypatch.setattr(index, "_check_encoder", lambda *args: checks.append(args) or check(*args))
+    check = index.check_encoder
+    monkeypatch.setattr(index, "check_encoder", lambda *args: checks.append(args) or check(*args))
     for _ in range(3):
         assert len(ReCrossPipeline.from_pretrained(folder).index) == 48
     assert len(checks) == 1

@@ -17,6 +17,7 @@ READERS = (".parquet", ".jsonl", ".json", ".csv", ".txt")
 
 
 def expand(pattern: str | Path) -> list[Path]:
+    """The files that a path, a folder or a pattern stands for, sorted; there may be none."""
     if not str(pattern).strip():
         return []  # `Path("")` is the current folder
     path = Path(pattern)

@@ -15,6 +15,7 @@ from .schema import ExampleError
 
 
 def from_inputs(inputs: Any) -> Dataset:
+    """Inputs of any type that [`input_texts`] takes, as a data set with the column "input"."""
     return Dataset.from_dict({"input": input_texts(inputs)}, features=Features({"input": Value("string")}))
 
 
