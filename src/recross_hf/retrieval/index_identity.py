@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
+from ..core.tables import shortened
 from ..data.schema import ExampleError, column_hash, ids_hash
 from .encoder import Encoder, IdentifiedEncoder
 from .vector_shards import PROBES, IndexMismatchError, same_vectors
@@ -48,7 +49,7 @@ def check_encoder(encoder: Encoder, config: Mapping[str, Any], folder: Path) -> 
     differing = [name for name in sorted({*expected, *actual}) if expected.get(name) != actual.get(name)]
     if differing:
         details = "; ".join(
-            f"{name}: {_short(expected.get(name))} != {_short(actual.get(name))}" for name in differing
+            f"{name}: {shortened(expected.get(name), 40)} != {shortened(actual.get(name), 40)}" for name in differing
         )
         remedy = "pass the encoder it was built with, or build the index again with this one."
         dtype = expected.get("dtype")
@@ -91,8 +92,3 @@ def check_examples(dataset: Dataset, config: Mapping[str, Any], path: Path) -> N
 
 def _describe_encoder(encoder: Encoder) -> dict[str, Any]:
     return encoder.identity() if isinstance(encoder, IdentifiedEncoder) else {"class": type(encoder).__name__}
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 20 else f"{text[:12]}..."
