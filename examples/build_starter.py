@@ -45,7 +45,7 @@ from recross_hf.core.files import write_json, write_parquet
 from recross_hf.data.starter import NUM_QUERY_SETS, STARTER_DIRECTORY
 from recross_hf.hub.safety import MANIFEST_FILE
 from recross_hf.pipeline.manifest import INDEX, UPSTREAM_MODEL, write_manifest
-from recross_hf.pipeline.pipeline import save_reranker
+from recross_hf.pipeline.saving import save_reranker
 from recross_hf.supervision.utility import by_reversal
 
 QUERIES_A_SET = 16

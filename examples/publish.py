@@ -42,7 +42,7 @@ from recross_hf.core.recipes import named_values
 from recross_hf.hub.publishing import Publication, publish
 from recross_hf.hub.repository import Repository
 from recross_hf.pipeline.manifest import INDEX, RERANKER, UPSTREAM_MODEL
-from recross_hf.pipeline.pipeline import PIPELINE
+from recross_hf.pipeline.saving import PIPELINE
 
 SPACE = Path(__file__).with_name("soft_em_space")
 MODEL_CARDS = Path(__file__).parents[1] / "model_cards"

@@ -24,7 +24,7 @@ from recross_hf import RerankerTrainer, RerankerTrainingArguments, split_by_task
 from recross_hf.core.distributed import end_process_group, process_state
 from recross_hf.core.files import read_parquet, write_json
 from recross_hf.core.output_folders import check_apart, check_apart_from_files, check_not_of_others
-from recross_hf.pipeline.pipeline import save_reranker
+from recross_hf.pipeline.saving import save_reranker
 from recross_hf.planning.training import plan_training
 from recross_hf.reranking.evaluation import format_reranker_metrics
 from recross_hf.reranking.losses import binary, pairwise, regression

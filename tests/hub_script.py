@@ -11,7 +11,7 @@ from recross_hf.hub.errors import HubError
 state = process_state()
 assert state.num_processes == 2
 try:
-    found = ReCrossPipeline.from_pretrained(sys.argv[1])._stored.home.revision
+    found = ReCrossPipeline.from_pretrained(sys.argv[1]).parts.stored.home.revision
 except HubError as error:
     found = f"HubError: {error}"
 Path(f"{state.process_index}.json").write_text(json.dumps(found))

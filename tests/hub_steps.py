@@ -34,7 +34,7 @@ def behaviour(name=None, inputs=("Is it good?",), **access):
     pipeline = ReCrossPipeline.from_pretrained(name, **access)
     inputs = list(inputs)
     answers = pipeline(inputs)
-    fetched = sorted(pipeline._stored._folders)
+    fetched = pipeline.parts.stored.fetched
     found = DenseRetriever(pipeline.index).retrieve(inputs, 12)
     scores = None if pipeline.reranker is None else pipeline.reranker.rank(inputs, found["input"][:]).tolist()
     return {

@@ -17,9 +17,9 @@ from loopback_hub.faults import Fault
 from recross_hf import CrossEncoderReranker, ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline
 from recross_hf.hub.errors import ArtifactError
 from recross_hf.hub.repository import HubAccess
-from recross_hf.pipeline import pipeline
-from recross_hf.pipeline.parts import PipelineParts
-from recross_hf.pipeline.pipeline import save_reranker
+from recross_hf.pipeline import saving
+from recross_hf.pipeline.saving import save_reranker
+from recross_hf.pipeline.stored_parts import StoredParts
 
 TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "examples"
@@ -390,7 +390,7 @@ def test_a_publication_of_what_is_on_disk_reads_no_weights(folder, tmp_path, mon
     def refuse(*args, **kwargs):
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr(PipelineParts, "_load", refuse)
+    monkeypatch.setattr(StoredParts, "_load", refuse)
     monkeypatch.setattr(CrossEncoderReranker, "from_pretrained", refuse)
     planned = ReCrossPipeline.from_pretrained(folder).publication("org/name", tmp_path).publications()
     assert [publication.repo_id for publication in planned][-1] == "org/name"
@@ -414,8 +414,8 @@ def test_a_reranker_that_is_put_into_a_pipeline_and_killed_leaves_a_whole_one(ki
 
     assert old != new
     with monkeypatch.context() as patches:
-        patches.setattr(pipeline, "write_json", count(pipeline.write_json))
-        patches.setattr(pipeline.shutil, "rmtree", count(pipeline.shutil.rmtree))
+        patches.setattr(saving, "write_json", count(saving.write_json))
+        patches.setattr(saving.shutil, "rmtree", count(saving.shutil.rmtree))
         patches.setattr(CrossEncoderReranker, "save_pretrained", count(CrossEncoderReranker.save_pretrained))
         with pytest.raises(KeyboardInterrupt):
             save_reranker(copy, reranker(shift=3.0))

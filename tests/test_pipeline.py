@@ -22,7 +22,7 @@ from recross_hf import (
 from recross_hf.core import files
 from recross_hf.hub.errors import ArtifactError
 from recross_hf.models.generation import generate_texts
-from recross_hf.pipeline import parts
+from recross_hf.pipeline import stored_parts
 from recross_hf.pipeline.manifest import write_manifest
 from recross_hf.retrieval import index
 from recross_hf.retrieval.vector_shards import IndexMismatchError
@@ -374,6 +374,7 @@ def test_a_folder_that_holds_something_else_is_not_overwritten(pipeline, tmp_pat
 @pytest.mark.parametrize("part", ["index", "upstream_model", "processing_class"])
 def test_an_interrupted_save_leaves_the_old_folder_and_nothing_beside_it(part, pipeline, folder, monkeypatch):
     before = content_of(folder)
+    pipeline = ReCrossPipeline(pipeline.upstream_model, pipeline.processing_class, pipeline.index)
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -474,17 +475,17 @@ def test_parts_are_opened_when_they_are_used(reranking, adapted, tmp_path):
     reranking.save_pretrained(tmp_path / "base")
     loaded = ReCrossPipeline.from_pretrained(tmp_path / "base")
     loaded("Is it good?")
-    assert {"index", "reranker"}.isdisjoint(vars(loaded._stored))
+    assert not any(map(loaded.parts.stored.is_opened, ("index", "reranker")))
     adapted.save_pretrained(tmp_path / "adapted")
     loaded = ReCrossPipeline.from_pretrained(tmp_path / "adapted")
     loaded("Is it good?")
-    assert "upstream_model" not in vars(loaded._stored)  # of an adapter nobody else has its base
+    assert not loaded.parts.stored.is_opened("upstream_model")  # of an adapter nobody else has its base
     assert loaded.index is loaded.index
 
 
 def test_whether_a_large_index_belongs_to_the_model_is_found_out_once(folder, tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(files.constants, "HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(parts, "REMEMBERED_SIZE", 1)
+    monkeypatch.setattr(stored_parts, "REMEMBERED_SIZE", 1)
     checks = []
     check = index.check_encoder
     monkeypatch.setattr(index, "check_encoder", lambda *args: checks.append(args) or check(*args))
@@ -505,9 +506,9 @@ def test_whether_a_large_index_belongs_to_the_model_is_found_out_once(folder, to
 def test_a_part_that_is_replaced_is_the_new_one(reranking, tmp_path):
     reranking.save_pretrained(tmp_path)
     loaded = ReCrossPipeline.from_pretrained(tmp_path)
-    assert loaded._is_stored("reranker")
+    assert loaded.parts.is_stored("reranker")
     loaded.reranker = None
-    assert not loaded._is_stored("reranker")
+    assert not loaded.parts.is_stored("reranker")
     (tmp_path / "scratch").mkdir()
     planned = loaded.publication("org/name", tmp_path / "scratch")
     assert [publication.repo_id for publication in planned.publications()] == [
@@ -516,7 +517,7 @@ def test_a_part_that_is_replaced_is_the_new_one(reranking, tmp_path):
         "org/name",
     ]
     loaded.upstream_model = reranking.upstream_model
-    assert loaded._is_stored("index") and not loaded._is_stored("upstream_model")
+    assert loaded.parts.is_stored("index") and not loaded.parts.is_stored("upstream_model")
 
 
 def test_a_revision_is_of_the_hub(folder):
@@ -542,10 +543,10 @@ def test_a_model_that_was_trained_in_place_is_not_saved_or_published_with_the_ol
 def test_a_reranker_that_was_trained_in_place_is_published_anew(reranking, tmp_path):
     reranking.save_pretrained(tmp_path / "saved")
     pipeline = ReCrossPipeline.from_pretrained(tmp_path / "saved")
-    assert pipeline._is_stored("reranker")
+    assert pipeline.parts.is_stored("reranker")
     with torch.no_grad():
         next(pipeline.reranker.model.parameters()).add_(1.0)
-    assert not pipeline._is_stored("reranker")
+    assert not pipeline.parts.is_stored("reranker")
     (tmp_path / "scratch").mkdir()
     files = pipeline.publication("org/name", tmp_path / "scratch").new_parts["reranker"].files
     assert files["model.safetensors"].is_relative_to(tmp_path / "scratch")
@@ -590,10 +591,9 @@ def test_a_pipeline_saved_onto_itself_or_published_keeps_its_index(
         index = ReCrossPipeline.from_pretrained(target).index
         found = index.search(index.encoder.encode(queries), k=5)
         assert found.positions.tolist() == expected.positions.tolist()
-    pipeline._stored = None  # as of a pipeline of parts that were opened one by one
-    pipeline.upstream_model = answering_bart
+    in_memory = ReCrossPipeline(answering_bart, tokenizer, pipeline.index)
     (tmp_path / "scratch").mkdir()
-    files = pipeline.publication("org/p", tmp_path / "scratch").new_parts["index"].files
+    files = in_memory.publication("org/p", tmp_path / "scratch").new_parts["index"].files
     assert files["index.faiss"].read_bytes() == content
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,8 @@ def compute_cell(run: EvaluationRun, key: CellKey) -> dict[str, Any]:
         adapted = copy.copy(run.pipeline)
         adapted.adaptation = run.pipeline.adaptation | content["settings"]["generation"]
     else:
-        adapted, fields, content["retrieved"] = _adapt(run, key, seconds)
+        with tempfile.TemporaryDirectory() as scratch:
+            adapted, fields, content["retrieved"] = _adapt(run, key, seconds, scratch)
         cell |= fields
     with _timed(seconds, "predict"):
         predictions = adapted(task.test["input"][:], show_progress=False)
@@ -46,12 +48,13 @@ def compute_cell(run: EvaluationRun, key: CellKey) -> dict[str, Any]:
 
 
 def _adapt(
-    run: EvaluationRun, key: CellKey, seconds: dict[str, float]
+    run: EvaluationRun, key: CellKey, seconds: dict[str, float], scratch: str
 ) -> tuple[ReCrossPipeline, dict[str, Any], dict[str, list]]:
     """The adapted pipeline, fields of the [`Cell`], and the retrieved examples."""
     method, task = run.methods[key.method], run.tasks[key.task]
     with _timed(seconds, "prepare"):
         arguments, queries = run.arguments_of(key), task.query_sets[key.query_set]
+        arguments.output_dir = scratch
         queries = queries.select(range(min(method.num_queries, len(queries))))
         retriever, excluded = method.retriever_for(draw_seed(key)), run.excluded(task)
         if excluded["tasks"] or excluded["ids"]:

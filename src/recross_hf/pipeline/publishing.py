@@ -1,0 +1,179 @@
+"""What the publication of a pipeline holds: which parts are uploaded, which are on the Hub already, and their cards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import DatasetCard, ModelCard, RepoCard
+
+from ..adaptation.model_card import adapted_model_card
+from ..adaptation.record import RETRIEVED_FILE, Adaptation
+from ..core.files import write_parquet
+from ..hub.publishing import Publication
+from ..hub.repository import Repository
+from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
+from ..reranking.model_card import reranker_card
+from ..retrieval.dataset_card import index_card
+from .cards import pipeline_card, upstream_model_card
+from .manifest import ADAPTED_MODEL, INDEX, RERANKER, RETRIEVED, UPSTREAM_MODEL, Part
+from .parts import PipelineParts
+from .publication import CARD_FILE, PipelinePublication
+from .saving import PIPELINE, card_beside, check_can_be_saved, encoder_settings, write_part
+
+_REPO_TYPES = {UPSTREAM_MODEL: "model", INDEX: "dataset", RERANKER: "model"}
+"""Types of the repositories that parts have of their own."""
+
+
+@dataclass(frozen=True)
+class CardContent:
+    """What the cards of a pipeline and its parts say beside what the parts themselves tell.
+
+    Args:
+        adaptation: Settings that the pipeline is adapted with.
+        record: How the adapted model was adapted; None where that is not known any more.
+        max_target_length: Tokens of the longest answer.
+        results: Evaluation of the upstream model on its own tasks ([`task_results`]).
+        license: License, such as apache-2.0.
+        given: Cards that somebody wrote, by part; that of the pipeline is named `pipeline`.
+    """
+
+    adaptation: dict[str, Any]
+    record: Adaptation | None
+    max_target_length: int
+    results: Mapping[str, Any] | None = None
+    license: str | None = None
+    given: Mapping[str, RepoCard] | None = None
+
+    def __post_init__(self) -> None:
+        if unknown := sorted({*(self.given or {})} - {PIPELINE, *_REPO_TYPES}):
+            raise ValueError(
+                f"Expected cards of {PIPELINE}, {UPSTREAM_MODEL}, {INDEX} or {RERANKER}, found {', '.join(unknown)}. Name them so."
+            )
+
+
+def plan_publication(parts: PipelineParts, repo_id: str, scratch: Path, content: CardContent) -> PipelinePublication:
+    """Plans what publishing a pipeline writes; no request is made, unless a part has to be fetched.
+
+    Args:
+        parts: Parts of the pipeline. Those on the Hub that nobody modified stay where they are.
+        repo_id: Name of the pipeline's repository, with its namespace.
+        scratch: Empty folder for files that are not on disk yet.
+        content: Content of the cards.
+
+    Raises:
+        IndexMismatchError: The upstream model was replaced or trained since the index was built.
+        TypeError: A part is of a class that a pipeline folder cannot hold.
+    """
+    unmodified = parts.unmodified()
+    check_can_be_saved(parts, unmodified)
+    new_parts: dict[str, Publication] = {}
+    published_parts: dict[str, Part] = {}
+    for name, repo_type in _REPO_TYPES.items():
+        if not parts.has(name):
+            continue
+        repository = _repository(parts, name, unmodified)
+        if parts.stored is not None and repository is not None:
+            part = parts.stored.manifest.parts[name]
+            published_parts[name] = Part(part.sha256, part.path, repository)
+            continue
+        files: dict[str, Path | bytes] = dict(_files(parts, name, unmodified, scratch))
+        files[CARD_FILE] = _written_card(parts, name, unmodified, content) or _card_of_part(
+            parts, name, repo_id, unmodified, content
+        )
+        new_parts[name] = Publication(_part_id(repo_id, name), repo_type, files)
+
+    def card(places: Mapping[str, Repository]) -> bytes:
+        return _written_card(parts, PIPELINE, unmodified, content) or _card_of_pipeline(
+            parts, repo_id, places, content
+        )
+
+    return PipelinePublication(
+        repo_id,
+        new_parts,
+        published_parts,
+        adapted_files=_files(parts, ADAPTED_MODEL, unmodified, scratch) if parts.has(ADAPTED_MODEL) else {},
+        retrieved_file=_files(parts, RETRIEVED, unmodified, scratch)[RETRIEVED_FILE] if parts.has(RETRIEVED) else None,
+        encoder=encoder_settings(parts, unmodified),
+        adaptation=content.adaptation,
+        card=card,
+    )
+
+
+def _part_id(repo_id: str, name: str) -> str:
+    return f"{repo_id}-{name.replace('_', '-')}"
+
+
+def _repository(parts: PipelineParts, name: str, unmodified: frozenset[str]) -> Repository | None:
+    """Where a part is on the Hub as it is now, if it is there."""
+    return parts.stored.repository(name) if parts.stored is not None and name in unmodified else None
+
+
+def _files(parts: PipelineParts, name: str, unmodified: frozenset[str], scratch: Path) -> dict[str, Path]:
+    """Files of a part: the stored ones, or new ones in `scratch`."""
+    if parts.stored is not None and name in unmodified:
+        files = parts.stored.files(name)
+        return {file: path for file, path in files.items() if file != CARD_FILE}
+    if name == RETRIEVED:
+        write_parquet(parts.part(RETRIEVED), scratch / RETRIEVED_FILE)
+        return {RETRIEVED_FILE: scratch / RETRIEVED_FILE}
+    folder = scratch / name
+    write_part(parts, name, folder)
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# ---- cards -------------------------------------------------------------------------------------------------------------
+
+
+def _written_card(parts: PipelineParts, name: str, unmodified: frozenset[str], content: CardContent) -> bytes | None:
+    """The card that somebody wrote: the given one, or the one beside the files."""
+    if content.given is not None and name in content.given:
+        return str(content.given[name]).encode()
+    return card_beside(parts, name, unmodified)
+
+
+def _card_of_part(
+    parts: PipelineParts, name: str, repo_id: str, unmodified: frozenset[str], content: CardContent
+) -> bytes:
+    part_id = _part_id(repo_id, name)
+    card: ModelCard | DatasetCard
+    if name == INDEX:
+        card = index_card(part_id, *parts.indexed(), license=content.license)
+    elif name == RERANKER:
+        card = reranker_card(part_id, parts.config(RERANKER), license=content.license)
+    else:
+        # An index on the Hub need not be fetched for it: it has a card of its own.
+        is_here = _repository(parts, INDEX, unmodified) is None
+        card = upstream_model_card(
+            part_id,
+            parts.config(UPSTREAM_MODEL),
+            pipeline_id=repo_id,
+            examples=parts.indexed()[0] if is_here else None,
+            results=content.results,
+            license=content.license,
+            max_new_tokens=content.max_target_length,
+        )
+    return str(card).encode()
+
+
+def _card_of_pipeline(
+    parts: PipelineParts, repo_id: str, places: Mapping[str, Repository], content: CardContent
+) -> bytes:
+    if not parts.has(ADAPTED_MODEL):
+        card = pipeline_card(repo_id, places, adaptation=content.adaptation, license=content.license)
+        return str(card).encode()
+    config = parts.config(UPSTREAM_MODEL)
+    card = adapted_model_card(
+        repo_id,
+        base_model=places[UPSTREAM_MODEL].repo_id,
+        base_revision=places[UPSTREAM_MODEL].revision,
+        adaptation=content.record or Adaptation(None, content.adaptation),
+        retrieved=parts.part(RETRIEVED),
+        architecture=SEQUENCE_TO_SEQUENCE if config.is_encoder_decoder else DECODER_ONLY,
+        is_peft=parts.is_adapter(),
+        parts=places,
+        license=content.license,
+    )
+    return str(card).encode()

@@ -1,0 +1,219 @@
+"""Pipelines that are written to folders: whole or not at all, and without writing anew what lies in files already."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..adaptation.record import RETRIEVED_FILE
+from ..core.files import write_json, write_parquet
+from ..hub.safety import MANIFEST_FILE
+from ..reranking.cross_encoder import CrossEncoderReranker
+from ..retrieval.encoder import MeanPooledEncoder
+from ..retrieval.vector_shards import IndexMismatchError
+from .manifest import (
+    ADAPTED_MODEL,
+    INDEX,
+    RERANKER,
+    RETRIEVED,
+    UPSTREAM_MODEL,
+    Manifest,
+    Part,
+    check_files,
+    describe_part,
+    read_manifest,
+)
+from .parts import PARTS, PipelineParts
+from .publication import CARD_FILE
+from .stored_parts import TOKENIZER
+
+PIPELINE = "pipeline"
+"""Name of the pipeline itself among those of its parts, where cards are named."""
+
+
+def save_pipeline(parts: PipelineParts, adaptation: dict[str, Any], save_directory: str | Path) -> None:
+    """Writes a pipeline folder, which takes the place of the one that is there when it is whole.
+
+    Files of parts that are stored already are copied, and those of a pipeline that is saved onto itself are linked.
+
+    Args:
+        parts: Parts to write.
+        adaptation: Settings that the pipeline is adapted with.
+        save_directory: Folder to write.
+
+    Raises:
+        FileExistsError: The folder holds something that is no pipeline.
+        IndexMismatchError: The upstream model was replaced or trained since the index was built.
+        TypeError: A part is of a class that a pipeline folder cannot hold.
+    """
+    folder = Path(save_directory).resolve()
+    if folder.exists() and not (folder / MANIFEST_FILE).is_file() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} holds something that is no pipeline. Save to another folder, or empty this one first."
+        )
+    unmodified = parts.unmodified()
+    check_can_be_saved(parts, unmodified)
+    with _taking_the_place_of(folder) as partial:
+        described = {name: _write(parts, name, unmodified, partial, folder) for name in PARTS if parts.has(name)}
+        manifest = Manifest(described, encoder_settings(parts, unmodified), adaptation)
+        write_json(partial / MANIFEST_FILE, manifest.to_json())
+        for name in (PIPELINE, UPSTREAM_MODEL, INDEX, RERANKER):
+            below = "" if name == PIPELINE else name
+            there = folder / below / CARD_FILE
+            card = there.read_bytes() if there.is_file() else card_beside(parts, name, unmodified)
+            if card is not None and (partial / below).is_dir():
+                (partial / below / CARD_FILE).write_bytes(card)
+
+
+@contextmanager
+def _taking_the_place_of(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which is renamed to `folder` at the end; if anything fails before, `folder` stays as it was."""
+    partial, replaced = (folder.with_name(f".{folder.name}.{os.getpid()}.{name}") for name in ("partial", "replaced"))
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        if folder.exists():
+            folder.rename(replaced)
+        partial.rename(folder)
+    finally:
+        if replaced.is_dir() and not folder.exists():
+            replaced.rename(folder)  # the new folder did not take its place
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _write(parts: PipelineParts, name: str, unmodified: frozenset[str], partial: Path, folder: Path) -> Part:
+    """Writes a part into the folder `partial`, which is to become `folder`, and describes it."""
+    below = "." if name == RETRIEVED else name
+    if parts.stored is not None and name in unmodified:
+        _copy(parts.stored.files(name), partial / below, replaced=folder)
+        if parts.stored.verify_checksums:
+            part = Part(parts.stored.manifest.parts[name].sha256, below)
+            check_files(partial, part)  # somebody may have written into the files since they were opened
+            return part
+    elif name == RETRIEVED:
+        write_parquet(parts.part(RETRIEVED), partial / RETRIEVED_FILE)
+    else:
+        write_part(parts, name, partial / below)
+    return describe_part(partial, name)
+
+
+def _copy(files: dict[str, Path], folder: Path, *, replaced: Path) -> None:
+    """Copies files by their names into `folder`; those that lie in the folder that is replaced are linked instead.
+
+    The old folder is deleted as soon as the new one stands in its place: no two folders share a file for longer.
+    """
+    for name, path in files.items():
+        source, target = path.resolve(), folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_relative_to(replaced):
+            with suppress(OSError):  # a file system without links
+                os.link(source, target)
+                continue
+        shutil.copyfile(source, target)
+
+
+def write_part(parts: PipelineParts, name: str, folder: Path) -> None:
+    """Writes a model with the tokenizer, the index or the reranker from memory, without a card."""
+    part = parts.part(name)
+    # The base of an adapter stays as it is: PEFT would ask the Hub whether its vocabulary was resized.
+    part.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(part, "peft_config") else {}))
+    if name in (UPSTREAM_MODEL, ADAPTED_MODEL):
+        parts.part(TOKENIZER).save_pretrained(folder)
+    (folder / CARD_FILE).unlink(missing_ok=True)  # PEFT writes a card that says nothing
+
+
+def encoder_settings(parts: PipelineParts, unmodified: frozenset[str]) -> dict[str, Any]:
+    """The settings of the index's encoder; an index that is stored as it is need not be opened for them."""
+    if parts.stored is not None and INDEX in unmodified:
+        return parts.stored.manifest.encoder
+    settings: dict[str, Any] = parts.part(INDEX).encoder.settings
+    return settings
+
+
+def card_beside(parts: PipelineParts, name: str, unmodified: frozenset[str]) -> bytes | None:
+    """The card that somebody wrote beside a part in a folder, or beside all of them.
+
+    A part that was replaced or changed since has none, and neither has a pipeline of which that is true for any part.
+
+    Args:
+        parts: Parts of the pipeline.
+        name: Name of the part, or `PIPELINE`.
+        unmodified: Names of the parts that are stored as they are ([`PipelineParts.unmodified`]).
+    """
+    stored = parts.stored
+    if stored is None or not isinstance(stored.home, Path):
+        return None
+    if name == PIPELINE:
+        is_as_loaded = unmodified == set(stored.manifest.parts) == {name for name in PARTS if parts.has(name)}
+        folder = stored.home if is_as_loaded else None
+    else:
+        folder = stored.folder(name) if name in unmodified else None
+    path = None if folder is None else folder / CARD_FILE
+    return path.read_bytes() if path is not None and path.is_file() else None
+
+
+def check_can_be_saved(parts: PipelineParts, unmodified: frozenset[str]) -> None:
+    """Refuses parts that a pipeline folder cannot hold.
+
+    Args:
+        parts: Parts of the pipeline.
+        unmodified: Names of the parts that are stored as they are ([`PipelineParts.unmodified`]).
+
+    Raises:
+        IndexMismatchError: The upstream model was replaced or trained since the index was built.
+        TypeError: A part is of a class that a pipeline folder cannot hold.
+    """
+    if not {UPSTREAM_MODEL, INDEX} <= unmodified:
+        _check_encoder_of_index(parts)
+    if RERANKER not in unmodified and not isinstance(parts.part(RERANKER), CrossEncoderReranker | None):
+        raise TypeError(
+            f"Expected a CrossEncoderReranker, found {type(parts.part(RERANKER)).__name__}: a pipeline folder cannot hold it. Set "
+            "`pipeline.reranker = None` and save, then pass it to `adapt`."
+        )
+
+
+def _check_encoder_of_index(parts: PipelineParts) -> None:
+    """Model and index go together; either may have been replaced since they were loaded."""
+    index = parts.part(INDEX)
+    if not isinstance(index.encoder, MeanPooledEncoder):
+        raise TypeError(
+            "Expected an index made with the upstream model's own encoder, found one of "
+            f"{type(index.encoder).__name__}: a pipeline folder cannot hold it. Save the index on its own."
+        )
+    model, tokenizer = parts.part(UPSTREAM_MODEL), parts.part(TOKENIZER)
+    encoder = MeanPooledEncoder.from_settings(model, tokenizer, index.encoder.settings)
+    if index.config["encoder"].get("weights") != encoder.identity()["weights"]:
+        raise IndexMismatchError(
+            "Expected an index of this upstream model's vectors, found one of other weights: the model was replaced or trained "
+            "since. Build the index again with `ReCrossPipeline.build`."
+        )
+
+
+def save_reranker(pipeline_path: str | Path, reranker: CrossEncoderReranker) -> None:
+    """Puts a reranker into a pipeline folder, in place of the one that it has; nothing else in the folder is written anew.
+
+    Killed at any point, it leaves a whole pipeline, with the old reranker or the new one; called again, it completes.
+
+    Args:
+        pipeline_path: Folder of the pipeline.
+        reranker: The trained reranker.
+
+    Raises:
+        ArtifactError: The folder is no pipeline.
+    """
+    folder = Path(pipeline_path)
+    manifest = read_manifest(folder)
+    other = f"{RERANKER}.new"
+    is_in_place = RERANKER in manifest.parts and manifest.parts[RERANKER].path == RERANKER
+    # The folder that the manifest names is not touched: the new one is written elsewhere, then named, and once more here.
+    for name in (other, RERANKER) if is_in_place else (RERANKER,):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        reranker.save_pretrained(folder / name)
+        parts = {**manifest.parts, RERANKER: describe_part(folder, name)}
+        write_json(folder / MANIFEST_FILE, Manifest(parts, manifest.encoder, manifest.adaptation).to_json())
+    shutil.rmtree(folder / other, ignore_errors=True)
