@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import tempfile
 import time
 import zlib
 from pathlib import Path
@@ -134,10 +135,11 @@ def run_cells(args: argparse.Namespace, folders: list[Path], rerankers: dict[str
                 bf16=True,
                 disable_tqdm=True,
             )
-            adapter = pipeline.adapter(
-                queries, arguments, retriever=retriever, reranker=reranker, rerank=reranker is not None
-            )
-            adapter.train()
+            with tempfile.TemporaryDirectory() as arguments.output_dir:
+                adapter = pipeline.adapter(
+                    queries, arguments, retriever=retriever, reranker=reranker, rerank=reranker is not None
+                )
+                adapter.train()
             predictor, retrieved, seconds = pipeline.adapted(adapter), adapter.retrieved, adapter.seconds
         predictions = predictor(test["input"][:])
         right = {

@@ -11,6 +11,7 @@ All are scored on the same labelled test sets, which the gate does not see. Raw 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -67,11 +68,11 @@ def _with_and_without(
     retriever = settings.pop("retriever", None)
     found: dict[str, Any] = {}
     for name, safety_gate in (("ungated", False), ("gated", True)):
-        adapter = pipeline.adapter(
-            queries, pipeline.arguments(**settings, safety_gate=safety_gate), retriever=retriever
-        )
-        start = time.process_time()  # the machine may have other work
-        adapter.train()
+        with tempfile.TemporaryDirectory() as scratch:
+            args = pipeline.arguments(**settings, safety_gate=safety_gate, output_dir=scratch)
+            adapter = pipeline.adapter(queries, args, retriever=retriever)
+            start = time.process_time()  # the machine may have other work
+            adapter.train()
         found[f"{name}_seconds"] = time.process_time() - start
         found[name] = _score(pipeline.adapted(adapter), test)
     return found | {

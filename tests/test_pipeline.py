@@ -1,6 +1,11 @@
 import copy
 import json
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +29,7 @@ from recross_hf.hub.errors import ArtifactError
 from recross_hf.models.generation import generate_texts
 from recross_hf.pipeline import stored_parts
 from recross_hf.pipeline.manifest import write_manifest
+from recross_hf.pipeline.parts import PARTS
 from recross_hf.retrieval import index
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 
@@ -364,6 +370,107 @@ def test_a_loaded_pipeline_can_be_saved_over_its_own_folder(folder):
     assert again.index.search(vector, 5).positions.tolist() == loaded.index.search(vector, 5).positions.tolist()
 
 
+def test_parts_that_are_stored_are_copied_without_being_opened(reranking, queries, tmp_path):
+    reranking.save_pretrained(tmp_path / "base")
+    ReCrossPipeline.from_pretrained(tmp_path / "base").adapt(queries, **FAST).save_pretrained(tmp_path / "adapted")
+    for name in ("base", "adapted"):
+        loaded, before = ReCrossPipeline.from_pretrained(tmp_path / name), content_of(tmp_path / name)
+        for target in (tmp_path / "copy", tmp_path / name):
+            loaded.save_pretrained(target)
+            assert content_of(target) == before
+        assert not any(map(loaded.parts.stored.is_opened, PARTS))
+    manifest = json.loads((tmp_path / "adapted" / "recross.json").read_text())
+    assert set(manifest["parts"]) == set(PARTS)
+
+
+def test_a_file_that_was_written_into_since_it_was_loaded_is_not_saved(folder, tmp_path):
+    loaded = ReCrossPipeline.from_pretrained(folder)
+    assert len(loaded.index) == 48
+    path = folder / "index" / "examples.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    before = content_of(folder)
+    for target in (folder, tmp_path / "copy"):
+        with pytest.raises(PipelineFolderError, match=r"examples\.parquet is not the file that was saved"):
+            loaded.save_pretrained(target)
+    assert content_of(folder) == before
+    assert not (tmp_path / "copy").exists()
+
+
+def change_generation(pipeline):
+    pipeline.upstream_model.generation_config.update(num_beams=3)
+
+
+def change_tokenizer(pipeline):
+    pipeline.processing_class.chat_template = "{{ messages }}"
+
+
+def change_index(pipeline):
+    pipeline.index.faiss_index.nprobe = 3
+
+
+def change_reranker(pipeline):
+    pipeline.reranker.include_answers = False
+
+
+CHANGES = {
+    change_generation: ("upstream_model", lambda pipeline: pipeline.upstream_model.generation_config.num_beams),
+    change_tokenizer: ("upstream_model", lambda pipeline: pipeline.processing_class.chat_template),
+    change_index: ("index", lambda pipeline: pipeline.index.faiss_index.nprobe),
+    change_reranker: ("reranker", lambda pipeline: pipeline.reranker.include_answers),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_settings_that_are_changed_in_place_are_saved_and_published(change, reranking, tokenizer, examples, tmp_path):
+    name, changed = CHANGES[change]
+    ReCrossPipeline.build(reranking.upstream_model, tokenizer, examples, tmp_path / "ivf", factory="IVF4,Flat")
+    loaded = ReCrossPipeline.from_pretrained(tmp_path / "ivf")
+    loaded.reranker = reranking.reranker
+    loaded.save_pretrained(tmp_path / "ivf")
+    loaded = ReCrossPipeline.from_pretrained(tmp_path / "ivf")
+    before = changed(loaded)
+    assert loaded.parts.unmodified() == {"upstream_model", "index", "reranker"}
+    change(loaded)
+    assert changed(loaded) != before
+    assert loaded.parts.unmodified() == {"upstream_model", "index", "reranker"} - {name}
+    (tmp_path / "scratch").mkdir()
+    files = loaded.publication("org/name", tmp_path / "scratch").new_parts[name].files
+    written = [path for path in files.values() if isinstance(path, Path)]
+    assert written and all(path.is_relative_to(tmp_path / "scratch") for path in written)
+    loaded.save_pretrained(tmp_path / "saved")
+    assert changed(ReCrossPipeline.from_pretrained(tmp_path / "saved")) == changed(loaded)
+
+
+def test_using_a_pipeline_modifies_no_part(reranking, adapted, queries, tmp_path):
+    for name, pipeline in (("base", reranking), ("adapted", adapted)):
+        pipeline.save_pretrained(tmp_path / name)
+        loaded = ReCrossPipeline.from_pretrained(tmp_path / name)
+        parts = {part for part in PARTS if loaded.parts.has(part)}
+        loaded(queries, num_beams=2)
+        loaded.adapt(queries, **FAST)(queries[0])
+        assert loaded.adapted_model is None or loaded.adapted_model is loaded.model
+        assert loaded.parts.unmodified() == parts
+        assert not any(map(loaded.parts.is_modified, parts))
+
+
+def test_a_save_that_is_killed_at_any_point_leaves_a_whole_pipeline(reranking, tmp_path):
+    """The killed processes are copies of one that has loaded the pipeline; `save_script` tells what it found after each."""
+    reranking.save_pretrained(tmp_path / "saved")
+    script = Path(__file__).with_name("save_script.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "saved"), str(tmp_path / "found.json")],
+        check=True,
+        env=environment,
+        timeout=240,
+    )
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["old"] > 10 and found["new"] > 0
+    assert set(found) <= {"old", "new", "named"}
+    assert found["named"] == 1  # between two renames, where the error says which folder to rename
+    assert {path.name for path in tmp_path.iterdir()} == {"saved", "found.json"}
+
+
 def test_a_folder_that_holds_something_else_is_not_overwritten(pipeline, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match=r"holds something that is no pipeline. Save to another folder"):
@@ -520,6 +627,39 @@ def test_a_part_that_is_replaced_is_the_new_one(reranking, tmp_path):
     assert loaded.parts.is_stored("index") and not loaded.parts.is_stored("upstream_model")
 
 
+def test_replacing_a_part_of_a_copy_leaves_the_pipeline_that_was_copied(reranking, tmp_path):
+    reranking.save_pretrained(tmp_path)
+    loaded = ReCrossPipeline.from_pretrained(tmp_path)
+    copied = copy.copy(loaded)
+    copied.reranker = None
+    assert copied.reranker is None and loaded.reranker is not None
+    assert copied.parts.is_modified("reranker") and not loaded.parts.is_modified("reranker")
+    copied.reranker = loaded.reranker
+    assert copied.parts.is_stored("reranker")
+    assert copied.index is loaded.index  # opened once for both
+
+
+def test_what_is_modified_and_what_is_stored(reranking, folder):
+    in_memory, loaded = reranking.parts, ReCrossPipeline.from_pretrained(folder)
+    assert in_memory.is_modified("index") and not in_memory.is_stored("index")
+    assert not in_memory.is_modified("retrieved") and not in_memory.has("retrieved")
+    assert loaded.parts.is_stored("index") and not loaded.parts.is_modified("reranker")
+    loaded.reranker = reranking.reranker  # there was none
+    assert loaded.parts.is_modified("reranker") and not loaded.parts.is_stored("reranker")
+    loaded.processing_class = copy.deepcopy(loaded.processing_class)
+    assert loaded.parts.is_modified("upstream_model") and loaded.parts.is_stored("index")
+    assert not loaded.parts.is_modified("adapted_model")
+
+
+def test_the_card_of_a_pipeline_that_has_got_a_reranker_is_written_anew(folder, reranking, tmp_path):
+    (folder / "README.md").write_text("# Ours, without a reranker")
+    loaded = ReCrossPipeline.from_pretrained(folder)
+    assert loaded.publication("org/name", tmp_path).publications()[-1].files["README.md"].startswith(b"# Ours")
+    loaded.reranker = reranking.reranker
+    card = loaded.publication("org/name", tmp_path).publications()[-1].files["README.md"].decode()
+    assert "org/name-reranker" in card
+
+
 def test_a_revision_is_of_the_hub(folder):
     with pytest.raises(ValueError, match=r"`revision` of a pipeline on the Hub, found 'v1' of the folder"):
         ReCrossPipeline.from_pretrained(folder, revision="v1")
@@ -603,6 +743,25 @@ def test_an_adaptation_is_not_written_into_its_pipeline(inside, built_folder, qu
     with pytest.raises(ValueError, match="apart from the pipeline, the folder"):
         pipeline.adapt(queries, output_dir=str(built_folder / inside), **FAST)
     assert content_of(built_folder) == before
+
+
+def test_an_adaptation_writes_nothing_unless_it_is_told_where_to(folder, queries, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    before = content_of(tmp_path)
+    pipeline = ReCrossPipeline.from_pretrained(folder)
+    pipeline.adapt(queries, save_strategy="steps", save_steps=2, **FAST)
+    assert content_of(tmp_path) == before
+    assert not list((tmp_path / "temporary").iterdir()) and not list(Path.cwd().iterdir())
+    adapter = pipeline.adapter(queries, pipeline.arguments(**FAST))
+    assert adapter.args.output_dir == "trainer_output"  # as of any trainer
+
+
+def test_the_folder_of_temporary_files_is_an_output_folder_like_any_other(folder, queries, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(folder.parent))
+    pipeline = ReCrossPipeline.from_pretrained(folder)
+    with pytest.raises(ValueError, match="apart from the pipeline, the folder"):
+        pipeline.adapt(queries, output_dir=str(folder.parent), **FAST)
 
 
 def test_an_adaptation_is_not_written_over_something_else_and_may_be_written_again(built_folder, queries, tmp_path):
