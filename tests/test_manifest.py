@@ -15,7 +15,8 @@ from recross_hf import AdaptationArguments
 from recross_hf.hub.errors import ArtifactError
 from recross_hf.hub.repository import Repository
 from recross_hf.hub.safety import check_model_files
-from recross_hf.pipeline.manifest import ADAPTATION_SETTINGS, Manifest, Part, read_manifest, write_manifest
+from recross_hf.pipeline.manifest import Manifest, Part, read_manifest, write_manifest
+from recross_hf.pipeline.settings import ADAPTATION_SETTINGS
 
 ENCODER = {"max_length": 8, "autocast_dtype": None}
 DIGEST, COMMIT = "0a" * 32, "0f" * 20

@@ -390,7 +390,7 @@ def test_a_file_that_was_written_into_since_it_was_loaded_is_not_saved(folder, t
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     before = content_of(folder)
     for target in (folder, tmp_path / "copy"):
-        with pytest.raises(PipelineFolderError, match=r"examples\.parquet is not the file that was saved"):
+        with pytest.raises(ArtifactError, match=r"examples\.parquet is not the file that was saved"):
             loaded.save_pretrained(target)
     assert content_of(folder) == before
     assert not (tmp_path / "copy").exists()

@@ -6,11 +6,9 @@ A manifest may be anybody's: every value is checked before it is used.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from types import NoneType
 from typing import Any
 
 from .._version import __version__
@@ -19,74 +17,12 @@ from ..core.files import is_intact, read_json, sha256_of, write_json
 from ..hub.errors import ArtifactError
 from ..hub.repository import COMMIT, Repository, is_repo_id
 from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES
+from .settings import check_adaptation_settings, expect
 
 FORMAT_VERSION = 2
 MAX_MANIFEST_SIZE = 1 << 20
 PARTS = ("upstream_model", "index", "reranker", "adapted_model", "retrieved")
 UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED = PARTS
-_NUMBER = (float, int)
-ADAPTATION_SETTINGS: dict[str, tuple[type, ...]] = {
-    "adam_beta1": _NUMBER,
-    "adam_beta2": _NUMBER,
-    "adam_epsilon": _NUMBER,
-    "drop_long_targets": (bool,),
-    "gate_fraction": _NUMBER,
-    "generation_num_beams": (int, NoneType),
-    "gradient_accumulation_steps": (int,),
-    "label_smoothing_factor": _NUMBER,
-    "learning_rate": _NUMBER,
-    "lr_scheduler_type": (str,),
-    "max_grad_norm": _NUMBER,
-    "max_input_length": (int,),
-    "max_steps": (int,),
-    "max_target_length": (int,),
-    "num_retrieved": (int,),
-    "num_train_epochs": _NUMBER,
-    "per_device_eval_batch_size": (int,),
-    "per_device_train_batch_size": (int,),
-    "rerank": (bool,),
-    "safety_gate": (bool,),
-    "seed": (int,),
-    "select_by": (str,),
-    "sum_token_loss": (bool,),
-    "token_budget": (int, NoneType),
-    "upsampling_ratio": _NUMBER,
-    "warmup_steps": _NUMBER,
-    "weight_decay": _NUMBER,
-}
-"""Settings of `AdaptationArguments` that a pipeline may hold, and their types. None names a place, a report or an account.
-
-The table is not derived from the dataclass, whose import needs torch: a test compares the two.
-"""
-
-# The defaults of the paper are far from all of these. Nobody's pipeline shall take the memory of a machine, or days.
-_RANGES: dict[str, tuple[float, float]] = {
-    "adam_beta1": (0, 1),
-    "adam_beta2": (0, 1),
-    "adam_epsilon": (0, 1),
-    "gate_fraction": (0, 1),
-    "generation_num_beams": (1, 128),
-    "gradient_accumulation_steps": (1, 65_536),
-    "label_smoothing_factor": (0, 1),
-    "learning_rate": (0, 10),
-    "max_grad_norm": (0, 1e9),
-    # Inputs are cut to it: a tokenizer without a limit says 10 ** 30.
-    "max_input_length": (1, math.inf),
-    "max_steps": (-1, 10_000_000),
-    "max_target_length": (1, 65_536),
-    "num_retrieved": (1, 1_000_000),
-    "num_train_epochs": (0, 10_000),
-    "per_device_eval_batch_size": (1, 65_536),
-    "per_device_train_batch_size": (1, 65_536),
-    "seed": (0, 2**32 - 1),
-    "token_budget": (1, 1 << 24),
-    "upsampling_ratio": (1, 1_000),
-    "warmup_steps": (0, 10_000_000),
-    "weight_decay": (0, 10),
-}
-"""The least and the most that a pipeline may say."""
-_MOST_CANDIDATES = 10_000_000
-
 _AUTOCAST_DTYPES = (None, "bfloat16", "float16")
 
 
@@ -117,16 +53,16 @@ class Part:
                     f"Expected files in safe formats ({', '.join(sorted(SAFE_SUFFIXES))}), found {name!r}. Pickles and code "
                     "are never loaded: save the artifact again with `save_pretrained`."
                 )
-            _expect(
+            expect(
                 isinstance(digest, str) and len(digest) == 64 and set(digest) <= set("0123456789abcdef"),
                 f"a SHA-256 checksum of {name}",
                 digest,
             )
         if self.repository is not None:
             repo = self.repository
-            _expect(isinstance(repo.repo_id, str) and is_repo_id(repo.repo_id), "a repository's name", repo.repo_id)
-            _expect(repo.repo_type in ("model", "dataset"), "a model or dataset repository", repo.repo_type)
-            _expect(
+            expect(isinstance(repo.repo_id, str) and is_repo_id(repo.repo_id), "a repository's name", repo.repo_id)
+            expect(repo.repo_type in ("model", "dataset"), "a model or dataset repository", repo.repo_type)
+            expect(
                 isinstance(repo.revision, str) and COMMIT.fullmatch(repo.revision) is not None,
                 f"a commit of {repo.repo_id} (40 hexadecimal digits)",
                 repo.revision,
@@ -143,12 +79,12 @@ class Part:
     @classmethod
     def from_json(cls, content: Any) -> Part:
         """Reads what [`Part.to_json`] gave."""
-        _expect(isinstance(content, dict), "a part", content)
+        expect(isinstance(content, dict), "a part", content)
         known = {"path", "sha256", "repo_id", "repo_type", "revision"}
-        _expect(set(content) <= known, f"a part with {', '.join(sorted(known))}", ", ".join(content))
+        expect(set(content) <= known, f"a part with {', '.join(sorted(known))}", ", ".join(content))
         sha256, path = content.get("sha256"), content.get("path", ".")
-        _expect(isinstance(sha256, dict) and bool(sha256), "checksums of a part's files", sha256)
-        _expect(isinstance(path, str), "the path of a part", path)
+        expect(isinstance(sha256, dict) and bool(sha256), "checksums of a part's files", sha256)
+        expect(isinstance(path, str), "the path of a part", path)
         repository = None
         if "repo_id" in content:
             repository = Repository(content["repo_id"], content.get("repo_type", "model"), content.get("revision"))
@@ -173,10 +109,10 @@ class Manifest:
     adaptation: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _expect(set(self.parts) <= set(PARTS), f"the parts {', '.join(PARTS)}", ", ".join(self.parts))
-        _expect({UPSTREAM_MODEL, INDEX} <= set(self.parts), "an upstream model and an index", ", ".join(self.parts))
+        expect(set(self.parts) <= set(PARTS), f"the parts {', '.join(PARTS)}", ", ".join(self.parts))
+        expect({UPSTREAM_MODEL, INDEX} <= set(self.parts), "an upstream model and an index", ", ".join(self.parts))
         encoder = self.encoder
-        _expect(
+        expect(
             isinstance(encoder, dict)
             and set(encoder) == {"max_length", "autocast_dtype"}
             and _is_count(encoder["max_length"])
@@ -184,26 +120,7 @@ class Manifest:
             "the encoder's max_length and autocast_dtype",
             encoder,
         )
-        _expect(isinstance(self.adaptation, dict), "settings of the adaptation", self.adaptation)
-        for name, value in self.adaptation.items():
-            if name not in ADAPTATION_SETTINGS:
-                raise ArtifactError(
-                    f"Expected settings of how to learn ({', '.join(sorted(ADAPTATION_SETTINGS))}), found "
-                    f"{name}={value!r}. A pipeline cannot say more than that: pass other settings to `adapt`."
-                )
-            kinds = ADAPTATION_SETTINGS[name]
-            holds = isinstance(value, kinds) and isinstance(value, bool) == (kinds == (bool,))
-            holds = holds and not (isinstance(value, float) and not math.isfinite(value))
-            _expect(holds, f"{name} of the type {' or '.join(kind.__name__ for kind in kinds)}", value)
-            if name in _RANGES and value is not None:
-                least, most = _RANGES[name]
-                _expect(least <= value <= most, f"{name} from {least:,} to {most:,}", value)
-        sizes = [self.adaptation.get("num_retrieved", 1), self.adaptation.get("upsampling_ratio", 1)]
-        _expect(
-            sizes[0] * sizes[1] <= _MOST_CANDIDATES,
-            f"num_retrieved x upsampling_ratio of at most {_MOST_CANDIDATES:,} candidates",
-            f"{sizes[0]} x {sizes[1]}",
-        )
+        check_adaptation_settings(self.adaptation)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `recross.json`."""
@@ -246,7 +163,7 @@ class Manifest:
             )
         try:
             parts = content.get("parts")
-            _expect(isinstance(parts, dict), "the parts of a pipeline", parts)
+            expect(isinstance(parts, dict), "the parts of a pipeline", parts)
             return cls(
                 {name: Part.from_json(part) for name, part in parts.items()},
                 content.get("encoder"),
@@ -319,15 +236,6 @@ def _check_name(name: Any) -> None:
         raise ArtifactError(
             f"Expected the name of a file within the folder, found {name!r}. recross_hf writes no such pipeline: do "
             "not use it."
-        )
-
-
-def _expect(holds: bool, what: str, found: Any) -> None:
-    if not holds:
-        text = repr(found)
-        raise ArtifactError(
-            f"Expected {what}, found {text if len(text) <= 200 else text[:200] + '...'}. The file is damaged, or none that "
-            "recross_hf wrote: download or save it again."
         )
 
 
