@@ -1,7 +1,7 @@
 import pytest
 import tiny
 
-from recross_hf.training.fsdp import shared_weights_in_one_group
+from recross_hf.training._compat import shared_weights_in_one_group
 
 LAYERS = {"bart": {"BartEncoderLayer", "BartDecoderLayer"}, "t5": {"T5Block"}, "encoder_decoder": {"BertLayer"}}
 

@@ -11,6 +11,8 @@ from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..core.run_settings import refuse_other_settings
+
 ARGUMENTS_FILE = "training_args.json"
 # What decides which examples a step has, and what is read of them; `data_seed` is `seed` unless it is set.
 BATCH_SETTINGS = (
@@ -54,12 +56,13 @@ def described_arguments(trainer: Trainer, train_data: str | None) -> dict[str, A
     """The arguments of a training as JSON values, and what else decides its batches.
 
     Args:
-        train_data: a digest of what is trained on; None where there is nothing yet.
+        train_data: Digest of the examples that are trained on; None where there are none yet.
     """
-    found = json.loads(trainer.args.to_json_string())
-    found |= {"num_processes": trainer.accelerator.num_processes, "n_gpu": max(1, trainer.args.n_gpu)}
-    found["truncation_side"] = trainer.processing_class.truncation_side
-    return found if train_data is None else found | {"train_data": train_data}
+    described = json.loads(trainer.args.to_json_string())
+    described |= {"num_processes": trainer.accelerator.num_processes, "n_gpu": max(1, trainer.args.n_gpu)}
+    tokenizer: Any = trainer.processing_class
+    described["truncation_side"] = tokenizer.truncation_side
+    return described if train_data is None else described | {"train_data": train_data}
 
 
 def refuse_other_batches(checkpoint: str | Path, now: Mapping[str, Any]) -> None:
@@ -68,37 +71,36 @@ def refuse_other_batches(checkpoint: str | Path, now: Mapping[str, Any]) -> None
     What was seen of an epoch is passed over by counting batches: of others, rows would be skipped or seen twice.
 
     Args:
-        now: of [`described_arguments`].
+        now: Arguments of the training that is to go on ([`described_arguments`]).
 
     Raises:
-        ValueError: what decides the batches is not what it was. What an earlier version did not write down is not compared.
+        ValueError: A setting that decides the batches is not what it was. Settings that an earlier version did not write down are not
+            compared.
     """
     path = Path(checkpoint) / ARGUMENTS_FILE
     if not path.is_file():
         return  # of another trainer
     before, now = _comparable(json.loads(path.read_text(encoding="utf-8"))), _comparable(now)
     has_budget = None not in (before.get("token_budget"), now.get("token_budget"))
-    changed = [
-        name
-        for name in BATCH_SETTINGS
-        if name in before
-        and before[name] != now.get(name)
-        # A budget of tokens takes its place.
-        and not (has_budget and name == "per_device_train_batch_size")
-    ]
-    if changed:
-        raise ValueError(
-            f"Expected the settings that made the batches of {checkpoint}, found "
-            f"{', '.join(f'`{name}` {now.get(name)} in place of {before[name]}' for name in changed)}. Resume with the same "
-            "ones, or begin anew from the checkpoint's model."
-        )
+    refuse_other_settings(
+        before,
+        now,
+        # A budget of tokens takes the place of the batch size.
+        names=[
+            name
+            for name in BATCH_SETTINGS
+            if name in before and not (has_budget and name == "per_device_train_batch_size")
+        ],
+        expected=f"the settings that made the batches of {checkpoint}",
+        remedy="Resume with the same ones, or begin anew from the checkpoint's model.",
+    )
 
 
 def refuse_other_weights(checkpoint: str | Path, *, is_peft: bool) -> None:
     """Makes sure that a checkpoint holds what a trainer trains: a whole model, or an adapter.
 
     Raises:
-        ValueError: it holds the other.
+        ValueError: The checkpoint holds the other.
     """
     folder = Path(checkpoint)
     has_adapter = any(folder.glob("adapter_config.json")) or any(folder.glob("*/adapter_config.json"))
@@ -119,7 +121,7 @@ def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> s
     """The checkpoint folder that `resume_from_checkpoint` means: a folder, or for True and "true" the last whole one in `output_dir`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: There is no such checkpoint.
     """
     if isinstance(wanted, str) and wanted.lower() in ("true", "false"):
         wanted = wanted.lower() == "true"
@@ -147,9 +149,9 @@ def checkpoint_to_resume(wanted: str | bool | None, output_dir: str | Path) -> s
 
 
 def _comparable(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(arguments)
-    if found.get("data_seed") is None:
-        found["data_seed"] = found.get("seed")
+    flat = dict(arguments)
+    if flat.get("data_seed") is None:
+        flat["data_seed"] = flat.get("seed")
     # What an earlier version of accelerate did not have is not compared.
-    loading = found.get("accelerator_config")
-    return found | {f"accelerator_config.{name}": value for name, value in (loading or {}).items()}
+    loading = flat.get("accelerator_config")
+    return flat | {f"accelerator_config.{name}": value for name, value in (loading or {}).items()}

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
-from transformers.utils import PushInProgress
 
 from ..hub.safety import SAFE_SUFFIXES, UNSAFE_SUFFIXES
+from ._compat import PushesCheckpoints
 
 
-class SafePushTrainer(Trainer):
+class SafePushTrainer(PushesCheckpoints):
     """A `Trainer` that pushes safe formats alone: the base class pickles its arguments into what it pushes."""
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
-            return
-        if not self.args.hub_always_push and self.push_in_progress is not None and not self.push_in_progress.is_done():
-            return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+    def start_push(self, checkpoint: Path) -> Future[Any]:
+        """Starts the upload of a checkpoint's files in safe formats, copied into `output_dir`."""
+        output_dir = str(self.args.output_dir)
         # The upload goes on while older checkpoints are deleted, so it has files of its own.
-        for path in Path(checkpoint_folder).iterdir():
+        for path in checkpoint.iterdir():
             if path.suffix in SAFE_SUFFIXES and path.name != TRAINER_STATE_NAME:
-                shutil.copy(path, self.args.output_dir)
-        job = HfApi().upload_folder(
-            repo_id=self.hub_model_id,
-            folder_path=self.args.output_dir,
+                shutil.copy(path, output_dir)
+        return HfApi().upload_folder(
+            repo_id=str(self.hub_model_id),
+            folder_path=output_dir,
             commit_message=f"Training in progress, step {self.state.global_step}",
             token=self.args.hub_token,
             run_as_future=True,
@@ -38,18 +36,14 @@ class SafePushTrainer(Trainer):
             ignore_patterns=["_*", f"{PREFIX_CHECKPOINT_DIR}-*"],
             revision=self.args.hub_revision,
         )
-        if self.push_in_progress is None or self.push_in_progress.is_done():
-            self.push_in_progress = PushInProgress([job])
-        else:
-            self.push_in_progress.jobs.append(job)
 
     def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
         """Pushes `output_dir`, as the base class does.
 
         Raises:
-            ValueError: there are pickles in it.
+            ValueError: `output_dir` holds pickles.
         """
-        folder = Path(self.args.output_dir)
+        folder = Path(str(self.args.output_dir))
         paths = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix in UNSAFE_SUFFIXES]
         # The base class leaves out what is called so: checkpoints, and what begins with an underscore.
         pickles = [str(path) for path in paths if not path.parts[0].startswith(("_", f"{PREFIX_CHECKPOINT_DIR}-"))]
@@ -62,8 +56,14 @@ class SafePushTrainer(Trainer):
 
 
 def refuse_pickled_pushes(args: TrainingArguments) -> None:
-    if args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+    """Refuses arguments that would push whole checkpoints.
+
+    Raises:
+        ValueError: `hub_strategy` is "checkpoint" or "all_checkpoints".
+    """
+    strategy = HubStrategy(args.hub_strategy)
+    if strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
         raise ValueError(
-            f"`hub_strategy` must be 'end' or 'every_save', found {args.hub_strategy.value!r}: whole checkpoints hold the state "
+            f"`hub_strategy` must be 'end' or 'every_save', found {strategy.value!r}: whole checkpoints hold the state "
             "of the optimizer as pickles, which are not published."
         )
