@@ -37,7 +37,7 @@ from recross_hf import (
     load_starter_task,
     starter_tasks,
 )
-from recross_hf.adaptation.arguments import AS_RUN
+from recross_hf.adaptation.arguments import AUTHORS_CODE
 from recross_hf.adaptation.results import adaptation_results, format_results, plot_task_shares
 from recross_hf.core.distributed import agreed, end_process_group
 from recross_hf.core.files import write_json
@@ -71,7 +71,10 @@ class ScriptArguments:
     exclude_tasks: list[str] = field(default_factory=list, metadata={"help": "Upstream tasks not to retrieve from."})
     preset: str | None = field(
         default=None,
-        metadata={"help": "The paper's settings, or the authors' code's.", "choices": ["paper", "as_run"]},
+        metadata={
+            "help": "The paper's settings, or those that the authors' code ran with ('as_run' is the same).",
+            "choices": ["paper", "authors_code", "as_run"],
+        },
     )
     use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter in place of all weights."})
     lora_r: int = field(default=16, metadata={"help": "LoRA rank."})
@@ -95,7 +98,8 @@ def main(argv: list[str] | None = None) -> None:
         start = time.perf_counter()
 
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
-    settings = {None: pipeline.adaptation, "paper": {}, "as_run": AS_RUN}[script.preset]
+    presets = {None: pipeline.adaptation, "paper": {}, "authors_code": AUTHORS_CODE, "as_run": AUTHORS_CODE}
+    settings = presets[script.preset]
     parser.set_defaults(output_dir="adapted", report_to="none", **settings)
     script, args = parser.parse_args_into_dataclasses(argv)
     pipeline.check_output_dir(args.output_dir)
@@ -161,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
 
     if adapter.is_world_process_zero():
         output_dir = Path(args.output_dir)
-        results = adaptation_results(adapter, task=task, seconds=seconds)
+        results = adaptation_results(adapter.adaptation, adapter.retrieved, task=task, seconds=seconds)
         adapter.create_model_card()
         plot_task_shares(adapter.retrieved, output_dir / "retrieved_tasks.png", title=f"What {task} was learned from")
         write_json(output_dir / "results.json", results)

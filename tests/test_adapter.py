@@ -248,7 +248,7 @@ def test_a_run_is_not_resumed_for_other_queries_or_numbers(make_adapter):
         make_adapter(method="lora", **saving).train(resume_from_checkpoint=True)
 
 
-def test_decoding_that_the_model_ships_is_said_with_the_adaptation(make_adapter, examples):
+def test_decoding_that_the_model_ships_is_said_with_the_adaptation(make_adapter, examples, tmp_path):
     model = copy.deepcopy(make_adapter().model)
     model.generation_config.update(repetition_penalty=1.2, do_sample=True, temperature=3.0)
     adapter = make_adapter(model, generation_num_beams=2, eval_dataset=examples.select(range(6)), safety_gate=True)
@@ -256,9 +256,12 @@ def test_decoding_that_the_model_ships_is_said_with_the_adaptation(make_adapter,
     first = adapter.evaluate()["eval_loss"], adapter.predict(examples).predictions.tolist()
     assert (adapter.evaluate()["eval_loss"], adapter.predict(examples).predictions.tolist()) == first
     expected = {"num_beams": 2, "repetition_penalty": 1.2}
-    assert adaptation_results(adapter, task="t", seconds={})["decoding"] == expected
+    assert adaptation_results(adapter.adaptation, adapter.retrieved, task="t", seconds={})["decoding"] == expected
     settings = adapter.adaptation.settings
-    assert (settings["decoding: repetition_penalty"], settings["generation_num_beams"]) == (1.2, 2)
+    assert (adapter.adaptation.decoding, settings["generation_num_beams"]) == (expected, 2)
+    adapter.create_model_card()
+    card = (tmp_path / "adapted" / "README.md").read_text()
+    assert "| `decoding: repetition_penalty` | 1.2 |" in card
 
 
 def test_the_gate_judges_greedy_answers(make_adapter, answering_bart, monkeypatch):

@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel
 
 from recross_hf import AdaptationArguments, DenseRetriever, ReCrossPipeline, RetrievalAugmentedAdapter
 from recross_hf.adaptation.results import adaptation_results, format_results
-from recross_hf.adaptation.safety_gate import AnswerSigns, GateSigns, GateVerdict, hold_out, token_loss
+from recross_hf.adaptation.safety_gate import AnswerStats, GateEvidence, GateVerdict, hold_out, token_loss
 from recross_hf.models.architectures import architecture_of
 from recross_hf.models.tokenization import TokenizedExamples
 
@@ -86,8 +86,8 @@ def test_the_loss_is_the_mean_over_all_tokens(kind, bart, tokenizer, examples):
 # ---- what is a collapse ------------------------------------------------------------------------------------------------
 
 
-def signs(answers: list[str], cut: int = 0) -> AnswerSigns:
-    return AnswerSigns.of(answers, [10] * cut + [9] * (len(answers) - cut), 9)
+def signs(answers: list[str], cut: int = 0) -> AnswerStats:
+    return AnswerStats.of(answers, [10] * cut + [9] * (len(answers) - cut), 9)
 
 
 DIVERSE = [f"answer {number}" for number in range(16)]
@@ -96,7 +96,7 @@ HALVES = ["yes"] * 8 + ["no"] * 8
 
 def test_the_signs_are_shares():
     found = signs(["yes", "", "yes", "no"], cut=1)
-    assert found == AnswerSigns(4, "yes", 0.5, 0.25, 0.25)
+    assert found == AnswerStats(4, "yes", 0.5, 0.25, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_collapse_is_measured_by_the_base(base, adapted, expected):
     ],
 )
 def test_the_verdict_says_why(loss, answers, kept, reason):
-    base, adapted = GateSigns(1.0, signs(DIVERSE)), GateSigns(loss, signs(answers))
+    base, adapted = GateEvidence(1.0, signs(DIVERSE)), GateEvidence(loss, signs(answers))
     verdict = GateVerdict.on(base, adapted, 51)
     assert (verdict.kept, verdict.reason) == (kept, reason)
 
@@ -288,7 +288,9 @@ def test_the_verdict_is_in_results_table_and_card(make_adapter, tmp_path):
     adapter = make_adapter(learning_rate=HARMFUL)
     adapter.train()
     assert adapter.seconds["gate"] > 0
-    results = json.loads(json.dumps(adaptation_results(adapter, task="mine", seconds=adapter.seconds)))
+    results = json.loads(
+        json.dumps(adaptation_results(adapter.adaptation, adapter.retrieved, task="mine", seconds=adapter.seconds))
+    )
     np.testing.assert_equal(results["gate"], asdict(adapter.gate))
     assert f"safety gate: not kept, the base's weights were put back. {adapter.gate.reason}" in format_results(results)
     adapter.create_model_card()

@@ -105,7 +105,9 @@ def test_results_of_an_adapter_are_json(bart, tokenizer, examples, queries, tmp_
     )
     adapter.retrieve()
     adapter.evaluate(metric_key_prefix="base")
-    results = json.loads(json.dumps(adaptation_results(adapter, task="mine", seconds={"load": 1.23456})))
+    results = json.loads(
+        json.dumps(adaptation_results(adapter.adaptation, adapter.retrieved, task="mine", seconds={"load": 1.23456}))
+    )
     assert results == {
         "task": "mine",
         "num_queries": 4,
@@ -118,6 +120,7 @@ def test_results_of_an_adapter_are_json(bart, tokenizer, examples, queries, tmp_
         "reranker": None,
         "upsampling_ratio": None,
         "select_by": None,
+        "decoding": {},
         "seed": 3,
         "seconds": {"load": 1.235},
     }
@@ -145,7 +148,7 @@ def test_results_of_an_adapter_with_a_reranker_name_it(bart, tokenizer, examples
         processing_class=tokenizer,
     )
     adapter.retrieve()
-    results = adaptation_results(adapter, task="mine", seconds=adapter.seconds)
+    results = adaptation_results(adapter.adaptation, adapter.retrieved, task="mine", seconds=adapter.seconds)
     assert (results["reranker"], results["upsampling_ratio"]) == ("LongestFirst", 1.5)
     assert list(results["seconds"]) == ["retrieve", "rerank"]
     assert "(RandomRetriever, best of 1.5 x by LongestFirst)" in format_results(results)

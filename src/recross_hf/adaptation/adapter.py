@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from accelerate.utils import broadcast_object_list, extract_model_from_parallel
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-from transformers.pytorch_utils import Conv1D
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
 
-from ..core.files import read_parquet, write_atomically, write_parquet
+from ..core.files import write_atomically, write_parquet
 from ..core.hashing import digest_of
 from ..data.readers import load_queries
-from ..models.architectures import architecture_of
-from ..models.generation import generate_texts
 from ..reranking.reranker import Reranker
-from ..reranking.selection import SELECTIONS
 from ..retrieval.retriever import Retriever
+from ..training._compat import commit_of, name_base_when_saved
 from ..training.checkpoints import checkpoint_to_resume, refuse_other_weights
 from ..training.trainer import ExampleTrainer
 from .arguments import AdaptationArguments
 from .model_card import adapted_model_card
-from .record import RETRIEVED_FILE, Adaptation, Evaluation
-from .safety_gate import AnswerSigns, GateSigns, GateVerdict, hold_out, token_loss
+from .model_copy import adaptable_copy
+from .record import RETRIEVED_FILE, Adaptation, Evaluation, read_retrieved, recorded_settings
+from .retrieval import retrieve_examples, selects, timed
+from .safety_gate import GateVerdict, SafetyGate, gate_evidence, hold_out
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
 logger = logging.getLogger(__name__)
-
-_SETTINGS = (
-    "num_retrieved",
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "label_smoothing_factor",
-    "max_input_length",
-    "max_target_length",
-    "generation_num_beams",
-    "seed",
-)
 
 
 class RetrievalAugmentedAdapter(ExampleTrainer):
@@ -73,24 +52,23 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
     ```
 
     Args:
-        model: any `AutoModelForSeq2SeqLM` or `AutoModelForCausalLM`. It is copied and not changed.
-        args: an [`AdaptationArguments`]; the paper's by default.
-        retriever: where the examples to learn from come from.
-        reranker: scores more examples than are trained on (`upsampling_ratio`), for `args.select_by` to choose from; none
+        model: Any `AutoModelForSeq2SeqLM` or `AutoModelForCausalLM`. It is copied and not changed.
+        args: An [`AdaptationArguments`]; the paper's by default.
+        retriever: Retriever of the examples to learn from.
+        reranker: Reranker of more examples than are trained on (`upsampling_ratio`), for `args.select_by` to choose from; none
             by default.
-        query_dataset: the unlabelled inputs: a list of strings, or whatever [`load_queries`] takes.
-        eval_dataset: labelled examples to `evaluate` on ([`load_examples`]); the method does not see them.
-        processing_class: the model's tokenizer.
-        peft_config: trains an adapter in place of all weights, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`; for a
+        query_dataset: The unlabelled inputs: a list of strings, or whatever [`load_queries`] takes.
+        eval_dataset: Labelled examples to `evaluate` on ([`load_examples`]); the method does not see them.
+        processing_class: The model's tokenizer.
+        peft_config: Configuration of an adapter to train in place of all weights, e.g. `LoraConfig(task_type="SEQ_2_SEQ_LM")`; for a
             decoder-only model `task_type="CAUSAL_LM"`.
-        kwargs: what [`Seq2SeqTrainer`] takes: `callbacks`, `optimizers`, ...
+        kwargs: Arguments of [`Seq2SeqTrainer`]: `callbacks`, `optimizers`, ...
 
     Attributes:
-        retrieved: the retrieved examples with `rank`, `query`, `distance` and, reranked, `score`; None before `retrieve` or `train`.
-        gate: what the safety gate found (`args.safety_gate`); None before `train` and without it. Where it is not `kept`, the
+        retrieved: The retrieved examples with `rank`, `query`, `distance` and, reranked, `score`; None before `retrieve` or `train`.
+        gate: Verdict of the safety gate (`args.safety_gate`); None before `train` and without it. Where it is not `kept`, the
             weights are those from before the training.
-        seconds: wall time of `retrieve`, of `rerank` if there is a reranker, and of `gate` if there is one.
-        scores: what `evaluate` found, by its `metric_key_prefix`: `soft_em`, `exact_match` in percent and `n`.
+        seconds: Wall time of `retrieve`, of `rerank` if there is a reranker, and of `gate` if there is one.
 
     Raises:
         TypeError: `model` is a PEFT model already or of a kind that writes no text, or `args` are of another class.
@@ -131,7 +109,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         if "train_dataset" in kwargs:
             raise TypeError("There is no `train_dataset` to pass: the examples to train on come from the retriever.")
         super().__init__(
-            _adaptable_copy(model, peft_config, args.seed),
+            adaptable_copy(model, peft_config, args.seed),
             args,
             processing_class=processing_class,
             eval_dataset=eval_dataset,
@@ -148,120 +126,66 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         self.reranker = reranker
         self.query_dataset = load_queries(query_dataset)
         self.retrieved: Dataset | None = None
-        self.scores: dict[str, dict[str, float]] = {}
         self._evaluations: dict[str, Evaluation] = {}
         self.gate: GateVerdict | None = None
         self.seconds: dict[str, float] = {}
 
     def retrieve(self) -> Dataset:
         """Retrieves |R| upstream examples for the query set and keeps them in `self.retrieved`."""
-        inputs, num_retrieved = self.query_dataset["input"][:], self.args.num_retrieved
         self.seconds.clear()
-        select = SELECTIONS[self.args.select_by]
-        num_candidates = math.ceil(self.args.upsampling_ratio * num_retrieved) if self.selects else num_retrieved
-        with self._timed("retrieve"):
-            retrieved = self._agreed(lambda: self.retriever.retrieve(inputs, num_candidates))
-        if self.reranker is not None:
-            with self._timed("rerank"):
-                reranked = self.reranker.rerank_in_processes(inputs, retrieved, num_retrieved, select=select)
-                retrieved = self._agreed(lambda: reranked)
-        elif self.selects:
-            retrieved = select(retrieved, np.zeros(len(retrieved)), num_retrieved).remove_columns("score")
-        self.retrieved = retrieved
-        return retrieved
+        self.retrieved = retrieve_examples(
+            self.query_dataset["input"][:], self.retriever, self.reranker, self.args, self.seconds
+        )
+        return self.retrieved
 
     @property
     def selects(self) -> bool:
         """Whether more candidates are retrieved than are learned from."""
-        by_task = self.args.select_by == "task" and self.retriever.uses_inputs
-        return self.reranker is not None or (by_task and self.args.upsampling_ratio > 1)
+        return selects(self.retriever, self.reranker, self.args)
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    def _agreed(self, examples: Callable[[], Dataset]) -> Dataset:
-        """What the main process finds: rounding must not make two processes train on different examples."""
-        found = None
-        if self.accelerator.is_main_process:
-            dataset = examples()
-            found = dataset.to_dict(), dataset.features
-        columns, features = self._of_main_process(found)
-        return Dataset.from_dict(columns, features=features)
-
-    def _of_main_process(self, found: Any) -> Any:
-        shared = [found]
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(shared)
-        return shared[0]
-
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """Retrieves (unless [`retrieve`] was called), then trains on what was found.
 
         A checkpoint holds the retrieved examples, and a resumed run trains on those. With `args.safety_gate` the weights are
-        afterwards the trained ones or those from before, as `self.gate` says.
+        afterwards the trained ones or those from before, as `self.gate` says. The arguments are those of [`ExampleTrainer.train`].
 
         Raises:
-            ValueError: the safety gate is asked for and the weights are spread over devices (FSDP, DeepSpeed), or too few
+            ValueError: The safety gate is asked for and the weights are spread over devices (FSDP, DeepSpeed), or too few
                 examples were retrieved to hold one out.
         """
-        checkpoint = checkpoint_to_resume(resume_from_checkpoint, self.args.output_dir)
+        checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
         if checkpoint is not None:
             refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"))
-            self.retrieved = self._retrieved_of(checkpoint)
-        elif self.retrieved is None:
-            self.retrieve()
+            self.retrieved = read_retrieved(checkpoint)
+        retrieved = self.retrieve() if self.retrieved is None else self.retrieved
         if not self.args.safety_gate:
-            self.train_dataset = self.tokenize_for_training(self.retrieved)
-            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            self.train_dataset = self.tokenize_for_training(retrieved)
+            return super().train(checkpoint, trial, ignore_keys_for_eval)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        learned, held_out = hold_out(self.retrieved, self.args.gate_fraction, seed)
+        learned, held_out = hold_out(retrieved, self.args.gate_fraction, seed)
         self.train_dataset = self.tokenize_for_training(learned)
-        with self._gated(held_out):
-            return super().train(resume_from_checkpoint=checkpoint, **kwargs)
-
-    def _arguments(self) -> dict[str, Any]:
-        # Of others, the checkpoint's retrieved examples would be learned from, and said to be theirs.
-        return super()._arguments() | {"queries": digest_of(self.query_dataset["input"][:])}
-
-    @contextmanager
-    def _gated(self, held_out: Dataset) -> Iterator[None]:
-        """Compares the model before and after, and puts the weights back that it had before unless it is fit to stay."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError(
                 "Expected whole weights in each process for `safety_gate`, which puts them back, found them spread over devices by "
                 "FSDP or DeepSpeed. Adapt with `peft_config` under plain data parallelism, or leave `safety_gate` out."
             )
         self.seconds.pop("gate", None)
-        with self._timed("gate"):
-            trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-            before = [parameter.detach().to("cpu", copy=True) for parameter in trained]
-            base = self._signs(held_out)
-        yield
-        with self._timed("gate"), torch.no_grad():
-            self.gate = self._of_main_process(GateVerdict.on(base, self._signs(held_out), len(held_out)))
-            if not self.gate.kept:
-                for parameter, value in zip(trained, before, strict=True):
-                    parameter.copy_(value)
-                logger.warning("The base model's weights were put back. %s", self.gate.reason)
+        with timed(self.seconds, "gate"):
+            inputs = self.query_dataset["input"][:]
+            gate = SafetyGate(self.model, lambda: gate_evidence(self, held_out, inputs), len(held_out))
+        output = super().train(checkpoint, trial, ignore_keys_for_eval)
+        with timed(self.seconds, "gate"):
+            self.gate = gate.decide()
+        return output
 
-    def _signs(self, held_out: Dataset) -> GateSigns:
-        inputs = list(dict.fromkeys(self.query_dataset["input"][:]))
-        longest = self.args.max_target_length
-        with self.accelerator.autocast():
-            loss = token_loss(self.model, self.tokenize(held_out), self.data_collator)
-            answers = generate_texts(
-                self.model,
-                self.processing_class,
-                inputs,
-                max_input_length=self.args.max_input_length,
-                **self._decoding(),
-            )
-        # With an end token that it did not have, an answer that was cut is too long.
-        ids = self.architecture.answer_ids(self.processing_class, answers, longest + 1)
-        return GateSigns(loss, AnswerSigns.of(answers, [len(of_answer) for of_answer in ids], longest))
+    def _arguments(self) -> dict[str, Any]:
+        # Of others, the checkpoint's retrieved examples would be learned from, and said to be theirs.
+        return super()._arguments() | {"queries": digest_of(self.query_dataset["input"][:])}
 
     def evaluate(
         self,
@@ -273,52 +197,37 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         """Generates answers to the evaluation set and scores them: `{prefix}_soft_em`, `{prefix}_exact_match`, ..."""
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix, **gen_kwargs)
         if f"{metric_key_prefix}_soft_em" in metrics:
-            if isinstance(eval_dataset, str):
-                eval_dataset = self.eval_dataset[eval_dataset]
-            evaluated = self.eval_dataset if eval_dataset is None else eval_dataset
-            sets = list(evaluated.values()) if isinstance(evaluated, dict) else [evaluated]
-            found = {name: metrics[f"{metric_key_prefix}_{name}"] for name in ("soft_em", "exact_match")}
-            found["n"] = sum(map(len, sets))
-            self.scores[metric_key_prefix] = found
-            tasks = sorted(
-                {task for examples in sets if "task" in examples.column_names for task in examples["task"][:]}
-            )
-            self._evaluations[metric_key_prefix] = Evaluation(
-                **found, tasks=tasks, is_adapted=self.state.global_step > 0, is_mean=isinstance(evaluated, dict)
+            evaluated: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+            if isinstance(evaluated, str):  # one of the trainer's own evaluation sets
+                own: Any = self.eval_dataset
+                evaluated = own[evaluated]
+            self._evaluations[metric_key_prefix] = Evaluation.of(
+                metrics, metric_key_prefix, evaluated, is_adapted=self.state.global_step > 0
             )
         return metrics
 
     @property
-    def adaptation(self) -> Adaptation:
-        """How the model was adapted and how it does, for its card."""
-        names = (*_SETTINGS, *(("upsampling_ratio", "select_by") if self.selects else ()))
-        settings = {name: value for name in names if (value := getattr(self.args, name)) is not None}
-        parts = {"retriever": self.retriever, "reranker": self.reranker}
-        settings |= {name: type(part).__name__ for name, part in parts.items() if part is not None}
-        settings |= {f"decoding: {name}": value for name, value in self.decoding.items()}
-        return Adaptation(len(self.query_dataset), settings, dict(self._evaluations), self.gate)
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Scores of `evaluate` by its `metric_key_prefix`: `soft_em`, `exact_match` in percent and `n`."""
+        return {prefix: evaluation.scores for prefix, evaluation in self._evaluations.items()}
 
     @property
-    def _base_revision(self) -> str | None:
-        """The commit of the Hub that the model was loaded at; transformers has no other name for it."""
-        return getattr(self.model.config, "_commit_hash", None)
+    def adaptation(self) -> Adaptation:
+        """How the model was adapted and how it does, for its card and its results."""
+        settings = recorded_settings(self.args, has_choice=self.selects)
+        parts = {"retriever": self.retriever, "reranker": self.reranker}
+        settings |= {name: type(part).__name__ for name, part in parts.items() if part is not None}
+        return Adaptation(len(self.query_dataset), settings, dict(self._evaluations), self.gate, self.decoding)
 
-    def _retrieved_of(self, folder: str) -> Dataset:
-        path = Path(folder) / RETRIEVED_FILE
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"Expected {RETRIEVED_FILE} in {folder}, found none: this is no checkpoint of an adaptation."
-            )
-        return read_parquet(path)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    @contextmanager
+    def saving_to(self, folder: Path) -> Iterator[None]:
+        """Saves the retrieved examples beside the model, and of an adapter the base's name and commit."""
         for peft_config in getattr(self.model, "peft_config", {}).values():
-            # PEFT names the base as it saves; of one that is named already it asks the Hub whether its vocabulary was resized.
-            peft_config.base_model_name_or_path = None
-            peft_config.revision = peft_config.revision or self._base_revision
+            name_base_when_saved(peft_config, commit_of(self.model))
         if self.retrieved is not None:  # first: it tells what the folder holds, also where a save is killed
-            write_parquet(self.retrieved, Path(output_dir or self.args.output_dir) / RETRIEVED_FILE)
-        super()._save(output_dir, state_dict)
+            write_parquet(self.retrieved, folder / RETRIEVED_FILE)
+        with super().saving_to(folder):
+            yield
 
     def create_model_card(
         self,
@@ -335,29 +244,31 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         """Writes `README.md`: how the model was adapted, what it learned from and, once evaluated, how it does.
 
         Args:
-            language: of the task.
-            license: such as apache-2.0.
-            tags: more of them.
-            model_name: the title; the name on the Hub, or the folder's, by default.
-            finetuned_from: the upstream model's name on the Hub; where it was loaded from by default.
-            tasks: the type of task of the results; text-generation by default.
-            dataset_tags: names on the Hub of data sets that belong to it; the first is that of the results.
-            dataset: the name, for the results, of what was evaluated on; its tasks by default.
-            dataset_args: the configuration of that.
+            language: Language of the task.
+            license: License of the model, such as apache-2.0.
+            tags: Tags beside those that every adapted model has.
+            model_name: Title of the card; the name on the Hub, or the folder's, by default.
+            finetuned_from: Name of the upstream model on the Hub; where it was loaded from by default.
+            tasks: Type of task of the results; text-generation by default.
+            dataset_tags: Names on the Hub of data sets that belong to the model; the first is that of the results.
+            dataset: Name, for the results, of the data set that was evaluated on; its tasks by default.
+            dataset_args: Configuration of that data set.
         """
         if not self.is_world_process_zero():
             return
         if self.retrieved is None:
+            languages: Any = language  # the base class takes several, too
             super().create_model_card(
-                language, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
+                languages, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
             )
             return
-        path = Path(self.args.output_dir) / "README.md"
+        path = Path(str(self.args.output_dir)) / "README.md"
+        own_base = self.model.config.name_or_path
         card = adapted_model_card(
             self.hub_model_id or self.args.hub_model_id or path.parent.resolve().name,
             title=model_name,
-            base_model=finetuned_from or self.model.config._name_or_path,
-            base_revision=self._base_revision if finetuned_from in (None, self.model.config._name_or_path) else None,
+            base_model=finetuned_from or own_base,
+            base_revision=commit_of(self.model) if finetuned_from in (None, own_base) else None,
             adaptation=self.adaptation,
             retrieved=self.retrieved,
             architecture=self.architecture,
@@ -380,49 +291,3 @@ def _as_list(values: str | list[str] | None) -> list[str]:
 
 def _first(values: str | list[str] | None) -> str | None:
     return next(iter(_as_list(values)), None)
-
-
-def _adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed: int) -> PreTrainedModel:
-    if hasattr(model, "peft_config"):
-        raise TypeError(
-            "Expected a model without adapters, found a PEFT model. Merge it (`model.merge_and_unload()`), or pass its "
-            "base model and a `peft_config`."
-        )
-    task_type = architecture_of(model).peft_task_type
-    if peft_config is not None and peft_config.task_type not in (None, task_type):
-        raise ValueError(
-            f"Expected a `peft_config` with task_type={task_type!r}, which suits {type(model).__name__}, found "
-            f"{str(peft_config.task_type)!r}. Set `peft_config.task_type`."
-        )
-    if peft_config is not None:
-        _check_target_modules(model, peft_config)
-    # A whole copy, also for PEFT: sharing frozen weights with it would let a later merge change the caller's model.
-    # What another trainer's precision put around its forward pass stays behind, and so does the mark that says so.
-    adaptable = extract_model_from_parallel(copy.deepcopy(model), keep_fp32_wrapper=False)
-    adaptable.__dict__.pop("_is_accelerate_prepared", None)
-    if peft_config is None:
-        # Steps of 1e-6 round to nothing in half precision; `bf16=True` computes in it and keeps these weights.
-        return adaptable.float()
-    from peft import get_peft_model
-
-    set_seed(seed)  # of the adapter's first weights
-    return get_peft_model(adaptable, copy.deepcopy(peft_config))  # PEFT writes into the one it is given
-
-
-def _check_target_modules(model: PreTrainedModel, peft_config: PeftConfig) -> None:
-    """PEFT passes over names that the model does not have, if it has another of them."""
-    wanted = getattr(peft_config, "target_modules", None)
-    if wanted is None or isinstance(wanted, str):  # PEFT's choice, or a regular expression, which it checks
-        return
-    names = [name for name, _ in model.named_modules()]
-    missing = sorted(one for one in wanted if not any(name == one or name.endswith(f".{one}") for name in names))
-    if missing:
-        linear = {
-            name.rpartition(".")[2]
-            for name, module in model.named_modules()
-            if isinstance(module, torch.nn.Linear | Conv1D)
-        }
-        raise ValueError(
-            f"Expected `target_modules` that {type(model).__name__} has, such as {', '.join(sorted(linear))}, found "
-            f"{', '.join(map(repr, missing))}. Name some of those, or leave them out for PEFT's choice."
-        )

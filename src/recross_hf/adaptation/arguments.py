@@ -14,13 +14,13 @@ class AdaptationArguments(ExampleTrainingArguments):
     """Arguments of [`RetrievalAugmentedAdapter`]; the defaults are the paper's (section 4 of arXiv 2204.07937).
 
     The paper names neither scheduler nor clipping; the schedule here is constant, as in the authors' code.
-    [`AdaptationArguments.as_run`] gives the settings of that code, which differ from the paper.
+    [`AdaptationArguments.authors_code`] gives the settings of that code, which differ from the paper.
 
     Example:
 
     ```python
     args = AdaptationArguments(output_dir="adapted", num_retrieved=256)
-    args = AdaptationArguments.as_run(output_dir="adapted", seed=1)
+    args = AdaptationArguments.authors_code(output_dir="adapted", seed=1)
     ```
 
     Raises:
@@ -28,40 +28,48 @@ class AdaptationArguments(ExampleTrainingArguments):
     """
 
     learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of the adaptation."})
-    num_train_epochs: float = field(default=2.0, metadata={"help": "Passes over the retrieved examples."})
-    per_device_train_batch_size: int = field(default=4, metadata={"help": "Retrieved examples a step and device."})
-    per_device_eval_batch_size: int = field(default=32, metadata={"help": "Inputs a generation step and device."})
-    lr_scheduler_type: str = field(default="constant", metadata={"help": "Learning rate schedule."})
-    save_strategy: str = field(
-        default="no", metadata={"help": "Checkpoints during an adaptation, which is short: none unless asked for."}
+    num_train_epochs: float = field(default=2.0, metadata={"help": "Number of passes over the retrieved examples."})
+    per_device_train_batch_size: int = field(
+        default=4, metadata={"help": "Number of retrieved examples in a batch of one device."}
     )
-    num_retrieved: int = field(default=512, metadata={"help": "|R|: how many upstream examples to learn from."})
+    per_device_eval_batch_size: int = field(
+        default=32, metadata={"help": "Number of inputs in a batch of one device that answers are generated for."}
+    )
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "Schedule of the learning rate."})
+    save_strategy: str = field(
+        default="no",
+        metadata={"help": "When checkpoints are saved: never unless asked for, for an adaptation is short."},
+    )
+    num_retrieved: int = field(
+        default=512, metadata={"help": "Number of upstream examples to retrieve and learn from, |R| in the paper."}
+    )
     upsampling_ratio: float = field(
         default=2.0,
         metadata={
-            "help": "mu: with a reranker or `select_by` 'task', mu x |R| examples are retrieved to choose from."
+            "help": "Ratio of the examples that are retrieved to those that are learned from, mu in the paper; it counts with a reranker or "
+            "`select_by` 'task', which choose |R| among mu x |R|."
         },
     )
     select_by: str = field(
         default="example",
         metadata={
-            "help": "What is chosen among the mu x |R|: 'example': those that the reranker scores highest, as in the paper; "
-            "'task': whole upstream tasks, that with the most candidates (expected by the reranker to help) first. "
-            "'task' needs no reranker.",
+            "help": "Choice among the mu x |R| examples. 'example' takes those that the reranker scores highest, as in the paper; "
+            "'task' takes whole upstream tasks, the one with the most candidates (expected by the reranker to help) first, and needs "
+            "no reranker.",
             "choices": ["example", "task"],
         },
     )
     rerank: bool = field(
         default=True,
         metadata={
-            "help": "Let the pipeline's reranker, if it has one, score what dense retrieval finds. --no_rerank: without it."
+            "help": "Whether the pipeline's reranker, if it has one, scores what dense retrieval finds; --no_rerank leaves it out."
         },
     )
     safety_gate: bool = field(
         default=False,
         metadata={
-            "help": "Put the base model's weights back unless the loss on held-out retrieved examples falls and the answers to the "
-            "unlabelled inputs do not collapse. Needs no labels."
+            "help": "Whether the base model's weights are put back unless the loss on held-out retrieved examples falls and the answers "
+            "to the unlabelled inputs do not collapse. The gate needs no labels."
         },
     )
     gate_fraction: float = field(
@@ -87,11 +95,16 @@ class AdaptationArguments(ExampleTrainingArguments):
 
     @classmethod
     def as_run(cls, **overrides: Any) -> AdaptationArguments:
+        """The settings of [`AdaptationArguments.authors_code`], by the name that they had first."""
+        return cls.authors_code(**overrides)
+
+    @classmethod
+    def authors_code(cls, **overrides: Any) -> AdaptationArguments:
         """The settings of the authors' released code and logged runs."""
-        return cls(**{**AS_RUN, **overrides})
+        return cls(**{**AUTHORS_CODE, **overrides})
 
 
-AS_RUN: dict[str, Any] = {
+AUTHORS_CODE: dict[str, Any] = {
     "learning_rate": 6e-6,
     "max_steps": 128,
     "per_device_train_batch_size": 4,
@@ -106,3 +119,7 @@ AS_RUN: dict[str, Any] = {
     "max_input_length": 512,
     "max_target_length": 64,
 }
+"""Settings of the authors' released code and logged runs."""
+
+AS_RUN = AUTHORS_CODE
+"""The same settings, by the name that they had first."""

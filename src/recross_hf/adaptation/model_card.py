@@ -18,7 +18,7 @@ from .record import Adaptation, Evaluation
 from .results import task_shares
 
 if TYPE_CHECKING:
-    from ..models.architectures import Architecture
+    from ..models.base import Architecture
 
 _SHOWN_EXAMPLES = 20
 _SHOWN_COLUMNS = ("rank", "id", "task", "distance", "score")
@@ -47,18 +47,23 @@ def adapted_model_card(
     """The card of an adapted model, alone or in a published pipeline.
 
     Args:
-        name: that of its repository, or of its folder.
-        title: above the card; the last part of `name` by default.
-        base_model: the upstream model's name on the Hub, or its path.
-        base_revision: the commit there that was adapted; None where that is not known, or it is a path.
-        retrieved: what it learned from; None where that is not known any more.
-        is_peft: whether it is an adapter.
-        parts: of the pipeline that it is in, and where they are.
-        tags: more of them.
-        datasets: names on the Hub.
-        eval_task: the task type of the results.
-        eval_dataset: what the results call what it was evaluated on; its tasks by default. So `eval_dataset_type`, its name on the
-            Hub, and `eval_dataset_config`.
+        name: Name of its repository, or of its folder.
+        title: Title of the card; the last part of `name` by default.
+        base_model: Name of the upstream model on the Hub, or its path.
+        base_revision: Commit of the upstream model that was adapted; None where that is not known, or `base_model` is a path.
+        adaptation: Record of the adaptation.
+        retrieved: Examples that it learned from; None where they are not known any more.
+        architecture: The kind of model, which says how it is loaded.
+        is_peft: Whether it is an adapter.
+        parts: Repositories of the pipeline that it is in, by the names of the parts.
+        license: License of the model.
+        language: Language of the task, or several.
+        tags: Tags beside those that every adapted model has.
+        datasets: Names on the Hub of data sets that belong to it.
+        eval_task: Type of task of the results.
+        eval_dataset: Name, in the results, of the data set that was evaluated on; its tasks by default.
+        eval_dataset_type: Name of that data set on the Hub.
+        eval_dataset_config: Configuration of that data set.
     """
     is_local = not base_model or Path(base_model).exists() or not is_repo_id(base_model)
     base_name = _local_name(base_model) if is_local else base_model
@@ -118,12 +123,14 @@ def adapted_model_card(
         parts=part_rows(places),
         repo_id=name if places else None,
         usage=_usage(name, base_name, None if is_local else base_revision, architecture, is_peft, adaptation.settings),
-        settings=settings_rows(adaptation.settings),
+        settings=settings_rows(
+            {**adaptation.settings, **{f"decoding: {name}": value for name, value in adaptation.decoding.items()}}
+        ),
     )
 
 
 def _local_name(path: str) -> str:
-    """Of the models of pipelines, which are all called alike, the folder's name, too."""
+    """The name of a folder; the models of pipelines are all called alike, so that theirs has the pipeline's folder, too."""
     folder = Path(path).resolve()
     if not path:
         return "a local model"
@@ -171,7 +178,7 @@ def _usage(
     told = {"max_new_tokens": settings.get("max_target_length"), "num_beams": settings.get("generation_num_beams")}
     arguments = "".join(f", {argument}={value}" for argument, value in told.items() if value is not None)
     lines += [
-        "# Of this repository, too, `revision` names a commit; its newest is loaded here.",
+        "# `revision` names a commit of this repository, too; its newest is loaded here.",
         f"model = {loaded}",
         f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(name)})",
         architecture.usage.format(settings=arguments),

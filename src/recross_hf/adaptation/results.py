@@ -1,56 +1,59 @@
-"""What was adapted, for people to read: shares by task, tables, pictures."""
+"""The results of an adaptation, for people to read: shares by task, tables, pictures."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset
 
 from ..core.plots import new_figure
 from ..core.tables import format_table
-
-if TYPE_CHECKING:
-    from .adapter import RetrievalAugmentedAdapter
+from .record import Adaptation
 
 
 def task_shares(retrieved: Dataset) -> dict[str, float]:
-    """Share of each upstream task in the retrieved examples, largest first; shares sum to 1."""
+    """The share of each upstream task in the retrieved examples, largest first; shares sum to 1."""
     counts = Counter(retrieved["task"][:])
     return {
         task: count / len(retrieved) for task, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     }
 
 
-def adaptation_results(adapter: RetrievalAugmentedAdapter, *, task: str, seconds: dict[str, float]) -> dict[str, Any]:
-    """What an adaptation did, as JSON values; `base` and `adapted` are None where nothing was evaluated.
+def adaptation_results(
+    adaptation: Adaptation, retrieved: Dataset, *, task: str, seconds: dict[str, float]
+) -> dict[str, Any]:
+    """The record of an adaptation as JSON values; `base` and `adapted` are None where nothing was evaluated.
 
     Args:
-        adapter: a trained adapter; evaluations with the prefixes `base` and `adapted` are taken up.
-        seconds: wall time by stage.
+        adaptation: Record of the adaptation; its evaluations with the prefixes `base` and `adapted` are taken up.
+        retrieved: Examples that the model learned from.
+        task: Name of the target task.
+        seconds: Wall time by stage.
     """
+    settings, evaluations = adaptation.settings, adaptation.evaluations
     return {
         "task": task,
-        "num_queries": len(adapter.query_dataset),
-        "num_retrieved": len(adapter.retrieved),
-        "base": adapter.scores.get("base"),
-        "adapted": adapter.scores.get("adapted"),
-        "gate": None if adapter.gate is None else asdict(adapter.gate),
-        "retrieved_tasks": task_shares(adapter.retrieved),
-        "retriever": type(adapter.retriever).__name__,
-        "reranker": type(adapter.reranker).__name__ if adapter.reranker is not None else None,
-        "upsampling_ratio": adapter.args.upsampling_ratio if adapter.selects else None,
-        "select_by": adapter.args.select_by if adapter.selects else None,
-        "decoding": adapter.decoding,
-        "seed": adapter.args.seed,
+        "num_queries": adaptation.num_queries,
+        "num_retrieved": len(retrieved),
+        **{name: evaluations[name].scores if name in evaluations else None for name in ("base", "adapted")},
+        "gate": None if adaptation.gate is None else asdict(adaptation.gate),
+        "retrieved_tasks": task_shares(retrieved),
+        **{name: settings.get(name) for name in ("retriever", "reranker", "upsampling_ratio", "select_by")},
+        "decoding": dict(adaptation.decoding),
+        "seed": settings["seed"],
         "seconds": {stage: round(duration, 3) for stage, duration in seconds.items()},
     }
 
 
 def format_results(results: dict[str, Any], *, top: int = 5) -> str:
-    """[`adaptation_results`] as a few lines of text."""
+    """Writes [`adaptation_results`] as a few lines of text.
+
+    Args:
+        top: Number of upstream tasks that are named.
+    """
     selected = ""
     if results["select_by"]:
         kept = {"example": "best", "task": "main tasks"}[results["select_by"]]
@@ -83,8 +86,13 @@ def format_results(results: dict[str, Any], *, top: int = 5) -> str:
 def plot_task_shares(retrieved: Dataset, path: str | Path, *, title: str, top: int = 15) -> None:
     """Draws the share of each upstream task as a bar chart (PNG, SVG or PDF by the ending of `path`).
 
+    Args:
+        retrieved: Examples with a column `task`.
+        title: Title above the chart.
+        top: Number of tasks that have a bar of their own; the others share one.
+
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: Matplotlib is not installed.
     """
     shares = task_shares(retrieved)
     shown = list(shares.items())[:top]

@@ -1,7 +1,8 @@
-"""The safety gate: signs, without labels, that an adapted model should not take the place of its base."""
+"""The safety gate: evidence, without labels, that an adapted model should not take the place of its base."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,27 +14,34 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from ..core.batching import on_device, token_budget_batches
+from ..core.distributed import agreed
 from ..models.collators import Batch
+from ..models.generation import generate_texts
 from ..models.modes import evaluating
 from ..models.tokenization import TokenizedExamples
+from ..training.trainer import ExampleTrainer
+
+logger = logging.getLogger(__name__)
 
 FEWEST_ANSWERS = 8
-"""Of fewer answers, that they are all the same says nothing."""
+"""Number of answers below which it says nothing that they are all the same."""
 COLLAPSED_SHARE = 0.9
-"""Fifteen of sixteen answers: with an answer that is right for two inputs in three, chance gives so many in 1.4 % of the draws."""
+"""Share of equal answers that is a collapse, fifteen of sixteen: where one answer is right for two inputs in three, chance gives so many
+in 1.4 % of the draws."""
 LARGEST_RISE = 0.25
+"""Rise of the share of empty or unended answers that is no collapse yet."""
 
 
 @dataclass(frozen=True)
-class AnswerSigns:
+class AnswerStats:
     """What can be said of answers without knowing the right ones.
 
     Args:
-        num_answers: to as many distinct inputs.
-        most_frequent: the most frequent answer.
-        most_frequent_share: how much of the answers it makes up.
-        empty_share: answers without text, which are wrong for certain.
-        unended_share: answers that were cut at `max_target_length`: the model found no end.
+        num_answers: Number of answers, to as many distinct inputs.
+        most_frequent: The most frequent answer.
+        most_frequent_share: Share of the answers that are the most frequent one.
+        empty_share: Share of answers without text, which are wrong for certain.
+        unended_share: Share of answers that were cut at `max_target_length`: the model found no end.
     """
 
     num_answers: int
@@ -43,8 +51,13 @@ class AnswerSigns:
     unended_share: float
 
     @classmethod
-    def of(cls, answers: Sequence[str], lengths: Sequence[int], max_length: int) -> AnswerSigns:
-        """The signs of `answers` that have so many tokens, the end token among them; one of more than `max_length` was cut."""
+    def of(cls, answers: Sequence[str], lengths: Sequence[int], max_length: int) -> AnswerStats:
+        """Counts answers.
+
+        Args:
+            answers: Texts.
+            lengths: Number of each answer's tokens, the end token among them; an answer of more than `max_length` was cut.
+        """
         text, count = Counter(answers).most_common(1)[0]
         return cls(
             num_answers=len(answers),
@@ -54,8 +67,8 @@ class AnswerSigns:
             unended_share=float(np.mean([length > max_length for length in lengths])),
         )
 
-    def collapse_from(self, base: AnswerSigns) -> str | None:
-        """How these answers collapsed, where those of the base had not; None if they did not.
+    def collapse_from(self, base: AnswerStats) -> str | None:
+        """Says how these answers collapsed where those of the base had not; None if they did not.
 
         Answers that are all the same are a collapse only if those of the base were not: of a task with two answers, many are.
         """
@@ -70,16 +83,16 @@ class AnswerSigns:
 
 
 @dataclass(frozen=True)
-class GateSigns:
+class GateEvidence:
     """What the gate compares of two models.
 
     Args:
-        loss: on the held-out retrieved examples, the mean over their tokens, without label smoothing.
-        answers: to the unlabelled inputs.
+        loss: Mean loss over the tokens of the held-out retrieved examples, without label smoothing.
+        answers: Statistics of the answers to the unlabelled inputs.
     """
 
     loss: float
-    answers: AnswerSigns
+    answers: AnswerStats
 
 
 @dataclass(frozen=True)
@@ -87,20 +100,20 @@ class GateVerdict:
     """Whether the adapted model was kept, or the base put back, and why.
 
     Args:
-        kept: False: the weights are those from before the adaptation.
-        reason: a sentence for people.
-        num_held_out: distinct retrieved examples that were not trained on.
-        base, adapted: what was compared.
+        kept: Whether the weights are the trained ones; otherwise they are those from before the adaptation.
+        reason: Sentence for people.
+        num_held_out: Number of distinct retrieved examples that were not trained on.
+        base, adapted: Evidence of the two models that were compared.
     """
 
     kept: bool
     reason: str
     num_held_out: int
-    base: GateSigns
-    adapted: GateSigns
+    base: GateEvidence
+    adapted: GateEvidence
 
     @classmethod
-    def on(cls, base: GateSigns, adapted: GateSigns, num_held_out: int) -> GateVerdict:
+    def on(cls, base: GateEvidence, adapted: GateEvidence, num_held_out: int) -> GateVerdict:
         """Keeps the adapted model if the held-out loss fell and the answers did not collapse."""
         collapse = adapted.answers.collapse_from(base.answers)
         # So that it is not kept where its loss is not a number.
@@ -115,6 +128,35 @@ class GateVerdict:
         return cls(falls and collapse is None, reason, num_held_out, base, adapted)
 
 
+class SafetyGate:
+    """Compares a model before and after an adaptation, and puts the weights back that it had before unless it is fit to stay.
+
+    The gate is made before the adaptation: it keeps copies of the weights that will be trained, on the CPU, and takes the base's evidence.
+
+    Args:
+        model: Model that will be adapted, its weights being whole in each process.
+        evidence: Call that takes the evidence of the model as it is then.
+        num_held_out: Number of held-out examples behind the evidence.
+    """
+
+    def __init__(self, model: torch.nn.Module, evidence: Callable[[], GateEvidence], num_held_out: int) -> None:
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._before = [parameter.detach().to("cpu", copy=True) for parameter in self._trained]
+        self._evidence, self._num_held_out = evidence, num_held_out
+        self._base = evidence()
+
+    @torch.no_grad()
+    def decide(self) -> GateVerdict:
+        """Says whether the adapted model is kept, as the main process finds; where it is not, its weights are the base's again."""
+        verdict = GateVerdict.on(self._base, self._evidence(), self._num_held_out)
+        verdict = agreed(lambda: verdict)
+        if not verdict.kept:
+            for parameter, value in zip(self._trained, self._before, strict=True):
+                parameter.copy_(value)
+            logger.warning("The base model's weights were put back. %s", verdict.reason)
+        return verdict
+
+
 def hold_out(retrieved: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """Retrieved examples to train on, and distinct ones to measure the loss on.
 
@@ -122,10 +164,13 @@ def hold_out(retrieved: Dataset, fraction: float, seed: int) -> tuple[Dataset, D
     loss would fall by remembering.
 
     Args:
-        fraction: of the distinct inputs; one at least is held out.
+        fraction: Share of the distinct inputs that is held out; at least one is.
+
+    Returns:
+        The examples to train on, and the held-out ones.
 
     Raises:
-        ValueError: there is but one input.
+        ValueError: All examples have the same input.
     """
     inputs = retrieved["input"][:]
     distinct = list(dict.fromkeys(inputs))
@@ -141,6 +186,28 @@ def hold_out(retrieved: Dataset, fraction: float, seed: int) -> tuple[Dataset, D
     return retrieved.select(kept), retrieved.select(sorted(first[text] for text in chosen))
 
 
+def gate_evidence(trainer: ExampleTrainer, held_out: Dataset, inputs: Sequence[str]) -> GateEvidence:
+    """Takes the evidence of a trainer's model as it is now.
+
+    Args:
+        held_out: Labelled examples to measure the loss on.
+        inputs: Unlabelled inputs to answer; repetitions are answered once.
+    """
+    args = trainer.args
+    with trainer.accelerator.autocast():
+        loss = token_loss(trainer.model, trainer.tokenize(held_out), trainer.data_collator)
+        answers = generate_texts(
+            trainer.model,
+            trainer.processing_class,
+            list(dict.fromkeys(inputs)),
+            max_input_length=args.max_input_length,
+            **trainer.generate_settings(),
+        )
+    # With an end token that it did not have, an answer that was cut is too long.
+    ids = trainer.architecture.answer_ids(trainer.processing_class, answers, args.max_target_length + 1)
+    return GateEvidence(loss, AnswerStats.of(answers, [len(of_answer) for of_answer in ids], args.max_target_length))
+
+
 @torch.inference_mode()
 def token_loss(
     model: PreTrainedModel,
@@ -152,8 +219,8 @@ def token_loss(
     """The mean loss over all tokens of the answers; dropout is off.
 
     Args:
-        collate: makes batches of items, as in training.
-        token_budget: tokens a batch, input and answer, padding included.
+        collate: Collator that makes batches of items, as in training.
+        token_budget: Number of tokens in a batch, input and answer, padding included.
     """
     lengths = (examples.input_lengths + examples.target_lengths).tolist()
     losses, counts = [], []

@@ -12,7 +12,8 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
-from ..models.architectures import architecture_of, check_vocabulary, unwrapped
+from ..models.architectures import architecture_of
+from ..models.base import check_vocabulary, unwrapped
 from ..models.collators import pad_token_id
 from ..models.generation import decoding_in_force, kept, one_answer
 from ..models.tokenization import TokenizedExamples
@@ -96,7 +97,7 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
         texts: list[str] = self.processing_class.batch_decode(token_ids, skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    def _decoding(self) -> dict[str, Any]:
+    def generate_settings(self) -> dict[str, Any]:
         """What `generate` is told for answers that are scored."""
         settings = one_answer(self.model, self.processing_class)
         if self._generation_config is not None:
@@ -111,7 +112,7 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
     @property
     def decoding(self) -> dict[str, Any]:
         """Settings that change what is answered, beside those of the arguments: beams, penalties, lengths ([`decoding_in_force`])."""
-        return decoding_in_force(self.model, self._decoding())
+        return decoding_in_force(self.model, self.generate_settings())
 
     # ---- loaders -------------------------------------------------------------------------------------------------------
 
@@ -232,7 +233,7 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
         # Generation calls the encoder by itself, and not by the forward pass that computes in half precision. The base class reads
         # lengths of the configuration, and writes its defaults there.
         with self.accelerator.autocast(), kept(own) as configuration:
-            vars(configuration).update(self._decoding())
+            vars(configuration).update(self.generate_settings())
             _, generated, _ = super().prediction_step(model, prompts, False, ignore_keys, **gen_kwargs)
         answers: Any = generated
         return loss, self.architecture.continuations(answers, prompts["input_ids"]), labels

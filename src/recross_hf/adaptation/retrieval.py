@@ -1,0 +1,68 @@
+"""The examples that an adaptation learns from: retrieved, and chosen among more where there is something to choose by."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from ..core.distributed import agreed
+from ..reranking.reranker import Reranker
+from ..reranking.selection import SELECTIONS
+from ..retrieval.retriever import Retriever
+from .arguments import AdaptationArguments
+
+
+def selects(retriever: Retriever, reranker: Reranker | None, args: AdaptationArguments) -> bool:
+    """Whether more candidates are retrieved than are learned from."""
+    by_task = args.select_by == "task" and retriever.uses_inputs
+    return reranker is not None or (by_task and args.upsampling_ratio > 1)
+
+
+def retrieve_examples(
+    inputs: Sequence[str],
+    retriever: Retriever,
+    reranker: Reranker | None,
+    args: AdaptationArguments,
+    seconds: dict[str, float],
+) -> Dataset:
+    """Retrieves |R| upstream examples for unlabelled inputs, the same ones in all processes.
+
+    Args:
+        seconds: Wall time by stage, which that of `retrieve` and `rerank` is added to.
+    """
+    select, has_choice = SELECTIONS[args.select_by], selects(retriever, reranker, args)
+    num_candidates = math.ceil(args.upsampling_ratio * args.num_retrieved) if has_choice else args.num_retrieved
+    with timed(seconds, "retrieve"):
+        retrieved = _agreed(lambda: retriever.retrieve(inputs, num_candidates))
+    if reranker is not None:
+        with timed(seconds, "rerank"):
+            reranked = reranker.rerank_in_processes(inputs, retrieved, args.num_retrieved, select=select)
+            return _agreed(lambda: reranked)
+    if not has_choice:
+        return retrieved
+    return select(retrieved, np.zeros(len(retrieved)), args.num_retrieved).remove_columns("score")
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds the wall time that is spent within it to that of a stage."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def _agreed(examples: Callable[[], Dataset]) -> Dataset:
+    """What the main process finds: rounding must not make two processes train on different examples."""
+
+    def content() -> tuple[dict[str, list[Any]], Any]:
+        dataset = examples()
+        return dataset.to_dict(), dataset.features
+
+    columns, features = agreed(content)
+    return Dataset.from_dict(columns, features=features)
