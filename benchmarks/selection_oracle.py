@@ -2,7 +2,7 @@
 
     python benchmarks/selection_oracle.py
 
-A diagnosis on the starter, not a method: each candidate's utility (`judges.by_reversal`) is measured on a hundred labelled examples of
+A diagnosis on the starter, not a method: each candidate's utility (`supervision.utility.by_reversal`) is measured on a hundred labelled examples of
 the unseen task, which no user has. The adapted models are scored on the other four hundred. By example, the candidates of
 greatest utility are learned from; by task, those of the tasks whose candidates have the greatest mean utility, in the order of
 retrieval; the worst, those of least utility. With one query set a task the intervals are over test examples alone.

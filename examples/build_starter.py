@@ -195,7 +195,7 @@ def make_reranker(pipeline: ReCrossPipeline, set_aside: Path) -> CrossEncoderRer
         pipeline.index.dataset,
         set_aside / "supervision",
         SUPERVISION,
-        judge=by_reversal,
+        utility_estimator=by_reversal,
     )
     tokenizer = copy.deepcopy(pipeline.processing_class)
     # The second text has a type of its own, so that the model can tell query and candidate apart.

@@ -3,7 +3,7 @@
     accelerate launch examples/mine_supervision.py --pipeline bart0-pipeline --output_dir supervision
 
 Queries come from the pipeline's own upstream examples, or from --example_files of the same tasks. Tasks in --exclude_tasks
-are neither queried nor retrieved: name the tasks that the reranker is to be judged on. A killed run continues when it is
+are neither queried nor retrieved: name the tasks that the reranker is to be evaluated on. A killed run continues when it is
 started again; several processes share the query sets. Written: query_sets/ (what was measured), pairs.parquet (what a
 reranker is trained on), README.md (a data card), summary.json and task_utilities.png (which task helps which).
 """
@@ -39,7 +39,7 @@ from recross_hf.supervision.query_sets import SETTINGS_FILE
 from recross_hf.supervision.results import format_supervision, plot_task_utilities
 from recross_hf.supervision.utility import by_groups, by_reversal
 
-JUDGES = {"groups": by_groups, "reversal": by_reversal}
+UTILITY_ESTIMATORS = {"groups": by_groups, "reversal": by_reversal}
 
 
 @dataclass
@@ -53,12 +53,13 @@ class ScriptArguments:
         default_factory=list, metadata={"help": "Column mapping, e.g. --columns references=outputs id=example_id"}
     )
     exclude_tasks: list[str] = field(default_factory=list, metadata={"help": "Tasks neither queried nor retrieved."})
-    judge: str = field(
+    utility_estimator: str = field(
         default="groups",
         metadata={
-            "help": "groups: learn from groups of candidates, see the held-out loss (Algorithm 1). reversal: learn from held-out "
-            "examples, see each candidate's loss.",
-            "choices": list(JUDGES),
+            "help": "How the utility of candidates is estimated. groups: learn from groups of candidates, see the held-out loss "
+            "(Algorithm 1). reversal: learn from held-out examples, see each candidate's loss.",
+            "choices": list(UTILITY_ESTIMATORS),
+            "aliases": ["--judge"],
         },
     )
     reranker: str | None = field(
@@ -97,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
         args,
     )
     how = {
-        "judge": JUDGES[script.judge],
+        "utility_estimator": UTILITY_ESTIMATORS[script.utility_estimator],
         "reranker": CrossEncoderReranker.from_pretrained(script.reranker) if script.reranker else None,
         "exclude_tasks": script.exclude_tasks,
     }
@@ -113,7 +114,9 @@ def main(argv: list[str] | None = None) -> None:
         write_parquet(pairs, output_dir / "pairs.parquet")
         write_json(output_dir / "summary.json", summary)
         supervision_card(
-            settings=read_json(output_dir / SETTINGS_FILE), judge=JUDGES[script.judge], summary=summary
+            settings=read_json(output_dir / SETTINGS_FILE),
+            utility_estimator=UTILITY_ESTIMATORS[script.utility_estimator],
+            summary=summary,
         ).save(output_dir / "README.md")
         plot_task_utilities(summary["task_pairs"], output_dir / "task_utilities.png")
         print(

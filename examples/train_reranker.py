@@ -4,7 +4,7 @@
         --model_name_or_path FacebookAI/roberta-base --num_dev_tasks 4
 
     accelerate launch examples/train_reranker.py --pairs supervision/pairs.parquet --output_dir reranker \
-        --objective pairwise --group_by_query --add_to_pipeline bart0-pipeline
+        --loss pairwise --group_by_query --add_to_pipeline bart0-pipeline
 
 The dev split holds out whole tasks. Few query sets are soon learned by heart: to keep the checkpoint that does best on held-out
 tasks, add --eval_strategy steps --eval_steps 50 --save_strategy steps --save_steps 50 --load_best_model_at_end
@@ -29,7 +29,7 @@ from recross_hf.planning.training import plan_training
 from recross_hf.reranking.evaluation import format_reranker_metrics
 from recross_hf.reranking.losses import binary, pairwise, regression
 
-OBJECTIVES = {"binary": binary, "regression": regression, "pairwise": pairwise}
+LOSSES = {"binary": binary, "regression": regression, "pairwise": pairwise}
 
 
 @dataclass
@@ -38,8 +38,13 @@ class ScriptArguments:
     model_name_or_path: str = field(
         default="FacebookAI/roberta-base", metadata={"help": "An encoder, or a cross-encoder with one label."}
     )
-    objective: str = field(
-        default="binary", metadata={"help": "What to learn; binary as in the paper.", "choices": list(OBJECTIVES)}
+    loss: str = field(
+        default="binary",
+        metadata={
+            "help": "Loss of the training; the paper's is binary.",
+            "choices": list(LOSSES),
+            "aliases": ["--objective"],
+        },
     )
     dev_tasks: list[str] | None = field(default=None, metadata={"help": "Query tasks to hold out."})
     num_dev_tasks: int = field(default=4, metadata={"help": "Or how many, drawn at random; 0 trains on all."})
@@ -79,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         model,
         eval_dataset=dev,
         processing_class=AutoTokenizer.from_pretrained(script.model_name_or_path),
-        objective=OBJECTIVES[script.objective],
+        loss=LOSSES[script.loss],
     )
     if script.dry_run:
         sample = None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoModel
 
 from recross_hf import CrossEncoderReranker, DenseRetriever
-from recross_hf.reranking.cross_encoder import longest_pair
+from recross_hf.reranking.pair_tokenizer import longest_pair
 from recross_hf.reranking.reranker import Reranker
 
 KINDS = ["roberta", "bert", "deberta"]
@@ -193,6 +193,9 @@ def test_a_saved_reranker_is_the_same(any_reranker, tmp_path):
     np.testing.assert_allclose(loaded.score(QUERIES, CANDIDATES), any_reranker.score(QUERIES, CANDIDATES), atol=1e-6)
     assert loaded.identity() == any_reranker.identity()
     assert json.loads(json.dumps(loaded.identity())) == loaded.identity()
+    assert set(loaded.identity()) == {"class", "weights", "max_length", "include_answers", "aggregation"}
+    assert (loaded.identity()["class"], loaded.identity()["aggregation"]) == ("CrossEncoderReranker", "mean_score")
+    assert loaded.can_be_saved
 
 
 @pytest.mark.parametrize("max_length, include_answers", [(24, True), (550, False)])

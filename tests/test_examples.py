@@ -323,7 +323,16 @@ def mined(folder, pipeline_folder):
         "mine_supervision.py",
         *("--pipeline", "pipeline", "--output_dir", "supervision", "--preset", "as_run", "--num_query_sets", 5),
         *("--num_queries", 2, "--num_held_out", 6, "--num_candidates", 40, "--group_size", 10, "--num_rounds", 2),
-        *("--num_labelled", 3, "--learning_rate", 1e-2, "--max_target_length", 8),
+        *(
+            "--num_labelled",
+            3,
+            "--learning_rate",
+            1e-2,
+            "--max_target_length",
+            8,
+            "--judge",
+            "groups",
+        ),  # its former name
     )
     return folder / "supervision", output
 
@@ -365,7 +374,7 @@ def reranking_folder(folder, pipeline_folder, mined):
         *("--pairs", "supervision/pairs.parquet", "--output_dir", "reranker", "--model_name_or_path", "cross"),
         *("--num_dev_tasks", 1, "--max_steps", 4, "--learning_rate", 1e-3, "--max_length", 48),
         *(
-            "--objective",
+            "--objective",  # its former name
             "pairwise",
             "--group_by_query",
             "--add_to_pipeline",

@@ -127,6 +127,7 @@ def test_identity_tells_methods_apart(pipeline, examples):
 def test_a_reranker_that_remembers_scores_each_candidate_of_a_query_set_once(examples):
     reranker = ByLength()
     remembering = RememberingReranker(reranker)
+    assert remembering.identity() == reranker.identity() == {"class": "ByLength"}
     for rows, asked in ((range(4), 4), (range(8), 8), (range(2, 6), 8)):
         candidates = examples.select(rows)
         found = remembering.rerank(["q"], candidates, 3)

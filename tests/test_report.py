@@ -255,7 +255,9 @@ def test_the_picture_shows_which_task_helps_which(ending, task_pairs, tmp_path):
 
 def test_the_card_of_mined_pairs_says_how_they_were_made_and_loads_on_the_hub(tmp_path):
     settings = {"num_rounds": 7, "trainable_parameters": "^decoder", "model": "ab" * 32, "exclude_tasks": []}
-    card = supervision_card(settings=settings, judge=by_reversal, summary=SUMMARY | {"num_pairs": 99, "seconds": 12.5})
+    card = supervision_card(
+        settings=settings, utility_estimator=by_reversal, summary=SUMMARY | {"num_pairs": 99, "seconds": 12.5}
+    )
     card.save(tmp_path / "README.md")
     loaded = DatasetCard.load(tmp_path / "README.md")
     assert loaded.data.tags == ["recross", "distant-supervision", "reranking"]
@@ -275,8 +277,10 @@ def test_the_card_of_mined_pairs_says_how_they_were_made_and_loads_on_the_hub(tm
         assert f"{line}\n" in loaded.text
     assert "{{" not in loaded.text
     assert "None" not in loaded.text
-    assert "Learn from held-out examples, see how each candidate's own loss falls." in loaded.text
-    without = supervision_card(settings=settings, judge=by_reversal, summary=SUMMARY | {"skipped": {}}).text
+    assert "Held-out examples are learned from; a utility is the fall of the candidate's own loss." in loaded.text
+    without = supervision_card(
+        settings=settings, utility_estimator=by_reversal, summary=SUMMARY | {"skipped": {}}
+    ).text
     assert "skipped" not in without
 
 

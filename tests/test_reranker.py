@@ -80,6 +80,12 @@ def test_a_reranker_writes_rank():
         Reranker()
 
 
+def test_a_reranker_is_known_by_its_class_and_is_not_saved():
+    reranker = Returns(np.arange)
+    assert reranker.identity() == {"class": "Returns"}
+    assert not reranker.can_be_saved
+
+
 @pytest.mark.parametrize("number", [1, 700])
 def test_one_process_ranks_all_candidates_in_one_call(number):
     names = [f"text {place}" for place in range(number)]

@@ -18,7 +18,7 @@ from recross_hf.reranking.pair_tokenizer import PairTokenizer
 from recross_hf.reranking.trainer import RerankerTrainer
 
 PAIRS = tiny.pairs(num_sets=12)
-OBJECTIVES = [binary, regression, pairwise]
+LOSSES = [binary, regression, pairwise]
 
 
 @pytest.fixture
@@ -38,14 +38,14 @@ def make_args(tmp_path):
 
 @pytest.fixture
 def make_trainer(make_args, pair_tokenizer, cross_encoder):
-    def make(model=None, *, train=PAIRS, dev=None, objective=binary, **settings) -> RerankerTrainer:
+    def make(model=None, *, train=PAIRS, dev=None, loss=binary, **settings) -> RerankerTrainer:
         return RerankerTrainer(
             model or copy.deepcopy(cross_encoder),
             make_args(**settings),
             train_dataset=train,
             eval_dataset=dev,
             processing_class=copy.deepcopy(pair_tokenizer),
-            objective=objective,
+            loss=loss,
         )
 
     return make
@@ -110,8 +110,8 @@ def test_the_seed_draws_the_tasks():
         ({"dev_tasks": ["colour", "red"]}, "found red, which are none. Query tasks: colour, opposite, sentiment, sum"),
         ({"num_dev_tasks": 0}, "between 1 and 3, for there are 4 query tasks, found 0"),
         ({"num_dev_tasks": 4}, "between 1 and 3, for there are 4 query tasks, found 4"),
-        ({"num_dev_tasks": 3}, "pairs on both sides, found 0 to train on and 108 held out"),
-        ({"dev_tasks": []}, "pairs on both sides, found 144 to train on and 0 held out"),
+        ({"num_dev_tasks": 3}, "pairs in both splits, found 0 to train on and 108 held out"),
+        ({"dev_tasks": []}, "pairs in both splits, found 144 to train on and 0 held out"),
     ],
 )
 def test_impossible_splits_are_refused(choice, match):
@@ -128,14 +128,14 @@ def test_tasks_are_named_or_drawn(choice):
 # ---- learning --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_what_helps_is_learned_and_found_in_an_unseen_task(objective, make_args):
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_helps_is_learned_and_found_in_an_unseen_task(loss, make_args):
     tokenizer = tiny.pair_tokenizer("bert")
     train, dev = split_by_task(PAIRS, dev_tasks=["sum"])
     model = tiny.cross_encoder(tokenizer, "bert")
     untrained = evaluate_reranker(CrossEncoderReranker(copy.deepcopy(model), tokenizer), dev)
-    args = make_args(max_steps=60, group_by_query=objective is pairwise)
-    reranker = train_reranker(model, tokenizer, train, args, objective=objective)
+    args = make_args(max_steps=60, group_by_query=loss is pairwise)
+    reranker = train_reranker(model, tokenizer, train, args, loss=loss)
     found = evaluate_reranker(reranker, dev)
     assert reranker.model is model
     assert untrained["auc"] < 0.8
@@ -144,13 +144,13 @@ def test_what_helps_is_learned_and_found_in_an_unseen_task(objective, make_args)
     assert found["num_sets"] == 3
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_accumulated_gradients_are_those_of_a_larger_batch(objective, make_trainer):
+@pytest.mark.parametrize("loss", LOSSES)
+def test_accumulated_gradients_are_those_of_a_larger_batch(loss, make_trainer):
     runs = []
     for size, steps in ((12, 1), (6, 2)):
         trainer = make_trainer(
             train=PAIRS.select(range(12)),
-            objective=objective,
+            loss=loss,
             per_device_train_batch_size=size,
             gradient_accumulation_steps=steps,
             group_by_query=True,
@@ -168,7 +168,7 @@ def test_accumulated_gradients_are_those_of_a_larger_batch(objective, make_train
     assert same(updated, other_updated, atol=1e-5)
 
 
-def test_the_logged_loss_is_that_of_the_objective(make_trainer, pair_tokenizer, cross_encoder):
+def test_the_logged_loss_is_the_mean_of_the_function(make_trainer, pair_tokenizer, cross_encoder):
     some = PAIRS.select(range(12))
     trainer = make_trainer(train=some, max_steps=1)
     trainer.train()
@@ -503,5 +503,18 @@ def test_a_pair_is_no_longer_than_the_model_takes(make_trainer):
 
 
 def test_comparisons_need_batches_by_query(make_trainer):
-    with pytest.raises(ValueError, match="Expected `group_by_query=True` with the pairwise objective"):
-        make_trainer(objective=pairwise)
+    with pytest.raises(ValueError, match="Expected `group_by_query=True` with the pairwise loss"):
+        make_trainer(loss=pairwise)
+
+
+def test_the_former_name_of_the_loss_works_and_warns(make_args, pair_tokenizer, cross_encoder):
+    def trained(**kwargs) -> CrossEncoderReranker:
+        return train_reranker(copy.deepcopy(cross_encoder), pair_tokenizer, PAIRS, make_args(), **kwargs)
+
+    with pytest.warns(DeprecationWarning, match="argument `objective` is now `loss`"):
+        former = trained(objective=regression)
+    assert same(weights(former.model), weights(trained(loss=regression).model))
+    assert not same(weights(former.model), weights(trained().model))
+    with pytest.warns(DeprecationWarning, match="argument `objective` is now `loss`"):
+        trainer = RerankerTrainer(cross_encoder, make_args(), processing_class=pair_tokenizer, objective=regression)
+    assert trainer.loss is regression

@@ -10,6 +10,7 @@ from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig
 
 from recross_hf import (
+    CrossEncoderReranker,
     DenseRetriever,
     RandomRetriever,
     Reranker,
@@ -365,6 +366,14 @@ def test_another_run_needs_another_folder(change, differing, mine, mined, many, 
     assert not (tmp_path / "mined" / "query_sets").exists()
 
 
+@pytest.mark.parametrize("kind", ["class", "cross-encoder"])
+def test_a_reranker_is_named_as_in_folders_of_earlier_versions(kind, mine, pair_tokenizer, cross_encoder, tmp_path):
+    reranker = LongestFirst() if kind == "class" else CrossEncoderReranker(cross_encoder, pair_tokenizer)
+    mine(reranker=reranker, num_query_sets=1, num_rounds=1)
+    expected = "LongestFirst" if kind == "class" else reranker.identity()
+    assert json.loads((tmp_path / "mined" / "supervision.json").read_text())["reranker"] == expected
+
+
 def test_the_folder_names_no_place_of_this_machine_and_may_have_any_name(mine, mined, tmp_path):
     assert mine("task=sum").to_list() == mined[1].to_list()
     settings = (tmp_path / "task=sum" / "supervision.json").read_text()
@@ -428,7 +437,7 @@ def test_groups_that_diverge_are_counted(mine, tmp_path):
     assert json.loads(json.dumps(summary)) == summary
 
 
-def test_candidates_of_a_group_that_diverges_are_judged_by_the_other_rounds(mine, tokenizer, tmp_path):
+def test_candidates_of_a_group_that_diverges_have_the_utilities_of_the_other_rounds(mine, tokenizer, tmp_path):
     model, steps = tiny.bart(tokenizer), []
 
     def spoil(module, inputs, logits):

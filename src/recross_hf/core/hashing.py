@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -33,3 +34,8 @@ def weights_hash(module: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """The name by which settings know a function, or an object that is called like one: it tells which, not what it computes."""
+    return getattr(function, "__qualname__", type(function).__qualname__)

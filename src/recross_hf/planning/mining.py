@@ -19,7 +19,7 @@ from ..retrieval.retriever import Retriever
 from ..supervision.arguments import SupervisionArguments
 from ..supervision.mining import mine_supervision
 from ..supervision.query_sets import SETS_FOLDER
-from ..supervision.utility import Judge, by_groups
+from ..supervision.utility import UtilityEstimator, by_groups
 from .plan import Plan, TimeEstimate
 from .probe import LESS_DISK, folder_for_all
 
@@ -32,7 +32,7 @@ def plan_mining(
     output_dir: str | Path,
     args: SupervisionArguments | None = None,
     *,
-    judge: Judge = by_groups,
+    utility_estimator: UtilityEstimator = by_groups,
     num_probed: int = 3,
     **kwargs: Any,
 ) -> Plan:
@@ -60,15 +60,17 @@ def plan_mining(
     args, state = args or SupervisionArguments(), process_state()
     starts: list[float] = []  # the time at which each set's judgement began
 
-    @functools.wraps(judge)
+    @functools.wraps(utility_estimator)
     def timed(*arguments: Any) -> Any:
         starts.append(time.perf_counter())
-        return judge(*arguments)
+        return utility_estimator(*arguments)
 
     probed = copy.copy(args)
     probed.num_query_sets = min(args.num_query_sets, num_probed * state.num_processes)
     with folder_for_all(output_dir) as folder:
-        pairs = mine_supervision(model, processing_class, retriever, examples, folder, probed, judge=timed, **kwargs)
+        pairs = mine_supervision(
+            model, processing_class, retriever, examples, folder, probed, utility_estimator=timed, **kwargs
+        )
         if state.is_main_process:
             write_parquet(pairs, folder / "pairs.parquet")
         state.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""Arguments of training a reranker."""
+"""Arguments of the training of a reranker."""
 
 from __future__ import annotations
 
@@ -15,21 +15,38 @@ class RerankerTrainingArguments(TrainingArguments):
     """Arguments of [`train_reranker`]; the defaults are those of the authors' code.
 
     Raises:
-        ValueError: `max_length` leaves no room for a pair, or `hub_strategy` would push pickles.
+        ValueError: `max_length` leaves no room for a pair, a number is out of range, `hub_strategy` would push pickles, or an
+            evaluation is asked for that would not be made so.
     """
 
-    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
-    num_train_epochs: float = field(default=5.0, metadata={"help": "Passes over the pairs."})
-    per_device_train_batch_size: int = field(default=64, metadata={"help": "Pairs a step and device."})
-    warmup_steps: float = field(default=100, metadata={"help": "Steps of warm-up; below 1: their share of all steps."})
-    save_strategy: str = field(default="no", metadata={"help": "Checkpoints: none unless asked for."})
-    max_length: int = field(default=512, metadata={"help": "Tokens a pair, cut on the longer side first."})
+    learning_rate: float = field(
+        default=1e-5, metadata={"help": "Learning rate at the end of the warm-up, its highest."}
+    )
+    num_train_epochs: float = field(default=5.0, metadata={"help": "Number of passes over the pairs."})
+    per_device_train_batch_size: int = field(
+        default=64, metadata={"help": "Number of pairs in a batch, on each device."}
+    )
+    warmup_steps: float = field(
+        default=100,
+        metadata={
+            "help": "Number of steps over which the learning rate rises; a number below 1 is their share of all steps."
+        },
+    )
+    save_strategy: str = field(
+        default="no", metadata={"help": "When checkpoints are saved: 'no', 'steps', 'epoch' or 'best'."}
+    )
+    max_length: int = field(
+        default=512, metadata={"help": "Greatest number of tokens of a pair; the longer of its texts is cut first."}
+    )
     include_answers: bool = field(
-        default=False, metadata={"help": "Show the candidates' answers to the reranker, and not their inputs alone."}
+        default=False,
+        metadata={"help": "Whether the reranker reads candidates with their answers, or their inputs alone."},
     )
     group_by_query: bool = field(
         default=False,
-        metadata={"help": "All candidates of a query one after another, so that a batch can compare them."},
+        metadata={
+            "help": "Whether the candidates of a query follow one another, so that a batch can compare them, as the pairwise loss needs."
+        },
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Batches of mined pairs, tokenised once."""
+"""Batches of mined pairs: texts that are tokenised once, and an order that keeps the pairs of a query together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from .pair_tokenizer import PairTokenizer
 
 
 class TokenizedPairs(torch.utils.data.Dataset):
-    """Pairs as token ids; each distinct text is tokenised once, and pairs are joined when they are asked for."""
+    """Pairs as token ids; each distinct text is tokenised once, and a pair is joined when it is asked for.
+
+    Args:
+        pairs: Pairs of [`mine_supervision`].
+        pair_tokenizer: Tokenizer of the pairs.
+        include_answers: Whether candidates are read with their answers.
+    """
 
     def __init__(self, pairs: Dataset, pair_tokenizer: PairTokenizer, include_answers: bool) -> None:
         columns = pairs.to_dict()
@@ -26,10 +32,10 @@ class TokenizedPairs(torch.utils.data.Dataset):
             candidate_text(text, answer, include_answers)
             for text, answer in zip(columns["candidate"], columns["answer"], strict=True)
         ]
-        place_of = {text: place for place, text in enumerate(dict.fromkeys([*columns["query"], *candidates]))}
-        self.token_ids = pair_tokenizer.tokenize(list(place_of))
-        self.first = [place_of[text] for text in columns["query"]]
-        self.second = [place_of[text] for text in candidates]
+        row_of = {text: row for row, text in enumerate(dict.fromkeys([*columns["query"], *candidates]))}
+        self.token_ids = pair_tokenizer.tokenize(list(row_of))
+        self.first = [row_of[text] for text in columns["query"]]
+        self.second = [row_of[text] for text in candidates]
         self.labels = columns["label"]
         self.utilities = _standardized(np.array(columns["utility"]), rows_by_set(pairs))
         queries = list(zip(columns["set"], columns["query"], strict=True))
@@ -38,9 +44,9 @@ class TokenizedPairs(torch.utils.data.Dataset):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of all that is learned from, in its order."""
-        held = (self.token_ids, self.first, self.second, self.labels, self.utilities.tolist(), self.query_of)
-        return hashlib.sha256(json.dumps(held).encode()).hexdigest()
+        """SHA-256 of all token ids and targets, in their order."""
+        content = (self.token_ids, self.first, self.second, self.labels, self.utilities.tolist(), self.query_of)
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.first)
@@ -55,17 +61,22 @@ class TokenizedPairs(torch.utils.data.Dataset):
 
 
 def _standardized(utilities: np.ndarray, rows_of: dict[Any, list[int]]) -> np.ndarray:
-    """Utilities less their set's mean, in units of its standard deviation."""
-    result = np.zeros(len(utilities))
+    """Utilities less the mean of their set, in units of its standard deviation."""
+    standardized = np.zeros(len(utilities))
     for rows in rows_of.values():
         of_set = utilities[rows]
         if np.ptp(of_set) > 0:  # the deviation of equal numbers need not be 0 in floating point
-            result[rows] = (of_set - of_set.mean()) / of_set.std()
-    return result
+            standardized[rows] = (of_set - of_set.mean()) / of_set.std()
+    return standardized
 
 
 class QuerySampler(torch.utils.data.Sampler[int]):
-    """All pairs of one query after another, the queries in an order that changes with the epoch."""
+    """Sampler that keeps the pairs of a query together; the order of the queries changes with the epoch.
+
+    Args:
+        query_of: Number of each pair's query.
+        seed: Seed of the order.
+    """
 
     def __init__(self, query_of: list[int], seed: int) -> None:
         self.rows: dict[int, list[int]] = {}
@@ -78,8 +89,9 @@ class QuerySampler(torch.utils.data.Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         queries = list(self.rows)
-        for place in np.random.default_rng([self.seed, self.epoch]).permutation(len(queries)):
-            yield from self.rows[queries[place]]
+        for number in np.random.default_rng([self.seed, self.epoch]).permutation(len(queries)):
+            yield from self.rows[queries[number]]
 
     def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch whose order comes next."""
         self.epoch = epoch

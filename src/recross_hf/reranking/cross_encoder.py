@@ -1,4 +1,4 @@
-"""`CrossEncoderReranker`: the paper's reranker, on any sequence classification model with one label."""
+"""The paper's reranker: a cross-encoder, any sequence classification model with one label."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from transformers import (
 
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import process_state, warn_where_bfloat16_is_slow
-from ..core.hashing import weights_hash
+from ..core.hashing import function_name, weights_hash
 from ..hub.fetching import artifact_folder
 from ..hub.publishing import Publication, full_name, publish
 from ..hub.repository import HubAccess
 from ..hub.safety import check_model_files
-from ..models.base import check_vocabulary, longest_input
+from ..models.base import check_vocabulary
 from ..models.foreign import check_built_size
 from ..models.modes import evaluating
 from .model_card import reranker_card
-from .pair_tokenizer import PairTokenizer
+from .pair_tokenizer import PairTokenizer, longest_pair
 from .reranker import Reranker
 
 _LONG_WORK = 4096
-"""Pairs from which on a progress bar is shown."""
+"""Number of pairs from which on a progress bar is shown."""
 
 
 def mean_score(scores: np.ndarray) -> np.ndarray:
-    """Mean over the queries of scores `[num_queries, num_candidates]` (paper, section 3.3)."""
+    """Means over the queries of scores `[num_queries, num_candidates]` (paper, section 3.3)."""
     return scores.mean(axis=0)
 
 
@@ -56,17 +56,17 @@ class CrossEncoderReranker(Reranker):
     budget of tokens. Scores are logits. The saved folder opens with `sentence_transformers.CrossEncoder`, too.
 
     Args:
-        model: a sequence classification model with one label; used where it is.
-        processing_class: its tokenizer, a fast one that takes pairs.
-        aggregation: makes `[num_candidates]` of scores `[num_queries, num_candidates]`; their mean by default.
-        include_answers: whether candidates are shown with their answers, as in training.
-        max_length: tokens a pair; the longer side is cut first. By default what the tokenizer says, at most 512.
-        token_budget: tokens a batch, padding included.
-        autocast_dtype: `torch.bfloat16` computes in half precision, the default on a GPU that has it; `torch.float32`
-            turns that off.
+        model: Sequence classification model with one label; it is neither copied nor moved to another device.
+        processing_class: Fast tokenizer of the model that takes pairs.
+        aggregation: Function that makes `[num_candidates]` of scores `[num_queries, num_candidates]`; by default their mean.
+        include_answers: Whether candidates are read with their answers, as in the training.
+        max_length: Greatest number of tokens of a pair; the longer text is cut first. By default as many as the model and its
+            tokenizer take, at most 512.
+        token_budget: Number of tokens in a batch, padding included.
+        autocast_dtype: Precision of the computation: `torch.bfloat16`, the default on a GPU that has it, or `torch.float32`.
 
     Raises:
-        ValueError: the model has not one label, or its tokenizer no pairs.
+        ValueError: The model has not one label, its tokenizer takes no pairs, or `max_length` is more than the model takes.
     """
 
     def __init__(
@@ -124,13 +124,23 @@ class CrossEncoderReranker(Reranker):
         """Loads a trained reranker, from a folder or the Hub; other cross-encoders with one label work as well.
 
         Args:
-            revision: on the Hub: a branch, a tag or a commit. The others are those of [`HubAccess`].
-            kwargs: passed to the constructor.
+            name_or_path: Folder, or repository of the Hub.
+            dtype: Precision of the weights.
+            device: Device of the model; by default that of the process.
+            revision: Branch, tag or commit of the repository.
+            token: Token of the Hub; True takes the one of `hf auth login`.
+            cache_dir: Folder of the Hub's cache.
+            local_files_only: Whether the cache alone is read.
+            force_download: Whether files are fetched again.
+            kwargs: Other arguments of the constructor.
+
+        Returns:
+            The reranker, on its device.
 
         Raises:
             HubError: the model could not be had.
-            ArtifactError: its weights are pickled, or it asks for code of its own.
-            ValueError: the model was never trained to score pairs.
+            ArtifactError: Its weights are pickled, or it asks for code of its own.
+            ValueError: The model was never trained to score pairs.
         """
         access = HubAccess(token, cache_dir, local_files_only, force_download)
         folder = artifact_folder(name_or_path, "model", revision, access)
@@ -162,10 +172,14 @@ class CrossEncoderReranker(Reranker):
         return cls(model.to(device).eval(), processing_class, **settings | kwargs)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Writes model (safetensors), tokenizer and settings; `aggregation` is code and not saved."""
+        """Writes the model (safetensors), the tokenizer and the settings into a folder; `aggregation` is code and not saved.
+
+        Args:
+            save_directory: Folder to write.
+        """
         config = self.model.config
         config.include_answers = self.include_answers
-        # Read by sentence_transformers: logits as they are, so that means over queries rank alike there.
+        # sentence_transformers reads this: logits as they are, so that means over queries rank alike there.
         config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
         self.model.save_pretrained(save_directory)
         tokenizer = copy.deepcopy(self.processing_class)
@@ -185,7 +199,17 @@ class CrossEncoderReranker(Reranker):
     ) -> CommitInfo:
         """Publishes the reranker in one commit; `sentence_transformers.CrossEncoder` opens it, too.
 
-        `license`, such as apache-2.0, goes into its card; the other arguments are those of [`publish`].
+        Args:
+            repo_id: Repository to publish in, such as user/name.
+            token: Token of the Hub; True takes the one of `hf auth login`.
+            private: Whether a new repository is private.
+            revision: Branch to commit to.
+            create_pr: Whether a pull request is opened in place of a commit to the branch.
+            commit_message: Message of the commit.
+            license: Licence of the weights for the card, such as apache-2.0.
+
+        Returns:
+            The commit.
         """
         repo_id = full_name(repo_id, token)
         with tempfile.TemporaryDirectory() as folder:
@@ -201,14 +225,18 @@ class CrossEncoderReranker(Reranker):
                 commit_message=commit_message,
             )
 
+    @property
+    def can_be_saved(self) -> bool:
+        """True: see [`save_pretrained`]."""
+        return True
+
     def identity(self) -> dict[str, Any]:
-        """What the scores depend on, as JSON values."""
-        return {
-            "class": type(self).__name__,
+        """Settings that the scores depend on, as JSON values, with a digest of the weights."""
+        return super().identity() | {
             "weights": weights_hash(self.model),
             "max_length": self.max_length,
             "include_answers": self.include_answers,
-            "aggregation": getattr(self.aggregation, "__qualname__", type(self.aggregation).__qualname__),
+            "aggregation": function_name(self.aggregation),
         }
 
     # ---- scoring ---------------------------------------------------------------------------------------------------
@@ -216,15 +244,24 @@ class CrossEncoderReranker(Reranker):
     def rank(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
         """Scores each candidate for all queries together: float32 `[num_candidates]`.
 
+        Args:
+            queries: Inputs of the query examples.
+            candidates: Texts of upstream examples, see [`candidate_texts`].
+
         Raises:
-            TypeError: one string was passed in place of a list.
-            ValueError: there are no queries or no candidates.
+            TypeError: A string was passed in place of a list.
+            ValueError: There are no queries or no candidates.
         """
         return self.aggregation(self.score(queries, candidates))
 
     @torch.inference_mode()
     def score(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
-        """Logits of all pairs: float32 `[num_queries, num_candidates]`."""
+        """Scores all pairs: logits, float32 `[num_queries, num_candidates]`.
+
+        Args:
+            queries: First texts of the pairs.
+            candidates: Second texts of the pairs.
+        """
         for name, texts in (("queries", queries), ("candidates", candidates)):
             if isinstance(texts, str):
                 raise TypeError(f"Expected `{name}` to be a list of texts, found one string. Pass `[text]`.")
@@ -255,27 +292,8 @@ class CrossEncoderReranker(Reranker):
                 order.extend(pairs)
                 progress.update(len(pairs))
         # One copy off the device at the end: a copy a batch would make the host wait for each.
-        scores = np.empty(len(order), dtype=np.float32)
-        scores[order] = torch.cat(logits).cpu().numpy()
-        scores = scores.reshape(len(first), len(second))
-        row_of, column_of = ({text: place for place, text in enumerate(distinct)} for distinct in (rows, columns))
+        of_pairs = np.empty(len(order), dtype=np.float32)
+        of_pairs[order] = torch.cat(logits).cpu().numpy()
+        scores = of_pairs.reshape(len(first), len(second))
+        row_of, column_of = ({text: row for row, text in enumerate(distinct)} for distinct in (rows, columns))
         return scores[[row_of[text] for text in queries]][:, [column_of[text] for text in candidates]]
-
-
-def longest_pair(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:
-    """How many tokens a cross-encoder can take."""
-    longest = longest_input(model, processing_class)
-    # RoBERTa counts positions from the padding token's id on, so that it has fewer than it says.
-    offset = (model.config.pad_token_id or 0) + 1 if model.config.model_type in _POSITIONS_AFTER_PADDING else 0
-    return min(longest, model.config.max_position_embeddings - offset) if offset else longest
-
-
-_POSITIONS_AFTER_PADDING = {
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "longformer",
-    "mpnet",
-    "data2vec-text",
-    "xlm-roberta-xl",
-}

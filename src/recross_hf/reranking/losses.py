@@ -1,8 +1,8 @@
-"""What a reranker learns from mined pairs: the paper's binary objective, and two that use the utilities.
+"""Losses of a reranker on mined pairs: the paper's binary cross-entropy, and two that use the utilities.
 
-An objective is a function of a batch's scores, labels, utilities and queries, four tensors `[n]`, and gives the loss.
-Utilities come standardised within their query set, because losses of two tasks have different scales; pairs with the same
-`query` number belong to one query of one set and can be compared.
+A loss is a function of a batch's scores, labels, utilities and queries, four tensors `[n]`, and returns a scalar tensor. To add one,
+write such a function and pass it to `train_reranker`. Utilities come standardised within their query set, because the
+held-out losses of two tasks have different scales; pairs with the same query number belong to one query of one set and can be compared.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Objective = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def binary(scores: Tensor, labels: Tensor, utilities: Tensor, queries: Tensor) -> Tensor:
-    """Is the candidate among the best or the worst? Cross-entropy, as in the paper (section 3.3)."""
+    """Cross-entropy of the labels, as in the paper (section 3.3): is the candidate among the best or the worst?"""
     return torch.nn.functional.binary_cross_entropy_with_logits(scores, labels)
 
 
 def regression(scores: Tensor, labels: Tensor, utilities: Tensor, queries: Tensor) -> Tensor:
-    """How much does the candidate help? Squared error of the standardised utility."""
+    """Squared error of the standardised utilities: how much does the candidate help?"""
     return torch.nn.functional.mse_loss(scores, utilities)
 
 
 def pairwise(scores: Tensor, labels: Tensor, utilities: Tensor, queries: Tensor) -> Tensor:
-    """Which of two candidates of a query helps more? Logistic loss of score differences, as RankNet (Burges et al. 2005).
+    """Logistic loss of score differences, as RankNet (Burges et al. 2005): which of two candidates of a query helps more?
 
-    Needs batches that hold several candidates of a query (`group_by_query=True`); a batch with nothing to compare has no loss.
+    It needs batches that hold several candidates of a query (`group_by_query=True`); a batch with nothing to compare has a loss of 0.
     """
     better = (utilities[:, None] > utilities[None, :]) & (queries[:, None] == queries[None, :])
     if not better.any():

@@ -16,7 +16,10 @@ def reranker_card(repo_id: str, config: PretrainedConfig, *, license: str | None
     """The card of a published reranker.
 
     Args:
-        config: `query_tasks`, the upstream tasks whose queries it was trained on, are in it if [`RerankerTrainer`] made it.
+        repo_id: Repository that the reranker is published in.
+        config: Configuration of its model; if [`RerankerTrainer`] made it, `query_tasks` are the upstream tasks whose queries
+            it was trained on.
+        license: Licence of the weights, such as apache-2.0.
     """
     data = ModelCardData(
         license=license,

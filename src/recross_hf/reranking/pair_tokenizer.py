@@ -1,27 +1,39 @@
-"""Pairs of texts as token ids for a cross-encoder: each text tokenised once, however many pairs it is in."""
+"""Pairs of texts as token ids for a cross-encoder: each text is tokenised once, however many pairs it is in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.batching import TEXTS_A_CALL, chunks
+from ..models.architectures import longest_input
 from ..models.collators import padded, padded_rows
 
 TokenIds = list[int]
+
+_POSITIONS_AFTER_PADDING = {
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "longformer",
+    "mpnet",
+    "data2vec-text",
+    "xlm-roberta-xl",
+}
+"""Types of models whose positions begin behind the id of the padding token."""
 
 
 class PairTokenizer:
     """Joins two tokenised texts as the tokenizer itself would, e.g. `[CLS] first [SEP] second [SEP]`.
 
     Args:
-        processing_class: the model's tokenizer, a fast one.
-        max_length: tokens a pair, special ones included.
+        processing_class: Fast tokenizer of the model.
+        max_length: Greatest number of tokens of a pair, special ones included.
 
     Raises:
-        ValueError: the tokenizer puts nothing between two texts, or `max_length` leaves no room for them.
+        ValueError: The tokenizer puts nothing between two texts, or `max_length` leaves no room for them.
     """
 
     def __init__(self, processing_class: PreTrainedTokenizerBase, max_length: int) -> None:
@@ -37,9 +49,9 @@ class PairTokenizer:
             )
         end_of_first = len(of) - 1 - of[::-1].index(0)
         end_of_second = len(of) - 1 - of[::-1].index(1)
-        parts = (slice(0, of.index(0)), slice(end_of_first + 1, of.index(1)), slice(end_of_second + 1, None))
-        self.specials = tuple(ids[part] for part in parts)
-        self.special_types = tuple(types[part] for part in parts)
+        between = (slice(0, of.index(0)), slice(end_of_first + 1, of.index(1)), slice(end_of_second + 1, None))
+        self.specials = tuple(ids[tokens] for tokens in between)
+        self.special_types = tuple(types[tokens] for tokens in between)
         self.text_types = (types[of.index(0)], types[of.index(1)])
         self.num_special = sum(map(len, self.specials))
         self.has_types = "token_type_ids" in processing_class.model_input_names
@@ -48,7 +60,7 @@ class PairTokenizer:
         self.room = max_length - self.num_special
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Token ids of each text alone, whole and without special tokens: how long it is decides how a pair is cut."""
+        """Token ids of each text alone, whole and without special tokens: its length decides how a pair is cut."""
         return [
             ids
             for chunk in chunks(texts, TEXTS_A_CALL)
@@ -61,9 +73,9 @@ class PairTokenizer:
         ]
 
     def cut(self, first: int, second: int) -> tuple[int, int]:
-        """How many tokens of each side are kept: the longer is cut first, and of two long ones each keeps half.
+        """Numbers of tokens that are kept of two texts: the longer is cut first, and of two long ones each keeps half.
 
-        As `truncation="longest_first"`, so that others who open the model see the same pairs.
+        `truncation="longest_first"` cuts alike, so that others who open the model read the same pairs.
         """
         if first + second <= self.room:
             return first, second
@@ -74,11 +86,11 @@ class PairTokenizer:
         return (self.room - second, second) if first > second else (first, self.room - first)
 
     def length(self, first: int, second: int) -> int:
-        """Tokens of a pair of texts with so many tokens."""
+        """Number of tokens of a pair, of those of its texts."""
         return min(first + second, self.room) + self.num_special
 
     def join(self, first: TokenIds, second: TokenIds) -> dict[str, TokenIds]:
-        """The pair as `input_ids` and, where the model takes them, `token_type_ids`."""
+        """Joins two texts to a pair: its `input_ids` and, where the model takes them, its `token_type_ids`."""
         first_kept, second_kept = self.cut(len(first), len(second))
         start, middle, end = self.specials
         joined = {"input_ids": [*start, *first[:first_kept], *middle, *second[:second_kept], *end]}
@@ -103,3 +115,16 @@ class PairTokenizer:
             types = [pair["token_type_ids"] for pair in pairs]
             batch["token_type_ids"] = padded_rows(types, self.processing_class.pad_token_type_id)
         return batch
+
+
+def longest_pair(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:
+    """Greatest number of tokens of a pair that a cross-encoder takes.
+
+    Args:
+        model: Model of the cross-encoder.
+        processing_class: Tokenizer of the model.
+    """
+    longest = longest_input(model, processing_class)
+    # RoBERTa counts positions from the padding token's id on, so that it has fewer than it says.
+    offset = (model.config.pad_token_id or 0) + 1 if model.config.model_type in _POSITIONS_AFTER_PADDING else 0
+    return min(longest, model.config.max_position_embeddings - offset) if offset else longest

@@ -1,4 +1,4 @@
-"""Rerankers: of many retrieved candidates, those to learn from.
+"""Rerankers: they choose, of many retrieved candidates, those to learn from.
 
 To add one, subclass [`Reranker`] and write `rank`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
@@ -22,40 +23,54 @@ class Reranker(ABC):
     The base class chooses texts and keeps the best with their provenance; a subclass writes [`Reranker.rank`].
 
     Attributes:
-        include_answers: whether candidates are shown with their answers, or their inputs alone.
+        include_answers: Whether `rank` reads candidates with their answers, or their inputs alone.
     """
 
     include_answers = False
+
+    @property
+    def can_be_saved(self) -> bool:
+        """Whether a folder can hold the reranker: one that can writes itself by `save_pretrained`."""
+        return False
+
+    def identity(self) -> dict[str, Any]:
+        """Settings that the scores depend on, as JSON values: whether another run would have scored alike.
+
+        A subclass that has settings adds them to those of the base class, which knows its class alone.
+        """
+        return {"class": type(self).__name__}
 
     @abstractmethod
     def rank(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
         """Scores each candidate for all queries together.
 
-        A score may not depend on the other candidates: under `accelerate launch` each process gets some of them. Nothing
-        in it may wait for the other processes.
+        A score may not depend on the other candidates: under `accelerate launch` each process gets some of them. The method
+        may not wait for the other processes.
 
         Args:
-            queries: the query inputs, at least one.
-            candidates: texts of upstream examples, see [`candidate_texts`].
+            queries: Inputs of the query examples, at least one.
+            candidates: Texts of upstream examples, see [`candidate_texts`].
 
         Returns:
-            An array `[num_candidates]` that rises with relevance; to select by task, log odds of being of help: 0 is even.
+            Scores `[num_candidates]` that rise with relevance. Selection by task takes them as log odds of being of help: 0 is even.
         """
 
     def rerank(
         self, queries: Sequence[str], retrieved: Dataset, num_kept: int, *, select: Selection = by_example
     ) -> Dataset:
-        """The best `num_kept` of the retrieved examples, best first.
+        """Keeps the best `num_kept` of the retrieved examples, best first.
 
         Args:
-            retrieved: what [`Retriever.retrieve`] returned.
-            select: what the scores decide on, single examples or whole tasks; see `selection`.
+            queries: Inputs of the query examples, at least one.
+            retrieved: Candidates that [`Retriever.retrieve`] returned.
+            num_kept: Number of examples to keep.
+            select: Selection by the scores, of single examples or of whole tasks; see `selection`.
 
         Returns:
-            The examples with a new `rank` and their `score`; among equals, what was retrieved first comes first.
+            The examples with a new `rank` and their `score`; of equal ones, the one that was retrieved first comes first.
 
         Raises:
-            ValueError: `rank` did not give one finite score a candidate.
+            ValueError: `rank` did not return one finite score for each candidate.
         """
         texts = candidate_texts(retrieved, self.include_answers)
         return select(retrieved, self._scores(queries, texts), num_kept)
@@ -63,12 +78,19 @@ class Reranker(ABC):
     def rerank_in_processes(
         self, queries: Sequence[str], retrieved: Dataset, num_kept: int, *, select: Selection = by_example
     ) -> Dataset:
-        """As [`Reranker.rerank`], on all processes of `accelerate launch`; each must call it with the same arguments."""
+        """Does what [`Reranker.rerank`] does on all processes of `accelerate launch`; each must call it with the same arguments.
+
+        Args:
+            queries: Inputs of the query examples, at least one.
+            retrieved: Candidates that [`Retriever.retrieve`] returned.
+            num_kept: Number of examples to keep.
+            select: Selection by the scores, of single examples or of whole tasks.
+        """
         state = process_state()
         if state.num_processes == 1:
             return self.rerank(queries, retrieved, num_kept, select=select)
         texts = candidate_texts(retrieved, self.include_answers)
-        # Distinct ones are shared out, for several queries bring the same candidate.
+        # The processes share the distinct texts, for several queries bring the same candidate.
         distinct = list(dict.fromkeys(texts))
         mine = distinct[state.process_index :: state.num_processes]
         scored = [(text, score) for text, score in zip(mine, self._scores(queries, mine), strict=True)] if mine else []
@@ -80,15 +102,19 @@ class Reranker(ABC):
         if scores.shape != (len(texts),) or not np.isfinite(scores).all():
             raise ValueError(
                 f"Expected {type(self).__name__}.rank to give {len(texts)} finite scores, one a candidate, found an array "
-                f"{list(scores.shape)}{'' if np.isfinite(scores).all() else ' with NaN or infinity'}."
+                f"{list(scores.shape)}{'' if np.isfinite(scores).all() else ' with NaN or infinity'}. Return one number for each "
+                "candidate; a cross-encoder gives NaN where its weights or its half precision overflow."
             )
         return scores
 
 
 class RememberingReranker(Reranker):
-    """A reranker that scores a candidate once for a query set, for comparisons of ways to choose by the same scores.
+    """A reranker that scores a candidate once for a query set, for comparisons of selections by the same scores.
 
-    It remembers those of the last query set alone.
+    It remembers the scores of the last query set alone.
+
+    Args:
+        reranker: Reranker that scores.
     """
 
     def __init__(self, reranker: Reranker) -> None:
@@ -97,7 +123,12 @@ class RememberingReranker(Reranker):
         self._queries: list[str] = []
         self._scores_of: dict[str, float] = {}
 
+    def identity(self) -> dict[str, Any]:
+        """Settings of the reranker that scores: to remember its scores does not change them."""
+        return self.reranker.identity()
+
     def rank(self, queries: Sequence[str], candidates: Sequence[str]) -> np.ndarray:
+        """Scores the candidates, those that were scored for these queries before from memory."""
         if list(queries) != self._queries:
             self._queries, self._scores_of = list(queries), {}
         missing = [text for text in dict.fromkeys(candidates) if text not in self._scores_of]
@@ -108,13 +139,13 @@ class RememberingReranker(Reranker):
 
 
 def candidate_texts(examples: Dataset, include_answers: bool) -> list[str]:
-    """What a reranker reads of each example: its input, or its input and its first reference."""
-    inputs = examples["input"][:]
+    """Texts that a reranker reads: each example's input, or its input and its first reference."""
+    inputs: list[str] = examples["input"][:]
     if not include_answers:
         return inputs
     return [with_answer(text, accepted[0]) for text, accepted in zip(inputs, examples["references"][:], strict=True)]
 
 
 def with_answer(text: str, answer: str) -> str:
-    """An input and its answer as one text."""
+    """Joins an input and its answer to one text."""
     return f"{text} {answer}"

@@ -1,4 +1,4 @@
-"""Which of the candidates are learned from: functions of the candidates, their scores and how many to keep."""
+"""Selections: functions that choose the examples to learn from, of candidates, their scores and the number to keep."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Callable
 
 import numpy as np
 from datasets import Dataset, Features, Value
+from scipy.special import expit
 
 Selection = Callable[[Dataset, np.ndarray, int], Dataset]
 
 
 def by_example(candidates: Dataset, scores: np.ndarray, num_kept: int) -> Dataset:
-    """The examples with the highest scores, each on its own (paper, section 3.3); ties in the order of retrieval.
+    """Selects the examples with the highest scores, each on its own (paper, section 3.3); ties keep the order of retrieval.
 
     Args:
-        candidates: what [`Retriever.retrieve`] returned.
-        scores: one a candidate, rising with relevance.
-        num_kept: how many to keep; all, where there are fewer.
+        candidates: Candidates that [`Retriever.retrieve`] returned.
+        scores: Scores `[num_candidates]` that rise with relevance.
+        num_kept: Number of examples to keep; where there are fewer, all are kept.
 
     Returns:
         The examples, best first, with their `score` and a new `rank`.
@@ -25,23 +26,30 @@ def by_example(candidates: Dataset, scores: np.ndarray, num_kept: int) -> Datase
 
 
 def by_task(candidates: Dataset, scores: np.ndarray, num_kept: int) -> Dataset:
-    """Whole upstream tasks, that with the most candidates expected to help first; within a task, as retrieved.
+    """Selects whole upstream tasks: the one with the most candidates expected to help comes first, its examples as retrieved.
 
     A task's weight is the sum of sigmoid(score) over its candidates, duplicates counted. If all scores are equal, as without a
-    reranker, that is a vote: the more of what is near the queries belongs to a task, the sooner it is chosen. Scores
-    of single candidates are noisy, and choosing by them mixes what is left of many tasks; their sums over tasks are not.
+    reranker, the weights are votes: the more of the nearest examples belong to a task, the sooner it is chosen. Scores
+    of single candidates are noisy, and a selection by them mixes the rests of many tasks; their sums over tasks are less noisy.
 
-    Args and returns as [`by_example`]; tasks of equal weight in the order of retrieval.
+    Args:
+        candidates: Candidates that [`Retriever.retrieve`] returned.
+        scores: Scores `[num_candidates]`, log odds of being of help.
+        num_kept: Number of examples to keep; where there are fewer, all are kept.
+
+    Returns:
+        The examples, those of the best task first, with their `score` and a new `rank`; tasks of equal weight keep the order of
+        retrieval.
     """
     tasks, first, task_of = np.unique(candidates["task"][:], return_index=True, return_inverse=True)
-    chances = np.exp(-np.logaddexp(0.0, -scores))  # sigmoid, without overflow
-    weights = np.bincount(task_of, weights=chances, minlength=len(tasks))
-    place = np.empty(len(tasks), dtype=np.int64)
-    place[np.lexsort((first, -weights))] = np.arange(len(tasks))
-    return _kept(candidates, scores, np.argsort(place[task_of], kind="stable")[:num_kept])
+    weights = np.bincount(task_of, weights=expit(scores), minlength=len(tasks))
+    rank_of = np.empty(len(tasks), dtype=np.int64)
+    rank_of[np.lexsort((first, -weights))] = np.arange(len(tasks))
+    return _kept(candidates, scores, np.argsort(rank_of[task_of], kind="stable")[:num_kept])
 
 
 SELECTIONS: dict[str, Selection] = {"example": by_example, "task": by_task}
+"""Selections by the names that `select_by` takes."""
 
 
 def _kept(candidates: Dataset, scores: np.ndarray, rows: np.ndarray) -> Dataset:

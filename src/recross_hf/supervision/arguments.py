@@ -1,4 +1,4 @@
-"""Arguments of mining, with Algorithm 1's settings and those of the authors' code."""
+"""Arguments of the mining, with the settings of Algorithm 1 and of the authors' code."""
 
 from __future__ import annotations
 
@@ -18,65 +18,79 @@ class SupervisionArguments:
     algorithm to the letter, [`SupervisionArguments.as_run`] also weighs losses as the code does.
 
     Raises:
-        ValueError: a number is too small, groups would leave nothing to compare, or the regular expression is none.
+        ValueError: A number is too small, groups would leave nothing to compare, or a text is no regular expression.
     """
 
-    num_query_sets: int = field(default=300, metadata={"help": "Query sets to mine, spread evenly over the tasks."})
-    num_queries: int = field(default=8, metadata={"help": "|Z_q|: queries a set."})
-    num_held_out: int = field(default=100, metadata={"help": "|H_q|: examples of the task to measure the loss on."})
-    num_candidates: int = field(default=100, metadata={"help": "|R_Z|: distinct upstream examples to judge a set."})
-    group_size: int = field(default=20, metadata={"help": "Candidates that the model is fine-tuned on together."})
-    num_rounds: int = field(default=3, metadata={"help": "How often the candidates are shuffled and split anew."})
+    num_query_sets: int = field(
+        default=300, metadata={"help": "Number of query sets to mine, spread evenly over the tasks."}
+    )
+    num_queries: int = field(default=8, metadata={"help": "|Z_q|: number of queries in a set."})
+    num_held_out: int = field(
+        default=100, metadata={"help": "|H_q|: number of examples of the task to measure the loss on."}
+    )
+    num_candidates: int = field(
+        default=100, metadata={"help": "|R_Z|: number of candidates of a set, distinct upstream examples."}
+    )
+    group_size: int = field(
+        default=20, metadata={"help": "Number of candidates that the model is fine-tuned on together."}
+    )
+    num_rounds: int = field(
+        default=3, metadata={"help": "Number of rounds; each shuffles the candidates and splits them anew."}
+    )
     num_labelled: int = field(
-        default=8, metadata={"help": "W: so many of the best candidates are positives, of the worst negatives."}
+        default=8,
+        metadata={"help": "W: number of the best candidates that are positives, and of the worst that are negatives."},
     )
     label_by: str = field(
         default="example",
         metadata={
-            "help": "What is best and worst: 'example', the candidates, each by its own utility (Algorithm 1); 'task', those of the "
-            "tasks whose candidates help most and least on average: less noise, and what `select_by` 'task' asks for.",
+            "help": "Utility that candidates are labelled by: 'example', each candidate's own (Algorithm 1), or 'task', the mean of "
+            "the candidates of its task, which has less noise and suits `select_by` 'task'.",
             "choices": ["example", "task"],
         },
     )
     upsampling_ratio: float = field(
-        default=2.0, metadata={"help": "mu: with a reranker, mu x |R_Z| are retrieved for it to choose from."}
+        default=2.0, metadata={"help": "mu: a reranker chooses among mu x |R_Z| retrieved candidates."}
     )
-    learning_rate: float = field(default=3e-5, metadata={"help": "Learning rate on a group, constant (AdamW)."})
-    num_train_epochs: int = field(default=1, metadata={"help": "Passes over a group: 10 steps with the defaults."})
-    per_device_train_batch_size: int = field(default=2, metadata={"help": "Candidates a step."})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm; 0: not at all."})
-    max_input_length: int = field(default=512, metadata={"help": "Inputs are cut to so many tokens."})
-    max_target_length: int = field(default=64, metadata={"help": "Answers are cut to so many tokens."})
+    learning_rate: float = field(
+        default=3e-5, metadata={"help": "Learning rate of the fine-tuning on a group, constant (AdamW)."}
+    )
+    num_train_epochs: int = field(
+        default=1, metadata={"help": "Number of passes over a group: 10 steps with the defaults."}
+    )
+    per_device_train_batch_size: int = field(default=2, metadata={"help": "Number of candidates in a step."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Norm that gradients are clipped to; 0 clips none."})
+    max_input_length: int = field(default=512, metadata={"help": "Number of tokens that inputs are cut to."})
+    max_target_length: int = field(default=64, metadata={"help": "Number of tokens that answers are cut to."})
     trainable_parameters: str | None = field(
         default=None,
         metadata={
             "help": "Regular expression for the names of the parameters to fine-tune, all by default. '^decoder' (or "
-            "'model.decoder') leaves the encoder as it is; what it makes of each text is then computed once a set."
+            "'model.decoder') leaves the encoder as it is, whose output of each text is then computed once a set."
         },
     )
     retrieve_own_task: bool = field(
         default=False,
         metadata={
-            "help": "Retrieve from all tasks and then drop the queries' own, to the letter of Algorithm 1: the nearest are "
-            "mostly of that task, so that few are left. By default other tasks alone are searched."
+            "help": "Whether all tasks are searched and the queries' own is dropped afterwards, to the letter of Algorithm 1: the "
+            "nearest examples are mostly of that task, so that few are left. By default other tasks alone are searched."
         },
     )
     sum_token_loss: bool = field(
         default=False,
         metadata={
-            "help": "Sum the held-out loss over the tokens of an answer, as the authors' code does: long answers then decide. "
-            "By default the mean over an answer's tokens, so that each example counts alike."
+            "help": "Whether the held-out loss is summed over the tokens of an answer, as in the authors' code: long answers then "
+            "decide. By default it is the mean over an answer's tokens, so that each example counts alike."
         },
     )
-    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16; the weights keep their precision."})
-    seed: int = field(default=0, metadata={"help": "Of the query sets and the groups."})
+    bf16: bool = field(
+        default=False, metadata={"help": "Whether to compute in bfloat16; the weights keep their precision."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed for drawing query sets and groups."})
 
     def __post_init__(self) -> None:
         check_ranges(self)
-        for name in ("num_query_sets", "num_queries", "num_held_out", "group_size", "num_rounds", "num_labelled"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, found {getattr(self, name)}.")
-        for name in ("num_train_epochs", "per_device_train_batch_size", "max_input_length", "max_target_length"):
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, found {getattr(self, name)}.")
         if not 1 <= self.upsampling_ratio < math.inf:
@@ -104,14 +118,38 @@ class SupervisionArguments:
 
     @classmethod
     def paper(cls, **overrides: Any) -> SupervisionArguments:
-        """Algorithm 1 to the letter: retrieve, then drop the queries' own task."""
+        """The settings of Algorithm 1 to the letter: examples are retrieved, then those of the queries' own task are dropped.
+
+        Args:
+            overrides: Settings that differ from these.
+        """
         return cls(**{**ALGORITHM_1, **overrides})
 
     @classmethod
     def as_run(cls, **overrides: Any) -> SupervisionArguments:
-        """As the authors' code: to the letter, and with losses summed over tokens."""
+        """The settings of the authors' code: Algorithm 1 to the letter, and losses summed over tokens.
+
+        Args:
+            overrides: Settings that differ from these.
+        """
         return cls(**{**SUPERVISION_AS_RUN, **overrides})
 
 
 ALGORITHM_1: dict[str, Any] = {"retrieve_own_task": True}
+"""Settings of Algorithm 1 to the letter that are not the defaults."""
+
 SUPERVISION_AS_RUN: dict[str, Any] = {**ALGORITHM_1, "sum_token_loss": True}
+"""Settings of the authors' code that are not the defaults."""
+
+_AT_LEAST_ONE = (
+    "num_query_sets",
+    "num_queries",
+    "num_held_out",
+    "group_size",
+    "num_rounds",
+    "num_labelled",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "max_input_length",
+    "max_target_length",
+)

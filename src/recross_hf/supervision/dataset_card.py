@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..core.cards import render, rows, settings_rows
+from ..core.hashing import function_name
+from .utility import UtilityEstimator
 
 
-def supervision_card(*, settings: dict[str, Any], judge: Callable[..., Any], summary: dict[str, Any]) -> DatasetCard:
+def supervision_card(
+    *, settings: dict[str, Any], utility_estimator: UtilityEstimator, summary: dict[str, Any]
+) -> DatasetCard:
     """The card of mined pairs.
 
     Args:
-        settings: of `supervision.json`.
-        judge: how candidates were judged; the first line of its docstring is quoted.
-        summary: of [`summarize_supervision`], with `num_pairs`.
+        settings: Settings of the mining, as `supervision.json` has them.
+        utility_estimator: Utility estimator of the mining; the card quotes the first line of its docstring.
+        summary: Summary of [`summarize_supervision`], with `num_pairs`.
     """
     figures = {name: value for name, value in summary.items() if isinstance(value, int | float)}
     return render(
@@ -37,5 +40,5 @@ def supervision_card(*, settings: dict[str, Any], judge: Callable[..., Any], sum
             for pair in summary["task_pairs"]
         ),
         settings=settings_rows(settings),
-        judge=(judge.__doc__ or judge.__name__).splitlines()[0],
+        estimator=(utility_estimator.__doc__ or function_name(utility_estimator)).splitlines()[0],
     )

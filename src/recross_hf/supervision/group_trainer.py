@@ -1,4 +1,4 @@
-"""What a few examples teach a model: fine-tune on a group, measure the loss on held-out examples, put the weights back."""
+"""Group training: a model is fine-tuned on a few examples, its loss on held-out examples is taken, and its weights are put back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..models.tokenization import TokenizedExamples
 from .arguments import SupervisionArguments
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
 
 Batch = dict[str, Any]
 
@@ -39,17 +39,17 @@ class GroupTrainer:
     ```
 
     No model, optimizer or trainer is built for a group: weights go back in place, the optimizer's state to zero; texts are
-    tokenised once, and the held-out batches padded once. Beyond what training itself holds (weights, gradients, two moments) there is one copy of the trainable
-    weights. Dropout is off: a loss then differs between groups because of the groups. Where all of the encoder is frozen,
-    what it makes of a text is computed once.
+    tokenised once, and the held-out batches padded once. Memory holds what training itself holds (weights, gradients, two moments) and
+    one copy of the trainable weights. Dropout is off: a loss then differs between groups because of the groups. Where all of the
+    encoder is frozen, its output of each text is computed once.
 
     On leaving the `with` block the model is as it was.
 
     Args:
-        model: any `AutoModelForSeq2SeqLM`; fine-tuned where it is.
-        processing_class: its tokenizer.
-        args: settings; see [`SupervisionArguments`].
-        peft_config: fine-tune a small adapter in place of all weights.
+        model: Any `AutoModelForSeq2SeqLM`; it is fine-tuned in place.
+        processing_class: Tokenizer of the model.
+        args: Settings of the mining; see [`SupervisionArguments`].
+        peft_config: Configuration of a small adapter that is fine-tuned in place of all weights.
 
     Raises:
         ValueError: `args.trainable_parameters` matches no parameter, or there is none in float32 to train.
@@ -70,11 +70,11 @@ class GroupTrainer:
             )
         if not model.config.is_encoder_decoder:
             raise TypeError(
-                f"Expected a sequence-to-sequence model, found {type(model).__name__}: supervision is mined with those alone. "
-                "Mine with one of them. Pairs are texts, and a reranker that is trained on them serves models of any kind."
+                f"Expected a sequence-to-sequence model, found {type(model).__name__}: supervision is mined with such models alone. "
+                "Mine with one. Pairs are texts, and a reranker that is trained on them serves models of any kind."
             )
         if peft_config is not None and args.trainable_parameters is not None:
-            raise ValueError("Expected `peft_config` or `trainable_parameters`, found both.")
+            raise ValueError("Expected `peft_config` or `trainable_parameters`, found both. Leave one of them out.")
         check_vocabulary(model, processing_class)
         self.model = model
         self.args = args
@@ -99,8 +99,8 @@ class GroupTrainer:
     def __enter__(self) -> Self:
         self._before = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         self._modes = [(module, module.training) for module in self.model.modules()]
-        self._peft_model = None
-        self._initial = []
+        self._peft_model: PeftModel | None = None
+        self._initial: list[torch.Tensor] = []
         try:
             self._choose_parameters()
         except BaseException:
@@ -123,13 +123,16 @@ class GroupTrainer:
             from peft import get_peft_model
 
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                torch.manual_seed(self.args.seed)  # of the adapter's first weights
+                torch.manual_seed(self.args.seed)  # decides the adapter's first weights
                 # PEFT writes into the configuration it is given.
                 self._peft_model = get_peft_model(self.model, copy.deepcopy(self.peft_config))
         elif self.args.trainable_parameters is not None:
             for name, parameter in self.model.named_parameters():
                 parameter.requires_grad_(re.search(self.args.trainable_parameters, name) is not None)
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # Tensors by their type, for torch types the functions below for lists of these.
+        self.parameters: list[torch.Tensor] = [
+            parameter for parameter in self.model.parameters() if parameter.requires_grad
+        ]
         if not self.parameters:
             raise ValueError(
                 "Expected a model with parameters to fine-tune, found all frozen. Set `trainable_parameters` or "
@@ -155,7 +158,7 @@ class GroupTrainer:
     @torch.no_grad()
     def _restore(self) -> None:
         torch._foreach_copy_(self.parameters, self._initial)
-        self._optimizer.zero_grad()  # of a step that was interrupted
+        self._optimizer.zero_grad()  # a step may have been interrupted
         for state in self._optimizer.state.values():
             for moment in state.values():
                 moment.zero_()
@@ -163,15 +166,14 @@ class GroupTrainer:
     # ---- texts, prepared once ------------------------------------------------------------------------------------------
 
     def tokenize(self, examples: Dataset) -> list[Batch]:
-        """Examples as token ids, to be chosen for groups; with a frozen encoder also its outputs `[length, d]`."""
-        tokenized = [
-            *TokenizedExamples(
-                examples,
-                self.processing_class,
-                min(self.args.max_input_length, longest_input(self.model.get_encoder(), self.processing_class)),
-                self.args.max_target_length,
-            )
-        ]
+        """Tokenises examples to choose groups from; with a frozen encoder each has the encoder's outputs `[length, d]`, too."""
+        items = TokenizedExamples(
+            examples,
+            self.processing_class,
+            min(self.args.max_input_length, longest_input(self.model.get_encoder(), self.processing_class)),
+            self.args.max_target_length,
+        )
+        tokenized: list[Batch] = [items[row] for row in range(len(items))]
         if self.encoder_is_frozen:
             for rows in token_budget_batches([len(item["input_ids"]) for item in tokenized], self.token_budget):
                 hidden = self._encode(self._padded([tokenized[row] for row in rows]))
@@ -180,7 +182,7 @@ class GroupTrainer:
         return tokenized
 
     def batches(self, items: Sequence[Batch]) -> list[Batch]:
-        """Tokenised examples as batches on the device, sorted by length, for [`losses`]."""
+        """Joins tokenised examples to batches on the device, sorted by length, for [`losses`]."""
         lengths = [len(item["input_ids"]) + len(item["labels"]) for item in items]
         return [
             self._batch([items[row] for row in rows]) | {"rows": rows}
@@ -209,7 +211,7 @@ class GroupTrainer:
 
     @contextmanager
     def learned(self, items: Sequence[Batch]) -> Iterator[None]:
-        """Within it, the model is fine-tuned on these examples; afterwards its weights are what they were."""
+        """Context in which the model is fine-tuned on these examples; afterwards its weights are as they were."""
         size = self.args.per_device_train_batch_size
         batches = [self._batch(chunk) for chunk in chunks(items, size)]
         try:
@@ -222,7 +224,7 @@ class GroupTrainer:
 
     @torch.no_grad()
     def mirror(self) -> None:
-        """Within [`learned`]: moves the weights as far on the other side of what they were."""
+        """Moves the weights as far to the other side of where they were; to call within [`learned`]."""
         torch._foreach_mul_(self.parameters, -1.0)
         torch._foreach_add_(self.parameters, self._initial, alpha=2.0)
 
@@ -241,17 +243,17 @@ class GroupTrainer:
 
     @torch.no_grad()
     def losses(self, batches: Sequence[Batch]) -> np.ndarray:
-        """Each example's mean loss a token (its sum, with `sum_token_loss`): float64 `[n]`, in the order of the examples."""
-        found = []
+        """Mean loss of each example over its tokens (its sum, with `sum_token_loss`): float64 `[n]`, in the order of the examples."""
+        of_batches = []
         for batch in batches:
             losses, mask = self._token_losses(batch)
             of_example = (losses * mask).sum(dim=1)
-            found.append(of_example if self.args.sum_token_loss else of_example / mask.sum(dim=1))
+            of_batches.append(of_example if self.args.sum_token_loss else of_example / mask.sum(dim=1))
         rows = [row for batch in batches for row in batch["rows"]]
-        result = np.empty(len(rows))
-        # The one moment a group when the host waits for the device.
-        result[rows] = torch.cat(found).cpu().double().numpy()
-        return result
+        losses_of = np.empty(len(rows))
+        # The host waits for the device only here, once a group.
+        losses_of[rows] = torch.cat(of_batches).cpu().double().numpy()
+        return losses_of
 
     def _token_losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses `[n, length]` and the mask of the tokens that count."""

@@ -28,25 +28,25 @@ PAIR_FEATURES = Features(
         "rank": Value("int64"),
     }
 )
-"""A pair to train a reranker on: `label` 1 (helps) or 0, `rank` as in the set."""
+"""Columns of a pair to train a reranker on: its `label` is 1 (helps) or 0, its `rank` is that of the candidate in the set."""
 
 
 def label_pairs(sets: Dataset, num_labelled: int, *, by: str = "example") -> Dataset:
-    """Each set's queries with its `num_labelled` best candidates (label 1) and as many worst (label 0).
+    """Pairs each set's queries with its `num_labelled` best candidates (label 1) and as many worst (label 0).
 
     Half the number of candidates labels them all. Sets with fewer than twice `num_labelled` candidates are left out.
 
     Args:
-        sets: of [`load_query_sets`].
-        num_labelled: W.
-        by: "example": by each candidate's own utility (Algorithm 1). "task": by the mean utility of the candidates of its task,
-            among them one more of no utility, so that a task of few candidates is neither best nor worst by chance.
+        sets: Query sets of [`load_query_sets`].
+        num_labelled: W, the number of candidates of each label.
+        by: Utility that decides: "example", each candidate's own (Algorithm 1), or "task", the mean over the candidates of its task
+            and one more of no utility, so that a task of few candidates is neither best nor worst by chance.
 
     Returns:
-        The pairs; their `utility` is what they were labelled by.
+        The pairs; their `utility` is the one that decided.
 
     Raises:
-        ValueError: no set is left, or `by` is neither.
+        ValueError: No set is left, or `by` is neither.
     """
     if by not in ("example", "task"):
         raise ValueError(f"Expected `by` to be 'example' or 'task', found {by!r}.")

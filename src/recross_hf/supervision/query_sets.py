@@ -1,4 +1,4 @@
-"""Mined query sets: a row and a parquet file each."""
+"""Mined query sets: each is a row in a parquet file of its own."""
 
 from __future__ import annotations
 
@@ -37,15 +37,19 @@ SET_FEATURES = Features(
         "skipped": Value("string"),
     }
 )
-"""A mined query set. A candidate's `utilities` are those of each round (NaN: diverged), its `utility` is their mean; `rank` is its
-place in the order in which candidates were chosen, the retriever's or that of an earlier reranker; `skipped` says why a set has no candidates, else it is empty."""
+"""Columns of a mined query set. A candidate's `utilities` are those of each round (NaN: diverged), its `utility` is their mean; its `rank`
+is that in the order in which candidates were chosen, the retriever's or an earlier reranker's; `skipped` says why a set has no
+candidates, else it is empty."""
 
 
 def load_query_sets(output_dir: str | Path) -> Dataset:
-    """The query sets that were mined into a folder, by their number.
+    """Loads the query sets that were mined into a folder, in the order of their numbers.
+
+    Args:
+        output_dir: Folder that [`mine_supervision`] wrote.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: There are none.
     """
     folder = Path(output_dir)
     numbers = sorted(int(path.stem) for path in (folder / SETS_FOLDER).glob("[0-9]*.parquet"))
@@ -57,10 +61,12 @@ def load_query_sets(output_dir: str | Path) -> Dataset:
 
 
 def path_of(folder: Path, number: int) -> Path:
+    """File of a query set."""
     return folder / SETS_FOLDER / f"{number:06d}.parquet"
 
 
 def read_set(folder: Path, number: int) -> pa.Table | None:
+    """Reads a query set; None where it is missing or its file is damaged."""
     path = path_of(folder, number)
     if not path.is_file():
         return None

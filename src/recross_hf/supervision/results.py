@@ -1,4 +1,4 @@
-"""What was mined, for people to read: a summary, a table, a picture."""
+"""Results of a mining for people to read: a summary, a table, a picture."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from ..core.tables import format_table
 
 
 def summarize_supervision(sets: Dataset) -> dict[str, Any]:
-    """What was mined, as JSON values.
+    """Summarizes mined query sets, as JSON values.
 
     `reliability` is the correlation of a set's candidates' utilities in one round with those in the next (mean over sets): 0 where
     a round says nothing of a candidate, 1 where it says all. In groups a candidate shares its round with the others of its group,
-    so that twenty of a hundred leave little; the mean over rounds is somewhat better than one round. `task_pairs` says which upstream task helps
-    which: mean utility and number of candidates, most helpful first.
+    so that twenty of a hundred leave little; the mean over rounds is somewhat better than one round. `task_pairs` says which upstream
+    task helps which: mean utility and number of candidates, most helpful first.
+
+    Args:
+        sets: Query sets of [`load_query_sets`].
     """
     rows = [row for row in sets if not row["skipped"]]
     utilities = np.array([candidate["utility"] for row in rows for candidate in row["candidates"]])
@@ -29,8 +32,13 @@ def summarize_supervision(sets: Dataset) -> dict[str, Any]:
         for candidate in row["candidates"]:
             of_pair.setdefault((row["task"], candidate["task"]), []).append(candidate["utility"])
     task_pairs = [
-        {"query_task": query, "candidate_task": other, "num_candidates": len(found), "utility": float(np.mean(found))}
-        for (query, other), found in of_pair.items()
+        {
+            "query_task": query,
+            "candidate_task": other,
+            "num_candidates": len(values),
+            "utility": float(np.mean(values)),
+        }
+        for (query, other), values in of_pair.items()
     ]
     reliabilities = [value for row in rows if (value := _reliability(row)) is not None]
     return {
@@ -54,18 +62,24 @@ def _reliability(row: dict[str, Any]) -> float | None:
     utilities = utilities[np.isfinite(utilities).all(axis=1)]
     if utilities.ndim != 2 or utilities.shape[1] < 2 or len(utilities) < 3 or (utilities.std(axis=0) == 0).any():
         return None
-    # Rounds two by two: those of `by_reversal` then have no held-out example in common.
+    # Rounds are compared two by two: those of `by_reversal` then have no held-out example in common.
     first, second = utilities[:, 0:-1:2], utilities[:, 1::2]
     return float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in zip(first.T, second.T, strict=True)]))
 
 
 def skip_reasons(sets: Dataset) -> str:
+    """Reasons why query sets were skipped, with their counts."""
     counts = Counter(row for row in sets["skipped"][:] if row)
     return ", ".join(f"{reason} ({count})" for reason, count in counts.items())
 
 
 def format_supervision(summary: dict[str, Any], *, top: int = 5) -> str:
-    """[`summarize_supervision`] as a few lines of text, with the most and the least helpful pairs of tasks."""
+    """Formats a summary as a few lines of text, with the most and the least helpful pairs of tasks.
+
+    Args:
+        summary: Summary of [`summarize_supervision`].
+        top: Number of pairs of tasks at either end.
+    """
     skipped = ", ".join(f"{count} {reason}" for reason, count in summary["skipped"].items())
     lines = [
         f"{summary['num_mined']} query sets of {summary['num_query_tasks']} tasks mined, "
@@ -95,15 +109,14 @@ def plot_task_utilities(task_pairs: Sequence[dict[str, Any]], path: str | Path) 
     """Draws which upstream task (columns) helps which (rows): mean utility, one colour bar, empty where nothing was tried.
 
     Args:
-        task_pairs: of [`summarize_supervision`].
-        path: of the picture (PNG, SVG or PDF by its ending).
+        task_pairs: Pairs of tasks of [`summarize_supervision`].
+        path: File to write, a PNG, SVG or PDF by its ending.
     """
     queries = sorted({pair["query_task"] for pair in task_pairs})
     candidates = sorted({pair["candidate_task"] for pair in task_pairs})
     utilities = np.full((len(queries), len(candidates)), np.nan)
     for pair in task_pairs:
-        place = queries.index(pair["query_task"]), candidates.index(pair["candidate_task"])
-        utilities[place] = pair["utility"]
+        utilities[queries.index(pair["query_task"]), candidates.index(pair["candidate_task"])] = pair["utility"]
     # Each row in units of its own largest value: the losses of two tasks have different scales.
     largest = np.nanmax(np.abs(utilities), axis=1, keepdims=True)
     figure = new_figure(4 + 0.3 * len(candidates), 3 + 0.28 * len(queries))

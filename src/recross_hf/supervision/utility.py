@@ -1,7 +1,7 @@
-"""Judges of candidates: how much does each upstream example help a model on held-out examples of another task?
+"""Utility estimators: how much does each upstream example help a model on held-out examples of another task?
 
-A judge is a function of a [`GroupTrainer`], tokenised candidates and held-out examples, the settings, a random generator and
-a function to call after each group. It gives a [`Judgement`]. To add one, write such a function and pass it to
+A utility estimator is a function of a [`GroupTrainer`], tokenised candidates and held-out examples, the settings, a random generator
+and a function to call after each group. It returns [`UtilityEstimates`]. To add one, write such a function and pass it to
 `mine_supervision`.
 """
 
@@ -17,8 +17,8 @@ from .arguments import SupervisionArguments
 from .group_trainer import Batch, GroupTrainer
 
 
-class Judgement(NamedTuple):
-    """What a judge found.
+class UtilityEstimates(NamedTuple):
+    """Utilities of the candidates of one query set.
 
     `base_loss` is the held-out loss of the model as it is, `utilities` `[num_candidates, num_rounds]` rise with the help that a
     candidate is (NaN or infinite: training diverged), `num_diverged` counts groups.
@@ -29,9 +29,9 @@ class Judgement(NamedTuple):
     num_diverged: int
 
 
-Judge = Callable[
+UtilityEstimator = Callable[
     [GroupTrainer, Sequence[Batch], Sequence[Batch], SupervisionArguments, np.random.Generator, Callable[[], object]],
-    Judgement,
+    UtilityEstimates,
 ]
 
 
@@ -42,25 +42,33 @@ def by_groups(
     args: SupervisionArguments,
     rng: np.random.Generator,
     progress: Callable[[], object],
-) -> Judgement:
-    """Learn from groups of candidates, see how the held-out loss falls (paper, Algorithm 1).
+) -> UtilityEstimates:
+    """Groups of candidates are learned from; a utility is the fall of the held-out loss (paper, Algorithm 1).
 
     In each round the candidates are shuffled and split into groups; a candidate's utility is the base loss minus the loss
     after its group.
+
+    Args:
+        trainer: Trainer of the upstream model.
+        candidates: Tokenised candidates.
+        held_out: Tokenised examples of the queries' task.
+        args: Settings of the mining.
+        rng: Generator that shuffles the candidates.
+        progress: Function that is called after each group.
     """
     batches = trainer.batches(held_out)
     base_loss = float(trainer.losses(batches).mean())
     utilities = np.full((len(candidates), args.num_rounds), np.nan)
     num_diverged = 0
     if not math.isfinite(base_loss):
-        return Judgement(base_loss, utilities, num_diverged)
+        return UtilityEstimates(base_loss, utilities, num_diverged)
     for turn in range(args.num_rounds):
         for group in np.array_split(rng.permutation(len(candidates)), -(-len(candidates) // args.group_size)):
             loss = trainer.loss_after([candidates[row] for row in group], batches)
             utilities[group, turn] = base_loss - loss
             num_diverged += not math.isfinite(loss)
             progress()
-    return Judgement(base_loss, utilities, num_diverged)
+    return UtilityEstimates(base_loss, utilities, num_diverged)
 
 
 def by_reversal(
@@ -70,19 +78,27 @@ def by_reversal(
     args: SupervisionArguments,
     rng: np.random.Generator,
     progress: Callable[[], object],
-) -> Judgement:
-    """Learn from held-out examples, see how each candidate's own loss falls.
+) -> UtilityEstimates:
+    """Held-out examples are learned from; a utility is the fall of the candidate's own loss.
 
     How much a small gradient step on one example lowers the loss of another is the inner product of their gradients, the same
     in both directions (of AdamW's steps that is an approximation). So one training answers for all candidates at once, each
     on its own and not as one of twenty in a group. Steps are not small, and whatever is learned makes the model forget: each
     candidate's loss is taken after learning and as far on the other side of where the model was, and half the difference is its
-    utility. What rises on both sides, as forgetting does, cancels; without that, what the model knows best would seem to help
-    most, for it is forgotten least. Each two rounds train on the two halves of the held-out examples: their agreement
+    utility. Losses that rise on both sides, as by forgetting, cancel; without that, the examples that the model knows best would seem
+    to help most, for it forgets them least. Each two rounds train on the two halves of the held-out examples: their agreement
     says how far to trust them.
 
+    Args:
+        trainer: Trainer of the upstream model.
+        candidates: Tokenised candidates.
+        held_out: Tokenised examples of the queries' task, at least two.
+        args: Settings of the mining.
+        rng: Generator that halves the held-out examples.
+        progress: Function that is called after each round.
+
     Raises:
-        ValueError: there are fewer than two held-out examples.
+        ValueError: There are fewer than two held-out examples.
     """
     if len(held_out) < 2:
         raise ValueError(
@@ -102,4 +118,4 @@ def by_reversal(
             utilities[:, turn] = (trainer.losses(batches) - after) / 2
         progress()
     num_diverged = int((~np.isfinite(utilities)).all(axis=0).sum())
-    return Judgement(base_loss, utilities, num_diverged)
+    return UtilityEstimates(base_loss, utilities, num_diverged)

@@ -1,9 +1,12 @@
 import copy
+import dataclasses
+import warnings
 
 import numpy as np
 import pytest
 
 from recross_hf import SupervisionArguments, mine_supervision
+from recross_hf.core.files import read_json
 from recross_hf.reranking.metrics import spearman
 from recross_hf.retrieval.retriever import DenseRetriever
 from recross_hf.supervision.group_trainer import GroupTrainer
@@ -23,10 +26,10 @@ ARGS = SupervisionArguments(
 )
 
 
-def judged(judge, model, tokenizer, candidates, held_out, args=ARGS, seed=0):
+def estimated(estimator, model, tokenizer, candidates, held_out, args=ARGS, seed=0):
     calls = []
     with GroupTrainer(model, tokenizer, args) as trainer:
-        found = judge(
+        found = estimator(
             trainer,
             trainer.tokenize(candidates),
             trainer.tokenize(held_out),
@@ -45,15 +48,15 @@ def parts(examples):
 
 def test_learning_in_either_direction_says_the_same_of_small_steps(answering_bart, tokenizer, parts):
     candidates, held_out = parts
-    groups, _ = judged(by_groups, answering_bart, tokenizer, candidates, held_out)
-    reversal, _ = judged(by_reversal, answering_bart, tokenizer, candidates, held_out)
+    groups, _ = estimated(by_groups, answering_bart, tokenizer, candidates, held_out)
+    reversal, _ = estimated(by_reversal, answering_bart, tokenizer, candidates, held_out)
     assert groups.base_loss == reversal.base_loss
     assert spearman(groups.utilities.mean(axis=1), reversal.utilities.mean(axis=1)) > 0.5
 
 
 def test_reversal_finds_the_examples_that_it_is_to_help(answering_bart, tokenizer, parts):
     candidates, held_out = parts
-    found, num_calls = judged(by_reversal, answering_bart, tokenizer, candidates, held_out)
+    found, num_calls = estimated(by_reversal, answering_bart, tokenizer, candidates, held_out)
     own = np.array(candidates["task"][:]) == held_out["task"][0]
     utilities = found.utilities.mean(axis=1)
     assert utilities[own].mean() > utilities[~own].mean()
@@ -77,31 +80,33 @@ def test_two_rounds_of_reversal_learn_from_two_halves(bart, tokenizer, parts):
 def test_what_diverges_is_not_finite_and_counted(bart, tokenizer, parts):
     args = copy.copy(ARGS)
     args.learning_rate = 1e30
-    for judge in (by_groups, by_reversal):
-        found, _ = judged(judge, bart, tokenizer, *parts, args=args)
+    for estimator in (by_groups, by_reversal):
+        found, _ = estimated(estimator, bart, tokenizer, *parts, args=args)
         assert np.isfinite(found.base_loss)
         assert not np.isfinite(found.utilities).any()
-        assert found.num_diverged == (32 if judge is by_groups else 2)
+        assert found.num_diverged == (32 if estimator is by_groups else 2)
 
 
-def test_supervision_is_mined_with_the_judge_that_is_passed(bart, tokenizer, index, tmp_path):
+def test_supervision_is_mined_with_the_utility_estimator_that_is_passed(bart, tokenizer, index, tmp_path):
     args = copy.copy(ARGS)
     args.group_size = 4
-    pairs = mine_supervision(bart, tokenizer, DenseRetriever(index), index.dataset, tmp_path, args, judge=by_reversal)
+    pairs = mine_supervision(
+        bart, tokenizer, DenseRetriever(index), index.dataset, tmp_path, args, utility_estimator=by_reversal
+    )
     sets = load_query_sets(tmp_path)
     for row in sets:
         for candidate in row["candidates"]:
             assert len(candidate["utilities"]) == 2
             assert candidate["utility"] == pytest.approx(np.mean(candidate["utilities"]))
     assert len(pairs) == 4 * 2 * 6
-    with pytest.raises(ValueError, match="mined with another judge"):
+    with pytest.raises(ValueError, match="mined with another utility_estimator"):
         mine_supervision(bart, tokenizer, DenseRetriever(index), index.dataset, tmp_path, args)
 
 
 def test_what_changes_alike_on_both_sides_is_no_utility(answering_bart, tokenizer, parts):
     """Forgetting: half of the fall plus half of the rise on the other side is left out of the plain fall of the loss."""
     candidates, held_out = parts
-    found, _ = judged(by_reversal, answering_bart, tokenizer, candidates, held_out)
+    found, _ = estimated(by_reversal, answering_bart, tokenizer, candidates, held_out)
     with GroupTrainer(answering_bart, tokenizer, ARGS) as trainer:
         batches, items = trainer.batches(trainer.tokenize(candidates)), trainer.tokenize(held_out)
         before = trainer.losses(batches)
@@ -111,3 +116,14 @@ def test_what_changes_alike_on_both_sides_is_no_utility(answering_bart, tokenize
                 trainer.mirror()
                 rise = trainer.losses(batches) - before
             np.testing.assert_allclose(found.utilities[:, turn], (fall + rise) / 2, atol=1e-6)
+
+
+def test_the_former_name_of_the_argument_works_and_warns(bart, tokenizer, index, tmp_path):
+    args = dataclasses.replace(ARGS, group_size=4, num_query_sets=1)
+    retriever = DenseRetriever(index)
+    with pytest.warns(DeprecationWarning, match="argument `judge` is now `utility_estimator`"):
+        mine_supervision(bart, tokenizer, retriever, index.dataset, tmp_path, args, judge=by_reversal)
+    assert read_json(tmp_path / "supervision.json")["judge"] == "by_reversal"  # the file keeps its names
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        mine_supervision(bart, tokenizer, retriever, index.dataset, tmp_path, args, utility_estimator=by_reversal)

@@ -1,0 +1,98 @@
+"""The settings of a mining, written beside its query sets: a run goes on only where they are the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from ..core.files import read_json, write_json
+from ..core.hashing import function_name, weights_hash
+from ..data.schema import column_hash
+from ..reranking.reranker import Reranker
+from ..retrieval.retriever import Retriever
+from .arguments import SupervisionArguments
+from .query_sets import SETTINGS_FILE
+from .utility import UtilityEstimator
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+logger = logging.getLogger(__name__)
+
+_FORMER_NAMES = {"judge": "utility_estimator"}
+"""Names in the file, which stay so that older files open, and the names of the arguments today."""
+
+
+def mining_settings(
+    model: PreTrainedModel,
+    retriever: Retriever,
+    examples: Dataset,
+    args: SupervisionArguments,
+    utility_estimator: UtilityEstimator,
+    reranker: Reranker | None,
+    exclude_tasks: Collection[str],
+    peft_config: PeftConfig | None,
+) -> dict[str, Any]:
+    """Settings that the query sets depend on, as JSON values: all but the number of the sets and the way they are labelled.
+
+    The arguments are those of [`mine_supervision`].
+    """
+    settings = dataclasses.asdict(args)
+    del settings["num_query_sets"], settings["num_labelled"], settings["label_by"]
+    probe = retriever.retrieve(examples.select([0, len(examples) - 1])["input"][:], min(8, retriever.num_allowed))
+    settings |= {
+        "model": weights_hash(model),
+        "examples": [column_hash(examples, name) for name in ("id", "input", "references")],
+        "upstream": [column_hash(retriever.upstream, name) for name in ("id", "input", "references")],
+        "retriever": [
+            type(retriever).__name__,
+            *sorted(probe["id"][:]),
+        ],  # the examples that it finds tell which it is
+        "judge": function_name(utility_estimator),
+        "num_trainable": sum(parameter.requires_grad for parameter in model.parameters()),
+        "reranker": _identity(reranker),
+        "exclude_tasks": sorted(exclude_tasks),
+        "peft_config": peft_config.to_dict() if peft_config is not None else None,
+    }
+    return json.loads(
+        json.dumps(settings, default=lambda value: sorted(value) if isinstance(value, set) else str(value))
+    )
+
+
+def _identity(reranker: Reranker | None) -> dict[str, Any] | str | None:
+    """A reranker's identity; the name of its class where that is all there is to tell."""
+    if reranker is None:
+        return None
+    identity = reranker.identity()
+    return identity["class"] if list(identity) == ["class"] else identity
+
+
+def check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes the settings into a new folder, or makes sure that those of an old one are the same.
+
+    Args:
+        folder: Folder of the query sets.
+        settings: Settings of [`mining_settings`].
+
+    Raises:
+        ValueError: The folder holds query sets of other settings.
+    """
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        write_json(path, settings)
+        return
+    written = read_json(path)
+    differing = [name for name in sorted({*settings, *written}) if settings.get(name) != written.get(name)]
+    if differing:
+        raise ValueError(
+            f"{folder} holds query sets that were mined with another "
+            f"{', '.join(_FORMER_NAMES.get(name, name) for name in differing)}. Mine with the same, or choose another folder."
+        )
+    logger.warning("Continuing the mining in %s.", folder)
