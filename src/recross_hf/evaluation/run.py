@@ -167,7 +167,7 @@ class EvaluationRun:
     def settings_of(self, key: CellKey) -> dict[str, Any]:
         """Everything that the content of a cell depends on, as JSON values."""
         method, task = self.methods[key.method], self.tasks[key.task]
-        common = {"version": __version__, "model": self._weights, "task": task.identity()}
+        common: dict[str, Any] = {"version": __version__, "model": self._weights, "task": task.identity()}
         if (side := self.pipeline.processing_class.truncation_side) != "right":
             common["truncation_side"] = side
         if self.pipeline.upstream_model.generation_config.do_sample:
@@ -213,9 +213,9 @@ class EvaluationRun:
             CellMismatchError: there is one.
         """
         for key in self.keys():
-            if self.files.is_finished(key):
+            if (cell := self.files.read(key)) is not None:
                 settings = self.settings_of(key)
-                if "decoding" not in self.files.read(key)["settings"]:
+                if "decoding" not in cell["settings"]:
                     settings.pop("decoding", None)  # earlier versions decoded so, too, and did not write it down
                 self.files.check(key, settings)
 

@@ -31,8 +31,15 @@ _FILE_ENDINGS = (
     ".zip",
     ".zst",
     ".tar",
+    ".yaml",
+    ".yml",
+    ".md",
+    ".safetensors",
+    ".faiss",
+    ".bin",
+    ".pt",
+    ".pkl",
 )
-_FILE_ENDINGS += (".yaml", ".yml", ".md", ".safetensors", ".faiss", ".bin", ".pt", ".pkl")
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """The name of a commit."""

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..reranking.cross_encoder import CrossEncoderReranker
-from ..retrieval.faiss_io import search_depths
+from ..retrieval.faiss_indexes import search_depths
 from ..retrieval.index import UpstreamIndex
 
 

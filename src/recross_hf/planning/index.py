@@ -57,7 +57,7 @@ def _bytes_of(index: faiss.Index, num_vectors: int) -> tuple[int, int]:
         return held + written, 0
     if isinstance(index, faiss.IndexHNSW):
         # Neighbours of four bytes, twice as many in the lowest layer, and where each vector's begin.
-        neighbours = index.hnsw.nb_neighbors(0)  # type: ignore[attr-defined]  # FAISS has it, and its types do not
+        neighbours = index.hnsw.nb_neighbors(0)
         return num_vectors * (index.storage.sa_code_size() + 4 * neighbours + 16), 0
     inverted = faiss.try_extract_index_ivf(index)
     if inverted is None:

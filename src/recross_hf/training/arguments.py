@@ -153,6 +153,11 @@ _LEAST_AND_MOST: dict[str, tuple[float, float]] = {
 
 
 def check_ranges(args: Any) -> None:
+    """Refuses numbers that spoil a training without an error.
+
+    Raises:
+        ValueError: A field of the dataclass `args` is out of range.
+    """
     for known in fields(args):
         value = getattr(args, known.name)
         if known.name not in _LEAST_AND_MOST or value is None:
