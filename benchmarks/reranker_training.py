@@ -1,6 +1,6 @@
 """Training a reranker: processor seconds and quality against sentence-transformers' `CrossEncoderTrainer`, on pairs mined with the starter.
 
-    python benchmarks/reranker_training.py --supervision /tmp/supervision
+    OMP_NUM_THREADS=1 python benchmarks/reranker_training.py --supervision supervision
 
 Pairs are mined once (the reversal, a minute or two) and kept in `--supervision`. Both trainers start from the same random weights in the
 shape of the starter's reranker and take the same number of steps with the same batch size, learning rate, warm-up and length limit:
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--num_candidates", type=int, default=40)
     parser.add_argument("--num_held_out", type=int, default=60)
     parser.add_argument("--num_dev_tasks", type=int, default=6, help="tasks to hold out")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch_size", type=int, default=64, help="pairs a step")
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--warmup_steps", type=int, default=10)
