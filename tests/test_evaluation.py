@@ -262,7 +262,7 @@ def overlapping(examples):
 @pytest.mark.parametrize(("handling", "num_rows"), [("report", 8), ("drop", 6)])
 def test_overlaps_are_refused_reported_or_dropped(handling, num_rows, pipeline, examples, tmp_path):
     of, by = [overlapping(examples)], [Method("dense", DenseRetriever(pipeline.index))]
-    with pytest.raises(OverlapError, match="colour: 2 of 2 test examples in query sets"):
+    with pytest.raises(OverlapError, match="colour: 2 of 8 test examples in query sets"):
         evaluate(pipeline, tmp_path, of=of, by=by)
     results = evaluate(pipeline, tmp_path, of=of, by=by, on_overlap=handling, settings={"num_retrieved": 99})
     (cell,) = [cell for cell in results.cells if cell.kind == "method"]

@@ -76,7 +76,7 @@ def test_what_the_run_would_refuse_of_any_task_is_refused_before_anything_is_tri
         planned(pipeline, tmp_path, [], methods(pipeline))
     # In the last query set, which the plan does not try out either.
     overlapping = TargetTask("film", film.test, [*film.query_sets, load_queries(film.test["input"][:2])])
-    with pytest.raises(OverlapError, match="film: 2 of 2 test examples in query sets"):
+    with pytest.raises(OverlapError, match="film: 2 of 8 test examples in query sets"):
         planned(pipeline, tmp_path, [overlapping, book], methods(pipeline))
     nothing_left = TargetTask("film", film.test, [*film.query_sets, load_queries(film.test["input"][:])])
     with pytest.raises(OverlapError, match="film: all 8 test examples are queries"):

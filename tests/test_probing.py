@@ -247,8 +247,8 @@ def test_a_plan_refuses_a_folder_of_other_settings(task_of_files, tmp_path):
 def test_a_plan_of_upstream_data_says_what_cannot_be_had(task_of_files, tmp_path, caplog):
     gone = TaskSource("gone", files=str(tmp_path / "gone.parquet"), templates="{{said}} ||| {{answer}}")
     with pytest.raises(SourceError, match="gone"):
-        plan_mixture([task_of_files, gone], tmp_path)
-    assert "of 1 tasks" in str(plan_mixture([task_of_files, gone], tmp_path, skip_failed_tasks=True))
+        plan_mixture([task_of_files, gone], tmp_path / "out")
+    assert "of 1 tasks" in str(plan_mixture([task_of_files, gone], tmp_path / "out", skip_failed_tasks=True))
     assert "Left out: Task gone" in caplog.text
     with pytest.raises(SourceError, match="Expected a task that can be had, found none"):
-        plan_mixture([gone], tmp_path, skip_failed_tasks=True)
+        plan_mixture([gone], tmp_path / "out", skip_failed_tasks=True)
