@@ -64,7 +64,9 @@ def main(folder, output):
         if child == 0:
             save_and_be_killed(pipeline, folder, killed_at)
             os._exit(0)
-        finished = os.waitpid(child, 0)[1] == 0
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, -signal.SIGKILL), f"a save failed that was to be killed at event {killed_at}"
+        finished = code == 0
         left[what_is_left(folder, contents)] += 1
         for rest in (folder, *folder.parent.glob(f".{folder.name}.*")):
             shutil.rmtree(rest)
