@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 def pipeline_card(
     repo_id: str, parts: Mapping[str, Repository], *, adaptation: Mapping[str, Any], license: str | None = None
 ) -> ModelCard:
-    """The card of a published pipeline that nothing was adapted in; see [`adapted_model_card`] for one that was.
+    """The card of a published pipeline that was not adapted; [`adapted_model_card`] makes the card of one that was.
 
     Args:
-        parts: where its parts are.
-        adaptation: the settings that it is adapted with.
+        repo_id: Name of the pipeline's repository.
+        parts: Repositories of the parts, by part.
+        adaptation: Settings that the pipeline is adapted with.
+        license: License of the pipeline, such as apache-2.0.
     """
     data = ModelCardData(
         license=license,
@@ -61,10 +63,14 @@ def upstream_model_card(
     """The card of a published upstream model.
 
     Args:
-        pipeline_id: of the pipeline that it is a part of.
-        examples: those of its index, if they are at hand.
-        results: its evaluation by task, as [`task_results`] gives it, if there was one.
-        max_new_tokens: of an answer, in its pipeline; `generate` alone stops where the model's own configuration says.
+        repo_id: Name of the model's repository.
+        config: Configuration of the model.
+        pipeline_id: Name of the pipeline that the model is a part of.
+        examples: Examples of the pipeline's index, if they are at hand.
+        results: Evaluation of the model by task ([`task_results`]), if there was one.
+        license: License of the model, such as apache-2.0.
+        max_new_tokens: Tokens of the longest answer in the pipeline; `generate` alone stops where the model's own
+            configuration says.
     """
     tasks = {} if results is None else results["tasks"]
     data = ModelCardData(
