@@ -9,8 +9,9 @@ import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
+from datasets import Dataset
 
-from recross_hf import ExampleTrainer, ExampleTrainingArguments
+from recross_hf import ExampleTrainer, ExampleTrainingArguments, load_examples
 from recross_hf.core.distributed import end_process_group
 
 SETTINGS = {
@@ -37,6 +38,46 @@ def train(folder: Path, settings: dict, resume_from: str | None = None) -> Examp
     trainer = ExampleTrainer(tiny.bart(tokenizer), args, train_dataset=tiny.examples(), processing_class=tokenizer)
     trainer.train(resume_from_checkpoint=resume_from)
     return trainer
+
+
+# Answers of all lengths, one a batch.
+ACCUMULATED = [
+    ("one", "a"),
+    ("two", "a much longer answer than the first"),
+    ("three", "two"),
+    ("four", "four and five"),
+]
+
+
+def accumulated() -> Dataset:
+    """Four examples: of two processes, each has two batches of one in a step."""
+    inputs, answers = zip(*ACCUMULATED, strict=True)
+    return load_examples(Dataset.from_dict({"input": inputs, "references": [[answer] for answer in answers]}))
+
+
+def accumulate(output_dir: str) -> None:
+    """One step of plain gradient descent over all four, without dropout."""
+    tokenizer = tiny.tokenizer()
+    args = ExampleTrainingArguments(
+        output_dir=output_dir,
+        use_cpu=True,
+        disable_tqdm=True,
+        max_steps=1,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=2,
+        train_sampling_strategy="sequential",
+        learning_rate=1.0,
+        optim="sgd",
+        max_grad_norm=0.0,
+        save_strategy="no",
+        max_target_length=40,
+    )
+    model = tiny.bart(tokenizer, dropout=0.0)
+    trainer = ExampleTrainer(model, args, train_dataset=accumulated(), processing_class=tokenizer)
+    assert trainer.accelerator.num_processes == 2
+    trainer.train()
+    trainer.save_model()
+    end_process_group()
 
 
 def main(output_dir: str) -> None:

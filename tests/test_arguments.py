@@ -9,6 +9,7 @@ from recross_hf import (
     RerankerTrainingArguments,
     SupervisionArguments,
 )
+from recross_hf.adaptation.arguments import AS_RUN, AUTHORS_CODE
 
 
 def test_the_defaults_are_the_papers(tmp_path):
@@ -26,6 +27,18 @@ def test_as_run_differs_from_the_paper_and_takes_overrides():
     assert (args.learning_rate, args.max_steps, args.max_grad_norm, args.weight_decay) == (6e-6, 128, 0.1, 0.01)
     assert (args.sum_token_loss, args.label_smoothing_factor, args.generation_num_beams) == (True, 0.1, 4)
     assert args.num_retrieved == 8
+    assert AdaptationArguments.authors_code(num_retrieved=8).to_dict() == args.to_dict()
+    assert AS_RUN is AUTHORS_CODE
+
+
+@pytest.mark.parametrize("kind", [ExampleTrainingArguments, AdaptationArguments])
+def test_a_help_text_begins_with_a_noun_or_a_clause(kind):
+    inherited = {field.name for field in dataclasses.fields(Seq2SeqTrainingArguments)}
+    for field in dataclasses.fields(kind):
+        if field.name not in inherited or field.name in vars(kind).get("__annotations__", {}):
+            first, last = field.metadata["help"].split()[0], field.metadata["help"][-1]
+            assert first[0].isupper() and first.isalpha() and first != "Of", field.name
+            assert last == ".", field.name
 
 
 @pytest.mark.parametrize(

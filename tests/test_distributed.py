@@ -18,7 +18,9 @@ from forks import fork_group
 from torch.multiprocessing import ProcessExitedException
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_model
+from recross_hf.models.architectures import architecture_of
 from recross_hf.models.generation import generate_texts
+from recross_hf.models.tokenization import TokenizedExamples
 
 LAUNCH = [
     *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
@@ -171,6 +173,31 @@ def test_two_processes_share_an_epoch_and_resume_within_the_second(tmp_path):
         assert found["precision"] == (["bf16", "torch.bfloat16"] if name == "half" else ["no", "torch.float32"]), name
     assert sum(results["budget"]["rows"]) == 48
     assert results["random"]["rows"] == [25, 25]  # even: two rows come twice
+
+
+def test_accumulated_batches_weigh_by_their_tokens_in_each_process_and_processes_alike(tmp_path):
+    fork_group(distributed_training_script.accumulate, str(tmp_path))
+    tokenizer = tiny.tokenizer()
+    before, trained = tiny.bart(tokenizer, dropout=0.0), load_model(tmp_path)
+    collate = architecture_of(before).collator(tokenizer, before)
+    examples = TokenizedExamples(distributed_training_script.accumulated(), tokenizer, 40, 40)
+    rows = [collate([example]) for example in examples]
+    tokens = torch.tensor([int((row["labels"] != -100).sum()) for row in rows])
+    assert len(set(tokens.tolist())) == 4
+    losses = torch.stack([before.train()(**row).loss for row in rows])
+    # Batches are dealt out by turns: one process has rows 0 and 2, the other 1 and 3.
+    of_process = [losses[rank::2] @ (tokens[rank::2] / tokens[rank::2].sum()) for rank in (0, 1)]
+
+    def update(loss: torch.Tensor) -> torch.Tensor:
+        gradients = torch.autograd.grad(loss, list(before.parameters()), retain_graph=True)
+        return -torch.cat([gradient.flatten() for gradient in gradients])
+
+    pairs = zip(trained.parameters(), before.parameters(), strict=True)
+    found = torch.cat([(one - other).detach().flatten() for one, other in pairs])
+    expected = update((of_process[0] + of_process[1]) / 2)
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+    for otherwise in (losses.mean(), losses @ (tokens / tokens.sum())):  # batches alike; all tokens alike
+        assert (update(otherwise) - expected).norm() > 1e-2 * expected.norm()
 
 
 @pytest.fixture(scope="module")

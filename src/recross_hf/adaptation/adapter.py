@@ -263,7 +263,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             )
             return
         path = Path(str(self.args.output_dir)) / "README.md"
-        own_base = self.model.config.name_or_path
+        own_base = self.model.config.name_or_path or ""
         card = adapted_model_card(
             self.hub_model_id or self.args.hub_model_id or path.parent.resolve().name,
             title=model_name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from transformers import PreTrainedModel, set_seed
@@ -44,14 +44,13 @@ def adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed:
     adaptable = unprepared_copy(model)
     if peft_config is None:
         # Steps of 1e-6 round to nothing in half precision; `bf16=True` computes in it and keeps these weights.
-        adaptable.float()
-        return adaptable
+        return adaptable.to(dtype=torch.float32)
     from peft import get_peft_model
 
     set_seed(seed)
     # PEFT writes into the configuration that it is given, and its models do whatever the model below them does.
-    adapted: Any = get_peft_model(adaptable, copy.deepcopy(peft_config))
-    return adapted  # type: ignore[no-any-return]
+    adapted = get_peft_model(adaptable, copy.deepcopy(peft_config))
+    return cast(PreTrainedModel, adapted)
 
 
 def _check_target_modules(model: PreTrainedModel, peft_config: PeftConfig) -> None:

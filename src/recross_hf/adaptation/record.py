@@ -59,8 +59,7 @@ class Evaluation:
         cls, metrics: Mapping[str, float], prefix: str, evaluated: Dataset | Mapping[str, Dataset], *, is_adapted: bool
     ) -> Evaluation:
         """Takes the metrics with a prefix from those of [`ExampleTrainer.evaluate`] on a data set, or on several by task."""
-        is_mean = isinstance(evaluated, Mapping)
-        sets = list(evaluated.values()) if is_mean else [evaluated]
+        sets = list(evaluated.values()) if isinstance(evaluated, Mapping) else [evaluated]
         return cls(
             soft_em=metrics[f"{prefix}_soft_em"],
             exact_match=metrics[f"{prefix}_exact_match"],
@@ -69,7 +68,7 @@ class Evaluation:
                 {task for examples in sets if "task" in examples.column_names for task in examples["task"][:]}
             ),
             is_adapted=is_adapted,
-            is_mean=is_mean,
+            is_mean=isinstance(evaluated, Mapping),
         )
 
     @property

@@ -90,7 +90,7 @@ class PushesCheckpoints(Trainer):
     waits for the uploads in `push_in_progress`. Seen in transformers 5.0 to 5.23.
     """
 
-    push_in_progress: PushInProgress | None
+    push_in_progress: Any  # nothing, or a `PushInProgress`
 
     def start_push(self, checkpoint: Path) -> Future[Any]:
         """Starts the upload of a checkpoint and does not wait for it."""
@@ -104,8 +104,8 @@ class PushesCheckpoints(Trainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         job = self.start_push(Path(checkpoint_folder))
         if self.push_in_progress is None or self.push_in_progress.is_done():
-            # It is annotated as if it took one job; it takes a list.
-            self.push_in_progress = PushInProgress([job])  # type: ignore[arg-type]
+            jobs: Any = [job]  # annotated as if it were one job
+            self.push_in_progress = PushInProgress(jobs)
         else:
             self.push_in_progress.jobs.append(job)
 
@@ -117,7 +117,7 @@ def take_losses_as_means(model: PreTrainedModel) -> None:
     `**kwargs` and do not. No argument says so: it is asked of the attribute `accepts_loss_kwargs`, which the documentation of
     transformers does not have. Seen in transformers 5.0 to 5.23.
     """
-    model.accepts_loss_kwargs = False  # type: ignore[assignment]  # torch's annotation of modules has tensors and modules alone
+    vars(model)["accepts_loss_kwargs"] = False
 
 
 def train_batch_size_in_use(trainer: Trainer) -> int:
@@ -132,7 +132,9 @@ def train_batch_size_in_use(trainer: Trainer) -> int:
 def commit_of(model: PreTrainedModel) -> str | None:
     """The commit of the Hub that a model was loaded at; None where that is not known.
 
-    transformers keeps it in the configuration's `_commit_hash` and has no other name for it. Seen in transformers 5.0 to 5.23.
+    transformers noted it in the configuration's `_commit_hash` (seen in 5.0) and has no other name for it; 5.23 does not note it any more,
+    and leaves the attribute out of `config.json` as before. There it is known of the models of published pipelines alone, with which it is
+    noted when they are loaded.
     """
     return getattr(model.config, "_commit_hash", None)
 
@@ -150,8 +152,8 @@ def forget_loader(accelerator: Accelerator, loader: torch.utils.data.DataLoader)
 
 
 def loader_of_this_process(
-    accelerator: Accelerator, loader: torch.utils.data.DataLoader, *, non_blocking: bool
-) -> torch.utils.data.DataLoader:
+    accelerator: Accelerator, loader: torch.utils.data.DataLoader[Any], *, non_blocking: bool
+) -> torch.utils.data.DataLoader[Any]:
     """A loader whose sampler knows its process already, prepared for the device.
 
     `Accelerator.prepare` would deal its batches out among the processes a second time; `prepare_data_loader`, which is public but not a method

@@ -1,4 +1,4 @@
-"""Arguments of training, adaptation, mining and the reranker: dataclasses, most of them over Hugging Face's own."""
+"""Arguments of a training on examples, and checks of those that it shares with other trainings."""
 
 from __future__ import annotations
 
@@ -16,63 +16,66 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
     """Arguments of [`ExampleTrainer`]: those of any `Seq2SeqTrainer`, and how text becomes tokens.
 
     Raises:
-        ValueError: a length or a number is too small, arguments contradict one another, no text would be generated to
+        ValueError: A length or a number is too small, arguments contradict one another, no text would be generated to
             score (`predict_with_generate=False`), or `hub_strategy` would push pickles.
     """
 
     gradient_accumulation_steps: int = field(
         default=1,
         metadata={
-            "help": "Batches a step. Their mean losses are weighed by their tokens, so that 4 batches of 4 are as one of 16 on that device; "
-            "with `sum_token_loss`, their sums are averaged, as in the authors' code. Devices count alike, however many tokens each has."
+            "help": "Number of batches that a device sees in a step. Their mean losses are weighed by their tokens, so that 4 batches of 4 are as "
+            "one of 16 on that device; with `sum_token_loss`, their sums are averaged, as in the authors' code. Devices, and so "
+            "processes, count alike, however many tokens each of them has in the step."
         },
     )
     predict_with_generate: bool = field(
-        default=True, metadata={"help": "Generate answers in `evaluate` and `predict`; SoftEM is computed from them."}
+        default=True,
+        metadata={"help": "Whether answers are generated in `evaluate` and `predict`; SoftEM is computed from them."},
     )
     max_input_length: int = field(
-        default=512, metadata={"help": "Inputs are cut to this many tokens, or to what the model takes."}
+        default=512, metadata={"help": "Number of tokens that inputs are cut to; fewer, where the model takes fewer."}
     )
     max_target_length: int = field(
-        default=64, metadata={"help": "Answers are cut to this many tokens, in training and in generation."}
+        default=64, metadata={"help": "Number of tokens that answers are cut to, in training and in generation."}
     )
     sum_token_loss: bool = field(
         default=False,
         metadata={
-            "help": "Sum the loss over the tokens of a batch, as the authors' code does, in place of its mean. "
+            "help": "Whether the loss is summed over the tokens of a batch, as in the authors' code, in place of its mean. "
             "Long answers then weigh more."
         },
     )
     token_budget: int | None = field(
         default=None,
         metadata={
-            "help": "Tokens a step and device, input and answer, padding included, in place of `per_device_train_batch_size`: "
-            "batches are made of examples of like lengths, and each step counts alike, however many they are."
+            "help": "Number of tokens in a batch of one device, input and answer, padding included, in place of "
+            "`per_device_train_batch_size`: batches are made of examples of like lengths, and each batch counts alike, however many "
+            "examples it has."
         },
     )
     mixing_temperature: float = field(
         default=1.0,
         metadata={
-            "help": "T: tasks are mixed in proportion to size ** (1 / T). 1: in proportion to size, each example once an epoch; "
-            "larger: more evenly, small tasks several times and large ones in part, others each epoch."
+            "help": "Temperature T of the mixture: tasks are mixed in proportion to size ** (1 / T). At 1 each example comes once an epoch; "
+            "the larger T, the more evenly tasks are mixed: small ones come several times, and of large ones other parts each epoch."
         },
     )
     max_examples_per_task: int | None = field(
         default=None,
         metadata={
-            "help": "K: the size of a larger task counts as so much, and an epoch takes so many of it, others each time."
+            "help": "Number K of examples that a larger task counts as; an epoch takes so many of it, others each time."
         },
     )
     drop_long_targets: bool = field(
         default=False,
         metadata={
-            "help": "Leave examples out of training whose answer exceeds `max_target_length`, in place of cutting it."
+            "help": "Whether examples whose answer exceeds `max_target_length` are left out of training, in place of cutting it."
         },
     )
     pad_to_multiple_of: int | None = field(
         default=None,
         metadata={
-            "help": "Pad inputs and answers to a multiple of so many tokens: 8 suits tensor cores, 64 leaves `torch_compile` few "
+            "help": "Number of tokens that padded inputs and answers are a multiple of: 8 suits tensor cores, 64 leaves `torch_compile` few "
             "shapes."
         },
     )
@@ -118,11 +121,12 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
         return limited or self.mixing_temperature != 1
 
     def _refuse_other_batches(self) -> None:
+        loading: Any = self.accelerator_config  # an object by now, whatever was passed
         others = {
             "train_sampling_strategy": self.train_sampling_strategy != "random",
             "dataloader_drop_last": self.dataloader_drop_last,
-            "accelerator_config.split_batches": self.accelerator_config.split_batches,
-            "accelerator_config.dispatch_batches": self.accelerator_config.dispatch_batches,
+            "accelerator_config.split_batches": loading.split_batches,
+            "accelerator_config.dispatch_batches": loading.dispatch_batches,
             "auto_find_batch_size": self.auto_find_batch_size and self.token_budget is not None,
         }
         if found := [name for name, is_set in others.items() if is_set]:
@@ -153,10 +157,10 @@ _LEAST_AND_MOST: dict[str, tuple[float, float]] = {
 
 
 def check_ranges(args: Any) -> None:
-    """Refuses numbers that spoil a training without an error.
+    """Refuses numbers out of their range among the fields of a dataclass of arguments.
 
     Raises:
-        ValueError: A field of the dataclass `args` is out of range.
+        ValueError: A number is out of its range, or not finite.
     """
     for known in fields(args):
         value = getattr(args, known.name)
@@ -176,7 +180,11 @@ def check_ranges(args: Any) -> None:
 
 
 def refuse_other_evaluation(args: TrainingArguments) -> None:
-    """Of evaluations that score whole sets of texts, what would be ignored, or make them fail after the training."""
+    """Refuses arguments of evaluation that a scoring of whole sets of texts would ignore, or fail by after the training.
+
+    Raises:
+        ValueError: Such an argument is set.
+    """
     asked = {
         "eval_do_concat_batches": not args.eval_do_concat_batches,
         "batch_eval_metrics": args.batch_eval_metrics,

@@ -20,12 +20,12 @@ def mixture_counts(
     example once, or `max_examples_per_task` of a larger task. Whatever the temperature, an epoch is as long.
 
     Args:
-        sizes: examples of each task, at least 1: `[num_tasks]`.
-        max_examples_per_task: their artificial limit K; None for no limit.
-        temperature: 1 mixes in proportion to size; the higher, the more alike the shares.
+        sizes: Number of examples of each task, at least 1: `[num_tasks]`.
+        max_examples_per_task: Artificial limit K of the sizes; None for no limit.
+        temperature: Temperature of the mixture; 1 mixes in proportion to size, and the higher it is, the more alike the shares are.
 
     Returns:
-        Examples of each task: int64 `[num_tasks]`, at least 1, the sum being that of `min(size, max_examples_per_task)`.
+        Number of examples of each task: int64 `[num_tasks]`, at least 1, the sum being that of `min(size, max_examples_per_task)`.
     """
     limited = np.minimum(sizes, max_examples_per_task or np.max(sizes, initial=0))
     weights = limited ** (1 / temperature)
@@ -46,21 +46,23 @@ def mixture_rows(tasks: np.ndarray, counts: np.ndarray, *, seed: int, epoch: int
     Each row of a task comes equally often, but for one time, in any number of epochs from the first.
 
     Args:
-        tasks: number of each row's task, from 0 to `len(counts) - 1`: `[num_rows]`.
-        counts: how many examples of each task an epoch has ([`mixture_counts`]).
+        tasks: Number of each row's task, from 0 to `len(counts) - 1`: `[num_rows]`.
+        counts: Number of examples of each task in an epoch ([`mixture_counts`]).
+        seed: Seed of the shuffles.
+        epoch: Number of the epoch, from 0.
 
     Returns:
         Rows: int64 `[counts.sum()]`.
     """
     rows_of = np.split(np.argsort(tasks, kind="stable"), np.cumsum(np.bincount(tasks, minlength=len(counts)))[:-1])
-    found = []
+    chosen = []
     for task, (rows, count) in enumerate(zip(rows_of, counts, strict=True)):
         start, stop = epoch * count, (epoch + 1) * count
         for shuffle in range(start // len(rows), math.ceil(stop / len(rows))):
             shuffled = np.random.default_rng([seed, task, shuffle]).permutation(rows)
             first = shuffle * len(rows)
-            found.append(shuffled[max(start - first, 0) : stop - first])
-    return np.concatenate(found)
+            chosen.append(shuffled[max(start - first, 0) : stop - first])
+    return np.concatenate(chosen)
 
 
 def like_length_batches(
@@ -76,11 +78,13 @@ def like_length_batches(
     Lengths are sorted within windows of about `window_batches` batches, so that shuffled rows make random batches.
 
     Args:
-        rows: in random order: `[n]`.
-        input_lengths, target_lengths: of all rows that there are; a batch takes its size times the sum of its largest two.
+        rows: Rows in random order: `[n]`.
+        input_lengths, target_lengths: Lengths of all rows that there are; a batch takes its size times the sum of its largest two.
+        token_budget: Number of tokens that a batch may have.
+        window_batches: Number of batches, about, in a window.
 
     Returns:
-        Every row once; the least filled batches are the last of a window.
+        Batches in which every row comes once; the least filled batches are the last of a window.
     """
     tokens = int(input_lengths[rows].sum() + target_lengths[rows].sum())
     # Two windows at least: what is sorted as a whole would make the same batches again and again.
@@ -114,20 +118,20 @@ class MixtureBatchSampler(torch.utils.data.Sampler[list[int]]):
     more, which is rare, those least filled are left out.
 
     Args:
-        input_lengths, target_lengths: tokens of each row.
-        tasks: number of each row's task.
-        token_budget: tokens a batch, input and answer, padding included.
-        batch_size: rows a batch, where there is no `token_budget`.
-        max_examples_per_task, temperature: of the mixture ([`mixture_counts`]).
-        pad_to_multiple_of: to what lengths are padded.
-        seed: of the order.
-        num_processes, process_index: batches are dealt out by turns.
+        input_lengths, target_lengths: Number of tokens in each row's input and answer.
+        tasks: Number of each row's task.
+        token_budget: Number of tokens that a batch may have, input and answer, padding included.
+        batch_size: Number of rows in a batch, where there is no `token_budget`.
+        max_examples_per_task, temperature: Limit and temperature of the mixture ([`mixture_counts`]).
+        pad_to_multiple_of: Number of tokens that padded lengths are a multiple of.
+        seed: Seed for drawing rows and their order.
+        num_processes, process_index: Number of processes and of this one among them; batches are dealt out by turns.
 
     Attributes:
-        num_rows: examples an epoch has, on all processes.
+        num_rows: Number of examples in an epoch, on all processes.
 
     Raises:
-        ValueError: the longest example exceeds the budget, or there is none for some process.
+        ValueError: The longest example exceeds the budget, or there is no example for some process.
     """
 
     def __init__(
@@ -187,8 +191,8 @@ class MixtureBatchSampler(torch.utils.data.Sampler[list[int]]):
         # What does not fit into memory fails at once: each process begins with one of the longest.
         longest = [int(self.input_lengths[batch].max() + self.target_lengths[batch].max()) for batch in batches]
         first = sorted(order, key=lambda number: -longest[number])[: self.num_processes]
-        order = [*first, *order[~np.isin(order, first)]]
-        for number in order[self.process_index :: self.num_processes]:
+        longest_first = [*first, *order[~np.isin(order, first)]]
+        for number in longest_first[self.process_index :: self.num_processes]:
             yield batches[number].tolist()
 
     def _batches(self, epoch: int) -> list[np.ndarray]:
@@ -199,11 +203,11 @@ class MixtureBatchSampler(torch.utils.data.Sampler[list[int]]):
         return like_length_batches(rows, self.input_lengths, self.target_lengths, self.token_budget)
 
     def _fitted(self, batches: list[np.ndarray]) -> list[np.ndarray]:
-        """As many batches as every epoch has."""
+        """Makes them as many batches as every epoch has."""
         tokens = self.input_lengths + self.target_lengths
-        batches = sorted(batches, key=lambda batch: -int(tokens[batch].sum()))[: self.num_batches]
-        while len(batches) < self.num_batches:
-            largest = max(range(len(batches)), key=lambda number: len(batches[number]))
-            batch = batches.pop(largest)
-            batches += [batch[::2], batch[1::2]]
-        return batches
+        fitted = sorted(batches, key=lambda batch: -int(tokens[batch].sum()))[: self.num_batches]
+        while len(fitted) < self.num_batches:
+            largest = max(range(len(fitted)), key=lambda number: len(fitted[number]))
+            batch = fitted.pop(largest)
+            fitted += [batch[::2], batch[1::2]]
+        return fitted

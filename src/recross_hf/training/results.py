@@ -11,12 +11,12 @@ from ..core.tables import format_table
 def task_results(
     metrics: Mapping[str, float], num_examples: Mapping[str, int], *, decoding: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What [`ExampleTrainer.evaluate`] found on a dictionary of tasks, as JSON values: the mean and, in `tasks`, each task.
+    """The results of [`ExampleTrainer.evaluate`] on a dictionary of tasks as JSON values: the mean and, in `tasks`, each task.
 
     Args:
-        metrics: with the prefix `eval`.
-        num_examples: of each task.
-        decoding: settings that change answers ([`ExampleTrainer.decoding`]), to be said beside the scores.
+        metrics: Metrics with the prefix `eval`.
+        num_examples: Number of examples of each task.
+        decoding: Settings that change answers ([`ExampleTrainer.decoding`]), to be said beside the scores.
     """
     names = ("soft_em", "exact_match", "loss")
     tasks = {
@@ -28,7 +28,7 @@ def task_results(
 
 
 def format_task_results(results: dict[str, Any]) -> str:
-    """[`task_results`] as a table."""
+    """Writes [`task_results`] as a table."""
     rows = [
         [task, f"{found['soft_em']:.1f}", f"{found['exact_match']:.1f}", f"{found['loss']:.3f}", str(found["n"])]
         for task, found in results["tasks"].items()
