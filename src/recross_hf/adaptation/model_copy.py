@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import PreTrainedModel, set_seed
@@ -44,7 +44,8 @@ def adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed:
     adaptable = unprepared_copy(model)
     if peft_config is None:
         # Steps of 1e-6 round to nothing in half precision; `bf16=True` computes in it and keeps these weights.
-        return adaptable.to(dtype=torch.float32)
+        trained: Any = adaptable  # transformers leaves the method without annotations
+        return cast(PreTrainedModel, trained.float())
     from peft import get_peft_model
 
     set_seed(seed)
