@@ -133,7 +133,10 @@ def check_vocabulary(model: PreTrainedModel, processing_class: PreTrainedTokeniz
     for half in halves:
         embeddings = half.get_input_embeddings()
         # Spread over devices, a weight need not have all its rows here; the module knows their number.
-        rows = getattr(embeddings, "num_embeddings", None) or len(embeddings.weight)
+        rows = getattr(embeddings, "num_embeddings", None)
+        if rows is None:
+            assert isinstance(embeddings.weight, torch.Tensor)
+            rows = len(embeddings.weight)
         if len(processing_class) > rows:
             raise ValueError(
                 f"Expected an embedding for each of the {len(processing_class)} tokens of the tokenizer, found {rows} in "
