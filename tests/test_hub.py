@@ -688,3 +688,20 @@ def test_a_cached_file_goes_only_if_it_is_not_what_the_hub_announced(content, tm
     with pytest.raises(HubError, match=error):
         _check(link, Repository("org/name"), "model.safetensors", False)
     assert blob.exists() == link.exists() == is_sound
+
+
+def _commit_that_is_noted(repo_id, revision=None):
+    from recross_hf import load_model
+    from recross_hf.training._compat import commit_of
+
+    return commit_of(load_model(repo_id, revision=revision))
+
+
+def test_a_model_that_is_loaded_by_name_knows_its_commit(loopback, run_client, bart, tmp_path):
+    bart.save_pretrained(tmp_path / "model")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    first = loopback.add("models", "org/by-name", files).oid
+    second = loopback.add("models", "org/by-name", files | {"README.md": b"A model."}).oid
+    client = run_client(loopback.token)
+    assert client(_commit_that_is_noted, repo_id="org/by-name") == second != first
+    assert client(_commit_that_is_noted, repo_id="org/by-name", revision=first) == first

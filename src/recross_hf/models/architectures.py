@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -243,7 +244,19 @@ def load_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, 
     found = f"{(config.architectures or [type(config).__name__])[0]} in {name_or_path}"
     auto_class = _architecture(config, found).auto_class
     check_built_size(auto_class, config, Path(name_or_path))
-    return auto_class.from_pretrained(name_or_path, dtype=dtype, **kwargs)
+    model = auto_class.from_pretrained(name_or_path, dtype=dtype, **kwargs)
+    if not is_here and getattr(model.config, "_commit_hash", None) is None:
+        # Newer versions of transformers no longer note it; a card that names the base names it at this commit.
+        model.config._commit_hash = _cached_commit(str(name_or_path), kwargs)
+    return model
+
+
+def _cached_commit(repo_id: str, kwargs: dict[str, Any]) -> str | None:
+    """The commit of a model that was just loaded, by the snapshot of the cache that it came from."""
+    path = try_to_load_from_cache(
+        repo_id, "config.json", cache_dir=kwargs.get("cache_dir"), revision=kwargs.get("revision")
+    )
+    return Path(path).parent.name if isinstance(path, str) and not kwargs.get("subfolder") else None
 
 
 @contextmanager

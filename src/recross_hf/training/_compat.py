@@ -133,8 +133,7 @@ def commit_of(model: PreTrainedModel) -> str | None:
     """The commit of the Hub that a model was loaded at; None where that is not known.
 
     transformers noted it in the configuration's `_commit_hash` (seen in 5.0) and has no other name for it; 5.23 does not note it any more,
-    and leaves the attribute out of `config.json` as before. There it is known of the models of published pipelines alone, with which it is
-    noted when they are loaded.
+    and leaves the attribute out of `config.json` as before. `load_model` and published pipelines note it themselves.
     """
     return getattr(model.config, "_commit_hash", None)
 
