@@ -1,4 +1,4 @@
-# make demo       the starter: a small model adapted to a task it never saw
+# make demo       the starter, a small model, adapted to a task it never saw: recross demo
 # make test       the tests, but for those that take long; WORKERS=4 runs them in four processes (default 2)
 # make test-slow  those that take long
 # make test-all   both
@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 .PHONY: demo test test-slow test-all coverage quality style
 
 demo: $(READY)
-	$(BIN)/accelerate launch examples/adapt.py
+	$(BIN)/recross demo
 
 test: $(READY)
 	$(PYTEST) -m "not slow"

@@ -38,6 +38,13 @@ def load(script: str) -> ModuleType:
 
 def run(folder: Path, script: str, *arguments: object, exit_code: int = 0) -> str:
     """What the script printed; `folder` is the working directory. What it raises is raised."""
+    code, printed, errors = ended(folder, script, *arguments)
+    assert code == exit_code, f"{script} {' '.join(map(str, arguments))}\n{printed[-1000:]}\n{errors[-2500:]}"
+    return printed
+
+
+def ended(folder: Path, script: str, *arguments: object) -> tuple[int, str, str]:
+    """How the script ended: its exit status, what it printed, and what it wrote to standard error."""
     main, command = load(script).main, [str(EXAMPLES / script), *map(str, arguments)]
     printed, errors = io.StringIO(), io.StringIO()
     with as_of_a_new_process(), pytest.MonkeyPatch.context() as patch:
@@ -45,8 +52,7 @@ def run(folder: Path, script: str, *arguments: object, exit_code: int = 0) -> st
         patch.setattr(sys, "argv", command)
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
             code = _exit_code(main, command[1:])
-    assert code == exit_code, f"{' '.join(command)}\n{printed.getvalue()[-1000:]}\n{errors.getvalue()[-2500:]}"
-    return printed.getvalue()
+    return code, printed.getvalue(), errors.getvalue()
 
 
 def _exit_code(main, arguments: list[str]) -> int:

@@ -46,10 +46,12 @@ def test_the_library_neither_prints_nor_parses_arguments_nor_runs_foreign_code(p
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    assert not called & {"print", "input", "torch.load", "eval", "exec"}
+    is_command = path.is_relative_to(PACKAGE / "cli")  # what a person types and reads
+    assert not called & {"input", "torch.load", "eval", "exec", *(() if is_command else ("print",))}
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
-    assert not {name.split(".")[0] for name in imported} & {"argparse", "pickle", "joblib", "dill", "cloudpickle"}
+    assert is_command or "argparse" not in imported
+    assert not {name.split(".")[0] for name in imported} & {"pickle", "joblib", "dill", "cloudpickle"}
     trusted = [
         node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "trust_remote_code"
     ]

@@ -8,7 +8,6 @@ import pytest
 import tiny
 import yaml
 from datasets import Dataset, Features, Value
-from example_scripts import load
 from huggingface_hub import DatasetCard, ModelCard, RepoCard, SpaceCard, constants
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from loopback_hub import Client, client_environment
 from recross_hf import CrossEncoderReranker, ReCrossPipeline, RerankerTrainer, RerankerTrainingArguments
 from recross_hf.adaptation.model_card import adapted_model_card
 from recross_hf.adaptation.record import Adaptation, Evaluation
+from recross_hf.cli import publish
 from recross_hf.core.cards import TEMPLATES, cell, rows
 from recross_hf.hub.repository import Repository
 from recross_hf.mixture.arguments import MixtureArguments
@@ -151,12 +151,11 @@ def test_the_results_of_the_starter_are_those_that_were_measured():
 
 
 def test_publishing_fills_in_the_names():
-    module = load("publish.py")
     for path in OURS:
-        text = str(module.read_card(path, "org/small"))
+        text = str(publish.read_card(path, "org/small"))
         assert "this-" not in text
-    assert 'from_pretrained("org/small")' in str(module.read_card(ROOT / "model_cards/bart0.md", "org/small"))
-    space = module.metric_space("org")
+    assert 'from_pretrained("org/small")' in str(publish.read_card(ROOT / "model_cards/bart0.md", "org/small"))
+    space = publish.metric_space("org")
     assert set(space.files) == {"README.md", "app.py", "requirements.txt", "soft_em.py"}
     assert 'evaluate.load("org/soft_em")' in space.files["README.md"].decode()
 

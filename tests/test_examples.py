@@ -18,7 +18,7 @@ import torch
 import transformers
 from accelerate.state import AcceleratorState, PartialState
 from datasets import Dataset
-from example_scripts import EXAMPLES, as_of_a_new_process, run
+from example_scripts import EXAMPLES, as_of_a_new_process, ended, run
 from huggingface_hub import DatasetCard
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BertModel
@@ -134,10 +134,9 @@ def test_an_upstream_run_resumes_from_its_last_checkpoint(folder, upstream_model
         AutoModelForSeq2SeqLM.from_pretrained(path).state_dict() for path in (folder / "again", upstream_model)
     )
     assert all(torch.equal(value, unbroken[name]) for name, value in resumed.items())
-    with pytest.raises(
-        ValueError, match=r"No checkpoint to resume from in elsewhere: expected a checkpoint-\* folder"
-    ):
-        run(folder, "train_upstream.py", *line, "elsewhere")
+    code, _, errors = ended(folder, "train_upstream.py", *line, "elsewhere")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "No checkpoint to resume from in elsewhere: expected a checkpoint-* folder" in errors
 
 
 def test_a_decoder_only_model_is_trained_indexed_and_adapted(folder):
@@ -275,7 +274,7 @@ def test_a_script_says_what_it_takes(script, monkeypatch, capsys):
     with as_of_a_new_process(), pytest.raises(SystemExit) as end:
         runpy.run_path(str(EXAMPLES / script), run_name="__main__")
     assert end.value.code == 0
-    assert f"usage: {script}" in capsys.readouterr().out
+    assert "usage: " in capsys.readouterr().out
 
 
 def test_what_a_script_sets_for_its_process_does_not_outlive_it(tmp_path, monkeypatch):
@@ -289,8 +288,7 @@ def test_what_a_script_sets_for_its_process_does_not_outlive_it(tmp_path, monkey
         return [levels, bars, drawn, group, logging.root.handlers[:], dict(os.environ), os.getcwd(), sys.argv[:]]
 
     before = state()
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        run(tmp_path, "benchmark.py", "--pipeline", "./nowhere")
+    run(tmp_path, "benchmark.py", "--pipeline", "./nowhere", exit_code=2)
     assert state() == before
 
 
@@ -581,8 +579,8 @@ def test_long_runs_are_planned_before_they_start(folder, upstream_model, pipelin
 def test_no_script_writes_into_what_it_reads(script, arguments, folder, pipeline_folder):
     arguments = [word.replace("tiny-pipeline", str(pipeline_folder)) for word in arguments.split()]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    command = [sys.executable, str(EXAMPLES / script), *arguments]
-    done = subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "Expected an `output_dir` apart from" in done.stderr
+    code, _, errors = ended(folder, script, *arguments)
+    (line,) = errors.splitlines()
+    assert code == 2
+    assert "Expected an `output_dir` apart from" in line
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -1,56 +1,67 @@
-"""Adapt an upstream model to an unseen task from a few unlabelled inputs.
-
-The starter, a small model that comes with the package, on a task it never saw:
-
-    accelerate launch examples/adapt.py
-
-Your own pipeline and inputs (one a line, or parquet, jsonl, csv), here with LoRA:
-
-    accelerate launch examples/adapt.py --pipeline bart0-pipeline --query_file tickets.txt --eval_file labelled.jsonl \
-        --use_peft --learning_rate 1e-4 --output_dir ticket-triage
-
-From a pipeline on the Hub, and the adapted one to the Hub; what it was made of is named there, and not uploaded again:
-
-    accelerate launch examples/adapt.py --pipeline org/bart0-pipeline --query_file tickets.txt --use_peft \
-        --push_to_hub --hub_model_id me/ticket-triage
-
-Every argument of `Seq2SeqTrainingArguments` works. Settings come from the command line, else from `--preset`, else from the
-pipeline, else from the paper.
-"""
+"""`recross adapt`: adapt an upstream model to an unseen task from a few unlabelled inputs."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from transformers import HfArgumentParser
+from datasets import Dataset
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from recross_hf import (
-    AdaptationArguments,
-    DenseRetriever,
-    RandomRetriever,
-    ReCrossPipeline,
-    load_examples,
-    load_queries,
-    load_starter_task,
-    starter_tasks,
+from ..adaptation.adapter import RetrievalAugmentedAdapter
+from ..adaptation.arguments import AUTHORS_CODE, AdaptationArguments
+from ..adaptation.record import RETRIEVED_FILE
+from ..adaptation.results import adaptation_results, format_results, plot_task_shares
+from ..core.distributed import agreed, end_process_group
+from ..core.files import write_json
+from ..core.output_folders import check_apart
+from ..core.recipes import named_values
+from ..data.readers import load_examples, load_queries
+from ..data.schema import EXAMPLE_FEATURES
+from ..data.starter import load_starter_task, starter_tasks
+from ..hub.publishing import check_may_publish
+from ..hub.safety import MANIFEST_FILE
+from ..models.architectures import architecture_of
+from ..pipeline.pipeline import ReCrossPipeline
+from ..pipeline.publication import CARD_FILE
+from ..retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
+from .console import show
+from .outputs import OVERWRITE, make_way, write_adapted_manifest
+from .parser import CommandParser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from peft import PeftConfig
+
+PIPELINE_VARIABLE = "RECROSS_PIPELINE"
+DEFAULTS = {"output_dir": "adapted", "report_to": "none"}
+ABOUT = (
+    "Adapt a copy of an upstream model to your task, from a file of unlabelled inputs (one a line, or parquet, jsonl, csv); about sixteen "
+    "are enough. Without a file, the starter is adapted to a task that it never saw."
 )
-from recross_hf.adaptation.arguments import AUTHORS_CODE
-from recross_hf.adaptation.results import adaptation_results, format_results, plot_task_shares
-from recross_hf.core.distributed import agreed, end_process_group
-from recross_hf.core.files import write_json
-from recross_hf.core.recipes import named_values
-from recross_hf.data.schema import EXAMPLE_FEATURES
-from recross_hf.hub.publishing import check_may_publish
-from recross_hf.models.architectures import architecture_of
+GROUPS = {
+    "What to adapt, and to what": ["query_file", "pipeline", "output_dir", "eval_file", "columns"],
+    "How": ["use_peft", "num_retrieved", "learning_rate", "safety_gate", "preset"],
+    "Where else it goes": ["push_to_hub", "hub_model_id", "overwrite"],
+}
 
 
 @dataclass
 class ScriptArguments:
+    """What `recross adapt` takes beside the arguments of an adaptation."""
+
     pipeline: str | None = field(
-        default=None, metadata={"help": "A pipeline folder, or a name on the Hub; the starter by default."}
+        default=None,
+        metadata={
+            "help": f"A pipeline folder, or a name on the Hub; by default what {PIPELINE_VARIABLE} names, else the starter."
+        },
     )
     revision: str | None = field(
         default=None, metadata={"help": "Of a pipeline on the Hub: a branch, a tag or a commit."}
@@ -72,7 +83,7 @@ class ScriptArguments:
     preset: str | None = field(
         default=None,
         metadata={
-            "help": "The paper's settings, or those that the authors' code ran with ('as_run' is the same).",
+            "help": "The paper's settings, or those that the authors' code ran with (as_run is the same).",
             "choices": ["paper", "authors_code", "as_run"],
         },
     )
@@ -84,33 +95,110 @@ class ScriptArguments:
         default=None, metadata={"help": "Modules that LoRA adapts, e.g. query value; PEFT's choice by default."}
     )
 
+    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
-def main(argv: list[str] | None = None) -> None:
-    parser = HfArgumentParser((ScriptArguments, AdaptationArguments))
-    script, _ = parser.parse_args_into_dataclasses(argv)
-    columns = named_values("--columns", script.columns, parser.error, known=list(EXAMPLE_FEATURES))
-    seconds: dict[str, float] = {}
-    start = time.perf_counter()
 
-    def lap(stage: str) -> None:
-        nonlocal start
-        seconds[stage] = time.perf_counter() - start
+def main(argv: Sequence[str]) -> None:
+    """Adapts a model as the command line says."""
+    parser = CommandParser(
+        "adapt",
+        (ScriptArguments, AdaptationArguments),
+        about=ABOUT,
+        groups=GROUPS,
+        positional="query_file",
+        defaults=DEFAULTS,
+    )
+    said = parser.said(argv)
+    script = parser.made(ScriptArguments, said)
+    if script.pipeline is not None and script.query_file is None:
+        parser.error("--pipeline needs --query_file, the unlabelled inputs of your task")
+    if script.query_file is not None:
+        script.pipeline = script.pipeline or os.environ.get(PIPELINE_VARIABLE) or None
+    adapt(parser, script, said)
+
+
+def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) -> None:
+    """Adapts a model, evaluates it where there are labels, writes what came of it and publishes it where that was asked for."""
+    stages = Stages()
+    with stages("load"):
+        columns = named_values("--columns", script.columns, parser.error, known=list(EXAMPLE_FEATURES))
+        pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
+        presets = {None: pipeline.adaptation, "paper": {}, "authors_code": AUTHORS_CODE, "as_run": AUTHORS_CODE}
+        settings = presets[script.preset]
+        args = parser.made(AdaptationArguments, settings | said)
+        take_folder(pipeline, args.output_dir, overwrite=script.overwrite)
+        # The pipeline is pushed when it is whole, and not the model while it trains.
+        push_to_hub, args.push_to_hub = args.push_to_hub, False
+        if push_to_hub:
+            check = partial(check_may_publish, token=args.hub_token, private=args.hub_private_repo)
+            repo_id = agreed(partial(check, args.hub_model_id or Path(args.output_dir).resolve().name))
+        task, queries, evaluation = inputs_of(script, columns)
+        adapter = pipeline.adapter(
+            queries,
+            args,
+            retriever=retriever_of(script, pipeline, args.seed),
+            peft_config=peft_config_of(script, pipeline) if script.use_peft else None,
+            eval_dataset=evaluation,
+        )
+        use_plain_bars(adapter)
+    run(adapter, stages, is_evaluated=evaluation is not None)
+    adapted = pipeline.adapted(adapter)
+    if adapter.is_world_process_zero():
+        results = adaptation_results(adapter.adaptation, adapter.retrieved, task=task, seconds=stages.seconds)
+        write_and_tell(pipeline, adapted, adapter, results)
+    # The others are done: none of them waits while the main process uploads.
+    end_process_group()
+    if push_to_hub and adapter.is_world_process_zero():
+        where = {"token": args.hub_token, "private": args.hub_private_repo, "revision": args.hub_revision}
+        print(f"Published: {adapted.push_to_hub(repo_id, **where).commit_url}")
+
+
+def run(adapter: RetrievalAugmentedAdapter, stages: Stages, *, is_evaluated: bool) -> None:
+    """Retrieves, trains and saves, and evaluates before and after."""
+    if is_evaluated:
+        with stages("evaluate base"):
+            adapter.evaluate(metric_key_prefix="base")
+    checkpoint = adapter.args.resume_from_checkpoint
+    if checkpoint is None:
+        adapter.retrieve()
+        stages.seconds.update(adapter.seconds)
+    with stages("train"):
+        adapter.train(resume_from_checkpoint=checkpoint)
+    if adapter.gate is not None:
+        stages.seconds["gate"] = adapter.seconds["gate"]
+        stages.seconds["train"] -= adapter.seconds["gate"]
+    if is_evaluated:
+        with stages("evaluate adapted"):
+            adapter.evaluate(metric_key_prefix="adapted")
+    with stages("save"):
+        adapter.save_model()
+
+
+class Stages:
+    """Seconds of each stage of an adaptation."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
 
-    pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
-    presets = {None: pipeline.adaptation, "paper": {}, "authors_code": AUTHORS_CODE, "as_run": AUTHORS_CODE}
-    settings = presets[script.preset]
-    parser.set_defaults(output_dir="adapted", report_to="none", **settings)
-    script, args = parser.parse_args_into_dataclasses(argv)
-    pipeline.check_output_dir(args.output_dir)
-    # The pipeline is pushed when it is whole, and not the model while it trains.
-    push_to_hub, args.push_to_hub = args.push_to_hub, False
-    if push_to_hub:
-        check = partial(check_may_publish, token=args.hub_token, private=args.hub_private_repo)
-        repo_id = agreed(partial(check, args.hub_model_id or Path(args.output_dir).resolve().name))
+
+def take_folder(pipeline: ReCrossPipeline, output_dir: str, *, overwrite: bool) -> None:
+    """Refuses a folder that holds something else, or makes way in it; the manifest of an earlier adaptation goes, as it is written last."""
+    check_apart(output_dir, {"the pipeline": pipeline.folder})
+    if overwrite:
+        make_way(output_dir, others=[CARD_FILE])
+    pipeline.check_output_dir(output_dir)
+    agreed(partial((Path(output_dir) / MANIFEST_FILE).unlink, missing_ok=True))
+
+
+def inputs_of(script: ScriptArguments, columns: dict[str, str]) -> tuple[str, Dataset, Dataset | None]:
+    """The name of the task, its unlabelled inputs, and labelled examples if there are any."""
     if script.query_file is None:
-        if script.pipeline is not None:
-            parser.error("--pipeline needs --query_file, the unlabelled inputs of your task")
         task = script.task or starter_tasks()[0]
         queries, evaluation = load_starter_task(task, script.query_set)
     else:
@@ -121,69 +209,57 @@ def main(argv: list[str] | None = None) -> None:
         evaluation = load_examples(script.eval_file, columns=columns, task=task) if script.eval_file else None
     if script.num_queries is not None:
         queries = queries.select(range(min(script.num_queries, len(queries))))
+    return task, queries, evaluation
+
+
+def retriever_of(script: ScriptArguments, pipeline: ReCrossPipeline, seed: int) -> Retriever:
+    """What to learn from: near examples, or random ones."""
     if script.retriever == "dense":
-        retriever = DenseRetriever(pipeline.index, exclude_tasks=script.exclude_tasks)
-    else:
-        retriever = RandomRetriever(pipeline.index.dataset, seed=args.seed, exclude_tasks=script.exclude_tasks)
-    peft_config = None
-    if script.use_peft:
-        from peft import LoraConfig
+        return DenseRetriever(pipeline.index, exclude_tasks=script.exclude_tasks)
+    return RandomRetriever(pipeline.index.dataset, seed=seed, exclude_tasks=script.exclude_tasks)
 
-        peft_config = LoraConfig(
-            task_type=architecture_of(pipeline.upstream_model).peft_task_type,
-            r=script.lora_r,
-            lora_alpha=script.lora_alpha,
-            lora_dropout=script.lora_dropout,
-            target_modules=script.lora_target_modules,
-        )
-    adapter = pipeline.adapter(
-        queries,
-        args,
-        retriever=retriever,
-        peft_config=peft_config,
-        eval_dataset=evaluation,
+
+def peft_config_of(script: ScriptArguments, pipeline: ReCrossPipeline) -> PeftConfig:
+    """The LoRA adapter that is asked for."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        task_type=architecture_of(pipeline.upstream_model).peft_task_type,
+        r=script.lora_r,
+        lora_alpha=script.lora_alpha,
+        lora_dropout=script.lora_dropout,
+        target_modules=script.lora_target_modules,
     )
-    lap("load")
 
-    if evaluation is not None:
-        adapter.evaluate(metric_key_prefix="base")
-        lap("evaluate base")
-    if args.resume_from_checkpoint is None:
-        adapter.retrieve()
-        seconds.update(adapter.seconds)
-        start = time.perf_counter()
-    adapter.train(resume_from_checkpoint=args.resume_from_checkpoint)
-    lap("train")
-    if adapter.gate is not None:
-        seconds["gate"] = adapter.seconds["gate"]
-        seconds["train"] -= seconds["gate"]
-    if evaluation is not None:
-        adapter.evaluate(metric_key_prefix="adapted")
-        lap("evaluate adapted")
-    adapter.save_model()
-    lap("save")
 
-    if adapter.is_world_process_zero():
-        output_dir = Path(args.output_dir)
-        results = adaptation_results(adapter.adaptation, adapter.retrieved, task=task, seconds=seconds)
-        adapter.create_model_card()
-        plot_task_shares(adapter.retrieved, output_dir / "retrieved_tasks.png", title=f"What {task} was learned from")
-        write_json(output_dir / "results.json", results)
+def use_plain_bars(adapter: RetrievalAugmentedAdapter) -> None:
+    """Bars show the time left; that each of them ended with a dictionary of numbers helps nobody who is shown a table next."""
+    if adapter.pop_callback(ProgressCallback) is not None:
+        adapter.add_callback(_Bars())
+    adapter.remove_callback(PrinterCallback)  # what takes their place without bars
+
+
+class _Bars(ProgressCallback):  # type: ignore[misc]
+    def on_log(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def write_and_tell(
+    pipeline: ReCrossPipeline, adapted: ReCrossPipeline, adapter: RetrievalAugmentedAdapter, results: dict[str, Any]
+) -> None:
+    """Writes what stands beside the model, the manifest last, and says what came of it and how to load it."""
+    output_dir = Path(adapter.args.output_dir)
+    adapter.create_model_card()
+    title = f"What {results['task']} was learned from"
+    plot_task_shares(adapter.retrieved, output_dir / "retrieved_tasks.png", title=title)
+    write_json(output_dir / "results.json", results)
+    left_out = write_adapted_manifest(pipeline, adapted, output_dir)
+    show(
+        f"\n{format_results(results)}\n\nWritten to {output_dir}/: the model, README.md, results.json, {RETRIEVED_FILE}, "
+        "retrieved_tasks.png"
+    )
+    print(left_out or f'Load it: ReCrossPipeline.from_pretrained("{output_dir}")("one more input")')
+    if results["base"] is None and results["gate"] is None:
         print(
-            f"\n{format_results(results)}\n\nWritten to {output_dir}/: the model, README.md, results.json, "
-            "retrieved.parquet, retrieved_tasks.png"
+            "Whether it got better nobody can say without labels: --safety_gate puts the base back where it got worse."
         )
-    # The others are done: none of them waits while the main process uploads.
-    end_process_group()
-    if push_to_hub and adapter.is_world_process_zero():
-        commit = pipeline.adapted(adapter).push_to_hub(
-            repo_id,
-            token=args.hub_token,
-            private=args.hub_private_repo,
-            revision=args.hub_revision,
-        )
-        print(f"Published: {commit.commit_url}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,33 +1,16 @@
-"""Does retrieval pay, and which part of it? Methods x target tasks x query sets.
-
-The starter, on the tasks that it never saw:
-
-    python examples/benchmark.py
-
-Your own pipeline, the paper's way: folders with test.parquet, query-0.parquet, ... or a YAML file (see `read_target_tasks`):
-
-    accelerate launch examples/benchmark.py --pipeline bart0-pipeline --target_tasks 'target/*' --num_query_sets 5 \
-        --methods none random bm25 sbert dense recross --sbert_name_or_path sentence-transformers/all-distilroberta-v1 \
-        --ablations recross --output_dir benchmark
-
-`--dry_run` says what it will take. Every cell is a file below `output_dir`: run it again to continue, run it several times at once to share the work, on machines
-that share a folder, too. Processes of `accelerate launch` work on cells of their own, each on its GPU. Every argument of an adaptation
-(`--num_retrieved`, `--learning_rate`, ...) holds for all methods; those of the pipeline are the defaults.
-"""
+"""`recross benchmark`: does retrieval pay, and which part of it? Methods x target tasks x query sets."""
 
 from __future__ import annotations
 
-import argparse
-import logging
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import datasets
-import transformers
-from transformers import HfArgumentParser
 
-from recross_hf import (
+from .. import (
     AdaptationArguments,
     Method,
     ReCrossPipeline,
@@ -40,19 +23,35 @@ from recross_hf import (
     starter_tasks,
     write_report,
 )
-from recross_hf.core.distributed import leave_process_group
-from recross_hf.core.files import matching
-from recross_hf.core.output_folders import check_apart
-from recross_hf.evaluation.methods import ablations, build_index_once
-from recross_hf.evaluation.overlaps import HANDLINGS
-from recross_hf.models.architectures import architecture_of
-from recross_hf.planning.evaluation import plan_evaluation
+from ..core.distributed import leave_process_group
+from ..core.files import matching
+from ..core.output_folders import check_apart
+from ..evaluation.methods import ablations, build_index_once
+from ..evaluation.overlaps import HANDLINGS
+from ..models.architectures import architecture_of
+from ..planning.evaluation import plan_evaluation
+from .console import is_quiet, show
+from .errors import UsageError
+from .parser import CommandParser
 
 STARTER_QUERY_SETS, STARTER_TEST = 1, 200
+
+ABOUT = (
+    "Compare methods on target tasks: the model as it is, random examples, BM25, another encoder, dense retrieval, ReCross. Every cell is a "
+    "file below the output folder: run it again to continue, several times at once to share the work. Settings of an adaptation hold for "
+    "all methods."
+)
+GROUPS = {
+    "What to compare, and where it goes": ["pipeline", "target_tasks", "methods", "ablations", "output_dir"],
+    "How much": ["num_queries", "num_query_sets", "num_test", "dry_run"],
+    "How": ["use_peft", "on_overlap", "sbert_name_or_path"],
+}
 
 
 @dataclass
 class ScriptArguments:
+    """What `recross benchmark` takes beside the arguments of an adaptation."""
+
     pipeline: str | None = field(
         default=None, metadata={"help": "A pipeline folder, or a name on the Hub; the starter by default."}
     )
@@ -109,24 +108,31 @@ class ScriptArguments:
     )
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str]) -> None:
+    """Compares methods as the command line says, or says what it will take. Where a cell fails, the exit status is 1."""
     rank = leave_process_group()
-    logging.basicConfig(format="%(message)s")
-    transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    parser = HfArgumentParser((ScriptArguments, AdaptationArguments), allow_abbrev=False)
-    parser.set_defaults(output_dir="benchmark")
-    script, args = parser.parse_args_into_dataclasses(argv)
+    parser = CommandParser(
+        "benchmark",
+        (ScriptArguments, AdaptationArguments),
+        about=ABOUT,
+        groups=GROUPS,
+        defaults={"output_dir": "benchmark"},
+    )
+    said = parser.said(argv)
+    script, args = (parser.made(kind, said) for kind in (ScriptArguments, AdaptationArguments))
     read = {f"the target task {path.name}": path for pattern in script.target_tasks for path in matching(pattern)}
     check_apart(args.output_dir, {"the pipeline": script.pipeline, "the encoder": script.sbert_name_or_path, **read})
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
     tasks = target_tasks(script)
-    settings = given_settings(argv)
-    given = {"settings": settings, "on_overlap": script.on_overlap, "show_progress": rank == 0}
+    # No defaults: those are the pipeline's.
+    own = {argument.name for argument in fields(AdaptationArguments)} - {"output_dir"}
+    settings = {name: value for name, value in said.items() if name in own}
+    given = {"settings": settings, "on_overlap": script.on_overlap, "show_progress": rank == 0 and not is_quiet()}
     methods = methods_of(script, args, pipeline, settings)
     if script.dry_run:
         if rank == 0:
-            print(plan_evaluation(pipeline, tasks, methods, args.output_dir, **given))
+            show(str(plan_evaluation(pipeline, tasks, methods, args.output_dir, **given)))
         return
     results = evaluate_methods(pipeline, tasks, methods, args.output_dir, **given)
     if rank == 0:
@@ -143,6 +149,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def target_tasks(script: ScriptArguments) -> list[TargetTask]:
+    """The tasks to compare on, with as many query sets and test examples as are asked for."""
     num_sets, num_test = script.num_query_sets, script.num_test
     if script.target_tasks:
         paths = [path for pattern in script.target_tasks for path in matching(pattern) or [Path(pattern)]]
@@ -158,8 +165,9 @@ def target_tasks(script: ScriptArguments) -> list[TargetTask]:
 
 
 def methods_of(
-    script: ScriptArguments, args: AdaptationArguments, pipeline: ReCrossPipeline, settings: dict
+    script: ScriptArguments, args: AdaptationArguments, pipeline: ReCrossPipeline, settings: dict[str, Any]
 ) -> list[Method]:
+    """The methods to compare, and the ablations of some of them."""
     names = script.methods
     if not names:
         names = ["none", "random", "bm25", "dense", "dense_by_task"]
@@ -192,20 +200,9 @@ def methods_of(
     by_name = {method.name: method for method in methods}
     unknown = [name for name in script.ablations if name not in by_name]
     if unknown:
-        raise SystemExit(f"--ablations vary methods of the run ({', '.join(by_name)}), found {', '.join(unknown)}.")
+        raise UsageError(
+            f"Expected methods of the run ({', '.join(by_name)}) as --ablations, found {', '.join(unknown)}. Add them to --methods."
+        )
     retrieved = settings.get("num_retrieved") or pipeline.arguments().num_retrieved
     beside = [max(retrieved // 2, 1), 2 * retrieved]  # 256 and 1,024, as the paper has, of its 512
     return methods + [varied for name in script.ablations for varied in ablations(by_name[name], num_retrieved=beside)]
-
-
-def given_settings(argv: list[str] | None) -> dict:
-    """The arguments of an adaptation that the command line has, and no defaults: those are the pipeline's."""
-    parser = HfArgumentParser(AdaptationArguments, allow_abbrev=False)
-    for action in parser._actions:
-        action.default = argparse.SUPPRESS
-    given = vars(parser.parse_known_args(argv)[0])
-    return {name: value for name, value in given.items() if name != "output_dir"}
-
-
-if __name__ == "__main__":
-    main()

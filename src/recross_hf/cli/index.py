@@ -1,42 +1,49 @@
-"""Index upstream examples with an upstream model's own encoder, and write a pipeline folder.
-
-    accelerate launch examples/build_index.py --model_name_or_path bart0 --train_files 'upstream/*/train.parquet' \
-        --output_dir bart0-pipeline
-
-A killed run continues when the same command is given again. `examples/adapt.py --pipeline bart0-pipeline` adapts the model.
-
-Nodes that do not know of one another, as in a job array, each encode a part to a folder that they share; the command without a
-part then finishes the pipeline:
-
-    accelerate launch examples/build_index.py ... --part 3 --num_parts 8
-"""
+"""`recross index`: index upstream examples with an upstream model's own encoder, and write a pipeline folder."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import faiss
 import numpy as np
 import torch
-from transformers import AutoTokenizer, HfArgumentParser
+from datasets import Dataset
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples, load_model
-from recross_hf.core.distributed import end_process_group, process_state
-from recross_hf.core.output_folders import OF_MODELS, check_apart, check_apart_from_files, check_not_of_others
-from recross_hf.core.recipes import named_values
-from recross_hf.data.files import files_of
-from recross_hf.data.schema import EXAMPLE_FEATURES
-from recross_hf.hub.safety import MANIFEST_FILE
-from recross_hf.pipeline.manifest import INDEX
-from recross_hf.planning.index import index_bytes, plan_index
-from recross_hf.planning.plan import warn_where_disk_is_short
+from .. import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples, load_model
+from ..core.distributed import end_process_group, process_state
+from ..core.output_folders import OF_MODELS, check_apart, check_apart_from_files, check_not_of_others
+from ..core.recipes import named_values
+from ..data.files import files_of
+from ..data.schema import EXAMPLE_FEATURES
+from ..hub.safety import MANIFEST_FILE
+from ..pipeline.manifest import INDEX
+from ..planning.index import index_bytes, plan_index
+from ..planning.plan import warn_where_disk_is_short
+from .console import show
+from .outputs import OVERWRITE, make_way
+from .parser import CommandParser
+
+ABOUT = (
+    "Index upstream examples with an upstream model's own encoder, and write a pipeline folder, which `recross adapt` takes. A killed run "
+    "continues when the same command is given again. Nodes that do not know of one another each encode a --part; the command without a "
+    "part, last, finishes."
+)
+GROUPS = {
+    "What to index, and where it goes": ["model_name_or_path", "train_files", "columns", "output_dir", "overwrite"],
+    "How": ["factory", "vector_dtype", "bf16", "max_input_length"],
+    "Before and apart": ["dry_run", "part", "num_parts"],
+}
 
 
 @dataclass
 class IndexArguments:
+    """What `recross index` takes."""
+
     model_name_or_path: str = field(
         metadata={"help": "The upstream model: any sequence-to-sequence or decoder-only model."}
     )
@@ -81,16 +88,20 @@ class IndexArguments:
     dry_run: bool = field(
         default=False, metadata={"help": "Say what it will take, time, memory and disk, from a small probe, and stop."}
     )
+    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = HfArgumentParser(IndexArguments)
-    args = parser.parse_args_into_dataclasses(argv)[0]
+def main(argv: Sequence[str]) -> None:
+    """Builds an index as the command line says, or a part of it, or says what it will take."""
+    parser = CommandParser("index", [IndexArguments], about=ABOUT, groups=GROUPS)
+    (args,) = parser.parse(argv)
     columns = named_values("--columns", args.columns, parser.error, known=list(EXAMPLE_FEATURES))
     if (args.part is None) != (args.num_parts is None):
-        raise ValueError("Expected --part and --num_parts together, found one of them.")
+        parser.error("Expected --part and --num_parts together, found one of them")
     check_apart(args.output_dir, {"the upstream model": args.model_name_or_path})
     check_apart_from_files(args.output_dir, [path for pattern in args.train_files for path in files_of(pattern)])
+    if args.overwrite:
+        make_way(args.output_dir)
     check_not_of_others(args.output_dir, MANIFEST_FILE, overwritten=OF_MODELS)
     # The others wait while the main process trains and fills an index of millions.
     state = process_state(timeout=timedelta(days=1))
@@ -108,16 +119,28 @@ def main(argv: list[str] | None = None) -> None:
     }
     vectors = {"vector_dtype": args.vector_dtype}
     if args.dry_run:
-        state.print(plan_index(upstream, encoder, args.output_dir, model=model, **index_settings, **vectors))
-        end_process_group()
-        return
-    if args.part is not None:
+        said = plan_index(upstream, encoder, args.output_dir, model=model, **index_settings, **vectors)
+    elif args.part is not None:
         index_dir = Path(args.output_dir) / INDEX
         UpstreamIndex.encode_part(upstream, encoder, index_dir, part=args.part, num_parts=args.num_parts, **vectors)
-        state.print(f"Part {args.part} of {args.num_parts} is encoded in {index_dir}.")
-        end_process_group()
-        return
+        said = f"Part {args.part} of {args.num_parts} is encoded in {index_dir}."
+    else:
+        pipeline = _build(args, model, tokenizer, upstream, encoder, **index_settings, **vectors)
+        said = f"{len(pipeline.index)} examples indexed in {args.output_dir}."
     if state.is_main_process:
+        show(str(said))
+    end_process_group()
+
+
+def _build(
+    args: IndexArguments,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    upstream: Dataset,
+    encoder: MeanPooledEncoder,
+    **settings: Any,
+) -> ReCrossPipeline:
+    if process_state().is_main_process:
         shards = np.dtype(args.vector_dtype).itemsize * encoder.dimension * len(upstream)
         warn_where_disk_is_short(
             args.output_dir,
@@ -127,20 +150,13 @@ def main(argv: list[str] | None = None) -> None:
     adaptation = {"max_input_length": encoder.max_length, "max_target_length": args.max_target_length}
     if args.learning_rate is not None:
         adaptation["learning_rate"] = args.learning_rate
-    pipeline = ReCrossPipeline.build(
+    return ReCrossPipeline.build(
         model,
         tokenizer,
         upstream,
         args.output_dir,
         encoder=encoder,
         adaptation=adaptation,
-        **index_settings,
         nprobe=args.nprobe,
-        **vectors,
+        **settings,
     )
-    state.print(f"{len(pipeline.index)} examples indexed in {args.output_dir}.")
-    end_process_group()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,22 +1,13 @@
-"""Mine supervision for a reranker: which upstream examples help on which queries (Algorithm 1 of the paper).
-
-    accelerate launch examples/mine_supervision.py --pipeline bart0-pipeline --output_dir supervision
-
-Queries come from the pipeline's own upstream examples, or from --example_files of the same tasks. Tasks in --exclude_tasks
-are neither queried nor retrieved: name the tasks that the reranker is to be evaluated on. A killed run continues when it is
-started again; several processes share the query sets. Written: query_sets/ (what was measured), pairs.parquet (what a
-reranker is trained on), README.md (a data card), summary.json and task_utilities.png (which task helps which).
-"""
+"""`recross mine`: find out which upstream examples help on which queries (Algorithm 1 of the paper)."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import HfArgumentParser
-
-from recross_hf import (
+from .. import (
     CrossEncoderReranker,
     DenseRetriever,
     ReCrossPipeline,
@@ -26,24 +17,38 @@ from recross_hf import (
     mine_supervision,
     summarize_supervision,
 )
-from recross_hf.core.distributed import end_process_group, process_state
-from recross_hf.core.files import read_json, write_json, write_parquet
-from recross_hf.core.output_folders import check_apart, check_apart_from_files
-from recross_hf.core.recipes import named_values
-from recross_hf.data.files import files_of
-from recross_hf.data.schema import EXAMPLE_FEATURES
-from recross_hf.planning.mining import plan_mining
-from recross_hf.supervision.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
-from recross_hf.supervision.dataset_card import supervision_card
-from recross_hf.supervision.query_sets import SETTINGS_FILE
-from recross_hf.supervision.results import format_supervision, plot_task_utilities
-from recross_hf.supervision.utility import by_groups, by_reversal
+from ..core.distributed import end_process_group, process_state
+from ..core.files import read_json, write_json, write_parquet
+from ..core.output_folders import check_apart, check_apart_from_files
+from ..core.recipes import named_values
+from ..data.files import files_of
+from ..data.schema import EXAMPLE_FEATURES
+from ..planning.mining import plan_mining
+from ..supervision.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
+from ..supervision.dataset_card import supervision_card
+from ..supervision.query_sets import SETTINGS_FILE
+from ..supervision.results import format_supervision, plot_task_utilities
+from ..supervision.utility import by_groups, by_reversal
+from .console import show
+from .parser import CommandParser
 
 UTILITY_ESTIMATORS = {"groups": by_groups, "reversal": by_reversal}
 
 
+ABOUT = (
+    "Mine supervision for a reranker: which upstream examples help on which queries. Queries come from the pipeline's own upstream examples, "
+    "or from --example_files of the same tasks. A killed run continues; several processes share the query sets."
+)
+GROUPS = {
+    "What to mine, and where it goes": ["pipeline", "output_dir", "example_files", "columns", "exclude_tasks"],
+    "How": ["utility_estimator", "preset", "num_query_sets", "num_candidates", "reranker", "dry_run"],
+}
+
+
 @dataclass
 class ScriptArguments:
+    """What `recross mine` takes beside the arguments of the mining."""
+
     output_dir: str = field(metadata={"help": "The folder to write."})
     pipeline: str | None = field(default=None, metadata={"help": "A pipeline folder; the starter by default."})
     example_files: list[str] | None = field(
@@ -75,11 +80,13 @@ class ScriptArguments:
     )
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = HfArgumentParser((ScriptArguments, SupervisionArguments))
-    script, _ = parser.parse_args_into_dataclasses(argv)
-    parser.set_defaults(**{None: {}, "paper": ALGORITHM_1, "as_run": SUPERVISION_AS_RUN}[script.preset])
-    script, args = parser.parse_args_into_dataclasses(argv)
+def main(argv: Sequence[str]) -> None:
+    """Mines as the command line says, or says what it will take."""
+    parser = CommandParser("mine", (ScriptArguments, SupervisionArguments), about=ABOUT, groups=GROUPS)
+    said = parser.said(argv)
+    script = parser.made(ScriptArguments, said)
+    preset = {None: {}, "paper": ALGORITHM_1, "as_run": SUPERVISION_AS_RUN}[script.preset]
+    args = parser.made(SupervisionArguments, preset | said)
     columns = named_values("--columns", script.columns, parser.error, known=list(EXAMPLE_FEATURES))
     check_apart(script.output_dir, {"the pipeline": script.pipeline, "the reranker": script.reranker})
     patterns = script.example_files or []
@@ -103,7 +110,9 @@ def main(argv: list[str] | None = None) -> None:
         "exclude_tasks": script.exclude_tasks,
     }
     if script.dry_run:
-        process_state().print(plan_mining(*what, **how))
+        plan = plan_mining(*what, **how)
+        if process_state().is_main_process:
+            show(str(plan))
         end_process_group()
         return
     pairs = mine_supervision(*what, **how)
@@ -119,12 +128,8 @@ def main(argv: list[str] | None = None) -> None:
             summary=summary,
         ).save(output_dir / "README.md")
         plot_task_utilities(summary["task_pairs"], output_dir / "task_utilities.png")
-        print(
+        show(
             f"\n{format_supervision(summary)}\n\nWritten to {output_dir}/: query_sets/, pairs.parquet, README.md, "
             "summary.json, task_utilities.png"
         )
     end_process_group()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,44 +1,42 @@
-"""Prepare upstream data: the rows of many tasks become examples, split, without repetition or contamination.
-
-The paper's tasks, from the Hub, by the templates of PromptSource, free of its target tasks:
-
-    python examples/prepare_upstream.py --tasks recross --output_dir upstream --num_proc 8
-
-Your own tasks, listed in a YAML file (see `recross_hf.mixture.sources.read_task_sources`), and your own targets:
-
-    python examples/prepare_upstream.py --tasks tasks.yaml --target_files 'target/*/test.parquet' --output_dir upstream
-
-Files of examples that are rendered already, a folder a task:
-
-    python examples/prepare_upstream.py --files 'raw/*/train.parquet' --columns references=outputs id=example_id \
-        --target_files 'target/*/test.parquet' --output_dir upstream
-
-`--dry_run` says what it will take. A killed run continues; finished tasks are kept. Tasks can be spread over machines: each runs `--only` some of them.
-"""
+"""`recross prepare`: the rows of many tasks become upstream examples, split, without repetition or contamination."""
 
 from __future__ import annotations
 
 import itertools
-import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from transformers import HfArgumentParser
+from .. import Decontaminator, MixtureArguments, load_examples, prepare_mixture, read_task_sources
+from ..core.output_folders import check_apart_from_files
+from ..core.recipes import named_values
+from ..core.tables import format_table
+from ..data.files import files_of
+from ..data.schema import EXAMPLE_FEATURES, ExampleError
+from ..mixture.decontamination import ContaminationError
+from ..mixture.sources import SourceError, sources_of_files
+from ..mixture.targets import check_splits, render_targets
+from ..planning.mixture import plan_mixture
+from .console import is_quiet, show
+from .errors import UsageError
+from .parser import CommandParser
 
-from recross_hf import Decontaminator, MixtureArguments, load_examples, prepare_mixture, read_task_sources
-from recross_hf.core.output_folders import check_apart_from_files
-from recross_hf.core.recipes import named_values
-from recross_hf.core.tables import format_table
-from recross_hf.data.files import files_of
-from recross_hf.data.schema import EXAMPLE_FEATURES, ExampleError
-from recross_hf.mixture.decontamination import ContaminationError
-from recross_hf.mixture.sources import SourceError, sources_of_files
-from recross_hf.mixture.targets import check_splits, render_targets
-from recross_hf.planning.mixture import plan_mixture
+ABOUT = (
+    "Prepare upstream data: the rows of many tasks become examples, split by row, without repetitions and without what target tasks hold. "
+    "`--tasks recross` stands for the paper's tasks; a YAML file lists your own. A killed run continues; finished tasks are kept."
+)
+GROUPS = {
+    "Which rows": ["tasks", "files", "columns", "only", "template_folder"],
+    "What they must not hold": ["target_files", "no_targets"],
+    "How, and where it goes": ["output_dir", "num_proc", "skip_failed_tasks", "seed", "dry_run"],
+}
 
 
 @dataclass
 class Arguments:
+    """What `recross prepare` takes beside the arguments of a mixture."""
+
     output_dir: str = field(metadata={"help": "Where the examples go, a folder a task."})
     tasks: str | None = field(
         default=None,
@@ -71,13 +69,14 @@ class Arguments:
     )
 
 
-def prepare(argv: list[str] | None) -> None:
-    parser = HfArgumentParser((Arguments, MixtureArguments))
-    args, settings = parser.parse_args_into_dataclasses(argv)
+def main(argv: Sequence[str]) -> None:
+    """Prepares data as the command line says, or says what it will take."""
+    parser = CommandParser("prepare", (Arguments, MixtureArguments), about=ABOUT, groups=GROUPS)
+    args, settings = parser.parse(argv)
     if (args.tasks is None) == (args.files is None):
-        parser.error("give --tasks or --files, one of them")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-
+        parser.error(
+            "Expected --tasks or --files, one of them, found " + ("neither" if args.tasks is None else "both")
+        )
     columns = named_values("--columns", args.columns, parser.error, known=list(EXAMPLE_FEATURES))
     if args.files is not None:
         tasks = {"upstream": sources_of_files(args.files, columns=columns), "targets": []}
@@ -85,7 +84,10 @@ def prepare(argv: list[str] | None) -> None:
         tasks = read_task_sources(args.tasks)
     unknown = set(args.only) - {source.task for source in tasks["upstream"]}
     if unknown:
-        parser.error(f"--only names no task of {args.tasks or args.files}: {', '.join(sorted(unknown))}")
+        known = ", ".join(sorted(source.task for source in tasks["upstream"])[:8])
+        parser.error(
+            f"Expected names of tasks of {args.tasks or args.files} ({known}, ...) as --only, found {', '.join(sorted(unknown))}"
+        )
     read = [path for pattern in args.target_files for path in files_of(pattern)]
     check_apart_from_files(args.output_dir, read)
     upstream = [source for source in tasks["upstream"] if not args.only or source.task in args.only]
@@ -104,9 +106,16 @@ def prepare(argv: list[str] | None) -> None:
         "skip_failed_tasks": args.skip_failed_tasks,
     }
     if args.dry_run:
-        print(plan_mixture(upstream, args.output_dir, settings, **given))
+        show(str(plan_mixture(upstream, args.output_dir, settings, **given)))
         return
-    reports = prepare_mixture(upstream, args.output_dir, settings, **given, show_progress=True)
+    try:
+        reports = prepare_mixture(upstream, args.output_dir, settings, **given, show_progress=not is_quiet())
+    except (SourceError, ContaminationError, ExampleError, FileNotFoundError) as error:
+        raise UsageError(f"{error} Finished tasks are kept.") from error
+    _tell(reports, args.output_dir, len(targets))
+
+
+def _tell(reports: Mapping[str, Any], output_dir: str, num_targets: int) -> None:
     rows = [
         [
             task,
@@ -120,24 +129,13 @@ def prepare(argv: list[str] | None) -> None:
         for task, report in reports.items()
         if "error" not in report
     ]
-    print(format_table(["task", "rows", "templates", "train", "dev", "dropped", "overlap"], rows))
+    show(format_table(["task", "rows", "templates", "train", "dev", "dropped", "overlap"], rows))
     failed = {task: report["error"] for task, report in reports.items() if "error" in report}
     for error in failed.values():
         print(f"Left out: {error}")
-    compared = f"compared with {len(targets):,} target texts" if len(targets) else "not compared with any target task"
+    compared = f"compared with {num_targets:,} target texts" if num_targets else "not compared with any target task"
     if not rows:
-        raise SystemExit("No task could be prepared.")
+        raise UsageError(f"Expected tasks whose data can be had, found none: {next(iter(failed.values()))}")
     total = sum(report.get("train", 0) for report in reports.values())
-    print(f"{total:,} training examples of {len(rows)} tasks in {Path(args.output_dir)}, {compared}.")
-    print(f"What was kept and dropped, and why: {Path(args.output_dir) / 'README.md'}.")
-
-
-def main(argv: list[str] | None = None) -> None:
-    try:
-        prepare(argv)
-    except (SourceError, ContaminationError, ExampleError, FileNotFoundError) as error:
-        raise SystemExit(f"{error} Finished tasks are kept.") from error
-
-
-if __name__ == "__main__":
-    main()
+    print(f"{total:,} training examples of {len(rows)} tasks in {Path(output_dir)}, {compared}.")
+    print(f"What was kept and dropped, and why: {Path(output_dir) / 'README.md'}.")

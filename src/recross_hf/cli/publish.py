@@ -1,55 +1,42 @@
-"""Publish a pipeline and the SoftEM metric on the Hub: one commit a repository, the pipeline's own last.
-
-Look first, without a token and without a request:
-
-    python examples/publish.py --namespace my-org --pipeline bart0-pipeline --dry_run
-
-then publish, as `hf auth login` (or HF_TOKEN) allows:
-
-    python examples/publish.py --namespace my-org --pipeline bart0-pipeline --private
-
-    my-org/bart0-pipeline                  recross.json and the card; of an adapted pipeline also what was adapted
-    my-org/bart0-pipeline-upstream-model   opens with AutoModelForSeq2SeqLM or AutoModelForCausalLM
-    my-org/bart0-pipeline-index            a data set; load_dataset and load_faiss_index
-    my-org/bart0-pipeline-reranker         opens with sentence_transformers.CrossEncoder
-    my-org/soft_em                         a Space; evaluate.load("my-org/soft_em")
-
-Cards are written from what is known of each part; `--license` and `--results bart0/eval_results.json` add what is not. A README.md in
-the folder of a part is published in place of the one that would be written, and so is what `--cards` names:
-
-    python examples/publish.py --namespace my-org --pipeline bart0-pipeline --license apache-2.0 \
-        --cards upstream_model=model_cards/bart0.md index=model_cards/index.md reranker=model_cards/reranker.md
-
-In those files `this-namespace/this-pipeline` stands for the pipeline's name. The starter's card and the metric's are those in model_cards/.
-
-Run again after a failure: what is there already is not uploaded a second time.
-"""
+"""`recross publish`: publish a pipeline and the SoftEM metric on the Hub, one commit a repository, the pipeline's own last."""
 
 from __future__ import annotations
 
 import tempfile
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import ModelCard, RepoCard
-from transformers import HfArgumentParser
 
-import recross_hf.soft_em
-from recross_hf import ReCrossPipeline
-from recross_hf.core.files import read_json
-from recross_hf.core.recipes import named_values
-from recross_hf.hub.publishing import Publication, publish
-from recross_hf.hub.repository import Repository
-from recross_hf.pipeline.manifest import INDEX, RERANKER, UPSTREAM_MODEL
-from recross_hf.pipeline.saving import PIPELINE
+from .. import ReCrossPipeline, soft_em
+from ..core.files import read_json
+from ..core.recipes import named_values
+from ..hub.publishing import Publication, publish
+from ..hub.repository import Repository
+from ..pipeline.manifest import INDEX, RERANKER, UPSTREAM_MODEL
+from ..pipeline.saving import PIPELINE
+from .parser import CommandParser
 
-SPACE = Path(__file__).with_name("soft_em_space")
-MODEL_CARDS = Path(__file__).parents[1] / "model_cards"
+# What the project itself publishes lies in a checkout of it, beside the package.
+CHECKOUT = Path(__file__).parents[3]
+SPACE, MODEL_CARDS = CHECKOUT / "examples" / "soft_em_space", CHECKOUT / "model_cards"
+ABOUT = (
+    "Publish a pipeline on the Hub: its model, its index and its reranker in repositories of their own, the pipeline's last. Look first, "
+    "without a token and without a request, with --dry_run. Run again after a failure: what is there is not uploaded again."
+)
+GROUPS = {
+    "What to publish, and where": ["pipeline", "namespace", "name", "private", "revision", "create_pr"],
+    "What its cards say": ["license", "results", "cards"],
+    "Before and beside": ["dry_run", "metric"],
+}
 
 
 @dataclass
 class PublishArguments:
+    """What `recross publish` takes."""
+
     namespace: str = field(metadata={"help": "The user or organization to publish under."})
     pipeline: str | None = field(
         default=None, metadata={"help": "A pipeline folder, or a name on the Hub; the starter by default."}
@@ -68,7 +55,12 @@ class PublishArguments:
             "help": "Cards in place of those that are written, e.g. index=model_cards/index.md; also upstream_model, reranker, pipeline."
         },
     )
-    metric: bool = field(default=True, metadata={"help": "Publish the SoftEM metric, too."})
+    metric: bool = field(
+        default=True,
+        metadata={
+            "help": "Publish the SoftEM metric, too, from a checkout of this project. --no_metric: the pipeline alone."
+        },
+    )
     dry_run: bool = field(default=False, metadata={"help": "Show every file, size and card, and publish nothing."})
 
 
@@ -82,7 +74,7 @@ def metric_space(namespace: str) -> Publication:
     """SoftEM as a Space, which `evaluate.load` takes by its name."""
     files: dict[str, Path | bytes] = {path.name: path for path in SPACE.iterdir() if path.is_file()}
     files["README.md"] = str(read_card(MODEL_CARDS / "soft_em.md", f"{namespace}/soft_em")).encode()
-    files["soft_em.py"] = Path(recross_hf.soft_em.__file__)
+    files["soft_em.py"] = Path(soft_em.__file__)
     return Publication(f"{namespace}/soft_em", "space", files, space_sdk="gradio")
 
 
@@ -98,9 +90,13 @@ def show(publication: Publication) -> None:
     print(textwrap.indent(text, "    | ", lambda line: True))
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = HfArgumentParser(PublishArguments)
-    args = parser.parse_args_into_dataclasses(argv)[0]
+def main(argv: Sequence[str]) -> None:
+    """Publishes as the command line says, or shows what it would publish."""
+    parser = CommandParser("publish", [PublishArguments], about=ABOUT, groups=GROUPS)
+    (args,) = parser.parse(argv)
+    if args.metric and not SPACE.is_dir():
+        print("The SoftEM metric is left out: its Space lies in a checkout of this project.")
+        args.metric = False
     cards_at = named_values("--cards", args.cards, parser.error, known=[PIPELINE, UPSTREAM_MODEL, INDEX, RERANKER])
     pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
     name = args.name or (Path(args.pipeline).resolve().name if args.pipeline else "starter")
@@ -109,7 +105,8 @@ def main(argv: list[str] | None = None) -> None:
     license = args.license
     if args.pipeline is None:
         license = license or "apache-2.0"
-        cards.setdefault("pipeline", read_card(MODEL_CARDS / "starter.md", repo_id))
+        if MODEL_CARDS.is_dir():
+            cards.setdefault("pipeline", read_card(MODEL_CARDS / "starter.md", repo_id))
     about = {"license": license, "cards": cards, "results": read_json(Path(args.results)) if args.results else None}
     settings = {"private": args.private or None, "revision": args.revision, "create_pr": args.create_pr}
     if args.dry_run:
@@ -130,7 +127,3 @@ def main(argv: list[str] | None = None) -> None:
             "\nThe pipeline names the commits proposed of its parts: merge those pull requests or keep them, and do not delete them."
         )
     print(f'\nReCrossPipeline.from_pretrained("{repo_id}", revision="{commit.oid}")')
-
-
-if __name__ == "__main__":
-    main()

@@ -1,40 +1,54 @@
-"""Train a reranker on mined pairs, and put it into a pipeline.
-
-    accelerate launch examples/train_reranker.py --pairs supervision/pairs.parquet --output_dir reranker \
-        --model_name_or_path FacebookAI/roberta-base --num_dev_tasks 4
-
-    accelerate launch examples/train_reranker.py --pairs supervision/pairs.parquet --output_dir reranker \
-        --loss pairwise --group_by_query --add_to_pipeline bart0-pipeline
-
-The dev split holds out whole tasks. Few query sets are soon learned by heart: to keep the checkpoint that does best on held-out
-tasks, add --eval_strategy steps --eval_steps 50 --save_strategy steps --save_steps 50 --load_best_model_at_end
---metric_for_best_model eval_auc. What is printed and written to dev_metrics.json: how well the reranker tells what helps
-there, beside the dense retriever's own order and chance. Every argument of `TrainingArguments` works.
-"""
+"""`recross train-reranker`: train a reranker on mined pairs, and put it into a pipeline."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, HfArgumentParser, set_seed
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
 
-from recross_hf import RerankerTrainer, RerankerTrainingArguments, split_by_task
-from recross_hf.core.distributed import end_process_group, process_state
-from recross_hf.core.files import read_parquet, write_json
-from recross_hf.core.output_folders import check_apart, check_apart_from_files, check_not_of_others
-from recross_hf.pipeline.saving import save_reranker
-from recross_hf.planning.training import plan_training
-from recross_hf.reranking.evaluation import format_reranker_metrics
-from recross_hf.reranking.losses import binary, pairwise, regression
+from .. import RerankerTrainer, RerankerTrainingArguments, split_by_task
+from ..core.distributed import end_process_group, process_state
+from ..core.files import read_parquet, write_json
+from ..core.output_folders import check_apart, check_apart_from_files, check_not_of_others
+from ..pipeline.saving import save_reranker
+from ..planning.training import plan_training
+from ..reranking.evaluation import format_reranker_metrics
+from ..reranking.losses import binary, pairwise, regression
+from .console import show
+from .outputs import OVERWRITE, make_way
+from .parser import CommandParser
 
 LOSSES = {"binary": binary, "regression": regression, "pairwise": pairwise}
 
 
+ABOUT = (
+    "Train a reranker on mined pairs, and put it into a pipeline. Whole tasks are held out: how well it tells there what helps is printed "
+    "beside the dense retriever's own order and chance."
+)
+GROUPS = {
+    "What to learn from, and where it goes": ["pairs", "output_dir", "add_to_pipeline", "overwrite"],
+    "How": [
+        "model_name_or_path",
+        "loss",
+        "num_dev_tasks",
+        "dev_tasks",
+        "learning_rate",
+        "max_steps",
+        "num_train_epochs",
+    ],
+    "Before": ["dry_run"],
+}
+
+
 @dataclass
 class ScriptArguments:
-    pairs: str = field(metadata={"help": "pairs.parquet of mine_supervision.py."})
+    """What `recross train-reranker` takes beside the arguments of the training."""
+
+    pairs: str = field(metadata={"help": "pairs.parquet of `recross mine`."})
     model_name_or_path: str = field(
         default="FacebookAI/roberta-base", metadata={"help": "An encoder, or a cross-encoder with one label."}
     )
@@ -58,15 +72,24 @@ class ScriptArguments:
             "help": "Say what it will take, time, memory and disk, from a few steps, and stop; nothing is written."
         },
     )
+    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = HfArgumentParser((ScriptArguments, RerankerTrainingArguments))
-    parser.set_defaults(report_to="none")
-    script, args = parser.parse_args_into_dataclasses(argv)
+def main(argv: Sequence[str]) -> None:
+    """Trains a reranker as the command line says, or says what it will take."""
+    parser = CommandParser(
+        "train-reranker",
+        (ScriptArguments, RerankerTrainingArguments),
+        about=ABOUT,
+        groups=GROUPS,
+        defaults={"report_to": "none"},
+    )
+    script, args = parser.parse(argv)
     read = {"the model": script.model_name_or_path, "the pipeline": script.add_to_pipeline}
     check_apart(args.output_dir, read)
     check_apart_from_files(args.output_dir, [script.pairs])
+    if script.overwrite:
+        make_way(args.output_dir)
     check_not_of_others(args.output_dir, None)
     set_seed(args.seed)
     pairs = read_parquet(script.pairs)
@@ -87,19 +110,7 @@ def main(argv: list[str] | None = None) -> None:
         loss=LOSSES[script.loss],
     )
     if script.dry_run:
-        sample = None
-        if dev is not None:  # two whole query sets, as they are evaluated
-            some = set(dev.unique("set")[:2])
-            sample = dev.select([row for row, number in enumerate(dev["set"][:]) if number in some])
-        plan = plan_training(
-            lambda pairs, args: make_trainer(args, train_dataset=pairs),
-            train,
-            args,
-            eval_sample=sample,
-            num_eval_examples=len(dev or []),
-        )
-        process_state().print(plan)
-        end_process_group()
+        _tell_plan(make_trainer, train, dev, args)
         return
     trainer = make_trainer(args, train_dataset=train)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
@@ -110,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
             metrics = {name.removeprefix("dev_"): value for name, value in metrics.items()}
             metrics["dev_tasks"] = sorted(set(dev["query_task"][:]))
             write_json(Path(args.output_dir) / "dev_metrics.json", metrics)
-            print(f"\n{format_reranker_metrics(metrics)}")
+            show(f"\n{format_reranker_metrics(metrics)}")
         if script.add_to_pipeline:
             save_reranker(script.add_to_pipeline, trainer.reranker())
         print(f"\nWritten to {args.output_dir}/" + f" and {script.add_to_pipeline}/" * bool(script.add_to_pipeline))
@@ -119,5 +130,20 @@ def main(argv: list[str] | None = None) -> None:
     end_process_group()
 
 
-if __name__ == "__main__":
-    main()
+def _tell_plan(
+    make_trainer: Callable[..., RerankerTrainer], train: Dataset, dev: Dataset | None, args: RerankerTrainingArguments
+) -> None:
+    sample = None
+    if dev is not None:  # two whole query sets, as they are evaluated
+        some = set(dev.unique("set")[:2])
+        sample = dev.select([row for row, number in enumerate(dev["set"][:]) if number in some])
+    plan = plan_training(
+        lambda pairs, args: make_trainer(args, train_dataset=pairs),
+        train,
+        args,
+        eval_sample=sample,
+        num_eval_examples=len(dev or []),
+    )
+    if process_state().is_main_process:
+        show(str(plan))
+    end_process_group()

@@ -14,6 +14,7 @@ WRITTEN_BY = {
     "cells.json": "a benchmark",
 }
 """Which file tells what a folder holds."""
+_MANIFEST, _RETRIEVED = "recross.json", "retrieved.parquet"
 OF_MODELS = ("config.json", "adapter_config.json", "model.safetensors", "adapter_model.safetensors")
 
 
@@ -74,8 +75,10 @@ def check_not_of_others(output_dir: str | Path, own: str | None, *, overwritten:
     """
     folder = Path(output_dir)
     expected = "an empty folder" if own is None else f"an empty folder or {WRITTEN_BY[own]}"
+    # An adaptation writes its model where its manifest is; a saved pipeline keeps all models in folders of their own.
+    beside = own == _RETRIEVED and (folder / own).is_file() and any((folder / name).is_file() for name in OF_MODELS)
     for name, what in WRITTEN_BY.items():
-        if name != own and (folder / name).is_file():
+        if name != own and (folder / name).is_file() and not (beside and name == _MANIFEST):
             raise _others(folder, expected, f"{what} ({name})")
     if own is None or (folder / own).is_file() or any(folder.glob(f"checkpoint-*/{own}")):
         return

@@ -53,20 +53,23 @@ def recipe_arguments(path: str | Path, known: Collection[str]) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"Expected a recipe, a YAML file, at {path}, found none.")
     try:
-        recipe = yaml.load(path.read_text(encoding="utf-8"), Loader=RecipeLoader)
+        text = path.read_text(encoding="utf-8")
+        recipe, node = yaml.load(text, Loader=RecipeLoader), yaml.compose(text, Loader=RecipeLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"Expected YAML in {path}, found: {error}. Mend the file.") from error
     if not isinstance(recipe, dict):
         raise ValueError(
             f"Expected names and values (`learning_rate: 3e-5`) in {path}, found {type(recipe).__name__}."
         )
+    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
     arguments = []
     for name, value in recipe.items():
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=3)
             meant = f"Did you mean {' or '.join(near)}?" if near else "`--help` lists the names there are."
             raise ValueError(
-                f"Expected arguments that a recipe can set in {path}, found {name!r}, which is none. {meant}"
+                f"Expected arguments that a recipe can set in {path}, line {lines.get(str(name), '?')}, found {name!r}, which is "
+                f"none. {meant}"
             )
         if value is not None:
             arguments += _words(path, name, value)

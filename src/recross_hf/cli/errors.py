@@ -1,0 +1,89 @@
+"""A user's mistake, told in one line; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+import dis
+import errno
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+MISTAKE = 2
+"""The exit status after a mistake."""
+# Long enough for the launcher to see that the main process ended, and to end the others.
+_SECONDS_FOR_THE_MAIN_PROCESS = 5
+_OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
+
+
+class UsageError(ValueError):
+    """A command line, or a file of arguments, is not what the command takes."""
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether an error tells of a mistake of the user, or of what is wrong with the machine or the Hub; else it is a bug.
+
+    What the library raises on purpose, with a `raise` of its own, is a mistake; so are its classes of errors, whoever raised them,
+    what the Hub's client raises, and files that may not be written.
+    """
+    from ..hub.errors import CLIENT_ERRORS  # by now the client is imported, which takes a while
+
+    if isinstance(error, AssertionError | NotImplementedError):
+        return False
+    if type(error).__module__.startswith("recross_hf.") or isinstance(error, CLIENT_ERRORS):
+        return True
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        return True
+    frame, is_raise = _raised_in(error)
+    module = frame.f_globals.get("__name__", "")
+    if isinstance(error, OSError) and module.startswith(
+        ("transformers.utils.hub", "transformers.configuration_utils")
+    ):
+        return True  # there is no such model
+    return is_raise and module.startswith("recross_hf.")
+
+
+def reason(error: BaseException) -> str:
+    """An error's message as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A sentence that names what was probably meant, with a space before it; empty where nothing is near."""
+    name = word.partition("=")[0].lower()
+    longer = [one for one in known if len(name) > 3 and one.startswith(name)]
+    near = longer or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def end(line: str, status: int = MISTAKE, *, rank: int = 0) -> NoReturn:
+    """Ends the program with a line on standard error, which the main process alone writes.
+
+    `torchrun`, and `accelerate launch` with several processes, show a table of their own when a process fails. What a process writes
+    to the file that they name stands at the end of it: there, and nowhere else, the line is written then. The other processes are
+    ended by the launcher, unless they alone have failed.
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if rank > 0:
+        time.sleep(_SECONDS_FOR_THE_MAIN_PROCESS)
+    if file:
+        told = {"message": {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}}
+        with open(file, "w", encoding="utf-8") as opened:
+            json.dump(told, opened)
+    elif rank == 0:
+        print(line, file=sys.stderr)
+    sys.exit(status)
+
+
+def _raised_in(error: BaseException) -> tuple[FrameType, bool]:
+    """The innermost frame of an error, and whether a `raise` stands where it was left; in Python's own code there is no frame."""
+    traceback = error.__traceback__
+    assert traceback is not None
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    frame = traceback.tb_frame
+    return frame, frame.f_code.co_code[traceback.tb_lasti] == dis.opmap["RAISE_VARARGS"]
