@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -19,6 +19,8 @@ import pytest
 import torch
 import transformers
 from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from recross_hf.cli.main import main
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -45,7 +47,15 @@ def run(folder: Path, script: str, *arguments: object, exit_code: int = 0) -> st
 
 def ended(folder: Path, script: str, *arguments: object) -> tuple[int, str, str]:
     """How the script ended: its exit status, what it printed, and what it wrote to standard error."""
-    main, command = load(script).main, [str(EXAMPLES / script), *map(str, arguments)]
+    return _ended(folder, load(script).main, [str(EXAMPLES / script), *map(str, arguments)])
+
+
+def recross(folder: Path, *words: object) -> tuple[int, str, str]:
+    """How the command `recross` ended: its exit status, what it printed, and what it wrote to standard error."""
+    return _ended(folder, main, ["recross", *map(str, words)])
+
+
+def _ended(folder: Path, main: Callable[[list[str]], None], command: list[str]) -> tuple[int, str, str]:
     printed, errors = io.StringIO(), io.StringIO()
     with as_of_a_new_process(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -99,7 +99,7 @@ def pipeline_folder(folder, upstream_model):
 def test_an_upstream_model_is_trained_from_a_pretrained_one_by_a_recipe(folder, upstream_run, tokenizer):
     upstream_model, output = upstream_run
     results = json.loads((upstream_model / "eval_results.json").read_text())
-    assert set(results) == {"eval_loss", "eval_soft_em", "eval_exact_match", "tasks", "decoding"}
+    assert set(results) == {"eval_loss", "eval_soft_em", "eval_exact_match", "decoding", "tasks"}
     assert list(results["tasks"]) == ["colour", "sum"]
     for found in results["tasks"].values():
         assert found["n"] == 5
@@ -516,7 +516,7 @@ def test_methods_are_compared_on_target_tasks(folder, pipeline_folder, tmp_path)
         tmp_path / "other",
     ]
     assert "| none |" in run(folder, *failing, exit_code=1)
-    assert "found 'x'" in EvaluationResults.load(tmp_path / "other").cells[1].error
+    assert "found 'x'. Name some of those" in EvaluationResults.load(tmp_path / "other").cells[1].error
 
 
 def test_long_runs_are_planned_before_they_start(folder, upstream_model, pipeline_folder, mined, reranking_folder):

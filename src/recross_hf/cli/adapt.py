@@ -23,7 +23,7 @@ from ..core.files import write_json
 from ..core.output_folders import check_apart
 from ..core.recipes import named_values
 from ..data.readers import load_examples, load_queries
-from ..data.schema import EXAMPLE_FEATURES
+from ..data.schema import EXAMPLE_FEATURES, ExampleError
 from ..data.starter import load_starter_task, starter_tasks
 from ..hub.publishing import check_may_publish
 from ..hub.safety import MANIFEST_FILE
@@ -32,6 +32,7 @@ from ..pipeline.pipeline import ReCrossPipeline
 from ..pipeline.publication import CARD_FILE
 from ..retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
 from .console import show
+from .errors import UsageError
 from .outputs import OVERWRITE, make_way, write_adapted_manifest
 from .parser import CommandParser
 
@@ -126,19 +127,21 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
         presets = {None: pipeline.adaptation, "paper": {}, "authors_code": AUTHORS_CODE, "as_run": AUTHORS_CODE}
         settings = presets[script.preset]
         args = parser.made(AdaptationArguments, settings | said)
-        take_folder(pipeline, args.output_dir, overwrite=script.overwrite)
+        check_apart(args.output_dir, {"the pipeline": pipeline.folder})
+        if not script.overwrite:
+            pipeline.check_output_dir(args.output_dir)
         # The pipeline is pushed when it is whole, and not the model while it trains.
         push_to_hub, args.push_to_hub = args.push_to_hub, False
         if push_to_hub:
             check = partial(check_may_publish, token=args.hub_token, private=args.hub_private_repo)
             repo_id = agreed(partial(check, args.hub_model_id or Path(args.output_dir).resolve().name))
         task, queries, evaluation = inputs_of(script, columns)
+        retriever = retriever_of(script, pipeline, args.seed)
+        peft_config = peft_config_of(script, pipeline) if script.use_peft else None
+        if script.overwrite:
+            make_way(args.output_dir, others=[CARD_FILE])
         adapter = pipeline.adapter(
-            queries,
-            args,
-            retriever=retriever_of(script, pipeline, args.seed),
-            peft_config=peft_config_of(script, pipeline) if script.use_peft else None,
-            eval_dataset=evaluation,
+            queries, args, retriever=retriever, peft_config=peft_config, eval_dataset=evaluation
         )
         use_plain_bars(adapter)
     run(adapter, stages, is_evaluated=evaluation is not None)
@@ -162,6 +165,8 @@ def run(adapter: RetrievalAugmentedAdapter, stages: Stages, *, is_evaluated: boo
     if checkpoint is None:
         adapter.retrieve()
         stages.seconds.update(adapter.seconds)
+    # That of an earlier adaptation names files that are written now; it is written when they are whole.
+    agreed(partial((Path(adapter.args.output_dir) / MANIFEST_FILE).unlink, missing_ok=True))
     with stages("train"):
         adapter.train(resume_from_checkpoint=checkpoint)
     if adapter.gate is not None:
@@ -187,15 +192,6 @@ class Stages:
         self.seconds[stage] = time.perf_counter() - start
 
 
-def take_folder(pipeline: ReCrossPipeline, output_dir: str, *, overwrite: bool) -> None:
-    """Refuses a folder that holds something else, or makes way in it; the manifest of an earlier adaptation goes, as it is written last."""
-    check_apart(output_dir, {"the pipeline": pipeline.folder})
-    if overwrite:
-        make_way(output_dir, others=[CARD_FILE])
-    pipeline.check_output_dir(output_dir)
-    agreed(partial((Path(output_dir) / MANIFEST_FILE).unlink, missing_ok=True))
-
-
 def inputs_of(script: ScriptArguments, columns: dict[str, str]) -> tuple[str, Dataset, Dataset | None]:
     """The name of the task, its unlabelled inputs, and labelled examples if there are any."""
     if script.query_file is None:
@@ -205,7 +201,10 @@ def inputs_of(script: ScriptArguments, columns: dict[str, str]) -> tuple[str, Da
         task = script.task or Path(script.query_file).stem
         has_columns = not script.query_file.endswith(".txt")
         unlabelled = {name: column for name, column in columns.items() if name != "references" and has_columns}
-        queries = load_queries(script.query_file, columns=unlabelled, task=task)
+        try:
+            queries = load_queries(script.query_file, columns=unlabelled, task=task)
+        except ExampleError as error:
+            raise UsageError(f"{script.query_file}: {error}") from error
         evaluation = load_examples(script.eval_file, columns=columns, task=task) if script.eval_file else None
     if script.num_queries is not None:
         queries = queries.select(range(min(script.num_queries, len(queries))))

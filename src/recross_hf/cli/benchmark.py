@@ -37,14 +37,13 @@ from .parser import CommandParser
 STARTER_QUERY_SETS, STARTER_TEST = 1, 200
 
 ABOUT = (
-    "Compare methods on target tasks: the model as it is, random examples, BM25, another encoder, dense retrieval, ReCross. Every cell is a "
-    "file below the output folder: run it again to continue, several times at once to share the work. Settings of an adaptation hold for "
-    "all methods."
+    "Compare methods on target tasks: the model as it is, random examples, BM25, another encoder, dense retrieval, ReCross. Run it again to "
+    "continue, several times at once to share the work."
 )
 GROUPS = {
     "What to compare, and where it goes": ["pipeline", "target_tasks", "methods", "ablations", "output_dir"],
     "How much": ["num_queries", "num_query_sets", "num_test", "dry_run"],
-    "How": ["use_peft", "on_overlap", "sbert_name_or_path"],
+    "How": ["use_peft", "on_overlap"],
 }
 
 

@@ -91,6 +91,7 @@ def _table(block: str):  # type: ignore[no-untyped-def]  # a rich.table.Table, w
         return None
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     names = re.split(r"\s{2,}", header.strip())
     cells = [re.split(r"\s{2,}", row.strip()) for row in rows[1:]]
@@ -101,5 +102,5 @@ def _table(block: str):  # type: ignore[no-untyped-def]  # a rich.table.Table, w
         is_text = any(len(row) > number and not re.match(r"[+-]?[\d,.]", row[number]) for row in cells)
         table.add_column(name, justify="left" if is_text else "right")
     for row in cells:
-        table.add_row(*(f"[green]{cell}" if cell.startswith("+") else cell for cell in row))
+        table.add_row(*(Text(cell, style="green" if cell.startswith("+") else "") for cell in row))
     return table

@@ -17,18 +17,27 @@ MISTAKE = 2
 """The exit status after a mistake."""
 # Long enough for the launcher to see that the main process ended, and to end the others.
 _SECONDS_FOR_THE_MAIN_PROCESS = 5
-_OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR}
+_OF_THE_MACHINE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+}
 
 
 class UsageError(ValueError):
     """A command line, or a file of arguments, is not what the command takes."""
 
 
-def is_mistake(error: BaseException) -> bool:
+def is_mistake(error: BaseException, words: Sequence[str] = ()) -> bool:
     """Whether an error tells of a mistake of the user, or of what is wrong with the machine or the Hub; else it is a bug.
 
     What the library raises on purpose, with a `raise` of its own, is a mistake; so are its classes of errors, whoever raised them,
-    what the Hub's client raises, and files that may not be written.
+    what the Hub's client raises, files that may not be written, and those that the command line names and that are not there.
     """
     from ..hub.errors import CLIENT_ERRORS  # by now the client is imported, which takes a while
 
@@ -36,7 +45,7 @@ def is_mistake(error: BaseException) -> bool:
         return False
     if type(error).__module__.startswith("recross_hf.") or isinstance(error, CLIENT_ERRORS):
         return True
-    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+    if isinstance(error, OSError) and (error.errno in _OF_THE_MACHINE or _is_named(error, words)):
         return True
     frame, is_raise = _raised_in(error)
     module = frame.f_globals.get("__name__", "")
@@ -49,6 +58,10 @@ def is_mistake(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """An error's message as one line."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return (
+            f"Expected a place that can be written or read, found {error.filename}: {error.strerror}. Choose another."
+        )
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -77,6 +90,10 @@ def end(line: str, status: int = MISTAKE, *, rank: int = 0) -> NoReturn:
     elif rank == 0:
         print(line, file=sys.stderr)
     sys.exit(status)
+
+
+def _is_named(error: OSError, words: Sequence[str]) -> bool:
+    return error.filename is not None and any(word.rpartition("=")[2] == str(error.filename) for word in words)
 
 
 def _raised_in(error: BaseException) -> tuple[FrameType, bool]:

@@ -69,7 +69,7 @@ def run(name: str, argv: Sequence[str] | None = None) -> None:
             raise
         end(f"recross {name}: It was interrupted. Where its help says so, the same command continues.", 130, rank=rank)
     except Exception as error:
-        if shows_frames or not is_mistake(error):
+        if shows_frames or not is_mistake(error, words):
             raise
         end(f"recross {name}: {reason(error)}", rank=rank)
 

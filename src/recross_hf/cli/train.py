@@ -51,7 +51,6 @@ GROUPS = {
         "max_steps",
         "per_device_train_batch_size",
         "token_budget",
-        "resume_from_checkpoint",
         "dry_run",
     ],
 }
