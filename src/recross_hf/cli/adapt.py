@@ -127,36 +127,41 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
         presets = {None: pipeline.adaptation, "paper": {}, "authors_code": AUTHORS_CODE, "as_run": AUTHORS_CODE}
         settings = presets[script.preset]
         args = parser.made(AdaptationArguments, settings | said)
-        check_apart(args.output_dir, {"the pipeline": pipeline.folder})
+        output_dir = Path(args.output_dir or DEFAULTS["output_dir"])
+        check_apart(output_dir, {"the pipeline": pipeline.folder})
         if not script.overwrite:
-            pipeline.check_output_dir(args.output_dir)
+            pipeline.check_output_dir(output_dir)
         # The pipeline is pushed when it is whole, and not the model while it trains.
         push_to_hub, args.push_to_hub = args.push_to_hub, False
         if push_to_hub:
             check = partial(check_may_publish, token=args.hub_token, private=args.hub_private_repo)
-            repo_id = agreed(partial(check, args.hub_model_id or Path(args.output_dir).resolve().name))
+            repo_id = agreed(partial(check, args.hub_model_id or output_dir.resolve().name))
         task, queries, evaluation = inputs_of(script, columns)
         retriever = retriever_of(script, pipeline, args.seed)
         peft_config = peft_config_of(script, pipeline) if script.use_peft else None
         if script.overwrite:
-            make_way(args.output_dir, others=[CARD_FILE])
+            make_way(output_dir, others=[CARD_FILE])
         adapter = pipeline.adapter(
             queries, args, retriever=retriever, peft_config=peft_config, eval_dataset=evaluation
         )
         use_plain_bars(adapter)
-    run(adapter, stages, is_evaluated=evaluation is not None)
+    run(adapter, output_dir, stages, is_evaluated=evaluation is not None)
     adapted = pipeline.adapted(adapter)
     if adapter.is_world_process_zero():
         results = adaptation_results(adapter.adaptation, adapter.retrieved, task=task, seconds=stages.seconds)
-        write_and_tell(pipeline, adapted, adapter, results)
+        write_beside(adapter, output_dir, results)
+        left_out = write_adapted_manifest(pipeline, adapted, output_dir)
+        tell(output_dir, results, left_out)
     # The others are done: none of them waits while the main process uploads.
     end_process_group()
     if push_to_hub and adapter.is_world_process_zero():
-        where = {"token": args.hub_token, "private": args.hub_private_repo, "revision": args.hub_revision}
-        print(f"Published: {adapted.push_to_hub(repo_id, **where).commit_url}")
+        commit = adapted.push_to_hub(
+            repo_id, token=args.hub_token, private=args.hub_private_repo, revision=args.hub_revision
+        )
+        print(f"Published: {commit.commit_url if commit else repo_id}")
 
 
-def run(adapter: RetrievalAugmentedAdapter, stages: Stages, *, is_evaluated: bool) -> None:
+def run(adapter: RetrievalAugmentedAdapter, output_dir: Path, stages: Stages, *, is_evaluated: bool) -> None:
     """Retrieves, trains and saves, and evaluates before and after."""
     if is_evaluated:
         with stages("evaluate base"):
@@ -166,7 +171,7 @@ def run(adapter: RetrievalAugmentedAdapter, stages: Stages, *, is_evaluated: boo
         adapter.retrieve()
         stages.seconds.update(adapter.seconds)
     # That of an earlier adaptation names files that are written now; it is written when they are whole.
-    agreed(partial((Path(adapter.args.output_dir) / MANIFEST_FILE).unlink, missing_ok=True))
+    agreed(partial((output_dir / MANIFEST_FILE).unlink, missing_ok=True))
     with stages("train"):
         adapter.train(resume_from_checkpoint=checkpoint)
     if adapter.gate is not None:
@@ -238,27 +243,25 @@ def use_plain_bars(adapter: RetrievalAugmentedAdapter) -> None:
     adapter.remove_callback(PrinterCallback)  # what takes their place without bars
 
 
-class _Bars(ProgressCallback):  # type: ignore[misc]
+class _Bars(ProgressCallback):
     def on_log(self, *_: Any, **__: Any) -> None:
         pass
 
 
-def write_and_tell(
-    pipeline: ReCrossPipeline, adapted: ReCrossPipeline, adapter: RetrievalAugmentedAdapter, results: dict[str, Any]
-) -> None:
-    """Writes what stands beside the model, the manifest last, and says what came of it and how to load it."""
-    output_dir = Path(adapter.args.output_dir)
+def write_beside(adapter: RetrievalAugmentedAdapter, output_dir: Path, results: dict[str, Any]) -> None:
+    """Writes what stands beside the model: its card, what it learned from as a picture, and the results."""
     adapter.create_model_card()
     title = f"What {results['task']} was learned from"
     plot_task_shares(adapter.retrieved, output_dir / "retrieved_tasks.png", title=title)
     write_json(output_dir / "results.json", results)
-    left_out = write_adapted_manifest(pipeline, adapted, output_dir)
+
+
+def tell(output_dir: Path, results: dict[str, Any], left_out: str | None) -> None:
+    """Says what came of an adaptation, and how to load it."""
     show(
         f"\n{format_results(results)}\n\nWritten to {output_dir}/: the model, README.md, results.json, {RETRIEVED_FILE}, "
         "retrieved_tasks.png"
     )
     print(left_out or f'Load it: ReCrossPipeline.from_pretrained("{output_dir}")("one more input")')
     if results["base"] is None and results["gate"] is None:
-        print(
-            "Whether it got better nobody can say without labels: --safety_gate puts the base back where it got worse."
-        )
+        print("Nobody can say without labels whether it got better: --safety_gate keeps the base where it got worse.")

@@ -36,6 +36,7 @@ from .parser import CommandParser
 
 STARTER_QUERY_SETS, STARTER_TEST = 1, 200
 
+DEFAULTS = {"output_dir": "benchmark"}
 ABOUT = (
     "Compare methods on target tasks: the model as it is, random examples, BM25, another encoder, dense retrieval, ReCross. Run it again to "
     "continue, several times at once to share the work."
@@ -116,31 +117,34 @@ def main(argv: Sequence[str]) -> None:
         (ScriptArguments, AdaptationArguments),
         about=ABOUT,
         groups=GROUPS,
-        defaults={"output_dir": "benchmark"},
+        defaults=DEFAULTS,
     )
     said = parser.said(argv)
-    script, args = (parser.made(kind, said) for kind in (ScriptArguments, AdaptationArguments))
+    script, args = parser.made(ScriptArguments, said), parser.made(AdaptationArguments, said)
+    output_dir = args.output_dir or DEFAULTS["output_dir"]
     read = {f"the target task {path.name}": path for pattern in script.target_tasks for path in matching(pattern)}
-    check_apart(args.output_dir, {"the pipeline": script.pipeline, "the encoder": script.sbert_name_or_path, **read})
+    check_apart(output_dir, {"the pipeline": script.pipeline, "the encoder": script.sbert_name_or_path, **read})
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
     tasks = target_tasks(script)
     # No defaults: those are the pipeline's.
     own = {argument.name for argument in fields(AdaptationArguments)} - {"output_dir"}
     settings = {name: value for name, value in said.items() if name in own}
-    given = {"settings": settings, "on_overlap": script.on_overlap, "show_progress": rank == 0 and not is_quiet()}
-    methods = methods_of(script, args, pipeline, settings)
+    given: dict[str, Any] = {
+        "settings": settings,
+        "on_overlap": script.on_overlap,
+        "show_progress": rank == 0 and not is_quiet(),
+    }
+    methods = methods_of(script, output_dir, pipeline, settings)
     if script.dry_run:
         if rank == 0:
-            show(str(plan_evaluation(pipeline, tasks, methods, args.output_dir, **given)))
+            show(str(plan_evaluation(pipeline, tasks, methods, output_dir, **given)))
         return
-    results = evaluate_methods(pipeline, tasks, methods, args.output_dir, **given)
+    results = evaluate_methods(pipeline, tasks, methods, output_dir, **given)
     if rank == 0:
-        results.save(args.output_dir)
-        summary = write_report(results, args.output_dir, title=f"Benchmark of {script.pipeline or 'the starter'}")
-        print((Path(args.output_dir) / "tables" / "main-exact_match.md").read_text(encoding="utf-8"))
-        print(
-            f"{summary['headline']}\n\nWritten to {args.output_dir}/: report.html, tables/, figures/, results.parquet"
-        )
+        results.save(output_dir)
+        summary = write_report(results, output_dir, title=f"Benchmark of {script.pipeline or 'the starter'}")
+        print((Path(output_dir) / "tables" / "main-exact_match.md").read_text(encoding="utf-8"))
+        print(f"{summary['headline']}\n\nWritten to {output_dir}/: report.html, tables/, figures/, results.parquet")
     failed = [cell for cell in results.cells if cell.error is not None]
     for cell in failed if rank == 0 else []:
         print(f"Failed: {cell.method} on {cell.task}, query set {cell.query_set}: {cell.error}", file=sys.stderr)
@@ -164,7 +168,7 @@ def target_tasks(script: ScriptArguments) -> list[TargetTask]:
 
 
 def methods_of(
-    script: ScriptArguments, args: AdaptationArguments, pipeline: ReCrossPipeline, settings: dict[str, Any]
+    script: ScriptArguments, output_dir: str, pipeline: ReCrossPipeline, settings: dict[str, Any]
 ) -> list[Method]:
     """The methods to compare, and the ablations of some of them."""
     names = script.methods
@@ -176,8 +180,8 @@ def methods_of(
     if script.sbert_name_or_path:
         from sentence_transformers import SentenceTransformer
 
-        encoder = SentenceTransformer(script.sbert_name_or_path)
-        sbert_index = build_index_once(pipeline.index.dataset, encoder, Path(args.output_dir) / "sbert")
+        encoder: Any = SentenceTransformer(script.sbert_name_or_path)
+        sbert_index = build_index_once(pipeline.index.dataset, encoder, Path(output_dir) / "sbert")
     peft_config = None
     if script.use_peft:
         from peft import LoraConfig

@@ -10,6 +10,10 @@ import sys
 import warnings
 from collections.abc import Iterator
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # Their news is for those who write programs with them.
 _OF_THE_STACK = ("transformers", "accelerate", "datasets", "evaluate", "huggingface_hub", "peft", "torch")
@@ -84,7 +88,7 @@ def show(text: str) -> None:
         console.print()
 
 
-def _table(block: str):  # type: ignore[no-untyped-def]  # a rich.table.Table, which is imported for terminals alone
+def _table(block: str) -> Table | None:
     """A block of text as a table of `rich`, where it is a table: a header, a line of dashes, and rows."""
     header, *rows = block.splitlines()
     if len(rows) < 2 or set(rows[0]) != {"-"}:

@@ -119,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
     }
     vectors = {"vector_dtype": args.vector_dtype}
     if args.dry_run:
-        said = plan_index(upstream, encoder, args.output_dir, model=model, **index_settings, **vectors)
+        said: object = plan_index(upstream, encoder, args.output_dir, model=model, **index_settings, **vectors)
     elif args.part is not None:
         index_dir = Path(args.output_dir) / INDEX
         UpstreamIndex.encode_part(upstream, encoder, index_dir, part=args.part, num_parts=args.num_parts, **vectors)
@@ -147,7 +147,10 @@ def _build(
             shards + index_bytes(encoder.dimension, len(upstream), args.factory),
             "Use a larger disk, a smaller --factory, such as SQ8, or --vector_dtype float16.",
         )
-    adaptation = {"max_input_length": encoder.max_length, "max_target_length": args.max_target_length}
+    adaptation: dict[str, float] = {
+        "max_input_length": encoder.max_length,
+        "max_target_length": args.max_target_length,
+    }
     if args.learning_rate is not None:
         adaptation["learning_rate"] = args.learning_rate
     return ReCrossPipeline.build(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .. import (
     CrossEncoderReranker,
@@ -104,7 +105,7 @@ def main(argv: Sequence[str]) -> None:
         output_dir,
         args,
     )
-    how = {
+    how: dict[str, Any] = {
         "utility_estimator": UTILITY_ESTIMATORS[script.utility_estimator],
         "reranker": CrossEncoderReranker.from_pretrained(script.reranker) if script.reranker else None,
         "exclude_tasks": script.exclude_tasks,

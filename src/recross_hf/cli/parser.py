@@ -40,7 +40,7 @@ _PLAINER = {
 }
 
 
-class CommandParser(HfArgumentParser):  # type: ignore[misc]
+class CommandParser(HfArgumentParser):
     """Reads the arguments of a sub-command into its dataclasses.
 
     Args:
@@ -55,7 +55,7 @@ class CommandParser(HfArgumentParser):  # type: ignore[misc]
     def __init__(
         self,
         name: str,
-        dataclass_types: Sequence[type],
+        dataclass_types: Sequence[Any],
         *,
         about: str,
         groups: Mapping[str, Sequence[str]],
@@ -63,7 +63,7 @@ class CommandParser(HfArgumentParser):  # type: ignore[misc]
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
-            dataclass_types, prog=f"recross {name}", description=about, allow_abbrev=False, add_help=False
+            list(dataclass_types), prog=f"recross {name}", description=about, allow_abbrev=False, add_help=False
         )
         self.groups, self.positional, self.defaults = groups, positional, dict(defaults or {})
         for action in self._actions:
@@ -92,7 +92,7 @@ class CommandParser(HfArgumentParser):  # type: ignore[misc]
                 f"Expected an argument that there is, found {word}.{nearest(word.replace('-', '_').replace('__', '--', 1), options)}"
             )
         said = vars(found)
-        if "positional" in said:
+        if "positional" in said and self.positional is not None:
             value = said.pop("positional")
             if said.setdefault(self.positional, value) != value:
                 self.error(
@@ -189,7 +189,7 @@ def _metavar(argument: Field[Any]) -> str:
     kind = argument.type
     if kind is bool:
         return ""
-    word = {int: "N", float: "X"}.get(kind, argument.name.rpartition("_")[2].upper())  # type: ignore[call-overload]
+    word = "N" if kind is int else "X" if kind is float else argument.name.rpartition("_")[2].upper()
     return f"{word} [...]" if getattr(kind, "__origin__", None) is list else word
 
 

@@ -108,7 +108,7 @@ def parse(argv: Sequence[str]) -> tuple[UpstreamArguments, ExampleTrainingArgume
     """The arguments of a command line, and of the recipe that it names; and where the columns are."""
     parser = CommandParser("train", (UpstreamArguments, ExampleTrainingArguments), about=ABOUT, groups=GROUPS)
     said = parser.said(argv)
-    upstream, args = (parser.made(kind, said) for kind in (UpstreamArguments, ExampleTrainingArguments))
+    upstream, args = parser.made(UpstreamArguments, said), parser.made(ExampleTrainingArguments, said)
     if (upstream.model_name_or_path is None) == (upstream.encoder_name_or_path is None):
         found = "neither" if upstream.model_name_or_path is None else "both"
         parser.error(f"Expected --model_name_or_path or --encoder_name_or_path, one of them, found {found}")
@@ -126,6 +126,7 @@ def parse(argv: Sequence[str]) -> tuple[UpstreamArguments, ExampleTrainingArgume
 def main(argv: Sequence[str]) -> None:
     """Trains an upstream model as the command line says, or says what it will take."""
     upstream, args, columns = parse(argv)
+    assert args.output_dir is not None  # the trainer has a default
     checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)  # it fails at once
     check_output(upstream, args.output_dir)
     set_seed(args.seed)
@@ -178,7 +179,7 @@ def start_of(
     """The model that the training starts from, as it is or grown from an encoder, and its tokenizer."""
     if upstream.model_name_or_path is not None:
         model = load_model(upstream.model_name_or_path)
-        tokenizer = AutoTokenizer.from_pretrained(upstream.model_name_or_path)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(upstream.model_name_or_path)
         freeze(model, embeddings=upstream.freeze_embeddings, encoder_layers=upstream.freeze_encoder_layers)
     else:
         assert upstream.encoder_name_or_path is not None
@@ -211,7 +212,10 @@ def tell_plan(
     """Says what a training will take."""
     held_out = concatenate_datasets(list(evaluation.values())).shuffle(seed=0) if evaluation else None
     plan = plan_training(
-        lambda examples, args: ExampleTrainer(model, args, train_dataset=examples, processing_class=tokenizer),
+        # The arguments are a copy of those that are given.
+        lambda examples, args: ExampleTrainer(  # type: ignore[arg-type]
+            model, args, train_dataset=examples, processing_class=tokenizer
+        ),
         train,
         args,
         eval_sample=held_out.select(range(min(len(held_out), 64))) if held_out else None,

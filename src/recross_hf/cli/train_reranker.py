@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
@@ -115,9 +116,9 @@ def main(argv: Sequence[str]) -> None:
     trainer = make_trainer(args, train_dataset=train)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
-    metrics = trainer.evaluate(metric_key_prefix="dev") if dev is not None else None
+    metrics: dict[str, Any] | None = trainer.evaluate(metric_key_prefix="dev") if dev is not None else None
     if trainer.is_world_process_zero():
-        if metrics is not None:
+        if metrics is not None and dev is not None:
             metrics = {name.removeprefix("dev_"): value for name, value in metrics.items()}
             metrics["dev_tasks"] = sorted(set(dev["query_task"][:]))
             write_json(Path(args.output_dir) / "dev_metrics.json", metrics)

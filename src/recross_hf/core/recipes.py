@@ -61,7 +61,7 @@ def recipe_arguments(path: str | Path, known: Collection[str]) -> list[str]:
         raise ValueError(
             f"Expected names and values (`learning_rate: 3e-5`) in {path}, found {type(recipe).__name__}."
         )
-    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
+    lines = {key.value: key.start_mark.line + 1 for key, _ in (node.value if node else [])}
     arguments = []
     for name, value in recipe.items():
         if name not in known:
