@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -70,7 +71,7 @@ def test_a_file_of_inputs_is_enough(folder):
     assert "{'train_runtime'" not in printed
     for noise in ("Loading weights", "Writing model shards", "Warning"):
         assert noise not in told
-    assert "1/1 [" in told  # the bar of the training
+    assert re.search(r"Training: 100%.* 1/1 \[", told)
     pipeline = ReCrossPipeline.from_pretrained(folder / "adapted")
     assert len(pipeline.retrieved) == 8
     assert pipeline.arguments().max_target_length == 4
@@ -84,6 +85,14 @@ def test_a_file_of_inputs_is_enough(folder):
     assert ReCrossPipeline.from_pretrained(folder / "further").adapted_model is not None
     code, _, told = recross(folder, "adapt", "tickets.txt", "-o", "adapted/upstream_model", *FAST)
     assert (code, "found" in told) == (2, True)
+
+
+def test_without_what_draws_pictures_there_is_all_but_the_picture(folder, monkeypatch):
+    monkeypatch.setattr(adapt, "can_draw", lambda: False)
+    code, printed, _ = recross(folder, "adapt", "tickets.txt", *FAST)
+    assert (code, "retrieved_tasks.png was left out: pip install 'recross_hf[plot]'" in printed) == (0, True)
+    assert "retrieved_tasks.png" not in contents(folder / "adapted")
+    assert ReCrossPipeline.from_pretrained(folder / "adapted").adapted_model is not None
 
 
 def test_an_adapter_opens_as_a_pipeline_and_with_peft(folder):
@@ -223,6 +232,20 @@ def test_under_a_launcher_two_processes_do_it_together_and_a_reason_stands_last(
     assert set(rule) == {"="}
     assert done.stderr.count("No file at nowhere.txt") == 1
     assert "recross_hf/cli" not in done.stderr  # no frames of ours
+    # One process: with --quiet the launcher adds nothing.
+    alone = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--quiet",
+        "--cpu",
+        "-m",
+        "recross_hf",
+        "adapt",
+        "nowhere",
+    ]
+    done = subprocess.run(alone, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.stderr.strip().splitlines()[-1].startswith("recross adapt: No file at nowhere.")
 
 
 def test_no_words_show_the_overview(capsys):

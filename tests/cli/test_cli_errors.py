@@ -105,6 +105,22 @@ def test_a_mistake_ends_in_one_line(words, said, folder, monkeypatch):
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_every_command_takes_a_file_of_arguments_and_refuses_one_with_faults(name, folder):
+    (folder / "faulty.yaml").write_text("# a comment\nzzz: 1\n")
+    code, _, told = recross(folder, name, "--config", "faulty.yaml")
+    (folder / "faulty.yaml").unlink()
+    assert (code, told.count("\n")) == (2, 1)
+    assert "faulty.yaml, line 2, found 'zzz', which is none" in told
+
+
+def test_a_package_that_is_not_there_is_named_with_what_installs_it(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    code, _, told = recross(folder, "adapt", "tickets.txt", "--use_peft")
+    assert (code, told.count("\n")) == (2, 1)
+    assert "Expected the package peft, found none. Install it: pip install 'recross_hf[peft]'" in told
+
+
 def test_frames_are_shown_where_they_are_asked_for(folder):
     with pytest.raises(FileNotFoundError, match=r"No file at nowhere\.txt"):
         recross(folder, "adapt", "nowhere.txt", "--debug")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..adaptation.adapter import RetrievalAugmentedAdapter
 from ..adaptation.arguments import AUTHORS_CODE, AdaptationArguments
@@ -31,8 +30,9 @@ from ..models.architectures import architecture_of
 from ..pipeline.pipeline import ReCrossPipeline
 from ..pipeline.publication import CARD_FILE
 from ..retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
+from .bars import use_bars
 from .console import show
-from .errors import UsageError
+from .errors import NO_PICTURE, UsageError, can_draw
 from .outputs import OVERWRITE, make_way, write_adapted_manifest
 from .parser import CommandParser
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 PIPELINE_VARIABLE = "RECROSS_PIPELINE"
+PICTURE = "retrieved_tasks.png"
 DEFAULTS = {"output_dir": "adapted", "report_to": "none"}
 ABOUT = (
     "Adapt a copy of an upstream model to your task, from a file of unlabelled inputs (one a line, or parquet, jsonl, csv); about sixteen "
@@ -144,7 +145,7 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
         adapter = pipeline.adapter(
             queries, args, retriever=retriever, peft_config=peft_config, eval_dataset=evaluation
         )
-        use_plain_bars(adapter)
+        use_bars(adapter, shows_logs=False)
     run(adapter, output_dir, stages, is_evaluated=evaluation is not None)
     adapted = pipeline.adapted(adapter)
     if adapter.is_world_process_zero():
@@ -236,32 +237,23 @@ def peft_config_of(script: ScriptArguments, pipeline: ReCrossPipeline) -> PeftCo
     )
 
 
-def use_plain_bars(adapter: RetrievalAugmentedAdapter) -> None:
-    """Bars show the time left; that each of them ended with a dictionary of numbers helps nobody who is shown a table next."""
-    if adapter.pop_callback(ProgressCallback) is not None:
-        adapter.add_callback(_Bars())
-    adapter.remove_callback(PrinterCallback)  # what takes their place without bars
-
-
-class _Bars(ProgressCallback):
-    def on_log(self, *_: Any, **__: Any) -> None:
-        pass
-
-
 def write_beside(adapter: RetrievalAugmentedAdapter, output_dir: Path, results: dict[str, Any]) -> None:
     """Writes what stands beside the model: its card, what it learned from as a picture, and the results."""
     adapter.create_model_card()
     title = f"What {results['task']} was learned from"
-    plot_task_shares(adapter.retrieved, output_dir / "retrieved_tasks.png", title=title)
+    if can_draw():
+        plot_task_shares(adapter.retrieved, output_dir / PICTURE, title=title)
     write_json(output_dir / "results.json", results)
 
 
 def tell(output_dir: Path, results: dict[str, Any], left_out: str | None) -> None:
     """Says what came of an adaptation, and how to load it."""
     show(
-        f"\n{format_results(results)}\n\nWritten to {output_dir}/: the model, README.md, results.json, {RETRIEVED_FILE}, "
-        "retrieved_tasks.png"
+        f"\n{format_results(results)}\n\nWritten to {output_dir}/: the model, README.md, results.json, {RETRIEVED_FILE}"
+        f"{', ' + PICTURE if can_draw() else ''}"
     )
+    if not can_draw():
+        print(f"{PICTURE} was left out: {NO_PICTURE}")
     print(left_out or f'Load it: ReCrossPipeline.from_pretrained("{output_dir}")("one more input")')
     if results["base"] is None and results["gate"] is None:
         print("Nobody can say without labels whether it got better: --safety_gate keeps the base where it got worse.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import dis
 import errno
+import importlib.util
 import json
 import os
 import sys
@@ -29,6 +30,16 @@ _OF_THE_MACHINE = {
 }
 
 
+EXTRAS = {
+    "peft": "recross_hf[peft]",
+    "bm25s": "recross_hf[bm25]",
+    "matplotlib": "recross_hf[plot]",
+    "sentence_transformers": "sentence-transformers",
+}
+"""What to install for a package that not everybody needs."""
+NO_PICTURE = f"pip install '{EXTRAS['matplotlib']}' draws it the next time."
+
+
 class UsageError(ValueError):
     """A command line, or a file of arguments, is not what the command takes."""
 
@@ -43,6 +54,8 @@ def is_mistake(error: BaseException, words: Sequence[str] = ()) -> bool:
 
     if isinstance(error, AssertionError | NotImplementedError):
         return False
+    if isinstance(error, ImportError) and error.name in EXTRAS:
+        return True
     if type(error).__module__.startswith("recross_hf.") or isinstance(error, CLIENT_ERRORS):
         return True
     if isinstance(error, OSError) and (error.errno in _OF_THE_MACHINE or _is_named(error, words)):
@@ -58,11 +71,18 @@ def is_mistake(error: BaseException, words: Sequence[str] = ()) -> bool:
 
 def reason(error: BaseException) -> str:
     """An error's message as one line."""
+    if isinstance(error, ImportError) and error.name in EXTRAS:
+        return f"Expected the package {error.name}, found none. Install it: pip install '{EXTRAS[error.name]}'."
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return (
             f"Expected a place that can be written or read, found {error.filename}: {error.strerror}. Choose another."
         )
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def can_draw() -> bool:
+    """Whether there is what pictures are drawn with: an adaptation is worth having without its picture."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

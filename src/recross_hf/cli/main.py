@@ -86,7 +86,7 @@ def overview() -> str:
         "  recross demo                                       sees it work, in half a minute",
         "  recross adapt tickets.txt                          one input a line; no labels are needed",
         "  recross adapt tickets.txt --pipeline org/name      with a pipeline of the Hub, or a folder",
-        "  accelerate launch -m recross_hf adapt tickets.txt  on several GPUs",
+        "  accelerate launch --quiet -m recross_hf adapt ...  on several GPUs",
         "",
         "`recross COMMAND --help` shows the arguments that matter, `--help-all` every one. All commands take",
         "--config FILE.yaml, --quiet, --verbose and --debug. `recross --version` says which version this is.",

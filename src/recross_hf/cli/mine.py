@@ -31,6 +31,7 @@ from ..supervision.query_sets import SETTINGS_FILE
 from ..supervision.results import format_supervision, plot_task_utilities
 from ..supervision.utility import by_groups, by_reversal
 from .console import show
+from .errors import NO_PICTURE, can_draw
 from .parser import CommandParser
 
 UTILITY_ESTIMATORS = {"groups": by_groups, "reversal": by_reversal}
@@ -128,9 +129,12 @@ def main(argv: Sequence[str]) -> None:
             utility_estimator=UTILITY_ESTIMATORS[script.utility_estimator],
             summary=summary,
         ).save(output_dir / "README.md")
-        plot_task_utilities(summary["task_pairs"], output_dir / "task_utilities.png")
+        if can_draw():
+            plot_task_utilities(summary["task_pairs"], output_dir / "task_utilities.png")
         show(
             f"\n{format_supervision(summary)}\n\nWritten to {output_dir}/: query_sets/, pairs.parquet, README.md, "
-            "summary.json, task_utilities.png"
+            f"summary.json{', task_utilities.png' if can_draw() else ''}"
         )
+        if not can_draw():
+            print(f"task_utilities.png was left out: {NO_PICTURE}")
     end_process_group()

@@ -31,7 +31,8 @@ from ..planning.plan import warn_where_disk_is_short
 from ..planning.training import checkpoint_bytes, plan_training
 from ..training.checkpoints import checkpoint_to_resume
 from ..training.results import format_task_results, task_results
-from .console import show
+from .bars import use_bars
+from .console import is_quiet, show
 from .outputs import OVERWRITE, make_way
 from .parser import CommandParser
 
@@ -148,6 +149,7 @@ def main(argv: Sequence[str]) -> None:
         warn_where_disk_is_short(
             args.output_dir, least, "Keep fewer checkpoints (--save_total_limit) or --save_only_model."
         )
+    use_bars(trainer, shows_logs=not is_quiet())
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if evaluation is not None:

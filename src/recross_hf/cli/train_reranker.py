@@ -19,7 +19,8 @@ from ..pipeline.saving import save_reranker
 from ..planning.training import plan_training
 from ..reranking.evaluation import format_reranker_metrics
 from ..reranking.losses import binary, pairwise, regression
-from .console import show
+from .bars import use_bars
+from .console import is_quiet, show
 from .outputs import OVERWRITE, make_way
 from .parser import CommandParser
 
@@ -114,6 +115,7 @@ def main(argv: Sequence[str]) -> None:
         _tell_plan(make_trainer, train, dev, args)
         return
     trainer = make_trainer(args, train_dataset=train)
+    use_bars(trainer, shows_logs=not is_quiet())
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
     metrics: dict[str, Any] | None = trainer.evaluate(metric_key_prefix="dev") if dev is not None else None
