@@ -666,6 +666,14 @@ def test_the_examples_go_the_whole_round(loopback, writer, reader, named, tmp_pa
     files = loopback.repository("models", adapted).commit("main").files
     assert f"base_model: {namespace}/{name}-upstream-model" in files["README.md"].content.decode()
     assert reader("hub_steps:predict", name=adapted)
+    # The folder is a pipeline as well, which names the parts of the Hub and holds none of them.
+    parts = json.loads((tmp_path / "out" / "recross.json").read_text())["parts"]
+    places = {"upstream_model": "upstream-model", "index": "index", "reranker": "reranker"}
+    assert {part: parts[part]["repo_id"] for part in places} == {
+        part: f"{namespace}/{name}-{place}" for part, place in places.items()
+    }
+    assert not [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
+    assert reader("hub_steps:predict", name=str(tmp_path / "out"))
 
 
 def test_what_is_no_safe_format_is_not_published(tmp_path):

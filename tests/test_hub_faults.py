@@ -205,7 +205,7 @@ def test_who_may_not_publish_is_told_before_training(case, loopback, run_client,
     else:
         loopback.add("models", repo_id, {"a.txt": b"a"})
         token, match = loopback.other_token, f"may not write to the model repository {repo_id}"
-    arguments = ["--push_to_hub", "--hub_model_id", repo_id, "--max_steps", "1"]
+    arguments = ["--push_to_hub", "--hub_model_id", repo_id, "--max_steps", "1", "--debug"]
     with pytest.raises(StepError, match=match):
         run_client()("hub_steps:run_example", path=str(EXAMPLES / "adapt.py"), arguments=arguments, token=token)
     assert not (tmp_path / "adapted" / "model.safetensors").exists()
