@@ -215,8 +215,11 @@ def tell_plan(
     held_out = concatenate_datasets(list(evaluation.values())).shuffle(seed=0) if evaluation else None
     plan = plan_training(
         # The arguments are a copy of those that are given.
-        lambda examples, args: ExampleTrainer(  # type: ignore[arg-type]
-            model, args, train_dataset=examples, processing_class=tokenizer
+        lambda examples, args: ExampleTrainer(
+            model,
+            args,  # type: ignore[arg-type]
+            train_dataset=examples,
+            processing_class=tokenizer,
         ),
         train,
         args,
