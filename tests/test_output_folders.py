@@ -73,3 +73,14 @@ def test_a_folder_of_something_else_is_refused_and_one_of_an_earlier_run_is_not(
     (tmp_path / "checkpoint-3").mkdir()
     (tmp_path / "checkpoint-3" / RETRIEVED_FILE).touch()
     check_not_of_others(tmp_path, RETRIEVED_FILE, overwritten=["README.md"])
+
+
+def test_an_adaptation_may_go_where_an_earlier_one_left_its_manifest_and_not_into_a_saved_pipeline(tmp_path):
+    for name in (RETRIEVED_FILE, MANIFEST_FILE):  # a saved pipeline that was adapted keeps its models below
+        (tmp_path / name).touch()
+    with pytest.raises(FileExistsError, match=r"found a pipeline \(recross\.json\)"):
+        check_not_of_others(tmp_path, RETRIEVED_FILE, overwritten=OF_MODELS)
+    (tmp_path / "adapter_model.safetensors").touch()
+    check_not_of_others(tmp_path, RETRIEVED_FILE, overwritten=OF_MODELS)
+    with pytest.raises(FileExistsError, match=r"found a pipeline \(recross\.json\)"):
+        check_not_of_others(tmp_path, None)

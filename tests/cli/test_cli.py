@@ -87,6 +87,17 @@ def test_a_file_of_inputs_is_enough(folder):
     assert (code, "found" in told) == (2, True)
 
 
+def test_a_run_that_is_killed_leaves_no_manifest_of_an_earlier_model(folder, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    assert recross(folder, "adapt", "tickets.txt", *FAST)[0] == 0
+    monkeypatch.setattr(adapt, "write_adapted_manifest", killed)
+    assert recross(folder, "adapt", "tickets.txt", "--seed", 3, *FAST)[0] == 130
+    assert "model.safetensors" in contents(folder / "adapted")
+    assert "recross.json" not in contents(folder / "adapted")
+
+
 def test_without_what_draws_pictures_there_is_all_but_the_picture(folder, monkeypatch):
     monkeypatch.setattr(adapt, "can_draw", lambda: False)
     code, printed, _ = recross(folder, "adapt", "tickets.txt", *FAST)
