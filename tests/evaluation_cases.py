@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 from datasets import Dataset
 
 from recross_hf import (
@@ -9,6 +10,7 @@ from recross_hf import (
     Method,
     RandomRetriever,
     ReCrossPipeline,
+    Reranker,
     TargetTask,
     load_examples,
     load_queries,
@@ -22,6 +24,16 @@ ADAPTATION = {
     "use_cpu": True,
 }
 LOG = "RECROSS_TEST_LOG"
+
+
+class ByLength(Reranker):
+    """A reranker by the length of candidates, which counts what it is asked."""
+
+    asked = 0
+
+    def rank(self, queries, candidates):
+        self.asked += len(candidates)
+        return np.array([float(len(text)) for text in candidates])
 
 
 class LoggedRetriever(DenseRetriever):

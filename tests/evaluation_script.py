@@ -1,4 +1,4 @@
-"""What each of two processes of a launcher does that share a benchmark; run by `test_evaluation.py`."""
+"""What each of two processes of a launcher does that share a benchmark; run by `tests/evaluation/test_runner.py`."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,6 @@
 """FAISS files: written without holding their vectors, and read with a check of all that FAISS would believe.
 
-All knowledge of FAISS's binary format stands here. It is that of FAISS 1.15; `tests/test_faiss_files.py` compares it with the
+All knowledge of FAISS's binary format stands here. It is that of FAISS 1.15; `tests/retrieval/test_faiss_io.py` compares it with the
 files of the installed version.
 """
 

@@ -1,6 +1,6 @@
 """The private hooks of transformers, accelerate and PEFT that training and adaptation hold on to.
 
-Each says which versions it was seen in and why nothing public serves; `tests/test_compat.py` tests each, so that a version which moved one is
+Each says which versions it was seen in and why nothing public serves; `tests/training/test_compat.py` tests each, so that a version which moved one is
 noticed. pyproject.toml keeps transformers and accelerate below the next major version for their sake.
 """
 

@@ -1,8 +1,8 @@
 """Methods: what they are made of and what tells them apart."""
 
-import numpy as np
 import pytest
 import tiny
+from evaluation_cases import ByLength
 from peft import LoraConfig
 
 from recross_hf import (
@@ -11,23 +11,12 @@ from recross_hf import (
     Method,
     RandomRetriever,
     ReCrossPipeline,
-    Reranker,
     UpstreamIndex,
     paper_methods,
 )
 from recross_hf.evaluation.methods import ablations, build_index_once
 from recross_hf.reranking.reranker import RememberingReranker
 from recross_hf.retrieval.vector_shards import IndexMismatchError
-
-
-class ByLength(Reranker):
-    """Counts what it is asked."""
-
-    asked = 0
-
-    def rank(self, queries, candidates):
-        self.asked += len(candidates)
-        return np.array([float(len(text)) for text in candidates])
 
 
 @pytest.fixture(scope="module")

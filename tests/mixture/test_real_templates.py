@@ -8,7 +8,7 @@ import pytest
 
 from recross_hf.mixture.template_files import load_templates
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "prompts_on_real_data.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "prompts_on_real_data.py"
 
 
 def compared(data: Path, tmp_path: Path, *tasks: str) -> dict[str, dict]:

@@ -36,7 +36,7 @@ from recross_hf.hub.fetching import _check
 from recross_hf.hub.publishing import Publication
 from recross_hf.hub.repository import Repository
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 INPUTS = ["Is the review good? It was a lovely film.", "Which colour has the sky?", "Add one and three."]
 ADAPTATION = {"max_input_length": 64, "max_target_length": 8}
 

@@ -11,7 +11,7 @@ from recross_hf.cli import train
 from recross_hf.cli.errors import UsageError
 from recross_hf.core.recipes import named_values, recipe_arguments
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RECIPES = sorted((EXAMPLES / "recipes").glob("*.yaml"))
 LAUNCHES = sorted((EXAMPLES / "recipes" / "accelerate").glob("*.yaml"))
 KNOWN = {"learning_rate", "max_steps", "bf16", "columns", "output_dir", "lr_scheduler_type"}

@@ -456,7 +456,7 @@ def test_using_a_pipeline_modifies_no_part(reranking, adapted, queries, tmp_path
 def test_a_save_that_is_killed_at_any_point_leaves_a_whole_pipeline(reranking, tmp_path):
     """The killed processes are copies of one that has loaded the pipeline; `save_script` tells what it found after each."""
     reranking.save_pretrained(tmp_path / "saved")
-    script = Path(__file__).with_name("save_script.py")
+    script = Path(__file__).parents[1].joinpath("save_script.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(
         [sys.executable, str(script), str(tmp_path / "saved"), str(tmp_path / "found.json")],

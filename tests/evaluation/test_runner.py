@@ -205,7 +205,7 @@ def test_a_cell_that_fails_is_reported_and_tried_again_by_the_next_run(pipeline,
 
 
 def test_lora_and_a_reranker_go_through(pipeline, tmp_path):
-    from test_methods import ByLength
+    from evaluation_cases import ByLength
 
     reranker = ByLength()
     lora = LoraConfig(task_type="SEQ_2_SEQ_LM", r=2)

@@ -21,7 +21,7 @@ from recross_hf.pipeline import saving
 from recross_hf.pipeline.saving import save_reranker
 from recross_hf.pipeline.stored_parts import StoredParts
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 EXAMPLES = TESTS.parent / "examples"
 
 

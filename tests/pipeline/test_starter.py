@@ -15,7 +15,7 @@ from recross_hf.core.statistics import paired_interval
 from recross_hf.data.starter import NUM_QUERY_SETS, STARTER_DIRECTORY
 from recross_hf.soft_em import exact_match
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import build_starter
 import starter_tasks as recipe
 
@@ -142,7 +142,7 @@ def test_any_text_has_tokens(pipeline):
 
 def test_a_wheel_carries_it(tmp_path):
     """What an editable install would hide."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     build = [
         sys.executable,
         "setup.py",

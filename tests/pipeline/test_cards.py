@@ -26,7 +26,7 @@ from recross_hf.pipeline.cards import pipeline_card, upstream_model_card
 from recross_hf.reranking.model_card import reranker_card
 from recross_hf.retrieval.dataset_card import index_card
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OURS = sorted((ROOT / "model_cards").glob("*.md"))
 KIND_OF = {"index": DatasetCard, "soft_em": SpaceCard}
 NOT_YET = ("bart0", "index", "reranker")
