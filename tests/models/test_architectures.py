@@ -443,7 +443,7 @@ def test_mining_says_that_it_takes_the_other_kind(causal, examples, tmp_path):
     model, tokenizer = causal
     index = UpstreamIndex.build(examples, MeanPooledEncoder(model, tokenizer), tmp_path / "index")
     args = SupervisionArguments(num_queries=2, num_held_out=4, num_candidates=8, num_labelled=4, group_size=4)
-    with pytest.raises(TypeError, match=r"Expected a sequence-to-sequence model, found \w+: .*Mine with one of them"):
+    with pytest.raises(TypeError, match=r"Expected a sequence-to-sequence model, found \w+: .*Mine with one"):
         mine_supervision(model, tokenizer, DenseRetriever(index), examples, tmp_path / "mined", args)
 
 
