@@ -23,6 +23,14 @@ _RUNNING = {
     "--debug": "Show where in the program a mistake was noticed.",
     "--help-all": "Show every argument, with its default.",
 }
+# What argparse and transformers say, of an argument with all its spellings.
+_IN_OUR_WORDS = {
+    r"^argument (--\w+)/\S+?:": r"argument \1:",
+    r"^argument (--\w+): invalid (\w+) value: (.*)$": r"Expected \2 as \1, found \3",
+    r"^argument (--\w+): invalid choice: (.*) \(choose from (.*)\)$": r"Expected one of \3 as \1, found \2",
+    r"^argument (--\w+): expected (one|at least one) argument$": r"Expected \2 value after \1, found none",
+    r"^argument (--\w+): Truthy value expected: got (.*) but .*$": r"Expected true or false after \1, found \2",
+}
 # Those of the trainer say what they are to programs.
 _PLAINER = {
     "output_dir": "The folder to write.",
@@ -131,7 +139,9 @@ class CommandParser(HfArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises `UsageError`, with a pointer to the help."""
-        message = re.sub(r"^(argument )?--(\w+)/\S+:", r"argument --\2:", message).rstrip(".")
+        for theirs, ours in _IN_OUR_WORDS.items():
+            message = re.sub(theirs, ours, message)
+        message = message.rstrip(".")
         end = "" if message.endswith("?") else "."
         raise UsageError(f"{message}{end} `{self.prog} --help` shows the arguments that matter, --help-all every one.")
 

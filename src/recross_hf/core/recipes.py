@@ -56,7 +56,8 @@ def recipe_arguments(path: str | Path, known: Collection[str]) -> list[str]:
         text = path.read_text(encoding="utf-8")
         recipe, node = yaml.load(text, Loader=RecipeLoader), yaml.compose(text, Loader=RecipeLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"Expected YAML in {path}, found: {error}. Mend the file.") from error
+        said = str(error).replace("<unicode string>", path.name)
+        raise ValueError(f"Expected YAML in {path}, found: {said}. Mend the file.") from error
     if not isinstance(recipe, dict):
         raise ValueError(
             f"Expected names and values (`learning_rate: 3e-5`) in {path}, found {type(recipe).__name__}."
