@@ -253,10 +253,10 @@ def test_under_a_launcher_two_processes_do_it_together_and_a_reason_stands_last(
         "-m",
         "recross_hf",
         "adapt",
-        "nowhere",
+        "nowhere.txt",
     ]
     done = subprocess.run(alone, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.stderr.strip().splitlines()[-1].startswith("recross adapt: No file at nowhere.")
+    assert done.stderr.strip().splitlines()[-1].startswith("recross adapt: No file at nowhere.txt.")
 
 
 def test_no_words_show_the_overview(capsys):
