@@ -7,7 +7,9 @@ from pathlib import Path
 
 from recross_hf import read_task_sources
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+UPSTREAM_DATA = (ROOT / "docs/guides/upstream_data.md").read_text(encoding="utf-8")
 
 
 def test_the_ten_lines_print_what_the_readme_shows():
@@ -29,14 +31,14 @@ def test_the_ten_lines_print_what_the_readme_shows():
         assert all(abs(a - b) <= 25 for a, b in zip(counts(found), counts(expected), strict=True))
 
 
-def test_the_files_it_names_exist():
-    root = Path(__file__).parents[1]
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (root / target).exists(), target
+def test_the_files_that_it_and_the_docs_name_exist():
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_the_tasks_that_it_shows_are_read(tmp_path):
-    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (block,) = re.findall(r"```yaml\n(.*?)```", UPSTREAM_DATA, re.DOTALL)
     (tmp_path / "tasks.yaml").write_text(block)
     tasks = read_task_sources(tmp_path / "tasks.yaml")
     assert [source.task for source in tasks["upstream"]] == ["glue-mrpc", "cb", "tickets", "faq"]
@@ -49,7 +51,9 @@ def test_the_tasks_that_it_shows_are_read(tmp_path):
 
 
 def test_the_templates_that_it_shows_make_examples(promptsource, capsys):
-    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "load_templates" in block)
+    code = next(
+        block for block in re.findall(r"```python\n(.*?)```", UPSTREAM_DATA, re.DOTALL) if "load_templates" in block
+    )
     made = []
     exec(
         compile(
