@@ -5,31 +5,35 @@
 # make coverage   `make test`, and which lines and branches it does not reach
 # make quality    what CI checks: lint and format
 # make style      mends what `make quality` finds
+# make docs       the documentation site, in site/; a broken link or a missing docstring fails
+# make docs-test  runs the Python and the notebooks of the documentation, and parses its commands
 # VENV=dir        where the environment is (default .venv); PYTHON=python3.12 for another interpreter
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.recross-ready
+DOCS_READY := $(VENV)/.recross-docs-ready
 
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+TESTS := $(PYTEST) --ignore tests/docs
 
-.PHONY: demo test test-slow test-all coverage quality style
+.PHONY: demo test test-slow test-all coverage quality style docs docs-test
 
 demo: $(READY)
 	$(BIN)/recross demo
 
 test: $(READY)
-	$(PYTEST) -m "not slow"
+	$(TESTS) -m "not slow"
 
 test-slow: $(READY)
-	$(PYTEST) -m slow
+	$(TESTS) -m slow
 
 test-all: test test-slow
 
 coverage: $(READY)
-	$(PYTEST) -m "not slow" --cov --cov-report=term-missing:skip-covered
+	$(TESTS) -m "not slow" --cov --cov-report=term-missing:skip-covered
 
 quality: $(READY)
 	$(BIN)/ruff check .
@@ -40,6 +44,16 @@ quality: $(READY)
 style: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-test: $(DOCS_READY)
+	$(PYTEST) tests/docs
+
+$(DOCS_READY): $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,docs]'
+	touch $(DOCS_READY)
 
 $(READY): setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "recross_hf needs Python 3.11 or newer, found " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
