@@ -83,11 +83,10 @@ def _test_rows() -> list[Names]:
 def upstream_data() -> Names:
     Path("tickets").mkdir()
     Path("tickets/monday.csv").write_text(
-        "text,desk\n" + "".join(f"Parcel {number} is lost.,post\nBill {number} is wrong.,money\n" for number in range(9))
+        "text,desk\n"
+        + "".join(f"Parcel {number} is lost.,post\nBill {number} is wrong.,money\n" for number in range(9))
     )
     Path("tasks.yaml").write_text(
         "upstream:\n  - {task: tickets, files: tickets/*.csv, templates: '{{text}} Which desk? ||| {{desk}}'}\n"
     )
     return {"test": tiny.examples(2)}
-
-

@@ -12,7 +12,9 @@ from accelerate.commands.launch import launch_command_parser
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-BLOCK = re.compile(r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE
+)
 # It records what was run when it was measured, with the names of that time.
 RECORDS = {"docs/evidence.md"}
 
@@ -48,7 +50,11 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatc
 
 def commands(page: Path) -> list[list[str]]:
     """The commands of a page, as words, without comments and variables before them."""
-    lines = "".join(block["code"] for block in blocks(page, "bash") if not block["reason"]).replace("\\\n", " ").splitlines()
+    lines = (
+        "".join(block["code"] for block in blocks(page, "bash") if not block["reason"])
+        .replace("\\\n", " ")
+        .splitlines()
+    )
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
