@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from typing import Any
 
@@ -24,10 +25,12 @@ class Docstrings(griffe.Extension):
 
 
 def _document(field: griffe.Attribute) -> None:
-    """Takes help and default of a dataclass's field from its call of `field`."""
-    keywords = {keyword.arg: keyword.value for keyword in ast.parse(str(field.value), mode="eval").body.keywords}
-    if "metadata" in keywords:
-        field.docstring = griffe.Docstring(ast.literal_eval(keywords["metadata"])["help"], parent=field)
+    """Takes the help of a dataclass's field from the class itself, and the default from its call of `field`."""
+    owner = getattr(importlib.import_module(field.module.path), field.parent.name)
+    known = owner.__dataclass_fields__[field.name]
+    if "help" in known.metadata:
+        field.docstring = griffe.Docstring(known.metadata["help"], parent=field)
+        keywords = {keyword.arg: keyword.value for keyword in ast.parse(str(field.value), mode="eval").body.keywords}
         field.value = ast.unparse(keywords["default"]) if "default" in keywords else None
 
 
