@@ -29,10 +29,14 @@ _LINK = re.compile(r"(?<!!)\[((?:[^][]|\[[^][]*\])*)\]\((?!https?:|mailto:|#)([^
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Refuses to build where a public name, or a method of one, has no docstring."""
+    """Refuses to build where a public name is on no page of the API, or has no docstring, or a method of it has none."""
+    public = sorted({*recross_hf.__all__} - {"__version__"})
+    shown = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
+    if unshown := [name for name in public if f"\n::: recross_hf.{name}\n" not in shown]:
+        raise PluginError(f"Expected each public name in docs/api/, found no {', '.join(unshown)}. Add them to a page.")
     package = griffe.load("recross_hf", search_paths=[str(ROOT / "src")])
     missing = []
-    for name in sorted({*recross_hf.__all__} - {"__version__"}):
+    for name in public:
         target = package[name].final_target
         members = target.members.values() if target.is_class else ()
         missing += [one.path for one in (target, *filter(_needs_docstring, members)) if not one.has_docstring]
