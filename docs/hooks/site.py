@@ -33,7 +33,9 @@ def on_config(config: MkDocsConfig) -> None:
     public = sorted({*recross_hf.__all__} - {"__version__"})
     shown = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
     if unshown := [name for name in public if f"\n::: recross_hf.{name}\n" not in shown]:
-        raise PluginError(f"Expected each public name in docs/api/, found no {', '.join(unshown)}. Add them to a page.")
+        raise PluginError(
+            f"Expected each public name in docs/api/, found no {', '.join(unshown)}. Add them to a page."
+        )
     package = griffe.load("recross_hf", search_paths=[str(ROOT / "src")])
     missing = []
     for name in public:
