@@ -84,3 +84,9 @@ def test_an_adaptation_may_go_where_an_earlier_one_left_its_manifest_and_not_int
     check_not_of_others(tmp_path, RETRIEVED_FILE, overwritten=OF_MODELS)
     with pytest.raises(FileExistsError, match=r"found a pipeline \(recross\.json\)"):
         check_not_of_others(tmp_path, None)
+
+
+def test_a_model_that_was_made_in_memory_is_in_no_folder(tmp_path, monkeypatch):
+    """Its name is an empty text, which is no name of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    check_apart("pipeline", {"the upstream model": "", "the reranker": None})

@@ -30,7 +30,7 @@ def check_apart(output_dir: str | Path, inputs: Mapping[str, str | Path | None])
     """
     output = Path(output_dir).resolve()
     for what, place in inputs.items():
-        if place is None or not Path(place).is_dir():
+        if not place or not Path(place).is_dir():
             continue
         folder = Path(place).resolve()
         if output == folder:
