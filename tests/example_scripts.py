@@ -76,14 +76,15 @@ def _exit_code(main, arguments: list[str]) -> int:
     return 0
 
 
+def _loggers() -> list[logging.Logger]:
+    known = logging.root.manager.loggerDict.values()
+    return [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
+
+
 @contextlib.contextmanager
 def as_of_a_new_process() -> Iterator[None]:
     """What a script sets for its whole process is as it was afterwards, and the groups of processes are those of a process that began."""
-    loggers = [
-        logging.root,
-        *(logger for logger in logging.root.manager.loggerDict.values() if hasattr(logger, "level")),
-    ]
-    levels = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    levels = {logger: (logger.level, logger.handlers[:]) for logger in _loggers()}
     environment, states = dict(os.environ), (random.getstate(), np.random.get_state(), torch.get_rng_state())
     bars = [
         (transformers.utils.logging, transformers.utils.logging.is_progress_bar_enabled(), "progress_bar"),
@@ -96,7 +97,8 @@ def as_of_a_new_process() -> Iterator[None]:
         try:
             yield
         finally:
-            for logger, level, handlers in levels:
+            for logger in _loggers():
+                level, handlers = levels.get(logger, (logging.NOTSET, []))  # it was made meanwhile
                 logger.setLevel(level)
                 logger.handlers[:] = handlers
             for module, enabled, name in bars:

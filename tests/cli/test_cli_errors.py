@@ -51,7 +51,10 @@ MISTAKES = [
     ("adapt --use_peft tickets.txt", "Expected true or false after --use_peft, found tickets.txt"),
     ("adapt tickets.txt --num_retrieved 0", "`num_retrieved` must be at least 1, found 0"),
     ("adapt tickets.txt --load_best_model_at_end --save_strategy steps", "load_best_model_at_end requires"),
-    ("adapt tickets.txt --preset papers", "Expected one of 'paper', 'as_run' as --preset, found 'papers'"),
+    (
+        "adapt tickets.txt --preset papers",
+        "Expected one of 'paper', 'authors_code', 'as_run' as --preset, found 'papers'",
+    ),
     ("adapt tickets.txt --columns inputs=text", "expected one of the names id, .*, found 'inputs'"),
     ("adapt tickets.txt --exclude_tasks nothing", "Expected to exclude upstream tasks, found nothing"),
     (
@@ -82,7 +85,7 @@ MISTAKES = [
     ),
     ("index --model_name_or_path ./nowhere --train_files pipeline/index/examples.parquet -o new", "nowhere"),
     ("index --model_name_or_path model --train_files x --part 1 -o new", "Expected --part and --num_parts together"),
-    ("mine -o mined --judge groupz", "Expected one of 'groups', 'reversal' as --judge, found 'groupz'"),
+    ("mine -o mined --judge groupz", "Expected one of 'groups', 'reversal' as --utility_estimator, found 'groupz'"),
     ("train-reranker --pairs nowhere.parquet -o reranker", "found nowhere.parquet: No such file"),
     (
         "benchmark --methods none --ablations recross",
