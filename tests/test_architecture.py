@@ -27,6 +27,18 @@ def test_no_module_is_longer_than_300_lines(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_function_has_at_most_60_lines_of_code_or_a_reason_above_it(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            documented = body[0].lineno - node.body[0].lineno if body else 0
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            is_long = node.end_lineno - node.lineno + 1 - documented > 60
+            assert not is_long or lines[first - 2].lstrip().startswith("#"), node.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_private_names_stay_in_their_module(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:

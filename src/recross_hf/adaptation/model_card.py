@@ -24,6 +24,7 @@ _SHOWN_EXAMPLES = 20
 _SHOWN_COLUMNS = ("rank", "id", "task", "distance", "score")
 
 
+# The card is one template, which is filled in one place: its values in the order in which it names them.
 def adapted_model_card(
     name: str,
     *,
