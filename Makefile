@@ -3,7 +3,7 @@
 # make test-slow  those that take long
 # make test-all   both
 # make coverage   `make test`, and which lines and branches it does not reach
-# make quality    what CI checks: lint and format
+# make quality    what CI checks: lint, format, contracts on imports, types
 # make style      mends what `make quality` finds
 # make docs       the documentation site, in site/; a broken link or a missing docstring fails
 # make docs-test  runs the Python and the notebooks of the documentation, and parses its commands

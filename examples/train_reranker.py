@@ -4,7 +4,7 @@
         --model_name_or_path FacebookAI/roberta-base --num_dev_tasks 4
 
     accelerate launch examples/train_reranker.py --pairs supervision/pairs.parquet --output_dir reranker \
-        --objective pairwise --group_by_query --add_to_pipeline bart0-pipeline
+        --loss pairwise --group_by_query --add_to_pipeline bart0-pipeline
 
 The dev split holds out whole tasks. Few query sets are soon learned by heart: to keep the checkpoint that does best on held-out
 tasks, add --eval_strategy steps --eval_steps 50 --save_strategy steps --save_steps 50 --load_best_model_at_end

@@ -1,4 +1,3 @@
-import importlib
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -399,9 +398,3 @@ def test_a_tokenizer_whose_steps_would_not_end_is_refused(name, step, message, m
     path.write_text(json.dumps({name: {"type": "Sequence"} | step}))
     with pytest.raises(ArtifactError, match=message):
         check_model_files(model_folder, [*MODEL_FILES, "tokenizer.json"])
-
-
-def test_the_old_name_of_the_error_is_the_same_error():
-    safety = importlib.import_module("recross_hf.hub.safety")
-    with pytest.warns(DeprecationWarning, match=r"PipelineFolderError.* use .*ArtifactError"):
-        assert safety.PipelineFolderError is ArtifactError

@@ -734,3 +734,17 @@ def test_hits_survive_saving_and_opening(factory, metric, size, seed, memory_map
         opened.save_pretrained(target)
         again = UpstreamIndex.from_pretrained(target, encoder=encoder, memory_map=memory_map)
         assert [column.tolist() for column in again.search(queries, k=5)] == expected
+
+
+@pytest.mark.parametrize("factory", ["Flat", "SQ8", "IVF4,Flat"])
+@pytest.mark.parametrize("memory_map", [True, False])
+def test_a_copy_of_an_opened_index_needs_no_file(factory, memory_map, examples, encoder, queries, tmp_path):
+    UpstreamIndex.build(examples, encoder, tmp_path / "index", factory=factory)
+    index = UpstreamIndex.from_pretrained(tmp_path / "index", encoder=encoder, memory_map=memory_map)
+    vectors = encoder.encode(queries)
+    expected = index.search(vectors, k=5)
+    copied = copy.deepcopy(index)
+    copied.save_pretrained(tmp_path / "copy")
+    again = UpstreamIndex.from_pretrained(tmp_path / "copy", encoder=encoder)
+    for other in (copied, again):
+        assert np.array_equal(other.search(vectors, k=5).positions, expected.positions)

@@ -1,3 +1,4 @@
+import copy
 from collections import Counter
 
 import numpy as np
@@ -107,6 +108,8 @@ def test_the_index_is_not_copied_to_look_at_the_examples(index, queries, monkeyp
         raise AssertionError("The index was copied.")
 
     monkeypatch.setattr(type(index.faiss_index), "__getstate__", refuse)
+    with pytest.raises(AssertionError, match="was copied"):
+        copy.deepcopy(index.faiss_index)
     retrieved = DenseRetriever(index, exclude_tasks=["sum"]).excluding(["colour"]).retrieve(queries, 12)
     assert set(retrieved["task"]) <= {"sentiment", "opposite"}
     assert len(index.with_faiss_index()) == len(index.dataset.with_format("arrow")) == len(index)

@@ -19,6 +19,7 @@ from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
 from ..training._compat import commit_of, name_base_when_saved
 from ..training.checkpoints import checkpoint_to_resume, refuse_other_weights
+from ..training.kept_configuration import check_can_be_saved
 from ..training.trainer import ExampleTrainer
 from .arguments import AdaptationArguments
 from .model_card import adapted_model_card
@@ -158,6 +159,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             ValueError: The safety gate is asked for and the weights are spread over devices (FSDP, DeepSpeed), or too few
                 examples were retrieved to hold one out.
         """
+        check_can_be_saved(self.model)
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
         if checkpoint is not None:
             refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"))

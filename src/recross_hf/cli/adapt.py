@@ -134,9 +134,6 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
             pipeline.check_output_dir(output_dir)
         # The pipeline is pushed when it is whole, and not the model while it trains.
         push_to_hub, args.push_to_hub = args.push_to_hub, False
-        if push_to_hub:
-            check = partial(check_may_publish, token=args.hub_token, private=args.hub_private_repo)
-            repo_id = agreed(partial(check, args.hub_model_id or output_dir.resolve().name))
         task, queries, evaluation = inputs_of(script, columns)
         retriever = retriever_of(script, pipeline, args.seed)
         peft_config = peft_config_of(script, pipeline) if script.use_peft else None
@@ -145,6 +142,9 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
         adapter = pipeline.adapter(
             queries, args, retriever=retriever, peft_config=peft_config, eval_dataset=evaluation
         )
+        if push_to_hub:  # after all that a mistake could be in: it makes the repository where there is none
+            check = partial(check_may_publish, token=args.hub_token, private=args.hub_private_repo)
+            repo_id = agreed(partial(check, args.hub_model_id or output_dir.resolve().name))
         use_bars(adapter, shows_logs=False)
     run(adapter, output_dir, stages, is_evaluated=evaluation is not None)
     adapted = pipeline.adapted(adapter)

@@ -47,7 +47,8 @@ class PublishArguments:
     create_pr: bool = field(default=False, metadata={"help": "Propose the commits in place of making them."})
     license: str | None = field(default=None, metadata={"help": "Such as apache-2.0, for the cards that are written."})
     results: str | None = field(
-        default=None, metadata={"help": "eval_results.json of train_upstream.py, for the upstream model's card."}
+        default=None,
+        metadata={"help": "The eval_results.json that `recross train` wrote, for the upstream model's card."},
     )
     cards: list[str] = field(
         default_factory=list,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -110,14 +109,3 @@ def _check_code(content: Any, path: Path) -> None:
                 "for code from elsewhere. Such code is never run: take a model without it."
             )
         _check_code(value, path)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "PipelineFolderError":
-        warnings.warn(
-            "`PipelineFolderError` is deprecated: use `recross_hf.hub.errors.ArtifactError`.",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        return ArtifactError
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -47,7 +47,7 @@ def plan_mining(
         examples: Upstream examples to draw query sets from.
         output_dir: Folder that the mining writes to.
         args: Settings of the mining.
-        judge: Function that says how useful each candidate was.
+        utility_estimator: Function that says how useful each candidate was.
         num_probed: Query sets that each process mines for the plan.
         kwargs: Other arguments of [`mine_supervision`].
 

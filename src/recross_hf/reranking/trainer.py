@@ -19,6 +19,7 @@ from transformers.trainer_utils import TrainOutput
 from ..core.deprecation import renamed_argument
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
+from ..training._compat import take_losses_as_means
 from ..training.checkpoints import ARGUMENTS_FILE, checkpoint_to_resume, described_arguments, refuse_other_batches
 from ..training.safe_push import SafePushTrainer
 from .arguments import RerankerTrainingArguments
@@ -123,7 +124,7 @@ class RerankerTrainer(SafePushTrainer):
         self.pair_tokenizer = CrossEncoderReranker(model, processing_class, **self._settings).pair_tokenizer
         self.loss = loss
         # The loss below is a mean over the batch and does not divide by what the base class infers from **kwargs.
-        model.accepts_loss_kwargs = False  # type: ignore[assignment]  # torch types every attribute of a module as a tensor or module
+        take_losses_as_means(model)
         super().__init__(
             model=model,
             args=args,

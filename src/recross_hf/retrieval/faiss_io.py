@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import struct
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,6 +111,20 @@ def copy_mapped(file: BinaryIO, index: faiss.Index, config: Mapping[str, Any], p
         written = read_index(path, config, memory_map=False)
         set_search_depths(written, depths)
         faiss.write_index(written, str(path))
+
+
+def read_into_memory(file: BinaryIO, index: faiss.Index, config: Mapping[str, Any]) -> faiss.Index:
+    """Reads an index that is mapped as one that needs no file, for a copy or another process.
+
+    Args:
+        file: The open file that the index is mapped from.
+        index: The index; the search depths that it has now are those of the result.
+        config: The content of `index.json`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "index.faiss"
+        copy_mapped(file, index, config, path)
+        return read_index(path, config, memory_map=False)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

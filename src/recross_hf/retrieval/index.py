@@ -19,7 +19,7 @@ from ..hub.repository import HubAccess
 from .aggregation import Hits
 from .dataset_card import index_card
 from .encoder import Encoder
-from .faiss_io import copy_mapped, read_index, read_mapped
+from .faiss_io import copy_mapped, read_index, read_into_memory, read_mapped
 from .index_build import build_index_files, encode_part
 from .index_files import (
     EXAMPLES_FILE,
@@ -76,6 +76,12 @@ class UpstreamIndex:
     def metric_type(self) -> int:
         """The metric: `faiss.METRIC_L2` or `faiss.METRIC_INNER_PRODUCT`."""
         return int(self.faiss_index.metric_type)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._mapped_file is None:
+            return self.__dict__
+        in_memory = read_into_memory(self._mapped_file, self.faiss_index, self.config)
+        return self.__dict__ | {"faiss_index": in_memory, "_mapped_file": None}
 
     def __len__(self) -> int:
         return len(self.dataset)
