@@ -1,5 +1,6 @@
 """The command: it starts without the stack, its help fits a screen, and it adapts, quietly, into a folder that opens."""
 
+import html
 import io
 import json
 import os
@@ -69,6 +70,11 @@ def test_a_file_of_inputs_is_enough(folder):
     assert "tickets: 2 unlabelled inputs, 8 upstream examples" in printed
     assert 'ReCrossPipeline.from_pretrained("adapted")' in printed
     assert "{'train_runtime'" not in printed
+    assert "report.html" in printed
+    page = html.unescape((folder / "adapted" / "report.html").read_text(encoding="utf-8"))
+    assert "My bill is wrong." in page
+    assert re.search("The adapted model answers (1 of 2|2 of 2|all 2) inputs", page)
+    assert 'ReCrossPipeline.from_pretrained("adapted")' in page
     for noise in ("Loading weights", "Writing model shards", "Warning"):
         assert noise not in told
     assert re.search(r"Training: 100%.* 1/1 \[", told)

@@ -159,5 +159,10 @@ def test_a_wheel_carries_it(tmp_path):
     subprocess.run([str(part) for part in build], cwd=root, check=True, capture_output=True)
     built = {path.relative_to(tmp_path / "recross_hf") for path in (tmp_path / "recross_hf").rglob("*")}
     package = STARTER_DIRECTORY.parent
-    expected = [*STARTER_DIRECTORY.rglob("*"), package / "py.typed", *package.glob("card_templates/*.md")]
+    expected = [
+        *STARTER_DIRECTORY.rglob("*"),
+        package / "py.typed",
+        *package.glob("card_templates/*.md"),
+        *package.rglob("*.html"),
+    ]
     assert {path.relative_to(package) for path in expected if path.is_file()} <= built

@@ -123,7 +123,15 @@ def adapted_model_card(
         shown=None if first is None else rows([_number(row[name]) for name in columns] for row in first),
         parts=part_rows(places),
         repo_id=name if places else None,
-        usage=_usage(name, base_name, None if is_local else base_revision, architecture, is_peft, adaptation.settings),
+        usage=loading_code(
+            name,
+            base_name,
+            None if is_local else base_revision,
+            architecture,
+            is_peft,
+            adaptation.settings,
+            remark="`revision` names a commit of this repository, too; its newest is loaded here.",
+        ),
         settings=settings_rows(
             {**adaptation.settings, **{f"decoding: {name}": value for name, value in adaptation.decoding.items()}}
         ),
@@ -159,15 +167,27 @@ def _number(value: Any) -> Any:
     return f"{value:.4g}" if isinstance(value, float) else value
 
 
-def _usage(
+def loading_code(
     name: str,
     base_name: str,
     base_revision: str | None,
     architecture: Architecture,
     is_peft: bool,
     settings: Mapping[str, Any],
+    *,
+    remark: str | None = None,
 ) -> str:
-    """How the plain tools load it, and answer as it was evaluated."""
+    """Python with which the plain tools load an adapted model, and answer as it was evaluated.
+
+    Args:
+        name: Name of its repository, or its folder.
+        base_name: Name or folder of the upstream model, which an adapter needs.
+        base_revision: Commit of the upstream model.
+        architecture: The kind of model.
+        is_peft: Whether it is an adapter.
+        settings: Settings of the adaptation.
+        remark: Comment above the line that loads it.
+    """
     auto_class = architecture.auto_class.__name__
     lines = [f"from transformers import {auto_class}, AutoTokenizer", ""]
     # An adapter on a base that was published again gives other answers, without a word.
@@ -179,7 +199,7 @@ def _usage(
     told = {"max_new_tokens": settings.get("max_target_length"), "num_beams": settings.get("generation_num_beams")}
     arguments = "".join(f", {argument}={value}" for argument, value in told.items() if value is not None)
     lines += [
-        "# `revision` names a commit of this repository, too; its newest is loaded here.",
+        *([] if remark is None else [f"# {remark}"]),
         f"model = {loaded}",
         f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(name)})",
         architecture.usage.format(settings=arguments),

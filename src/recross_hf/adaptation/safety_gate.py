@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import agreed
 from ..models.collators import Batch
-from ..models.generation import generate_texts
 from ..models.modes import evaluating
 from ..models.tokenization import TokenizedExamples
 from ..training.trainer import ExampleTrainer
@@ -196,13 +195,7 @@ def gate_evidence(trainer: ExampleTrainer, held_out: Dataset, inputs: Sequence[s
     args = trainer.args
     with trainer.accelerator.autocast():
         loss = token_loss(trainer.model, trainer.tokenize(held_out), trainer.data_collator)
-        answers = generate_texts(
-            trainer.model,
-            trainer.processing_class,
-            list(dict.fromkeys(inputs)),
-            max_input_length=args.max_input_length,
-            **trainer.generate_settings(),
-        )
+    answers = trainer.answer([*dict.fromkeys(inputs)])
     # With an end token that it did not have, an answer that was cut is too long.
     ids = trainer.architecture.answer_ids(trainer.processing_class, answers, args.max_target_length + 1)
     return GateEvidence(loss, AnswerStats.of(answers, [len(of_answer) for of_answer in ids], args.max_target_length))

@@ -16,6 +16,7 @@ from datasets import Dataset
 from ..adaptation.adapter import RetrievalAugmentedAdapter
 from ..adaptation.arguments import AUTHORS_CODE, AdaptationArguments
 from ..adaptation.record import RETRIEVED_FILE
+from ..adaptation.report import REPORT_FILE, SHOWN_INPUTS, Answers
 from ..adaptation.results import adaptation_results, format_results, plot_task_shares
 from ..core.distributed import agreed, end_process_group
 from ..core.files import write_json
@@ -33,7 +34,7 @@ from ..retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
 from .bars import use_bars
 from .console import show
 from .errors import NO_PICTURE, UsageError, can_draw
-from .outputs import OVERWRITE, make_way, write_adapted_manifest
+from .outputs import OVERWRITE, make_way, write_adapted_manifest, write_report
 from .parser import CommandParser
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ PICTURE = "retrieved_tasks.png"
 DEFAULTS = {"output_dir": "adapted", "report_to": "none"}
 ABOUT = (
     "Adapt a copy of an upstream model to your task, from a file of unlabelled inputs (one a line, or parquet, jsonl, csv); about sixteen "
-    "are enough. Without a file, the starter is adapted to a task that it never saw."
+    "are enough. Without a file, the starter is adapted to a task that it never saw. "
+    f"{REPORT_FILE} shows the first {SHOWN_INPUTS} inputs with their answers before and after."
 )
 GROUPS = {
     "What to adapt, and to what": ["query_file", "pipeline", "output_dir", "eval_file", "columns"],
@@ -146,12 +148,13 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
             check = partial(check_may_publish, token=args.hub_token, private=args.hub_private_repo)
             repo_id = agreed(partial(check, args.hub_model_id or output_dir.resolve().name))
         use_bars(adapter, shows_logs=False)
-    run(adapter, output_dir, stages, is_evaluated=evaluation is not None)
+    answers = run(adapter, output_dir, stages, is_evaluated=evaluation is not None)
     adapted = pipeline.adapted(adapter)
     if adapter.is_world_process_zero():
         results = adaptation_results(adapter.adaptation, adapter.retrieved, task=task, seconds=stages.seconds)
         write_beside(adapter, output_dir, results)
         left_out = write_adapted_manifest(pipeline, adapted, output_dir)
+        write_report(adapter, output_dir, results, answers, opens_as_pipeline=left_out is None)
         tell(output_dir, results, left_out)
     # The others are done: none of them waits while the main process uploads.
     end_process_group()
@@ -162,8 +165,8 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
         print(f"Published: {commit.commit_url if commit else repo_id}")
 
 
-def run(adapter: RetrievalAugmentedAdapter, output_dir: Path, stages: Stages, *, is_evaluated: bool) -> None:
-    """Retrieves, trains and saves, and evaluates before and after."""
+def run(adapter: RetrievalAugmentedAdapter, output_dir: Path, stages: Stages, *, is_evaluated: bool) -> Answers | None:
+    """Retrieves, trains and saves, and evaluates and answers the first inputs before and after."""
     if is_evaluated:
         with stages("evaluate base"):
             adapter.evaluate(metric_key_prefix="base")
@@ -172,7 +175,14 @@ def run(adapter: RetrievalAugmentedAdapter, output_dir: Path, stages: Stages, *,
         adapter.retrieve()
         stages.seconds.update(adapter.seconds)
     # That of an earlier adaptation names files that are written now; it is written when they are whole.
-    agreed(partial((output_dir / MANIFEST_FILE).unlink, missing_ok=True))
+    for name in (MANIFEST_FILE, REPORT_FILE):
+        agreed(partial((output_dir / name).unlink, missing_ok=True))
+    # FSDP and DeepSpeed spread the weights: there, one process cannot answer alone.
+    can_answer = not (adapter.is_fsdp_enabled or adapter.is_deepspeed_enabled)
+    inputs = adapter.query_dataset["input"][:SHOWN_INPUTS]
+    if can_answer:
+        with stages("answer"):
+            before = adapter.answer(inputs)
     with stages("train"):
         adapter.train(resume_from_checkpoint=checkpoint)
     if adapter.gate is not None:
@@ -181,8 +191,12 @@ def run(adapter: RetrievalAugmentedAdapter, output_dir: Path, stages: Stages, *,
     if is_evaluated:
         with stages("evaluate adapted"):
             adapter.evaluate(metric_key_prefix="adapted")
+    if can_answer:
+        with stages("answer"):
+            after = adapter.answer(inputs)
     with stages("save"):
         adapter.save_model()
+    return (before, after) if can_answer else None
 
 
 class Stages:
@@ -195,7 +209,7 @@ class Stages:
     def __call__(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[stage] = time.perf_counter() - start
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def inputs_of(script: ScriptArguments, columns: dict[str, str]) -> tuple[str, Dataset, Dataset | None]:
@@ -249,11 +263,13 @@ def write_beside(adapter: RetrievalAugmentedAdapter, output_dir: Path, results: 
 def tell(output_dir: Path, results: dict[str, Any], left_out: str | None) -> None:
     """Says what came of an adaptation, and how to load it."""
     show(
-        f"\n{format_results(results)}\n\nWritten to {output_dir}/: the model, README.md, results.json, {RETRIEVED_FILE}"
+        f"\n{format_results(results)}\n\nWritten to {output_dir}/: the model, {REPORT_FILE}, README.md, results.json, "
+        f"{RETRIEVED_FILE}"
         f"{', ' + PICTURE if can_draw() else ''}"
     )
     if not can_draw():
         print(f"{PICTURE} was left out: {NO_PICTURE}")
+    print(f"See what changed: open {output_dir / REPORT_FILE} in a browser.")
     print(left_out or f'Load it: ReCrossPipeline.from_pretrained("{output_dir}")("one more input")')
     if results["base"] is None and results["gate"] is None:
         print("Nobody can say without labels whether it got better: --safety_gate keeps the base where it got worse.")

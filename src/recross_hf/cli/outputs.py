@@ -1,4 +1,4 @@
-"""Where a command writes: what stands in its way, and the manifest that makes a pipeline of an adapted model."""
+"""Where a command writes: what stands in its way, the manifest that makes a pipeline of an adapted model, and its report."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from ..adaptation.adapter import RetrievalAugmentedAdapter
+from ..adaptation.model_card import loading_code
 from ..adaptation.record import RETRIEVED_FILE
+from ..adaptation.report import REPORT_FILE, SHOWN_INPUTS, AdaptationReport, Answers
 from ..core.distributed import process_state
-from ..core.files import sha256_of, write_json
+from ..core.files import sha256_of, write_atomically, write_json
 from ..core.output_folders import OF_MODELS, WRITTEN_BY
 from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES
-from ..pipeline.manifest import ADAPTED_MODEL, RETRIEVED, Manifest, Part, read_manifest
+from ..pipeline.manifest import ADAPTED_MODEL, RETRIEVED, UPSTREAM_MODEL, Manifest, Part, read_manifest
 from ..pipeline.pipeline import ReCrossPipeline
 from ..pipeline.publication import CARD_FILE
 
@@ -33,6 +37,35 @@ def make_way(output_dir: str | Path, *, others: Iterable[str] = ()) -> None:
         for name in (*WRITTEN_BY, *OF_MODELS, *others):
             (Path(output_dir) / name).unlink(missing_ok=True)
     state.wait_for_everyone()
+
+
+def write_report(
+    adapter: RetrievalAugmentedAdapter,
+    output_dir: Path,
+    results: dict[str, Any],
+    answers: Answers | None,
+    *,
+    opens_as_pipeline: bool,
+) -> None:
+    """Writes the page on what changed and why, which is for those who have no labels."""
+    is_peft = hasattr(adapter.model, "peft_config")
+    base = output_dir / UPSTREAM_MODEL if (output_dir / UPSTREAM_MODEL).is_dir() else adapter.model.config.name_or_path
+    adaptation = adapter.adaptation
+    report = AdaptationReport(
+        results=results,
+        settings={**adaptation.settings, **adaptation.decoding},
+        inputs=adapter.query_dataset["input"][:SHOWN_INPUTS],
+        answers=answers,
+        retrieved=adapter.retrieved,
+        folder=str(output_dir),
+        opens_as_pipeline=opens_as_pipeline,
+        loading_code=loading_code(
+            str(output_dir), str(base), None, adapter.architecture, is_peft, adaptation.settings
+        ),
+        is_peft=is_peft,
+    )
+    page = report.to_html()
+    write_atomically(output_dir / REPORT_FILE, lambda partial: partial.write_text(page, encoding="utf-8"))
 
 
 def write_adapted_manifest(pipeline: ReCrossPipeline, adapted: ReCrossPipeline, output_dir: Path) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 from ..models.architectures import architecture_of
 from ..models.base import check_vocabulary, unwrapped
 from ..models.collators import pad_token_id
-from ..models.generation import decoding_in_force, kept, one_answer
+from ..models.generation import decoding_in_force, generate_texts, kept, one_answer
 from ..models.tokenization import TokenizedExamples
 from ..soft_em import score
 from ._compat import ScoresEachRowOnce, forget_loader, take_losses_as_means
@@ -108,6 +108,17 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
         if self.args.generation_num_beams is not None:
             settings["num_beams"] = self.args.generation_num_beams
         return settings
+
+    def answer(self, inputs: Sequence[str]) -> list[str]:
+        """Answers inputs as evaluations do, in each process all of them; the weights must not be spread over devices."""
+        with self.accelerator.autocast():
+            return generate_texts(
+                self.model,
+                self.processing_class,
+                inputs,
+                max_input_length=self.args.max_input_length,
+                **self.generate_settings(),
+            )
 
     @property
     def decoding(self) -> dict[str, Any]:
