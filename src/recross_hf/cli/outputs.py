@@ -49,7 +49,8 @@ def write_report(
 ) -> None:
     """Writes the page on what changed and why, which is for those who have no labels."""
     is_peft = hasattr(adapter.model, "peft_config")
-    base = output_dir / UPSTREAM_MODEL if (output_dir / UPSTREAM_MODEL).is_dir() else adapter.model.config.name_or_path
+    own = output_dir / UPSTREAM_MODEL
+    base = own if opens_as_pipeline and own.is_dir() else adapter.model.config.name_or_path
     adaptation = adapter.adaptation
     report = AdaptationReport(
         results=results,
