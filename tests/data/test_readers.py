@@ -757,3 +757,71 @@ def test_a_name_that_is_neither_here_nor_on_the_hub_says_both(monkeypatch):
             kind, match=r"No file or folder at squad in .*, and no data set of this name .* from the Hub"
         ):
             load_examples("squad")
+
+
+# ---- what stands for something else --------------------------------------------------------------------------------
+
+
+def test_each_file_is_read_once_and_hidden_copies_never(tmp_path):
+    record = '{"input": "a", "references": ["b"]}\n'
+    for name in ("a.jsonl", "B.JSONL", ".ipynb_checkpoints/a-checkpoint.jsonl", "._a.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(record)
+    assert len(load_examples(tmp_path)) == 2
+    assert len(load_examples([str(tmp_path / "a.jsonl"), str(tmp_path / "*.jsonl")])) == 1
+
+
+def test_names_of_missing_files_are_no_inputs(tmp_path):
+    (tmp_path / "here.txt").write_text("an input\n")
+    for names in (["here.txt", "missing.txt"], ["missing.txt"]):
+        with pytest.raises(FileNotFoundError, match=r"No file at .*missing\.txt"):
+            load_queries([str(tmp_path / name) for name in names])
+    assert load_queries(["What is in notes.txt", "What is in data.csv"]).num_rows == 2
+
+
+def test_a_folder_of_the_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "inputs.txt").write_text("an input\n")
+    assert load_queries("~/inputs.txt")["input"][:] == ["an input"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS.*git lfs pull"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS.*git lfs pull"),
+        ("a.jsonl", b"\x1f\x8b\x08\x00", "found a compressed file. Unpack it"),
+        ("a.txt", b"<!DOCTYPE html>\n<html>\n", "found a page of HTML"),
+        ("a.csv", b"input;references\na, or b?;no\n", "found ';' in its header"),
+        ("a.csv", b"input\treferences\na\tno\n", "found '.t' in its header"),
+        ("a.jsonl.gz", b"", "Unpack it"),
+    ],
+)
+def test_what_stands_in_for_a_file_is_told_by_name(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ExampleError, match=message) as raised:
+        load_queries(str(tmp_path / name))
+    assert name in str(raised.value)
+
+
+def test_a_folder_of_save_to_disk_says_how_it_is_opened(examples, tmp_path):
+    examples.select(range(2)).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ExampleError, match=r"load_from_disk\('.*saved'\)"):
+        load_examples(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"columns": ["q"]}, "to map names of the schema .* found list"),
+        ({"drop_invalid": "false"}, "to be True or False, found 'false'"),
+    ],
+)
+def test_arguments_of_another_type_are_not_taken_for_true(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        load_examples({"input": ["a", ""], "references": ["b", "c"]}, **arguments)
+
+
+def test_columns_the_wrong_way_round_are_turned_in_the_message():
+    with pytest.raises(ExampleError, match=r"other way round: `columns=\{'input': 'question'\}`"):
+        load_examples({"question": ["a"], "references": ["b"]}, columns={"question": "input"})

@@ -6,6 +6,7 @@ import pytest
 from datasets import Dataset
 
 from recross_hf import load_examples
+from recross_hf.data.schema import ExampleError
 from recross_hf.models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
 from recross_hf.models.tokenization import TEXTS_A_CALL, TokenizedExamples
 
@@ -99,3 +100,30 @@ def test_answers_keep_their_beginning_where_inputs_keep_their_end(architecture, 
     prompt, longer = (architecture.prompt_ids(cut, [text], limit)[0] for limit in (8, 50))
     assert len(prompt) <= 8 < len(longer)
     assert prompt[-4:] == longer[-4:]
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "message"),
+    [
+        ({"input": ["a"], "references": ["yes"]}, ExampleError, "lists of texts in the column 'references'"),
+        ({"input": [1], "references": [["yes"]]}, ExampleError, "texts in the column 'input'"),
+        ({"question": ["a"], "references": [["yes"]]}, ExampleError, "the column 'input', found question, references"),
+        (
+            {"input": ["a", None], "references": [["b"], ["c"]]},
+            ExampleError,
+            "an input in every row, found none in row 1",
+        ),
+        (
+            {"input": ["a", "b"], "references": [["b"], []]},
+            ExampleError,
+            "a reference in every row, found none in row 1",
+        ),
+        ({"input": ["a", "b"], "references": [["b"], None]}, ExampleError, "a reference in every row.* row 1"),
+        ({"input": ["a", "b"], "references": [["b"], [None]]}, ExampleError, "a reference in every row.* row 1"),
+        (None, TypeError, "examples as a `Dataset`, found list"),
+    ],
+)
+def test_what_is_no_example_is_never_learned_from(columns, error, message, tokenizer):
+    examples = [{"input": "a"}] if columns is None else Dataset.from_dict(columns)
+    with pytest.raises(error, match=message):
+        TokenizedExamples(examples, tokenizer, 32, 8)

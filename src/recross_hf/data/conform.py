@@ -28,6 +28,8 @@ def conform(
     """Works on Arrow columns: millions of examples are checked without a Python loop over them, and what the files of a data
     set hold as the schema has it already stays in those files, memory-mapped.
     """
+    if not isinstance(drop_invalid, bool):
+        raise TypeError(f"Expected `drop_invalid` to be True or False, found {drop_invalid!r}.")
     table = pa.concat_tables([_to_schema(dataset, columns, task, labelled) for dataset in datasets])
     if "id" not in table.column_names:
         numbers = pa.chunked_array([pa.array(range(len(table))).cast(pa.string())])
@@ -46,9 +48,18 @@ def conform(
 
 def _to_schema(dataset: Dataset, columns: Mapping[str, str], task: str, labelled: bool) -> pa.Table:
     """The columns of the schema that `dataset` has, with the schema's names and types."""
+    if not isinstance(columns, Mapping):
+        raise TypeError(
+            f"Expected `columns` to map names of the schema to those of the data, found {type(columns).__name__}. Write e.g. "
+            "`columns={'input': 'question'}`."
+        )
     for name, column in columns.items():
         if name not in EXAMPLE_FEATURES:
-            raise ExampleError(f"Expected `columns` to map {', '.join(EXAMPLE_FEATURES)}, found {name!r}.")
+            swapped = column in EXAMPLE_FEATURES
+            raise ExampleError(
+                f"Expected `columns` to map {', '.join(EXAMPLE_FEATURES)}, found {name!r}."
+                + f" Write it the other way round: `columns={{{column!r}: {name!r}}}`." * swapped
+            )
         if column not in dataset.column_names:
             raise ExampleError(
                 f"Expected the column {column!r} (for {name!r}), found {', '.join(dataset.column_names)}."

@@ -14,7 +14,7 @@ from datasets.exceptions import DatasetNotFoundError
 
 from ..hub.repository import looks_like_path
 from .conform import conform
-from .files import READER_OF, READERS, expand, files_of
+from .files import READER_OF, READERS, expand, files_of, is_readable
 from .inputs import InputTypeError, as_dataset, from_inputs
 from .schema import ExampleError
 
@@ -73,7 +73,7 @@ def load_queries(
     warning.
     """
     source = as_dataset(source)
-    if isinstance(source, str) and not expand(source) and not source.endswith(READERS):
+    if isinstance(source, str) and not expand(source) and not is_readable(source):
         if not source.strip():
             raise ExampleError(
                 "Expected a list of inputs or a file, found an empty text. Pass a list of about sixteen inputs."
@@ -92,11 +92,13 @@ def load_queries(
 
 
 def _are_paths(source: Any) -> bool:
+    """Whether each is the name of a file, also where one is missing: its name must not become an input."""
     return (
         isinstance(source, list | tuple)
         and bool(source)
         and all(
-            isinstance(item, Path) or (isinstance(item, str) and item.endswith(READERS) and expand(item))
+            isinstance(item, Path)
+            or (isinstance(item, str) and is_readable(item) and (len(item.split()) == 1 or bool(expand(item))))
             for item in source
         )
     )
@@ -121,15 +123,17 @@ def _read(source: Any, split: str, load_dataset_kwargs: dict[str, Any]) -> list[
                 "`Dataset.from_list(rows)`."
             )
         files = [path for pattern in source for path in files_of(pattern)]
+        # Patterns may overlap.
+        files = list({path.resolve(): path for path in files}.values())
     elif isinstance(source, str | Path):
-        if isinstance(source, str) and not expand(source) and not source.endswith(READERS):
+        if isinstance(source, str) and not expand(source) and not is_readable(source):
             return [_read_hub(source, split, load_dataset_kwargs)]
         files = files_of(source)
     else:
         raise ExampleError(
             f"Expected a `Dataset`, a path, a list of paths or a name on the Hub, found {type(source).__name__}."
         )
-    datasets = [READER_OF[path.suffix](path) for path in files]
+    datasets = [READER_OF[path.suffix.lower()](path) for path in files]
     names = set(datasets[0].column_names)
     for dataset, path in zip(datasets, files, strict=True):
         if set(dataset.column_names) != names:

@@ -6,7 +6,9 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, Features, List, Value
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, Features, LargeList, List, Value
 
 EXAMPLE_FEATURES = Features(
     {
@@ -53,6 +55,62 @@ def check_plain(dataset: Dataset, path: Path) -> None:
             raise ExampleError(
                 f"Expected columns of texts and numbers in {path}, found {name!r} of the type {type(inner).__name__}. Remove it."
             )
+
+
+def check_types(dataset: Dataset) -> None:
+    """Refuses columns of the schema that hold something else: the first reference of a plain text would be its first letter.
+
+    Raises:
+        ExampleError: There is such a column, or none of inputs.
+        TypeError: It is no data set.
+    """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            f"Expected examples as a `Dataset`, found {type(dataset).__name__}. Read them with `load_examples`, or make one with "
+            "`Dataset.from_list(rows)`."
+        )
+    if "input" not in dataset.column_names:
+        raise ExampleError(
+            f"Expected the column 'input', found {', '.join(dataset.column_names) or 'none'}. Read the data with `load_examples` and "
+            "say where it is, e.g. `columns={'input': 'question'}`."
+        )
+    for name, expected in EXAMPLE_FEATURES.items():
+        found = dataset.features.get(name)
+        is_list = isinstance(found, List | LargeList)
+        inner = found.feature if is_list else found
+        is_text = isinstance(inner, Value) and inner.dtype in ("string", "large_string", "null")
+        if found is not None and not (is_text and is_list == isinstance(expected, List)):
+            kind = "lists of texts" if isinstance(expected, List) else "texts"
+            raise ExampleError(
+                f"Expected {kind} in the column {name!r}, found {found}. Read the data with `load_examples`."
+            )
+
+
+def check_rows(dataset: Dataset) -> None:
+    """Refuses rows that lack what every example has: an id, an input and, where there are references, one at least.
+
+    Raises:
+        ExampleError: There is such a row.
+    """
+    names = [name for name in ("id", "input", "references") if name in dataset.column_names]
+    first = 0
+    for batch in dataset.select_columns(names).with_format("arrow").iter(10_000):
+        for name in names:
+            column = batch[name]
+            lacking = pc.is_null(column)
+            if name == "references":
+                # The first reference is what is learned from.
+                lacking = pc.or_(lacking, pc.fill_null(pc.equal(pc.list_value_length(column), 0), False))
+                if pc.list_flatten(column).null_count:
+                    has_null = pa.array([None in accepted for accepted in column.fill_null([]).to_pylist()])
+                    lacking = pc.or_(lacking, has_null)
+            if pc.any(lacking).as_py():
+                row = first + pc.indices_nonzero(lacking)[0].as_py()
+                raise ExampleError(
+                    f"Expected {'a reference' if name == 'references' else f'an {name}'} in every row, found none in row {row}. Mend "
+                    "the row, or leave it out; `load_examples(..., drop_invalid=True)` leaves out all such rows."
+                )
+        first += len(batch)
 
 
 class ExampleError(ValueError):

@@ -8,11 +8,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from .schema import ExampleError
+from .text_encoding import open_text
 
 # A quoted text as Python writes it. What NumPy prints of an array of texts has spaces or line ends between them, a list commas.
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
@@ -20,46 +20,6 @@ _PRINTED_LIST = re.compile(rf"\s*\[\s*{_QUOTED}(?:(?:\s*,\s*|\s+){_QUOTED})*\s*\
 _HALF_A_PAIR = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
-
-
-@contextmanager
-def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """Opens a file of text as UTF-8, with or without the byte-order mark that Windows writes.
-
-    Args:
-        newline: as in `open`; by default a line ends at a newline, a carriage return, or both.
-
-    Raises:
-        ExampleError: the file is in another encoding.
-    """
-    with path.open("rb") as file:
-        head = file.read(64)
-    # Without a mark: every second byte of Latin text is 0.
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or (len(head) >= 4 and not (any(head[::2]) and any(head[1::2]))):
-        raise ExampleError(
-            f"Expected UTF-8 in {path}, found UTF-16 from line 1 on. Save the file as UTF-8, e.g. by "
-            f"`iconv -f UTF-16 -t UTF-8`."
-        )
-    try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
-            yield file
-    except UnicodeDecodeError as error:
-        line, byte = _first_wrong_byte(path)
-        raise ExampleError(
-            f"Expected UTF-8 in {path}, found the byte 0x{byte:02x} in line {line}, as in Latin-1 or Windows-1252. Save the file as "
-            "UTF-8, e.g. by `iconv -f WINDOWS-1252 -t UTF-8`."
-        ) from error
-
-
-def _first_wrong_byte(path: Path) -> tuple[int, int]:
-    """The line, from 1, and the value of the first byte that is no UTF-8."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                return number + line[: error.start].count(b"\r"), line[error.start]
-    raise ExampleError(f"Expected a file that stays as it is while it is read, found {path} changed. Read it again.")
 
 
 def txt_lines(path: Path) -> list[str]:
@@ -93,6 +53,11 @@ def csv_records(path: Path) -> Iterator[dict[str, str]]:
         reader = csv.DictReader(file, strict=True)
         try:
             names = list(reader.fieldnames or [])
+            if len(names) == 1 and (other := next((mark for mark in ";\t" if mark in names[0]), None)):
+                raise ExampleError(
+                    f"Expected commas between the cells of {path}, found {other!r} in its header, {names[0][:60]!r}. Save the file with "
+                    "commas, or read it with pandas: `pd.read_csv(path, sep=...)`."
+                )
             repeated = [name for name, count in Counter(names).items() if count > 1 and name]
             if repeated:
                 raise ExampleError(

@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..data.schema import check_rows, check_types
 from .architectures import SEQUENCE_TO_SEQUENCE
 from .base import Architecture
 
@@ -41,6 +42,7 @@ class TokenizedExamples(torch.utils.data.Dataset):
         tasks: Number of each item's task: int32 `[n]`, its name being at that place of `task_names`; None without tasks.
 
     Raises:
+        ExampleError: The examples have another schema, or lack an input or an answer.
         ValueError: No example has an answer short enough (`drop_long_targets`).
     """
 
@@ -55,6 +57,8 @@ class TokenizedExamples(torch.utils.data.Dataset):
         longest_first: bool = False,
         drop_long_targets: bool = False,
     ) -> None:
+        check_types(examples)
+        check_rows(examples)
         labelled = "references" in examples.column_names
         inputs, targets = FlatLists(), FlatLists()
         rows, tasks = array("q"), array("i")
