@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
@@ -205,3 +206,38 @@ def test_evaluations_that_cannot_be_kept_are_refused_at_once(kind, setting, tmp_
 def test_settings_that_spoil_an_adaptation_are_refused(settings, match, tmp_path):
     with pytest.raises(ValueError, match=match):
         AdaptationArguments(output_dir=str(tmp_path), **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("rerank", "no", "must be True or False, found 'no'. Write it without quotes"),
+        ("safety_gate", "false", "must be True or False"),
+        ("sum_token_loss", "false", "must be True or False"),
+        ("use_cpu", "false", "must be True or False"),
+        ("num_retrieved", "8", "a whole number, found '8'"),
+        ("num_retrieved", 2.5, "a whole number, found 2.5"),
+        ("num_retrieved", None, "a whole number, found None"),
+        ("num_retrieved", True, "a whole number, found True"),
+        ("learning_rate", "1e-5", "a number, found '1e-5'"),
+        ("learning_rate", None, "a number, found None"),
+        ("seed", 1.5, "a whole number"),
+        ("generation_num_beams", 2.0, "a whole number"),
+        ("token_budget", "1000", "a whole number"),
+    ],
+)
+def test_text_is_never_taken_for_a_number_or_for_yes(name, value, message, tmp_path):
+    with pytest.raises(TypeError, match=rf"`{name}` .*{message}"):
+        AdaptationArguments(output_dir=str(tmp_path), **{name: value})
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    args = AdaptationArguments(output_dir=str(tmp_path), num_retrieved=np.int64(3), learning_rate=np.float32(0.5))
+    assert (type(args.num_retrieved), type(args.learning_rate)) == (int, float)
+    assert (args.num_retrieved, args.learning_rate) == (3, 0.5)
+    assert AdaptationArguments(output_dir=str(tmp_path), token_budget=None, tf32=None).token_budget is None
+
+
+def test_no_steps_are_not_whole_epochs(tmp_path):
+    with pytest.raises(ValueError, match="`max_steps` must be at least 1, or -1"):
+        AdaptationArguments(output_dir=str(tmp_path), max_steps=0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..training.arguments import check_ranges, refuse_other_evaluation
+from ..training.arguments import check_ranges, check_types, refuse_other_evaluation
 from ..training.safe_push import refuse_pickled_pushes
 
 
@@ -50,6 +50,7 @@ class RerankerTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         super().__post_init__()
         refuse_pickled_pushes(self)
         check_ranges(self)

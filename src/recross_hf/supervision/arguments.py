@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..training.arguments import check_ranges
+from ..training.arguments import check_ranges, check_types
 
 
 @dataclass
@@ -89,6 +89,7 @@ class SupervisionArguments:
     seed: int = field(default=0, metadata={"help": "Seed for drawing query sets and groups."})
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_ranges(self)
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import MISSING, dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from .safe_push import refuse_pickled_pushes
@@ -16,6 +18,7 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
     """Arguments of [`ExampleTrainer`]: those of any `Seq2SeqTrainer`, and how text becomes tokens.
 
     Raises:
+        TypeError: A number, or a yes or no, is given as text or as something else.
         ValueError: A length or a number is too small, arguments contradict one another, no text would be generated to
             score (`predict_with_generate=False`), or `hub_strategy` would push pickles.
     """
@@ -81,9 +84,15 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         super().__post_init__()
         refuse_pickled_pushes(self)
         check_ranges(self)
+        if self.max_steps == 0:
+            raise ValueError(
+                "`max_steps` must be at least 1, or -1 for `num_train_epochs`, found 0, for which the base class trains whole epochs. "
+                "Set `num_train_epochs=0` to train nothing."
+            )
         for name in ("max_input_length", "max_target_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1 token, found {getattr(self, name)}.")
@@ -136,6 +145,11 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
             )
 
 
+_KIND_OF: dict[str, type] = {
+    text: kind for kind in (bool, int, float) for text in (kind.__name__, str(kind), f"{kind.__name__} | None")
+}
+_OF_THE_BASE = {known.name for known in fields(Seq2SeqTrainingArguments)}
+_KINDS: dict[type, type] = {int: Integral, float: Real}
 # The base classes take any number, and a training that they spoil ends without an error.
 _LEAST_AND_MOST: dict[str, tuple[float, float]] = {
     "learning_rate": (0, math.inf),
@@ -154,6 +168,32 @@ _LEAST_AND_MOST: dict[str, tuple[float, float]] = {
     "adam_epsilon": (0, math.inf),
     "seed": (0, 2**32 - 1),
 }
+
+
+def check_types(args: Any) -> None:
+    """Refuses text where a number or a yes or no belongs, such as "no", which would count as yes; NumPy's numbers become Python's.
+
+    Raises:
+        TypeError: A field has a value of another type.
+    """
+    for known in fields(args):
+        kind, value = _KIND_OF.get(str(known.type)), getattr(args, known.name)
+        # `HfArgumentParser` rewrites types: `int | None` becomes `int`, and `str | bool` becomes `bool`.
+        may_lack = known.default is None or known.name in _OF_THE_BASE - _LEAST_AND_MOST.keys()
+        if (
+            kind is None
+            or isinstance(known.default, str)
+            or (value is None and may_lack)
+            or (kind is bool and not isinstance(value, str))
+        ):
+            continue
+        if kind is not bool and isinstance(value, _KINDS[kind]) and not isinstance(value, bool | np.bool_):
+            setattr(args, known.name, int(value) if isinstance(value, Integral) else float(value))
+            continue
+        what = {bool: "True or False", int: "a whole number", float: "a number"}[kind]
+        raise TypeError(
+            f"`{known.name}` must be {what}, found {value!r}.{' Write it without quotes.' * isinstance(value, str)}"
+        )
 
 
 def check_ranges(args: Any) -> None:
