@@ -209,3 +209,30 @@ def test_the_example_in_the_documentation_runs(monkeypatch):
     results = doctest.DocTestRunner().run(module)
     assert results.attempted == 4
     assert results.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"predictions": "yes", "references": "yes"}, "a list of predictions, found str"),
+        ({"predictions": ["yes"], "references": "y"}, "a list of references, found str"),
+        ({"predictions": {"1": "a"}, "references": {"1": ["a"]}}, "a list of predictions, found dict"),
+        ({"predictions": {"x", "y"}, "references": ["x", "y"]}, "a list of predictions, found set"),
+        ({"preds": ["a"], "refs": ["a"]}, "`predictions` and `references`, found preds, refs"),
+        ({}, "none given and none added"),
+        ({"predictions": ["\ud800"], "references": ["a"]}, r"found '\\ud800' in row 0"),
+        ({"predictions": ["b"], "references": [["a", "\udfff"]]}, r"found '\\udfff' in row 0"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_not_scored_by_its_letters(metric, given_, message):
+    with pytest.raises(ValueError, match=message):
+        metric.compute(**given_)
+
+
+def test_accents_are_the_same_however_a_system_writes_them():
+    assert score(["caf\u00e9"], [["cafe\u0301"]]) == {"soft_em": 100.0, "exact_match": 100.0}
+
+
+def test_predictions_without_references_are_said(caplog):
+    assert score(["x", "y"], [["x"], []])["exact_match"] == 50
+    assert "1 of 2 predictions have no references" in caplog.text

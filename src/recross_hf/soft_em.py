@@ -6,7 +6,8 @@ This file stands alone, so that `evaluate.load("path/to/soft_em.py")` takes it.
 import logging
 import re
 import string
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping, Set
 from functools import lru_cache
 
 import datasets
@@ -33,6 +34,9 @@ with the same normalisation is therefore reported beside it.
 
 Of some answers normalisation leaves nothing: "A", "the" and "+" never match in SoftEM, which is said in a warning. Exact match
 compares them with their articles, and those without letters or digits with their punctuation: "(A)" equals "a".
+
+Normalisation takes signs and points from numbers, as SQuAD's does: "-5" equals "5" and "3.5" equals "35", in both metrics. Where
+answers are numbers, compare them as numbers.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -73,21 +77,32 @@ def answer_key(text: str) -> str:
 
 def exact_match(prediction: str, references: list[str]) -> bool:
     """Whether `prediction` equals a reference ([`answer_key`]); a blank text never does."""
-    prediction = answer_key(prediction)
-    return bool(prediction) and any(prediction == answer_key(reference) for reference in references)
+    prediction = answer_key(_composed(prediction))
+    return bool(prediction) and any(prediction == answer_key(_composed(reference)) for reference in references)
 
 
 def soft_match(prediction: str, references: list[str]) -> bool:
     """Whether the normalised `prediction` contains, or is contained in, a reference; an empty text never does."""
-    prediction = normalize_answer(prediction)
+    prediction = normalize_answer(_composed(prediction))
     if not prediction:
         return False
-    normalized = (normalize_answer(reference) for reference in references)
+    normalized = (normalize_answer(_composed(reference)) for reference in references)
     return any(reference and (prediction in reference or reference in prediction) for reference in normalized)
+
+
+def _composed(text: str) -> str:
+    """The text with each accent in its letter (NFC): the same text to readers and to Unicode, however a system wrote it."""
+    return unicodedata.normalize("NFC", text)
 
 
 def warn_of_unmatchable(references: Iterable[Iterable[str]]) -> None:
     """Warns, once, if SoftEM cannot match some references, as normalisation leaves nothing of them."""
+    references = [list(accepted) for accepted in references]
+    if without := sum(not accepted for accepted in references):
+        _warn_once(
+            f"{without} of {len(references)} predictions have no references: every answer to them is taken for wrong. Leave them out, or "
+            "write what the model is to answer."
+        )
     found = [text for accepted in references for text in accepted if not normalize_answer(text)]
     if found:
         _warn_once(
@@ -138,6 +153,13 @@ class SoftEM(evaluate.Metric):
         """
         if predictions is None or references is None:
             raise ValueError("Expected predictions and references, found one of them missing. Pass both.")
+        for name, texts in (("predictions", predictions), ("references", references)):
+            # The letters of a text, the keys of a mapping and a set in no order would be scored against one another.
+            if isinstance(texts, str | bytes | Mapping | Set):
+                raise ValueError(
+                    f"Expected a list of {name}, found {type(texts).__name__}. Pass a list, in the order of the inputs; of one text, "
+                    "`[text]`."
+                )
         predictions = [_text(text, "prediction", row) for row, text in enumerate(predictions)]
         references = [_texts(texts, row) for row, texts in enumerate(references)]
         if not predictions:
@@ -148,6 +170,22 @@ class SoftEM(evaluate.Metric):
                 "one prediction are a list within the list."
             )
         super().add_batch(predictions=predictions, references=references, **kwargs)
+
+    def compute(
+        self, *, predictions: Iterable[str] | None = None, references: Iterable | None = None, **kwargs
+    ) -> dict | None:
+        """Scores what is given and what was added before.
+
+        Raises:
+            ValueError: as `add_batch`, or nothing was given or added.
+        """
+        if kwargs:
+            raise ValueError(
+                f"Expected `predictions` and `references`, found {', '.join(sorted(kwargs))}. SoftEM has no other arguments."
+            )
+        if predictions is None and references is None and self.writer is None and self.num_process == 1:
+            raise ValueError("Expected predictions and references, found none given and none added before. Pass both.")
+        return super().compute(predictions=predictions, references=references)
 
     def add(self, *, prediction: str | None = None, reference: str | Iterable[str] | None = None, **kwargs) -> None:
         """Adds one prediction and its reference or references. It raises as `add_batch` does."""
@@ -162,6 +200,13 @@ def _text(value: object, what: str, row: int) -> str:
         raise ValueError(
             f"Expected text as each {what}, found {type(value).__name__} in row {row} ({str(value)[:40]!r}). Pass strings."
         )
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"Expected text as each {what}, found {value[error.start]!a} in row {row}, half of a surrogate pair and no character. Read "
+            "the text as UTF-8."
+        ) from error
     return str(value)  # an array's are of NumPy's type
 
 
