@@ -136,3 +136,27 @@ def test_tokens_without_embeddings_are_refused_before_any_work(any_model):
     tokenizer.add_tokens(["<new>"])
     with pytest.raises(ValueError, match=r"each of the 301 tokens of the tokenizer, found 300 in .*resize_token_emb"):
         generate_texts(any_model, tokenizer, ["<new>"], max_new_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"temperature": 0.7}, ValueError, "`do_sample=True` beside `temperature`"),
+        ({"top_p": 0.5, "top_k": 3}, ValueError, "beside `top_k`, `top_p`"),
+        ({"max_new_tokens": 4, "max_length": 5}, ValueError, "`max_length=5`, which would be ignored"),
+        ({"num_beams": 2, "num_return_sequences": 2}, ValueError, "one text for each input"),
+        ({"return_dict_in_generate": True}, ValueError, "one text for each input"),
+        ({"num_beams": 0}, ValueError, "`num_beams` must be a whole number of at least 1, found 0"),
+        ({"max_new_tokens": "8"}, ValueError, "`max_new_tokens` must be a whole number"),
+        ({"generation_config": {"num_beams": 2}}, TypeError, "to be a GenerationConfig, found dict"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(asked, error, message, bart, tokenizer):
+    with pytest.raises(error, match=message):
+        generate_texts(bart, tokenizer, ["an input"], **asked)
+
+
+def test_answers_end_where_the_decoder_does(bart, tokenizer):
+    assert generate_texts(bart, tokenizer, ["an input"], max_new_tokens=10**6) == generate_texts(
+        bart, tokenizer, ["an input"], max_new_tokens=128
+    )

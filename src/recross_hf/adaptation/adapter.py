@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
@@ -25,7 +26,7 @@ from .arguments import AdaptationArguments
 from .model_card import adapted_model_card
 from .model_copy import adaptable_copy
 from .record import RETRIEVED_FILE, Adaptation, Evaluation, read_retrieved, recorded_settings
-from .retrieval import retrieve_examples, selects, timed
+from .retrieval import check_parts, retrieve_examples, selects, timed
 from .safety_gate import GateVerdict, SafetyGate, gate_evidence, hold_out
 
 if TYPE_CHECKING:
@@ -97,16 +98,16 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
                 f"Expected `args` to be an AdaptationArguments, found {type(args).__name__}. It takes the fields of "
                 "Seq2SeqTrainingArguments."
             )
-        if not isinstance(retriever, Retriever):
+        if not isinstance(model, torch.nn.Module):
             raise TypeError(
-                f"Expected `retriever` to be a Retriever, found {type(retriever).__name__}. For an index, pass "
-                "`DenseRetriever(index)`."
+                f"Expected `model` to be a loaded model, found {type(model).__name__}. Load it, e.g. with "
+                "`AutoModelForSeq2SeqLM.from_pretrained(name)`; of a pipeline, pass `pipeline.upstream_model`."
             )
-        if reranker is not None and not isinstance(reranker, Reranker):
+        if retriever is None:
             raise TypeError(
-                f"Expected `reranker` to be a Reranker, found {type(reranker).__name__}. Subclass `Reranker` and write "
-                "`rank`, or load one with `CrossEncoderReranker.from_pretrained`."
+                "Expected `retriever` to be a Retriever, found NoneType. For an index, pass `DenseRetriever(index)`."
             )
+        check_parts(retriever, reranker, peft_config)
         if "train_dataset" in kwargs:
             raise TypeError("There is no `train_dataset` to pass: the examples to train on come from the retriever.")
         super().__init__(

@@ -18,6 +18,29 @@ from ..retrieval.retriever import Retriever
 from .arguments import AdaptationArguments
 
 
+def check_parts(retriever: Any, reranker: Any, peft_config: Any) -> None:
+    """Refuses what is passed in place of a part of an adaptation; None is none.
+
+    Raises:
+        TypeError: A part is of another class.
+    """
+    if retriever is not None and not isinstance(retriever, Retriever):
+        raise TypeError(
+            f"Expected `retriever` to be a Retriever, found {type(retriever).__name__}. For an index, pass "
+            "`DenseRetriever(index)`."
+        )
+    if reranker is not None and not isinstance(reranker, Reranker):
+        raise TypeError(
+            f"Expected `reranker` to be a Reranker, found {type(reranker).__name__}. Subclass `Reranker` and write "
+            "`rank`, or load one with `CrossEncoderReranker.from_pretrained`."
+        )
+    if peft_config is not None and not hasattr(peft_config, "task_type"):
+        raise TypeError(
+            f"Expected `peft_config` to be a PeftConfig, found {type(peft_config).__name__}. Make one, e.g. "
+            '`LoraConfig(task_type="SEQ_2_SEQ_LM")`.'
+        )
+
+
 def selects(retriever: Retriever, reranker: Reranker | None, args: AdaptationArguments) -> bool:
     """Whether more candidates are retrieved than are learned from."""
     by_task = args.select_by == "task" and retriever.uses_inputs

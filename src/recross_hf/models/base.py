@@ -118,6 +118,14 @@ def longest_input(reader: PreTrainedModel, processing_class: PreTrainedTokenizer
     return min(positions or processing_class.model_max_length, processing_class.model_max_length)
 
 
+def longest_answer(model: PreTrainedModel) -> int:
+    """How many tokens a decoder of its own can write: [`UNLIMITED`], where its positions are relative or shared with the input."""
+    if not model.config.is_encoder_decoder:
+        return UNLIMITED
+    positions = getattr(unwrapped(model).get_decoder().config.get_text_config(), "max_position_embeddings", None)
+    return UNLIMITED if positions is None else int(positions)
+
+
 def check_vocabulary(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> None:
     """Makes sure, before any work, that a model has an embedding for each token of its tokenizer.
 

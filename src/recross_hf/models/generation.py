@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..core.batching import on_device, token_budget_batches
 from .architectures import architecture_of
-from .base import check_vocabulary
+from .base import check_vocabulary, longest_answer
 from .collators import pad_token_id, padded
 from .modes import evaluating
 
@@ -41,6 +42,7 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "forced_eos_token_id": (None,),
     "watermarking_config": (None,),
 }
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 _OF_BEAMS = ("num_beam_groups", "diversity_penalty", "early_stopping", "length_penalty")
 
 
@@ -89,6 +91,41 @@ def kept(configuration: GenerationConfig) -> Iterator[GenerationConfig]:
         vars(configuration).update(before)
 
 
+def _check_asked(asked: Mapping[str, Any]) -> None:
+    """Refuses what would change nothing, or what one text an input cannot be made of.
+
+    Raises:
+        TypeError: `generation_config` is none.
+        ValueError: Such an argument is given.
+    """
+    for name in ("num_beams", "max_new_tokens"):
+        value = asked.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+            raise ValueError(f"`{name}` must be a whole number of at least 1, found {value!r}.")
+    passed = asked.get("generation_config")
+    if passed is not None and not isinstance(passed, GenerationConfig):
+        raise TypeError(
+            f"Expected `generation_config` to be a GenerationConfig, found {type(passed).__name__}. Pass its settings one by one."
+        )
+    samples = asked.get("do_sample") or getattr(passed, "do_sample", False)
+    ignored = [name for name in _OF_SAMPLING if asked.get(name) is not None]
+    if ignored and not samples:
+        raise ValueError(
+            f"Expected `do_sample=True` beside `{'`, `'.join(ignored)}`, found none: answers are decoded greedily or with beams, which "
+            "that does not change. Pass both, or neither."
+        )
+    if asked.get("max_new_tokens") is not None and asked.get("max_length") is not None:
+        raise ValueError(
+            f"Expected `max_new_tokens` to say how long answers may be, found `max_length={asked['max_length']}`, which would be "
+            "ignored beside it. Pass `max_new_tokens` in its place."
+        )
+    if asked.get("num_return_sequences") not in (None, 1) or asked.get("return_dict_in_generate"):
+        raise ValueError(
+            "Expected to give one text for each input, found `num_return_sequences` or `return_dict_in_generate`, which ask for more. "
+            "Call `model.generate` for that."
+        )
+
+
 @torch.inference_mode()
 def generate_texts(
     model: PreTrainedModel,
@@ -113,19 +150,24 @@ def generate_texts(
         token_budget: Input tokens a batch, padding included; batches are made of inputs of like length.
         show_progress: Show a progress bar.
         generate_kwargs: Arguments of `model.generate` (`num_beams`, `max_new_tokens`, ...).
+
+    Raises:
+        ValueError: An argument would be ignored, or asks for more than one text an input.
     """
     if not len(inputs):
         return []
     architecture, pad = architecture_of(model), pad_token_id(processing_class)
+    _check_asked(generate_kwargs)
     check_vocabulary(model, processing_class)
     settings = one_answer(model, processing_class) | generate_kwargs
     passed = generate_kwargs.get("generation_config")
     if passed is not None and "do_sample" not in generate_kwargs:
         settings["do_sample"] = bool(passed.do_sample)
     if settings.get("max_new_tokens") is not None:
+        settings["max_new_tokens"] = min(settings["max_new_tokens"], longest_answer(model))
         settings.setdefault("max_length", None)  # that of the model would be warned of in each batch
-    longest_answer = generate_kwargs.get("max_new_tokens") or model.generation_config.max_new_tokens or 20
-    longest = architecture.longest_prompt(model, processing_class, longest_answer)
+    room = generate_kwargs.get("max_new_tokens") or model.generation_config.max_new_tokens or 20
+    longest = architecture.longest_prompt(model, processing_class, room)
     token_ids = architecture.prompt_ids(processing_class, inputs, min(max_input_length, longest))
     side = architecture.padding_side(processing_class)
     texts = [""] * len(token_ids)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..adaptation.adapter import RetrievalAugmentedAdapter
 from ..adaptation.arguments import AdaptationArguments
+from ..adaptation.retrieval import check_parts
 from ..core.distributed import agreed, process_state
 from ..core.output_folders import check_apart
 from ..data.inputs import input_texts
@@ -168,14 +169,14 @@ class ReCrossPipeline(PipelineHubMixin):
         if not texts:
             return []
         args = self.arguments()
-        beams = {} if args.generation_num_beams is None else {"num_beams": args.generation_num_beams}
+        settings = {"max_input_length": args.max_input_length, "max_new_tokens": args.max_target_length}
+        settings |= {} if args.generation_num_beams is None else {"num_beams": args.generation_num_beams}
         answers = generate_texts(
             self.model,
             self.processing_class,
             texts,
-            max_input_length=args.max_input_length,
             show_progress=len(texts) > 256 if show_progress is None else show_progress,
-            **{"max_new_tokens": args.max_target_length, **beams, **generate_kwargs},
+            **(settings | generate_kwargs),
         )
         return answers[0] if is_single else answers
 
@@ -207,6 +208,7 @@ class ReCrossPipeline(PipelineHubMixin):
         """
         if reranker is not None and rerank is False:
             raise TypeError("Expected a `reranker` or `rerank=False`, found both. Leave one of them out.")
+        check_parts(retriever, reranker, peft_config)
         args = args or self.arguments()
         self.check_output_dir(str(args.output_dir))
         rerank = args.rerank if rerank is None else rerank

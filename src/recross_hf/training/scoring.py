@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTraine
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from ..models.architectures import architecture_of
-from ..models.base import check_vocabulary, unwrapped
+from ..models.base import check_vocabulary, longest_answer, unwrapped
 from ..models.collators import pad_token_id
 from ..models.generation import decoding_in_force, generate_texts, kept, one_answer
 from ..models.tokenization import TokenizedExamples
@@ -86,7 +86,7 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
             examples,
             self.processing_class,
             min(self.args.max_input_length, longest),
-            self.args.max_target_length,
+            min(self.args.max_target_length, longest_answer(self.model)),
             architecture=self.architecture,
             **kwargs,
         )
@@ -104,7 +104,10 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
             given = {name: value for name, value in vars(self._generation_config).items() if not name.startswith("_")}
             settings |= {name: value for name, value in given.items() if value is not None}
         # BART stops at 20 tokens unless told otherwise.
-        settings |= {"max_length": None, "max_new_tokens": self.args.max_target_length}
+        settings |= {
+            "max_length": None,
+            "max_new_tokens": min(self.args.max_target_length, longest_answer(self.model)),
+        }
         if self.args.generation_num_beams is not None:
             settings["num_beams"] = self.args.generation_num_beams
         return settings

@@ -84,6 +84,11 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
             )
         if processing_class is None:
             raise ValueError("Expected `processing_class`, the model's tokenizer, found None.")
+        if not isinstance(processing_class, PreTrainedTokenizerBase):
+            raise TypeError(
+                f"Expected `processing_class` to be the model's tokenizer, found {type(processing_class).__name__}. Load it with "
+                "`AutoTokenizer.from_pretrained(name)`."
+            )
         if args.device.type == "cpu":
             args.dataloader_pin_memory = False  # there is nothing to pin for; torch would warn at each loader
         if args.bf16:
@@ -128,6 +133,7 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
             refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"))
             refuse_other_batches(checkpoint, self._arguments())
         check_can_be_saved(self.model)
+        self._check_there_is_work()
         enable_full_determinism(self.args.seed) if self.args.full_determinism else set_seed(self.args.seed)
         self._special_tokens = SpecialTokens(self.model)
         try:
@@ -135,6 +141,20 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
         finally:
             self._special_tokens.put_back()
             self._special_tokens, self._tokens_a_batch = None, None
+
+    def _check_there_is_work(self) -> None:
+        """Says before the training what the base class says in other words in it, or not at all."""
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise ValueError(
+                "Expected a model with weights to train, found all of them frozen. Set `requires_grad_(True)` on some, or pass a "
+                "`peft_config`."
+            )
+        rows, batch = len(self.train_dataset or ()), self.args.train_batch_size * self.args.world_size
+        if self.args.dataloader_drop_last and rows and rows < batch:
+            raise ValueError(
+                f"Expected a whole batch of {batch} examples, found {rows}, which `dataloader_drop_last` leaves out. Lower "
+                "`per_device_train_batch_size`, or leave `dataloader_drop_last` out."
+            )
 
     def _arguments(self) -> dict[str, Any]:
         return described_arguments(self, self.train_dataset.digest if self.train_dataset is not None else None)
