@@ -1,11 +1,14 @@
 import copy
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import faiss
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
@@ -18,6 +21,7 @@ from transformers import BertModel
 
 from recross_hf import MeanPooledEncoder, UpstreamIndex
 from recross_hf.data.schema import ExampleError
+from recross_hf.hub.errors import ArtifactError
 from recross_hf.retrieval.faiss_io import names_another_file
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 
@@ -748,3 +752,133 @@ def test_a_copy_of_an_opened_index_needs_no_file(factory, memory_map, examples, 
     again = UpstreamIndex.from_pretrained(tmp_path / "copy", encoder=encoder)
     for other in (copied, again):
         assert np.array_equal(other.search(vectors, k=5).positions, expected.positions)
+
+
+# ---- what a careless user gives ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.0, "3", None, True, 10**9])
+def test_a_number_of_hits_is_a_whole_number_that_memory_has_room_for(k, index, encoder):
+    with pytest.raises(ValueError, match=r"Expected (to search for at least 1 example|k to be at most the 48)"):
+        index.search(encoder.encode(["a"]), k)
+
+
+def test_numbers_of_numpy_are_numbers_of_hits(index, encoder):
+    assert index.search(encoder.encode(["a"]), np.int64(3)).positions.shape == (1, 3)
+    with pytest.raises(ValueError, match="Encode texts first"):
+        index.search(["a text"], 3)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"references": ["yes", "no"]}, "lists of texts in the column 'references'"),
+        ({"references": [["yes"], []]}, "a reference in every row, found none in row 1"),
+        ({"input": ["a", None]}, "an input in every row, found none in row 1"),
+        ({"id": [1, 2]}, "texts in the column 'id'"),
+    ],
+)
+def test_examples_that_could_not_be_learned_from_are_not_indexed(columns, message, tmp_path):
+    whole = {"id": ["x", "y"], "task": ["t", "t"], "input": ["a", "b"], "references": [["c"], ["d"]]}
+    encoder = tiny.HashEncoder()
+    with pytest.raises(ExampleError, match=message):
+        UpstreamIndex.build(Dataset.from_dict(whole | columns), encoder, tmp_path)
+    assert not encoder.encoded
+
+
+@pytest.mark.parametrize("encoder", [None, "a-name"])
+def test_what_cannot_encode_is_told_before_the_build(encoder, examples, tmp_path):
+    with pytest.raises(TypeError, match=r"an encoder with the method `encode\(texts\)`"):
+        UpstreamIndex.build(examples, encoder, tmp_path)
+    with pytest.raises(TypeError, match="examples as a `Dataset`, found str"):
+        UpstreamIndex.build("examples.jsonl", tiny.HashEncoder(), tmp_path)
+
+
+def _foreign(change, examples, encoder, folder):
+    """An index whose examples somebody changed."""
+    UpstreamIndex.build(examples, encoder, folder)
+    path = folder / "examples.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def _with(name, values, type_=None):
+    return lambda table: table.set_column(
+        table.column_names.index(name), name, pa.array([values] * len(table), type=type_)
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _with("input", None, pa.string()),
+        _with("input", 3),
+        _with("id", None, pa.string()),
+        _with("references", "yes"),
+        _with("references", [], pa.list_(pa.string())),
+        _with("references", None, pa.list_(pa.string())),
+        _with("references", [None], pa.list_(pa.string())),
+        lambda table: table.drop_columns(["references"]),
+        lambda table: table.drop_columns(["input"]),
+        lambda table: table.replace_schema_metadata({"huggingface": '{"info": 3}'}),
+        lambda table: table.replace_schema_metadata({"huggingface": '{"info":' + "[" * 10**5 + "]" * 10**5 + "}"}),
+        lambda table: table.replace_schema_metadata(
+            {"huggingface": '{"info": {"features": {"input": {"_type": "Nonsense"}}}}'}
+        ),
+    ],
+    ids=range(12),
+)
+def test_examples_of_a_foreign_index_are_checked_before_they_are_used(change, examples, encoder, tmp_path):
+    _foreign(change, examples, encoder, tmp_path)
+    with pytest.raises(ArtifactError, match=r"examples\.parquet.*(download|build it again)"):
+        UpstreamIndex.from_pretrained(tmp_path, encoder=encoder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "recross.json", "model.safetensors"])
+def test_an_index_is_not_mixed_into_a_model(name, index, tmp_path):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(FileExistsError, match=f"found {name} of a model or a pipeline"):
+        index.save_pretrained(tmp_path)
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("IVF99999,Flat", "could not be trained on 48 vectors: it needs at least 99,999"),
+        ("PQ8", "could not be trained on 48 vectors: it needs at least 256"),
+        ("IVF4,PQ4x8np", "could not be trained on 48 vectors: it needs at least 256"),
+        ("OPQ8,PQ8", "could not be trained on 48 vectors: it needs at least 256"),
+        ("PCA64,Flat", "cannot output 64 dimensions from 16"),
+        ("IDMap,Flat", "add_with_ids"),
+        ("NSG16", "smaller than 100"),
+        ("IVF0,Flat", "at least one list"),
+        ("PQ7", "should be a multiple"),
+        ("OPQ3,PQ48", "should be a multiple"),
+        ("nonsense", "could not parse"),
+    ],
+)
+def test_an_index_that_cannot_be_built_is_refused_before_the_encoding(factory, message, examples, tmp_path):
+    encoder = tiny.HashEncoder()
+    with pytest.raises(ValueError, match=message):
+        UpstreamIndex.build(examples, encoder, tmp_path, factory=factory)
+    assert not set(encoder.encoded) & set(examples["input"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"factory": "IVF4,Flat", "nprobe": 0}, "`nprobe` to be at least 1"),
+        ({"factory": "IVF4,Flat", "nprobe": -1}, "`nprobe` to be at least 1"),
+        ({"factory": "IVF4,Flat", "nprobe": 2.0}, "`nprobe` to be at least 1"),
+        ({"factory": "IVF4,Flat", "train_size": -5}, "`train_size` to be at least 1"),
+        ({"shard_size": 0}, "`shard_size` to be at least 1"),
+        ({"seed": -1}, "`seed` to be at least 0"),
+        ({"factory": None}, "a factory string, found None"),
+        ({"vector_dtype": "bf16"}, "float32 or float16, found 'bf16'"),
+    ],
+)
+def test_numbers_that_no_index_has_are_refused_before_the_encoding(arguments, message, examples, tmp_path):
+    encoder = tiny.HashEncoder()
+    with pytest.raises(ValueError, match=message):
+        UpstreamIndex.build(examples, encoder, tmp_path, **arguments)
+    assert not set(encoder.encoded) & set(examples["input"])

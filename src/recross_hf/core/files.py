@@ -77,7 +77,14 @@ def read_parquet(path: str | Path) -> Dataset:
                 kept = _temporary_folder() / kept.name
                 if not kept.is_file():
                     _write_arrow(file, path, kept)
-    return Dataset(MemoryMappedTable.from_file(str(kept)), fingerprint=digest[:16])
+    try:
+        return Dataset(MemoryMappedTable.from_file(str(kept)), fingerprint=digest[:16])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        # `datasets` keeps types of columns as JSON in the metadata of the schema, and believes what stands there.
+        raise ValueError(
+            f"Expected the columns of a data set in {path}, found metadata that describe none: {type(error).__name__}: {error}. Write "
+            "the file again, e.g. by `Dataset.to_parquet`."
+        ) from error
 
 
 def _write_arrow(file: BinaryIO, path: Path, kept: Path) -> None:

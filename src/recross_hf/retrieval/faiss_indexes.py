@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import faiss
@@ -11,6 +12,8 @@ import numpy as np
 HITS_PER_RESULT = 16
 """Hits that an index with `Refine` ranks again for each result; with more than `MANY_VECTORS` vectors it ranks twice as many."""
 MANY_VECTORS = 4_000_000
+_TRIED, _MOST_TRIED = 256, 4096
+"""Vectors that an index is tried with before a build, and the most of them."""
 
 
 def empty_index(
@@ -28,6 +31,10 @@ def empty_index(
     Raises:
         ValueError: FAISS takes no such string for this dimension, or `nprobe` has nothing to act on.
     """
+    if not isinstance(factory, str):
+        raise ValueError(f"Expected a factory string, found {factory!r}. Examples: Flat, SQ8, IVF1024,Flat, HNSW32.")
+    if nprobe is not None and (not isinstance(nprobe, Integral) or nprobe < 1):
+        raise ValueError(f"Expected `nprobe` to be at least 1, a whole number of lists, found {nprobe!r}.")
     try:
         index = faiss.index_factory(dimension, factory, metric_type)
     except RuntimeError as error:
@@ -38,7 +45,7 @@ def empty_index(
     inverted = faiss.try_extract_index_ivf(index)
     if inverted is not None:
         # FAISS visits one list by default, which finds a third of the neighbours; the choice is saved with the index.
-        inverted.nprobe = nprobe or max(1, inverted.nlist // 16)
+        inverted.nprobe = int(nprobe or max(1, inverted.nlist // 16))
     elif nprobe is not None:
         raise ValueError(f"`nprobe` is for IVF indexes, found the factory string {factory!r}.")
     if isinstance(index, faiss.IndexRefine):
@@ -46,6 +53,51 @@ def empty_index(
         # the more are as near by their small codes (benchmarks/index_scale.py).
         index.k_factor = HITS_PER_RESULT * (2 if num_vectors > MANY_VECTORS else 1)
     return index
+
+
+def check_can_be_built(dimension: int, factory: str, metric_type: int, *, num_vectors: int, train_size: int) -> None:
+    """Builds a small index of random vectors, so that what FAISS does not build is said before hours of encoding.
+
+    Raises:
+        ValueError: There are too few vectors to train the index on, or FAISS cannot train or fill it.
+    """
+    index, available = empty_index(dimension, factory, metric_type), min(num_vectors, train_size)
+    inverted = faiss.try_extract_index_ivf(index)
+    if inverted is not None and inverted.nlist < 1:
+        raise ValueError(f"Expected at least one list in the factory string, found {factory!r}.")
+    needed = _least_to_train_on(index)
+    if needed > available:
+        raise ValueError(
+            f"The index {factory!r} could not be trained on {available:,} vectors: it needs at least {needed:,}, of {num_vectors:,} "
+            f"examples and `train_size={train_size}`. Choose fewer lists or bits, or a larger `train_size`."
+        )
+    # These take anything, and a trial with very many lists or codes would take long.
+    if isinstance(index, faiss.IndexFlat | faiss.IndexScalarQuantizer) or needed > _MOST_TRIED:
+        return
+    vectors = np.random.default_rng(0).normal(size=(min(available, max(needed, _TRIED)), dimension))
+    vectors = vectors.astype(np.float32)
+    train(index, vectors, factory)
+    try:
+        index.add(vectors)
+    except RuntimeError as error:
+        raise ValueError(
+            f"FAISS could not fill the index {factory!r} with {len(vectors)} vectors: {reason(error)}. Examples of factory strings: Flat, "
+            "SQ8, IVF1024,Flat, HNSW32."
+        ) from error
+
+
+def _least_to_train_on(index: faiss.Index) -> int:
+    """The number of vectors that k-means in an index cannot do with less of: one a list, and one a code of a quantiser."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexRefine):
+        return max(_least_to_train_on(index.base_index), _least_to_train_on(index.refine_index))
+    if isinstance(index, faiss.IndexPreTransform):
+        return _least_to_train_on(index.index)
+    needed = int(index.pq.ksub) if hasattr(index, "pq") and not index.is_trained else 0
+    if isinstance(index, faiss.IndexIVF):
+        # A quantiser that trains alone, such as a multi-index, has codes of its own in place of lists.
+        needed = max(needed, _least_to_train_on(index.quantizer) if index.quantizer_trains_alone == 1 else index.nlist)
+    return needed
 
 
 def train(index: faiss.Index, sample: np.ndarray, factory: str) -> None:

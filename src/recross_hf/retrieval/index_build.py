@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from ..core.distributed import process_state
 from .encoder import Encoder
-from .faiss_indexes import empty_index, train
+from .faiss_indexes import check_can_be_built, empty_index, train
 from .faiss_io import fill_and_write
 from .index_files import FORMAT_VERSION, METRIC_NAMES, write_index_files
 from .index_identity import describe
@@ -41,11 +42,15 @@ def build_index_files(
     """Writes the folder of an index; [`UpstreamIndex.build`] describes the arguments and the errors."""
     if metric_type not in METRIC_NAMES:
         raise ValueError(f"Expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, found {metric_type}.")
+    for name, value, least in (("train_size", train_size, 1), ("shard_size", shard_size, 1), ("seed", seed, 0)):
+        if not isinstance(value, Integral) or value < least:
+            raise ValueError(f"Expected `{name}` to be at least {least}, a whole number, found {value!r}.")
     state, identity = process_state(), describe(dataset, encoder)
     shards = _shards(folder, dataset, shard_size, vector_dtype)
     probes = _open_on_all_processes(shards, identity, encoder, state)
     # What FAISS does not take is said now and not after hours of encoding.
     index = empty_index(probes.shape[1], factory, metric_type, nprobe, num_vectors=len(dataset))
+    check_can_be_built(probes.shape[1], factory, metric_type, num_vectors=len(dataset), train_size=train_size)
     _encode_missing(shards, range(len(shards)), dataset, encoder, state)
     if state.is_main_process:
         shards.check_complete()
@@ -105,7 +110,10 @@ def encode_part(
 
 
 def _shards(folder: Path, dataset: Dataset, shard_size: int, vector_dtype: DTypeLike) -> VectorShards:
-    dtype = np.dtype(vector_dtype)
+    try:
+        dtype = np.dtype(vector_dtype)
+    except TypeError as error:
+        raise ValueError(f"Expected vectors in float32 or float16, found {vector_dtype!r}.") from error
     if dtype not in (np.float32, np.float16):
         raise ValueError(f"Expected vectors in float32 or float16, found {dtype}. For 8 bits, see the factory SQ8.")
     return VectorShards(folder / SHARDS_FOLDER, len(dataset), shard_size, dtype)

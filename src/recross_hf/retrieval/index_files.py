@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from ..core.files import read_json, read_parquet, write_json, write_parquet
-from ..data.schema import EXAMPLE_FEATURES, check_plain
+from ..core.output_folders import OF_MODELS
+from ..data.schema import EXAMPLE_FEATURES, ExampleError, check_plain, check_types
+from ..hub.safety import MANIFEST_FILE
 from .faiss_io import read_index
 from .vector_shards import SHARDS_FOLDER, IndexMismatchError
 
@@ -90,7 +92,21 @@ def read_examples(folder: Path) -> Dataset:
     except ValueError as error:
         raise IndexMismatchError(f"{error} The examples of an index belong there: save or build it again.") from error
     check_plain(dataset, folder / EXAMPLES_FILE)
+    try:
+        check_types(dataset)
+        missing = [name for name in ("id", "references") if name not in dataset.column_names]
+        if missing:
+            raise ExampleError(f"Expected the column {missing[0]!r}, found {', '.join(dataset.column_names)}.")
+    except ExampleError as error:
+        raise malformed_examples(folder / EXAMPLES_FILE, error) from error
     return dataset
+
+
+def malformed_examples(path: Path, error: Exception) -> IndexMismatchError:
+    """The error of examples that are none, or not those of an index."""
+    return IndexMismatchError(
+        f"{error} Such examples are in {path}: download the index again, or build it with examples of `load_examples`."
+    )
 
 
 def write_index_files(
@@ -107,6 +123,12 @@ def write_index_files(
     Raises:
         IndexMismatchError: The new files cannot be opened; those in the folder are left as they were.
     """
+    for name in (MANIFEST_FILE, *OF_MODELS):
+        if (folder / name).is_file():
+            raise FileExistsError(
+                f"Expected a folder for an index, found {name} of a model or a pipeline in {folder.resolve()}, which would no longer "
+                "open with an index among its files. Choose another folder."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
         partial = Path(name)

@@ -10,8 +10,9 @@ import numpy as np
 from datasets import Dataset
 
 from ..core.tables import shortened
-from ..data.schema import ExampleError, column_hash, ids_hash
+from ..data.schema import ExampleError, check_rows, check_types, column_hash, ids_hash
 from .encoder import Encoder, IdentifiedEncoder
+from .index_files import malformed_examples
 from .vector_shards import PROBES, IndexMismatchError, same_vectors
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -23,6 +24,15 @@ def describe(dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
     Raises:
         ExampleError: The examples do not have the schema's columns, or there are none.
     """
+    if not isinstance(dataset, Dataset):
+        raise TypeError(
+            f"Expected examples as a `Dataset`, found {type(dataset).__name__}. Read them with `load_examples`."
+        )
+    if not callable(getattr(encoder, "encode", None)) or isinstance(encoder, str):
+        raise TypeError(
+            f"Expected an encoder with the method `encode(texts)`, found {type(encoder).__name__}. For a model and its tokenizer, pass "
+            "`MeanPooledEncoder(model, tokenizer)`."
+        )
     missing = [name for name in ("id", "task", "input", "references") if name not in dataset.column_names]
     if missing:
         raise ExampleError(
@@ -31,6 +41,8 @@ def describe(dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
         )
     if not len(dataset):
         raise ExampleError("Expected at least one example to index, found none.")
+    check_types(dataset)
+    check_rows(dataset)
     return {
         "encoder": _describe_encoder(encoder),
         "num_examples": len(dataset),
@@ -79,6 +91,10 @@ def check_examples(dataset: Dataset, config: Mapping[str, Any], path: Path) -> N
     Raises:
         IndexMismatchError: The ids or the inputs are others.
     """
+    try:
+        check_rows(dataset)
+    except ExampleError as error:
+        raise malformed_examples(path, error) from error
     if len(dataset) != config["num_examples"] or ids_hash(dataset) != config["ids_sha256"]:
         raise IndexMismatchError(
             f"The ids in {path} are not those that were indexed: the examples were changed, reordered or replaced. Restore "

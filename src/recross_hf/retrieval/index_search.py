@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import faiss
@@ -11,6 +12,9 @@ from .aggregation import Hits
 from .encoder import Encoder
 from .vector_shards import IndexMismatchError
 
+MOST_HITS = 1 << 20
+"""Hits a query that may be asked for of a smaller index, which fills them up with -1."""
+
 
 def nearest(index: faiss.Index, vectors: np.ndarray, k: int, *, encoder: Encoder, **search_kwargs: Any) -> Hits:
     """The `k` nearest vectors of each query; [`UpstreamIndex.search`] describes the arguments, the result and the errors.
@@ -18,13 +22,24 @@ def nearest(index: faiss.Index, vectors: np.ndarray, k: int, *, encoder: Encoder
     Args:
         encoder: Encoder of the queries, which an error names.
     """
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    try:
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    except ValueError as error:
+        raise ValueError(
+            f"Expected vectors [n, {index.d}], found {type(vectors).__name__} of something else. Encode texts first: "
+            "`index.encoder.encode(texts)`."
+        ) from error
     if vectors.ndim != 2 or vectors.shape[1] != index.d:
         raise ValueError(
             f"Expected vectors [n, {index.d}], found {list(vectors.shape)}. Encode with the index's encoder."
         )
-    if k < 1:
-        raise ValueError(f"Expected to search for at least 1 example, found k={k}.")
+    if isinstance(k, bool | np.bool_) or not isinstance(k, Integral) or k < 1:
+        raise ValueError(f"Expected to search for at least 1 example, found k={k!r}.")
+    if k > max(index.ntotal, MOST_HITS):
+        raise ValueError(
+            f"Expected k to be at most the {index.ntotal:,} examples of the index, found {k:,}, for which there would be no memory. Lower "
+            "it."
+        )
     is_finite = np.isfinite(vectors).all(axis=1)
     if not is_finite.all():
         rows = np.flatnonzero(~is_finite)
@@ -33,7 +48,7 @@ def nearest(index: faiss.Index, vectors: np.ndarray, k: int, *, encoder: Encoder
             f"{rows[0]}: they have no neighbours. They come from the encoder {type(encoder).__name__}: encode in "
             "float32 or bfloat16, for float16 overflows in some models, and check its weights for NaN."
         )
-    distances, positions = index.search(vectors, k, **search_kwargs)
+    distances, positions = index.search(vectors, int(k), **search_kwargs)
     if index.metric_type == faiss.METRIC_INNER_PRODUCT:
         distances = -distances
     # An IVF index holds a number with each vector, which a foreign file may choose.

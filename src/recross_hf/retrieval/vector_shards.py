@@ -15,6 +15,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from ..core.files import read_json, write_atomically, write_json
+from ..hub.errors import ArtifactError
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -28,7 +29,7 @@ PROBES = ("What is the capital of this country?", "Is the review positive or neg
 """Texts that are encoded when an index is built and again when it is opened: an encoder that gives other vectors is another one."""
 
 
-class IndexMismatchError(ValueError):
+class IndexMismatchError(ArtifactError):
     """The index, its data or its encoder do not belong together; the message says which, and what to do."""
 
 
