@@ -12,6 +12,9 @@ from transformers import SchedulerType
 
 from recross_hf import AdaptationArguments
 from recross_hf.hub.errors import ArtifactError
+from recross_hf.hub.expressions import runs_away
+from recross_hf.hub.generation_settings import check_generation
+from recross_hf.hub.model_sizes import check_tokenizer
 from recross_hf.hub.repository import Repository
 from recross_hf.hub.safety import check_model_files
 from recross_hf.pipeline.manifest import Manifest, Part, read_manifest, write_manifest
@@ -398,3 +401,81 @@ def test_a_tokenizer_whose_steps_would_not_end_is_refused(name, step, message, m
     path.write_text(json.dumps({name: {"type": "Sequence"} | step}))
     with pytest.raises(ArtifactError, match=message):
         check_model_files(model_folder, [*MODEL_FILES, "tokenizer.json"])
+
+
+# ---- generation and expressions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_beams": 100_000}, "num_beams from 1 to 128"),
+        ({"num_beams": "4"}, "num_beams from 1"),
+        ({"num_beams": -1}, "num_beams from 1"),
+        ({"num_return_sequences": 100_000}, "num_return_sequences from 1 to 128"),
+        ({"max_new_tokens": 10**12}, "max_new_tokens from 1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty from"),
+        ({"early_stopping": "foo"}, "early_stopping to be true, false or 'never'"),
+        ({"cache_implementation": "nonsense"}, "cache_implementation to be one of"),
+        ({"decoder_start_token_id": 10**9}, "tokens of decoder_start_token_id that the model has"),
+        ({"bad_words_ids": [[10**9]]}, "tokens of bad_words_ids that the model has"),
+        ({"sequence_bias": [[[10**9], 1.0]]}, "tokens of sequence_bias that the model has"),
+        ({"assistant_early_exit": 3}, "no assistant_early_exit"),
+        ({"dola_layers": "high"}, "no dola_layers"),
+        ({"stop_strings": ["a"]}, "no stop_strings"),
+    ],
+)
+def test_settings_of_generation_have_ranges(settings, message, tmp_path):
+    path = tmp_path / "generation_config.json"
+    with pytest.raises(ArtifactError, match=rf"{message}.*generation_config\.json, found .* remove the setting"):
+        check_generation(settings, 300, path)
+
+
+def test_settings_that_models_ship_are_taken(tmp_path):
+    shipped = {
+        **{"num_beams": 4, "early_stopping": True, "length_penalty": 2.0, "max_length": 142, "min_length": 56},
+        **{
+            "do_sample": True,
+            "temperature": 0.6,
+            "top_p": 0.9,
+            "top_k": 50,
+            "eos_token_id": [1, 2],
+            "pad_token_id": -1,
+        },
+        **{"cache_implementation": "hybrid", "forced_bos_token_id": 0, "num_return_sequences": None},
+    }
+    check_generation(shipped, 300, tmp_path / "generation_config.json")
+    check_generation({"eos_token_id": 10**6}, None, tmp_path / "generation_config.json")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *(r"(a+)+$", r"(a|a)*b", r"(a*)*b", r"a*a*a*a*a*b", r"(?:a+){2,}x{9}(b|c)+", r"((a+)b?)+", r"(\w+\s?)*$"),
+        *(r"(a?){30}a{30}", r"(.*)*", r"(?<n>a+)+", r"([ab]+)*c", r"(a{1,9}){1,9}", r"(?i:(a|A)+)+", "a" * 5000),
+    ],
+)
+def test_expressions_that_run_away_are_told(expression, tmp_path):
+    assert runs_away(expression)
+    content = {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated"}}
+    with pytest.raises(ArtifactError, match=r"regular expressions .* in the pre_tokenizer in .*tokenizer\.json"):
+        check_tokenizer(content, tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}]*[\p{Ll}\p{Lm}]+(?i:'s|'t|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s+(?!\S)",
+        *(
+            r" ?[^(\s|[.,!?…])]+",
+            r"[\p{Han}&&[^\p{Hira}]]*[\p{Ll}]+(?i:'s)?",
+            r" {2,}",
+            r"(?=(\d{3})+(?!\d))",
+            "a{",
+        ),
+    ],
+)
+def test_expressions_of_known_tokenizers_are_taken(expression):
+    assert not runs_away(expression)

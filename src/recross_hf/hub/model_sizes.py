@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from .errors import ArtifactError
+from .expressions import runs_away
 
 LARGEST_SETTINGS = 4 << 20
 """Bytes that a `config.json` may have; one of 20,000 labels has one and a half million."""
@@ -144,6 +145,15 @@ def check_tokenizer(content: Any, path: Path) -> None:
                 f"Expected a {name} of at most {LARGEST_STEPS} parts, at most {DEEPEST_STEPS} within one another, in {path}, found "
                 f"{'more' if len(steps) > LARGEST_STEPS else 'deeper ones'}. No tokenizer needs that many: take another model."
             )
+        for _, step in steps:
+            pattern = step.get("pattern")
+            expression = pattern.get("Regex") if isinstance(pattern, dict) else None
+            if expression is not None and (not isinstance(expression, str) or runs_away(expression)):
+                raise ArtifactError(
+                    f"Expected regular expressions that repeat characters or sets of them in the {name} in {path}, found "
+                    f"{str(expression)[:80]!r}, which could take any time for a text. Take another model, or write it without repetitions "
+                    "within repetitions."
+                )
         if name in ("normalizer", "pre_tokenizer"):
             growth *= math.prod(_growth(step) for _, step in steps)
     if growth > LARGEST_GROWTH:

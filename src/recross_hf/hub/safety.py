@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.files import read_json
 from .errors import ArtifactError
+from .generation_settings import check_generation
 from .model_sizes import LARGEST_SETTINGS, check_sizes, check_tokenizer, held_by
 
 SAFE_SUFFIXES = frozenset({".safetensors", ".parquet", ".faiss", ".json", ".txt", ".md", ".model", ".jinja"})
@@ -68,15 +69,19 @@ def check_model_files(folder: Path, names: Iterable[str], *, adapter_allowed: bo
         )
     held = held_by(folder / name for name in weights)
     for name, content in configs.items():
-        if not isinstance(content, dict | list):
+        if not isinstance(content, dict | list) or (name.endswith("config.json") and not isinstance(content, dict)):
             raise ArtifactError(
                 f"Expected settings in {folder / name}, found {type(content).__name__}. Save the model again."
             )
         if name.endswith("config.json"):
             _check_code(content, folder / name)
     check_sizes(configs[settings], held, folder / settings)
+    for name in ("generation_config.json", "config.json"):
+        if name in configs:
+            # An adapter's weights say nothing of its base's tokens.
+            check_generation(configs[name], None if is_adapter else held.longest, folder / name)
     if "tokenizer.json" in names:
-        check_tokenizer(read_json(folder / "tokenizer.json"), folder / "tokenizer.json")
+        check_tokenizer(_read_settings(folder / "tokenizer.json"), folder / "tokenizer.json")
 
 
 def _read_settings(path: Path) -> Any:
@@ -87,7 +92,10 @@ def _read_settings(path: Path) -> Any:
             f"Expected {path} of at most {LARGEST_SETTINGS:,} bytes, found {size:,}. A model needs no such settings: take "
             "another one, or save it again without what is superfluous."
         )
-    return read_json(path)
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise ArtifactError(f"{error}") from error
 
 
 def _check_code(content: Any, path: Path) -> None:
