@@ -248,3 +248,11 @@ def test_sentence_transformers_ranks_alike(any_reranker, tmp_path):
     np.testing.assert_allclose(logits.reshape(scores.shape), scores, atol=1e-5)
     means = logits.reshape(scores.shape).mean(axis=0)
     assert np.argsort(-means).tolist() == np.argsort(-short.rank(QUERIES, CANDIDATES)).tolist()
+
+
+def test_a_tokenizer_without_padding_scores_alike(cross_encoder, pair_tokenizer):
+    without = copy.deepcopy(pair_tokenizer)
+    without.pad_token = None
+    texts = ["a", "a longer text"], ["b", "c and so on"]
+    expected = CrossEncoderReranker(cross_encoder, pair_tokenizer).score(*texts)
+    np.testing.assert_allclose(CrossEncoderReranker(cross_encoder, without).score(*texts), expected, atol=1e-5)

@@ -58,6 +58,9 @@ class PairTokenizer:
         if max_length < self.num_special + 2:
             raise ValueError(f"Expected `max_length` to be at least {self.num_special + 2}, found {max_length}.")
         self.room = max_length - self.num_special
+        # Without a padding token any other does: the mask tells them apart.
+        known = (processing_class.pad_token_id, processing_class.eos_token_id, processing_class.sep_token_id, 0)
+        self.pad_token = next(token for token in known if token is not None)
 
     def tokenize(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each text alone, whole and without special tokens: its length decides how a pair is cut."""
@@ -108,7 +111,7 @@ class PairTokenizer:
 
     def pad(self, pairs: Sequence[dict[str, TokenIds]]) -> dict[str, torch.Tensor]:
         """Joined pairs as tensors `[n, longest]`, with an `attention_mask` where there is padding."""
-        batch = padded([pair["input_ids"] for pair in pairs], self.processing_class.pad_token_id)
+        batch = padded([pair["input_ids"] for pair in pairs], self.pad_token)
         if batch["attention_mask"].all():  # without a mask, attention takes its faster path
             del batch["attention_mask"]
         if self.has_types:
