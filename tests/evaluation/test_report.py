@@ -153,6 +153,18 @@ def test_the_main_table_has_the_papers_rows_and_stresses_the_best_contestant():
     assert any("without: piqa" in note for note in table.notes)
 
 
+def test_nothing_is_stressed_that_a_constant_answer_beats():
+    """Every contestant is at 0 where the floors are right, and at 0 everywhere."""
+    comparison = compared(synthetic_results(GAINS))
+    for of_floors, stressed in ((20.0, False), (0.0, False), (100.0, False)):
+        scores = dict.fromkeys(GAINS, 0.0) | dict.fromkeys(FLOORS, of_floors)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(comparison), "score", lambda self, method, task, scores=scores: scores[method])
+            patch.setattr(type(comparison), "summary", lambda self, method: None)
+            table = main_table(comparison, name="main", caption="", floors=FLOORS)
+        assert bool(table.bold) == stressed
+
+
 def test_ablations_stand_beside_what_they_vary():
     results = synthetic_results(GAINS, variants=VARIANTS, num_examples=200)
     table = ablations_table(compared(results, "soft_em", ["recross", *VARIANTS]), "recross", name="a", caption="")

@@ -27,7 +27,7 @@ from ..data.schema import EXAMPLE_FEATURES
 from ..planning.mining import plan_mining
 from ..supervision.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
 from ..supervision.dataset_card import supervision_card
-from ..supervision.query_sets import SETTINGS_FILE
+from ..supervision.query_sets import SETTINGS_FILE, path_of
 from ..supervision.results import format_supervision, plot_task_utilities
 from ..supervision.utility import by_groups, by_reversal
 from .console import show
@@ -98,6 +98,7 @@ def main(argv: Sequence[str]) -> None:
     if script.example_files is not None:
         examples = load_examples(script.example_files, columns=columns)
     output_dir, start = Path(script.output_dir), time.perf_counter()
+    mined_before = sum(path_of(output_dir, number).is_file() for number in range(args.num_query_sets))
     what = (
         pipeline.upstream_model,
         pipeline.processing_class,
@@ -120,7 +121,10 @@ def main(argv: Sequence[str]) -> None:
     pairs = mine_supervision(*what, **how)
     if process_state().is_main_process:
         summary = summarize_supervision(load_query_sets(output_dir).select(range(args.num_query_sets)))
-        summary["seconds"] = round(time.perf_counter() - start, 1)
+        # Sets that a killed run left took a time that nobody knows.
+        seconds = round(time.perf_counter() - start, 1)
+        summary["seconds"] = None if mined_before else seconds
+        summary["last_run"] = {"seconds": seconds, "num_sets": args.num_query_sets - mined_before}
         summary["num_pairs"] = len(pairs)
         write_parquet(pairs, output_dir / "pairs.parquet")
         write_json(output_dir / "summary.json", summary)

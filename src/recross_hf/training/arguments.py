@@ -177,7 +177,8 @@ def check_types(args: Any) -> None:
         TypeError: A field has a value of another type.
     """
     for known in fields(args):
-        kind, value = _KIND_OF.get(str(known.type)), getattr(args, known.name)
+        kind = _KIND_OF.get(str(known.type))
+        value: Any = getattr(args, known.name)
         # `HfArgumentParser` rewrites types: `int | None` becomes `int`, and `str | bool` becomes `bool`.
         may_lack = known.default is None or known.name in _OF_THE_BASE - _LEAST_AND_MOST.keys()
         if (

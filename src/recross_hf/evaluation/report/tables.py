@@ -24,7 +24,7 @@ def main_table(comparison: Comparison, *, name: str, caption: str, floors: Seque
         comparison: Comparison of the methods.
         name: Name of the table's files.
         caption: Sentence on what the table shows.
-        floors: Names of methods that are no contestants; the highest of the others is bold.
+        floors: Names of methods that are no contestants; the highest of the others is bold, where it is above 0 and not below them.
     """
     methods = comparison.methods
     rows: list[list[TableCell]] = [
@@ -41,7 +41,15 @@ def main_table(comparison: Comparison, *, name: str, caption: str, floors: Seque
                 for column, (method, score) in enumerate(zip(methods, row[1:], strict=True), start=1)
                 if method not in floors and isinstance(score, float)
             }
-            bold |= {(number, column) for column, score in scores.items() if score == max(scores.values())}
+            of_floors = [
+                round(score, 2)
+                for method, score in zip(methods, row[1:], strict=True)
+                if method in floors and isinstance(score, float)
+            ]
+            # What a constant answer beats is no result to stress, and neither is nothing right.
+            best = max([0.0, *scores.values()])
+            if best > 0 and best >= max(of_floors, default=0.0):
+                bold |= {(number, column) for column, score in scores.items() if score == best}
     return Table(name, ["task", *methods], rows, caption, comparison.notes, frozenset(bold))
 
 
