@@ -348,7 +348,8 @@ def test_supervision_is_mined(mined):
     assert set(pairs["label"]) == {0, 1}
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["num_sets"], summary["num_pairs"]) == (5, len(pairs))
-    assert summary["seconds"] > 0
+    assert summary["seconds"] == summary["last_run"]["seconds"] > 0
+    assert summary["last_run"]["num_sets"] == 5
     assert sum(pair["num_candidates"] for pair in summary["task_pairs"]) == summary["num_candidates"]
     assert f"{summary['num_mined']} query sets of" in output
     card = DatasetCard.load(folder / "README.md")

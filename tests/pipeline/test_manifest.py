@@ -413,6 +413,7 @@ def test_a_tokenizer_whose_steps_would_not_end_is_refused(name, step, message, m
         ({"num_beams": "4"}, "num_beams from 1"),
         ({"num_beams": -1}, "num_beams from 1"),
         ({"num_return_sequences": 100_000}, "num_return_sequences from 1 to 128"),
+        ({"num_return_sequences": 5}, "num_return_sequences of at most the 1 beams"),
         ({"max_new_tokens": 10**12}, "max_new_tokens from 1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty from"),
         ({"early_stopping": "foo"}, "early_stopping to be true, false or 'never'"),

@@ -99,6 +99,14 @@ def check_generation(content: Any, num_tokens: int | None, path: Path) -> None:
                 path,
             )
 
+    beams, answers = content.get("num_beams") or 1, content.get("num_return_sequences") or 1
+    _expect(
+        answers <= beams or content.get("do_sample") is True,
+        f"num_return_sequences of at most the {beams} beams",
+        answers,
+        path,
+    )
+
 
 def _whole_numbers(value: Any) -> Iterator[int]:
     if isinstance(value, dict):

@@ -189,7 +189,8 @@ def check_types(args: Any) -> None:
         ):
             continue
         if kind is not bool and isinstance(value, _KINDS[kind]) and not isinstance(value, bool | np.bool_):
-            setattr(args, known.name, int(value) if isinstance(value, Integral) else float(value))
+            number: Any = value
+            setattr(args, known.name, int(number) if isinstance(number, Integral) else float(number))
             continue
         what = {bool: "True or False", int: "a whole number", float: "a number"}[kind]
         raise TypeError(
