@@ -52,8 +52,7 @@ class ReCrossPipeline(PipelineHubMixin):
     fetched. Parts are attributes, and assigning one replaces it.
 
     Args:
-        upstream_model: The multi-task model, sequence-to-sequence or decoder-only, which embeds inputs, too. It is never
-            changed.
+        upstream_model: The multi-task model, of either kind, which embeds inputs, too. It is never changed.
         processing_class: The model's tokenizer.
         index: The upstream examples and their vectors.
         reranker: Scores the examples that dense retrieval finds; none by default.
