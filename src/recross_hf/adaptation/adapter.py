@@ -153,8 +153,12 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
     ) -> TrainOutput:
         """Retrieves (unless [`retrieve`] was called), then trains on what was found.
 
-        A checkpoint holds the retrieved examples, and a resumed run trains on those. With `args.safety_gate` the weights are
-        afterwards the trained ones or those from before, as `self.gate` says. The arguments are those of [`ExampleTrainer.train`].
+        A checkpoint holds the retrieved examples, on which a resumed run trains. `self.gate` says whether the weights were put back.
+
+        Args:
+            resume_from_checkpoint: Folder of a checkpoint; True stands for the last one in `args.output_dir`.
+            trial: Trial of a search for hyperparameters.
+            ignore_keys_for_eval: Outputs of the model that evaluations leave out.
 
         Raises:
             ValueError: The safety gate is asked for and the weights are spread over devices (FSDP, DeepSpeed), or too few
