@@ -175,7 +175,7 @@ def test_two_processes_share_an_epoch_and_resume_within_the_second(tmp_path):
     assert results["random"]["rows"] == [25, 25]  # even: two rows come twice
 
 
-def test_accumulated_batches_weigh_by_their_tokens_in_each_process_and_processes_alike(tmp_path):
+def test_the_batches_of_a_step_weigh_by_their_tokens_accumulated_or_in_several_processes(tmp_path):
     fork_group(distributed_training_script.accumulate, str(tmp_path))
     tokenizer = tiny.tokenizer()
     before, trained = tiny.bart(tokenizer, dropout=0.0), load_model(tmp_path)
@@ -194,9 +194,9 @@ def test_accumulated_batches_weigh_by_their_tokens_in_each_process_and_processes
 
     pairs = zip(trained.parameters(), before.parameters(), strict=True)
     found = torch.cat([(one - other).detach().flatten() for one, other in pairs])
-    expected = update((of_process[0] + of_process[1]) / 2)
+    expected = update(losses @ (tokens / tokens.sum()))
     assert (found - expected).norm() < 1e-3 * expected.norm()
-    for otherwise in (losses.mean(), losses @ (tokens / tokens.sum())):  # batches alike; all tokens alike
+    for otherwise in (losses.mean(), (of_process[0] + of_process[1]) / 2):  # batches alike; processes alike
         assert (update(otherwise) - expected).norm() > 1e-2 * expected.norm()
 
 

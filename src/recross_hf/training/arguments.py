@@ -26,9 +26,8 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
     gradient_accumulation_steps: int = field(
         default=1,
         metadata={
-            "help": "Number of batches that a device sees in a step. Their mean losses are weighed by their tokens, so that 4 batches of 4 are as "
-            "one of 16 on that device; with `sum_token_loss`, their sums are averaged, as in the authors' code. Devices, and so "
-            "processes, count alike, however many tokens each of them has in the step."
+            "help": "Number of batches that a process sees in a step. The mean losses of all batches of a step, in all processes, are weighed by "
+            "their tokens, so that 4 batches of 4 are as one of 16; with `sum_token_loss`, their sums are averaged, as in the authors' code."
         },
     )
     predict_with_generate: bool = field(
@@ -52,7 +51,7 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
         default=None,
         metadata={
             "help": "Number of tokens in a batch of one device, input and answer, padding included, in place of "
-            "`per_device_train_batch_size`: batches are made of examples of like lengths, and each batch counts alike, however many "
+            "`per_device_train_batch_size`: batches are made of examples of like lengths, and each step counts alike, however many "
             "examples it has."
         },
     )

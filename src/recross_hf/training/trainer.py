@@ -178,12 +178,14 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
-        """The batches of a step; of several, [`compute_loss`] has to know how many tokens they have."""
+        """The batches of a step; of several, in all processes, [`compute_loss`] has to know how many tokens they have."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._tokens_a_batch = None
-        if len(batches) > 1:
-            tokens = [(batch["labels"] != -100).sum() for batch in batches]
-            self._tokens_a_batch = torch.stack(tokens).sum() / len(batches)
+        if batches and (len(batches) > 1 or self.args.world_size > 1):
+            tokens = torch.stack([(batch["labels"] != -100).sum() for batch in batches])
+            total = torch.stack([tokens.sum(), tokens.new_tensor(len(batches))])
+            total = self.accelerator.reduce(total, reduction="sum") if self.args.world_size > 1 else total
+            self._tokens_a_batch = total[0] / total[1]
         return batches, num_items
 
     def compute_loss(
@@ -195,8 +197,8 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """Mean of the token losses of a batch, or their sum with `sum_token_loss`.
 
-        In gradient accumulation the means of the batches are weighed by their tokens, so that a step is as one of a larger batch; the
-        sums are averaged over the batches, as in the authors' code. Several processes count alike, however many tokens each has.
+        Where a step has several batches, accumulated or in several processes, their means are weighed by their tokens, so that the step
+        is as one of a larger batch; the sums are averaged over the batches, as in the authors' code.
         """
         labels = inputs["labels"]
         # A loss of the caller's own divides by the tokens of the step itself.
