@@ -2,6 +2,7 @@
 # make test       the tests, but for those that take long; WORKERS=4 runs them in four processes (default 2)
 # make test-slow  those that take long
 # make test-all   both
+# make test-min   `make test` with the oldest versions of the dependencies, in an environment of its own
 # make coverage   `make test`, and which lines and branches it does not reach
 # make quality    what CI checks: lint, format, contracts on imports, types
 # make style      mends what `make quality` finds
@@ -12,6 +13,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+CONSTRAINTS ?= constraints.txt
 READY := $(VENV)/.recross-ready
 DOCS_READY := $(VENV)/.recross-docs-ready
 
@@ -19,7 +21,7 @@ WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 TESTS := $(PYTEST) --ignore tests/docs
 
-.PHONY: demo test test-slow test-all coverage quality style docs docs-test
+.PHONY: demo test test-slow test-all test-min coverage quality style docs docs-test
 
 demo: $(READY)
 	$(BIN)/recross demo
@@ -31,6 +33,9 @@ test-slow: $(READY)
 	$(TESTS) -m slow
 
 test-all: test test-slow
+
+test-min:
+	$(MAKE) VENV=$(VENV)-min CONSTRAINTS=constraints-min.txt test
 
 coverage: $(READY)
 	$(TESTS) -m "not slow" --cov --cov-report=term-missing:skip-covered
@@ -53,12 +58,12 @@ docs-test: $(DOCS_READY)
 	$(PYTEST) tests/docs
 
 $(DOCS_READY): $(READY)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,docs]'
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[test,docs]'
 	touch $(DOCS_READY)
 
-$(READY): setup.py pyproject.toml constraints.txt
+$(READY): setup.py pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "recross_hf needs Python 3.11 or newer, found " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[test]'
 	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python promptsource==0.2.3
 	touch $(READY)

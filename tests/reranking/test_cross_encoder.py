@@ -128,7 +128,7 @@ def test_it_reranks_what_was_retrieved(reranker, index, queries):
     retrieved = DenseRetriever(index).retrieve(queries, 20)
     kept = reranker.rerank(queries, retrieved, 6)
     ranks = reranker.rank(queries, retrieved["input"][:])
-    assert kept["id"][:] == [retrieved["id"][row] for row in np.argsort(-ranks, kind="stable")[:6]]
+    assert kept["id"][:] == [retrieved["id"][row] for row in np.argsort(-ranks, kind="stable")[:6].tolist()]
     np.testing.assert_allclose(kept["score"][:], np.sort(ranks)[::-1][:6], rtol=1e-6)
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
+import transformers
 from accelerate.state import AcceleratorState
 from datasets import Dataset
+from packaging.version import Version
 from peft import LoraConfig, get_peft_model
 from transformers import (
     BartForConditionalGeneration,
@@ -580,10 +582,10 @@ def test_activation_checkpointing_changes_no_loss(build, make_trainer, tokenizer
             token_budget=200,
             max_steps=4,
             learning_rate=1e-3,
-            activation_checkpointing=checkpointing,
+            gradient_checkpointing=checkpointing,  # its name in every version that is supported
         )
         trainer.train()
-        assert trainer.model.is_activation_checkpointing == checkpointing
+        assert trainer.model.is_gradient_checkpointing == checkpointing
         losses.append(logged(trainer, "loss"))
         norms.append(logged(trainer, "grad_norm"))
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
@@ -864,7 +866,16 @@ SHIPPED = {
 }
 
 
-@pytest.mark.parametrize("shipped", SHIPPED.values(), ids=SHIPPED)
+REFUSED = pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5.23"),
+    reason="transformers before 5.23 saves no temperature without sampling",
+)
+
+
+@pytest.mark.parametrize(
+    "shipped",
+    [pytest.param(SHIPPED[name], id=name, marks=REFUSED if name == "temperature alone" else []) for name in SHIPPED],
+)
 def test_a_training_is_saved_with_the_generation_configuration_that_the_model_shipped(
     shipped, bart, make_trainer, examples, tmp_path
 ):

@@ -33,7 +33,7 @@ class ScoresEachRowOnce(Trainer):
     """A `Trainer` whose evaluation leaves out the rows that fill the last batch of several processes.
 
     `Seq2SeqTrainer` sets `gather_function` to `accelerator.gather` before each evaluation, which keeps them, and scores would count rows
-    twice. No argument chooses the function. Seen in transformers 5.0 to 5.23.
+    twice. No argument chooses the function. Seen in transformers 5.15 to 5.23.
     """
 
     @property
@@ -50,7 +50,7 @@ class SavesWithoutPickles(Trainer):
     """A `Trainer` that leaves no pickle of its arguments beside a saved model, and lets a subclass work around saving.
 
     `Trainer._save` pickles the arguments into `training_args.bin`, and no argument forbids it. `save_model`, which is public, is not called
-    by all paths that save and pushes before it returns; `on_save` of a callback comes after the push. Seen in transformers 5.0 to 5.23.
+    by all paths that save and pushes before it returns; `on_save` of a callback comes after the push. Seen in transformers 5.15 to 5.23.
     """
 
     def saving_to(self, folder: Path) -> AbstractContextManager[None]:
@@ -71,7 +71,7 @@ class PreparesInContext(Trainer):
     """A `Trainer` that lets a subclass work around the preparation of model and optimizer for the devices.
 
     `Trainer._prepare_for_training` wraps the model in the midst of `train`, after the last callback and method that is public. Seen in
-    transformers 5.23; versions without it (5.0) prepare the model elsewhere, and the context is not entered there.
+    transformers 5.15 to 5.23.
     """
 
     def preparing(self) -> AbstractContextManager[None]:
@@ -87,7 +87,7 @@ class PushesCheckpoints(Trainer):
     """A `Trainer` whose subclass says what is uploaded of a checkpoint while the training goes on.
 
     `Trainer._push_from_checkpoint` pickles the arguments into what it uploads; no argument or callback takes its place, for the base class
-    waits for the uploads in `push_in_progress`. Seen in transformers 5.0 to 5.23.
+    waits for the uploads in `push_in_progress`. Seen in transformers 5.15 to 5.23.
     """
 
     push_in_progress: Any  # nothing, or a `PushInProgress`
@@ -115,7 +115,7 @@ def take_losses_as_means(model: PreTrainedModel) -> None:
 
     `Trainer` infers from `**kwargs` of `forward` that a model divides its loss by `num_items_in_batch`; BART, T5 and EncoderDecoder take
     `**kwargs` and do not. No argument says so: it is asked of the attribute `accepts_loss_kwargs`, which the documentation of
-    transformers does not have. Seen in transformers 5.0 to 5.23.
+    transformers does not have. Seen in transformers 5.15 to 5.23.
     """
     vars(model)["accepts_loss_kwargs"] = False
 
@@ -123,8 +123,8 @@ def take_losses_as_means(model: PreTrainedModel) -> None:
 def train_batch_size_in_use(trainer: Trainer) -> int:
     """The number of rows in a batch of this process, as `auto_find_batch_size` may have lowered it.
 
-    `args.train_batch_size` stays as it was asked for, and `state.train_batch_size` is set after the loader was made. Seen in transformers 5.0
-    to 5.23.
+    `args.train_batch_size` stays as it was asked for, and `state.train_batch_size` is set after the loader was made. Seen in transformers
+    5.15 to 5.23.
     """
     return trainer._train_batch_size
 
@@ -132,7 +132,7 @@ def train_batch_size_in_use(trainer: Trainer) -> int:
 def commit_of(model: PreTrainedModel) -> str | None:
     """The commit of the Hub that a model was loaded at; None where that is not known.
 
-    transformers noted it in the configuration's `_commit_hash` (seen in 5.0) and has no other name for it; 5.23 does not note it any more,
+    transformers noted it in the configuration's `_commit_hash` (seen in 5.15) and has no other name for it; 5.23 does not note it any more,
     and leaves the attribute out of `config.json` as before. `load_model` and published pipelines note it themselves.
     """
     return getattr(model.config, "_commit_hash", None)
@@ -145,7 +145,7 @@ def forget_loader(accelerator: Accelerator, loader: torch.utils.data.DataLoader)
     """Takes a prepared loader off the accelerator's list.
 
     The list only grows: an evaluation task by task would keep each loader, its rows and its workers. `free_memory`, which is public, forgets the
-    model, too. Seen in accelerate 1.1 to 1.15.
+    model, too. Seen in accelerate 1.10 to 1.15.
     """
     accelerator._dataloaders.remove(loader)
 
@@ -156,7 +156,7 @@ def loader_of_this_process(
     """A loader whose sampler knows its process already, prepared for the device.
 
     `Accelerator.prepare` would deal its batches out among the processes a second time; `prepare_data_loader`, which is public but not a method
-    of the accelerator, can be told that there is one. Seen in accelerate 1.1 to 1.15.
+    of the accelerator, can be told that there is one. Seen in accelerate 1.10 to 1.15.
     """
     return prepare_data_loader(
         loader, accelerator.device, num_processes=1, process_index=0, put_on_device=True, non_blocking=non_blocking
@@ -167,7 +167,7 @@ def unprepared_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A deep copy of a model without what another trainer's accelerator left on it.
 
     The mixed precision of that accelerator stays around the forward pass, and `_is_accelerate_prepared` would make the next accelerator pass the
-    model over. `extract_model_from_parallel`, which is public, undoes the former alone. Seen in accelerate 1.1 to 1.15.
+    model over. `extract_model_from_parallel`, which is public, undoes the former alone. Seen in accelerate 1.10 to 1.15.
     """
     copied: PreTrainedModel = extract_model_from_parallel(copy.deepcopy(model), keep_fp32_wrapper=False)
     vars(copied).pop("_is_accelerate_prepared", None)
@@ -211,7 +211,7 @@ def name_base_when_saved(peft_config: PeftConfig, revision: str | None) -> None:
     """Makes PEFT name an adapter's base as it saves the adapter, without a question to the Hub.
 
     PEFT fills `base_model_name_or_path` in as it saves; where it is filled already, PEFT asks the Hub whether the vocabulary of that base was
-    resized, which fails offline and no argument of `Trainer` forbids. Seen in PEFT 0.17 to 0.21.
+    resized, which fails offline and no argument of `Trainer` forbids. Seen in PEFT 0.19 to 0.21.
 
     Args:
         revision: Commit of the base, which PEFT does not know.
