@@ -33,7 +33,7 @@ class ScoresEachRowOnce(Trainer):
     """A `Trainer` whose evaluation leaves out the rows that fill the last batch of several processes.
 
     `Seq2SeqTrainer` sets `gather_function` to `accelerator.gather` before each evaluation, which keeps them, and scores would count rows
-    twice. No argument chooses the function. Seen in transformers 5.15 to 5.23.
+    twice. No argument chooses the function. Seen in transformers 5.17 to 5.23.
     """
 
     @property
@@ -50,7 +50,7 @@ class SavesWithoutPickles(Trainer):
     """A `Trainer` that leaves no pickle of its arguments beside a saved model, and lets a subclass work around saving.
 
     `Trainer._save` pickles the arguments into `training_args.bin`, and no argument forbids it. `save_model`, which is public, is not called
-    by all paths that save and pushes before it returns; `on_save` of a callback comes after the push. Seen in transformers 5.15 to 5.23.
+    by all paths that save and pushes before it returns; `on_save` of a callback comes after the push. Seen in transformers 5.17 to 5.23.
     """
 
     def saving_to(self, folder: Path) -> AbstractContextManager[None]:
@@ -71,7 +71,7 @@ class PreparesInContext(Trainer):
     """A `Trainer` that lets a subclass work around the preparation of model and optimizer for the devices.
 
     `Trainer._prepare_for_training` wraps the model in the midst of `train`, after the last callback and method that is public. Seen in
-    transformers 5.15 to 5.23.
+    transformers 5.17 to 5.23.
     """
 
     def preparing(self) -> AbstractContextManager[None]:
@@ -87,7 +87,7 @@ class PushesCheckpoints(Trainer):
     """A `Trainer` whose subclass says what is uploaded of a checkpoint while the training goes on.
 
     `Trainer._push_from_checkpoint` pickles the arguments into what it uploads; no argument or callback takes its place, for the base class
-    waits for the uploads in `push_in_progress`. Seen in transformers 5.15 to 5.23.
+    waits for the uploads in `push_in_progress`. Seen in transformers 5.17 to 5.23.
     """
 
     push_in_progress: Any  # nothing, or a `PushInProgress`
@@ -115,7 +115,7 @@ def take_losses_as_means(model: PreTrainedModel) -> None:
 
     `Trainer` infers from `**kwargs` of `forward` that a model divides its loss by `num_items_in_batch`; BART, T5 and EncoderDecoder take
     `**kwargs` and do not. No argument says so: it is asked of the attribute `accepts_loss_kwargs`, which the documentation of
-    transformers does not have. Seen in transformers 5.15 to 5.23.
+    transformers does not have. Seen in transformers 5.17 to 5.23.
     """
     vars(model)["accepts_loss_kwargs"] = False
 
@@ -124,7 +124,7 @@ def train_batch_size_in_use(trainer: Trainer) -> int:
     """The number of rows in a batch of this process, as `auto_find_batch_size` may have lowered it.
 
     `args.train_batch_size` stays as it was asked for, and `state.train_batch_size` is set after the loader was made. Seen in transformers
-    5.15 to 5.23.
+    5.17 to 5.23.
     """
     return trainer._train_batch_size
 
@@ -132,7 +132,7 @@ def train_batch_size_in_use(trainer: Trainer) -> int:
 def commit_of(model: PreTrainedModel) -> str | None:
     """The commit of the Hub that a model was loaded at; None where that is not known.
 
-    transformers noted it in the configuration's `_commit_hash` (seen in 5.15) and has no other name for it; 5.23 does not note it any more,
+    transformers noted it in the configuration's `_commit_hash` (seen in 5.17) and has no other name for it; 5.23 does not note it any more,
     and leaves the attribute out of `config.json` as before. `load_model` and published pipelines note it themselves.
     """
     return getattr(model.config, "_commit_hash", None)
