@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import agreed
 from ..models.collators import Batch
+from ..models.heads import mean_token_loss
 from ..models.modes import evaluating
 from ..models.tokenization import TokenizedExamples
 from ..training.trainer import ExampleTrainer
@@ -221,6 +222,6 @@ def token_loss(
         for rows in token_budget_batches(lengths, token_budget):
             items = collate([examples[row] for row in rows])
             counts.append(int((items["labels"] != -100).sum()))
-            losses.append(model(**on_device(items, model.device)).loss)
+            losses.append(mean_token_loss(model, on_device(items, model.device)))
     # The one moment when the host waits for the device, which may have no float64 (Apple's).
     return float(np.average(torch.stack(losses).cpu().double().numpy(), weights=counts))

@@ -16,6 +16,7 @@ from ..core.batching import on_device, token_budget_batches
 from .architectures import architecture_of
 from .base import check_vocabulary, longest_answer
 from .collators import pad_token_id, padded
+from .heads import contiguous_head
 from .modes import evaluating
 
 _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
@@ -173,7 +174,7 @@ def generate_texts(
     texts = [""] * len(token_ids)
     generator: Any = model  # PEFT's wrapper generates as well
     bar = tqdm(total=len(texts), desc="Predicting", unit="ex", disable=not show_progress)
-    with evaluating(model), bar as progress:
+    with evaluating(model), contiguous_head(model), bar as progress:
         for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
             batch = on_device(padded([token_ids[row] for row in rows], pad, side), model.device)
             outputs = generator.generate(

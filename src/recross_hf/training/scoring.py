@@ -12,10 +12,11 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
-from ..models.architectures import architecture_of
+from ..models.architectures import DECODER_ONLY, architecture_of
 from ..models.base import check_vocabulary, longest_answer, unwrapped
 from ..models.collators import pad_token_id
 from ..models.generation import decoding_in_force, generate_texts, kept, one_answer
+from ..models.heads import answer_logits, contiguous_head, has_loss_of_its_own
 from ..models.tokenization import TokenizedExamples
 from ..soft_em import score
 from ._compat import ScoresEachRowOnce, forget_loader, take_losses_as_means
@@ -127,6 +128,33 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
     def decoding(self) -> dict[str, Any]:
         """Settings that change what is answered, beside those of the arguments: beams, penalties, lengths ([`decoding_in_force`])."""
         return decoding_in_force(self.model, self.generate_settings())
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """What the base class computes; of a decoder-only model logits are computed where answers are alone.
+
+        The outputs then hold these logits `[tokens of the answers, vocabulary]`. A `compute_loss_func` is given the outputs of the model.
+        """
+        if not self._takes_answers_alone or "labels" not in inputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        logits, labels = answer_logits(model, inputs, head_of=self.model)
+        if self.label_smoother is None:
+            loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+        else:
+            loss = self.label_smoother({"logits": logits}, labels)
+        return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
+
+    @property
+    def _takes_answers_alone(self) -> bool:
+        # What is compiled sees no hook that comes later; a batch that is dealt out over devices has other rows in each.
+        is_whole = self.args.n_gpu <= 1 and not self.args.torch_compile and self.accelerator.parallelism_config is None
+        is_mean = self.compute_loss_func is None and not has_loss_of_its_own(self.model)
+        return self.architecture is DECODER_ONLY and is_whole and is_mean
 
     # ---- loaders -------------------------------------------------------------------------------------------------------
 
@@ -246,7 +274,7 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
         own: Any = self.model.generation_config
         # Generation calls the encoder by itself, and not by the forward pass that computes in half precision. The base class reads
         # lengths of the configuration, and writes its defaults there.
-        with self.accelerator.autocast(), kept(own) as configuration:
+        with self.accelerator.autocast(), contiguous_head(self.model), kept(own) as configuration:
             vars(configuration).update(self.generate_settings())
             _, generated, _ = super().prediction_step(model, prompts, False, ignore_keys, **gen_kwargs)
         answers: Any = generated
