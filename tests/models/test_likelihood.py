@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from decoders import FAMILIES, decoder
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
-from recross_hf.models.architectures import architecture_of
+from recross_hf.models.architectures import DECODER_ONLY, architecture_of
 from recross_hf.models.likelihood import choice_log_likelihoods, rank_choices
 
 INPUTS = ["Is the film good?", "Add one and two, then three, then four, then five.", "", "Up or down? " * 12, "Who?"]
@@ -154,3 +155,57 @@ def test_a_learned_prompt_is_refused(bart, tokenizer):
     tuned = get_peft_model(copy.deepcopy(bart), PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=2))
     with pytest.raises(ValueError, match=r"found .*PROMPT_TUNING, which puts learned tokens before the input"):
         rank_choices(tuned, tokenizer, ["one"], [["yes"]])
+
+
+def tokens_read(model):
+    """Numbers of tokens that each forward pass reads."""
+    read = []
+    model.get_input_embeddings().register_forward_hook(lambda module, args, output: read.append(args[0].numel()))
+    return read
+
+
+WHOLE = {"bloom", "mamba", "mixtral_routed", "qwen3_next"}
+"""Families that are told no positions, or keep more than keys and values."""
+
+
+@pytest.mark.parametrize("token_budget", [150, 10_000])
+@pytest.mark.parametrize(
+    "family", sorted(FAMILIES.keys() - {"mixtral_routed"})
+)  # whose loss is not that of the tokens alone
+def test_families_that_go_on_from_what_was_read_find_the_same(family, token_budget):
+    tokenizer = tiny.causal_tokenizer()
+    check(decoder(family, tokenizer), tokenizer, token_budget=token_budget)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_input_is_read_once_for_all_its_choices(family):
+    tokenizer = tiny.causal_tokenizer()
+    model = decoder(family, tokenizer)
+    text, choices = "Up or down? " * 4, ["u", "d", "n", "b"]
+    read = tokens_read(model)
+    choice_log_likelihoods(model, tokenizer, [text, text[2:]], [choices, choices])
+    ids = DECODER_ONLY.prompt_ids(tokenizer, [text], 1000)[0]
+    if family in WHOLE:
+        assert read[-1] == 8 * (len(ids) + 2)
+    else:
+        assert read == [2 * len(ids), 8]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_likelihood_depends_on_what_else_is_asked(family):
+    tokenizer = tiny.causal_tokenizer()
+    model = decoder(family, tokenizer)
+    together = choice_log_likelihoods(model, tokenizer, INPUTS, CHOICES)
+    for text, choices, expected in zip(INPUTS, CHOICES, together, strict=True):
+        (alone,) = choice_log_likelihoods(model, tokenizer, [text], [choices])
+        assert alone == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_adapter_of_peft_goes_on_from_what_was_read():
+    tokenizer = tiny.causal_tokenizer()
+    config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model = get_peft_model(decoder("llama", tokenizer), config).eval()
+    check(model, tokenizer)
+    read = tokens_read(model.get_base_model())
+    choice_log_likelihoods(model, tokenizer, ["Up?"], [["u", "d"]])
+    assert len(read) == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,12 +15,10 @@ from ..core.batching import on_device, token_budget_batches
 from .architectures import SEQUENCE_TO_SEQUENCE, architecture_of
 from .base import TokenIds, check_vocabulary, longest_input, unwrapped
 from .collators import pad_token_id, padded, padded_rows
+from .continuation import Found, Pair, continued
 from .modes import evaluating
 
 LONGEST_CHOICE = 512
-
-Pair = tuple[int, int]  # a row and one of its distinct choices
-Found = tuple[list[Pair], torch.Tensor]  # and their sums of log-probabilities
 
 
 def rank_choices(
@@ -78,7 +75,7 @@ def choice_log_likelihoods(
 ) -> list[np.ndarray]:
     """The log-likelihood of each choice after its input: one float64 array an input, with a value a choice.
 
-    An input is encoded once for all its choices, and none depends on what else is asked. The end token is part of a choice, as
+    An input is read once for all its choices, and none depends on what else is asked. The end token is part of a choice, as
     in training: it tells "a" from the beginning of "a b".
 
     Args:
@@ -111,7 +108,7 @@ def choice_log_likelihoods(
         token_ids = architecture.prompt_ids(processing_class, [inputs[row] for row in rows], limit)
         for row, ids in zip(rows, token_ids, strict=True):
             prompts[row] = ids
-    compute = _encoded_once if architecture is SEQUENCE_TO_SEQUENCE else _continued
+    compute = _encoded_once if architecture is SEQUENCE_TO_SEQUENCE else continued
     pairs: list[Pair] = []
     sums: list[torch.Tensor] = []
     total = sum(map(len, answers))
@@ -196,30 +193,6 @@ def _encoded_once(
                 use_cache=False,
             ).logits
             yield [(rows[place], choice) for place, choice in of_batch], _log_likelihoods(logits, labels)
-
-
-def _continued(
-    model: PreTrainedModel,
-    processing_class: PreTrainedTokenizerBase,
-    prompts: TokenIds,
-    answers: list[TokenIds],
-    token_budget: int,
-) -> Iterator[Found]:
-    """Reads each input with each of its choices, and computes logits where choices stand alone."""
-    collate = architecture_of(model).collator(processing_class, model)
-    keeps = "logits_to_keep" in inspect.signature(unwrapped(model).forward).parameters
-    pairs = [(row, choice) for row, of_input in enumerate(answers) for choice in range(len(of_input))]
-    lengths = [len(prompts[row]) + len(answers[row][choice]) for row, choice in pairs]
-    for chosen in token_budget_batches(lengths, token_budget):
-        of_batch = [pairs[number] for number in chosen]
-        items = [{"input_ids": prompts[row], "labels": answers[row][choice]} for row, choice in of_batch]
-        batch = on_device(collate(items), model.device)
-        labels = batch.pop("labels")
-        # The token before the first choice of the batch predicts its first token.
-        needed = labels.shape[1] - min(len(prompts[row]) for row, _ in of_batch) + 1
-        settings = {"logits_to_keep": needed} if keeps else {}
-        logits = model(**batch, use_cache=False, **settings).logits
-        yield of_batch, _log_likelihoods(logits[:, -needed:-1], labels[:, 1 - needed :])
 
 
 def _log_likelihoods(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
