@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -133,3 +134,16 @@ def test_evaluation_computes_no_logits_of_inputs_for_the_loss(make_trainer, trai
     assert [shape[:2] for shape in shapes] == [(1, tokens)]
     batch = batch_of(trainer)
     assert metrics["eval_loss"] == pytest.approx(trainer.model(**batch).loss.item(), abs=1e-5)
+
+
+def test_a_token_budget_pads_little(make_trainer, tokenizer):
+    random = np.random.default_rng(0)
+    words = [("a " * int(random.integers(1, 60)), "b " * int(random.integers(1, 12))) for _ in range(4000)]
+    data = {"input": [text for text, _ in words], "references": [[answer] for _, answer in words]}
+    trainer = make_trainer(token_budget=1000)
+    trainer.train_dataset = trainer.tokenize(load_examples(Dataset.from_dict(data)))
+    batches = list(trainer.get_train_dataloader())
+    masks = [batch["attention_mask"] for batch in batches]
+    assert max(mask.numel() for mask in masks) <= 1000
+    assert sum(map(len, masks)) == len(words)
+    assert sum(int(mask.sum()) for mask in masks) >= 0.95 * sum(mask.numel() for mask in masks)

@@ -222,7 +222,9 @@ def _epoch(trainer: Trainer) -> _Epoch:
         sizes = {"inputs": on_host["input_ids"].numel()}
         sizes["attention"] = sizes["inputs"] * on_host["input_ids"].shape[1]
         if "labels" in on_host:
-            sizes["answers"] = on_host["labels"].numel()
+            # Decoder-only models have labels, and logits, at a few places of a row.
+            labels = on_host["labels"]
+            sizes["answers"] = labels.numel() if trainer.model.config.is_encoder_decoder else int((labels >= 0).sum())
         for name, size in sizes.items():
             if name not in largest or size > largest[name][0]:
                 largest[name] = size, on_host

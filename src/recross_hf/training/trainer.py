@@ -15,7 +15,7 @@ from transformers.trainer_utils import TrainOutput, enable_full_determinism, set
 
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
-from ..models.architectures import SEQUENCE_TO_SEQUENCE
+from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
 from ..models.tokenization import TokenizedExamples
 from ._compat import (
     PreparesInContext,
@@ -220,9 +220,11 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
             return super().get_train_dataloader()
         args, examples = self.args, self.train_dataset
         devices = max(1, args.n_gpu)  # of this process; `DataParallel` would share a batch among them
+        lengths = examples.input_lengths, examples.target_lengths
+        if self.architecture is DECODER_ONLY:  # input and answer are one row, padded as a whole
+            lengths = lengths[0] + lengths[1], np.zeros_like(lengths[1])
         sampler = MixtureBatchSampler(
-            examples.input_lengths,
-            examples.target_lengths,
+            *lengths,
             np.zeros(len(examples), dtype=np.int64) if examples.tasks is None else examples.tasks,
             token_budget=args.token_budget * devices if args.token_budget is not None else None,
             batch_size=train_batch_size_in_use(self),
