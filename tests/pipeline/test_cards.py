@@ -95,6 +95,7 @@ def adapted_card(name="me/triage", *, evaluations=None, **settings):
         "adaptation": Adaptation(16, {"learning_rate": 1e-4}, evaluations or {}),
         "retrieved": retrieved(),
         "architecture": SEQUENCE_TO_SEQUENCE,
+        "processing_class": tiny.tokenizer(),
         "is_peft": False,
     }
     return adapted_model_card(name, **given | settings)

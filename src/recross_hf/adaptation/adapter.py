@@ -15,6 +15,7 @@ from transformers.trainer_utils import TrainOutput
 
 from ..core.files import write_atomically, write_parquet
 from ..core.hashing import digest_of
+from ..data.conversations import texts_of
 from ..data.readers import load_queries
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
@@ -136,7 +137,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         """Retrieves |R| upstream examples for the query set and keeps them in `self.retrieved`."""
         self.seconds.clear()
         self.retrieved = retrieve_examples(
-            self.query_dataset["input"][:], self.retriever, self.reranker, self.args, self.seconds
+            texts_of(self.query_dataset), self.retriever, self.reranker, self.args, self.seconds
         )
         return self.retrieved
 
@@ -183,7 +184,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             )
         self.seconds.pop("gate", None)
         with timed(self.seconds, "gate"):
-            inputs = self.query_dataset["input"][:]
+            inputs = texts_of(self.query_dataset)
             gate = SafetyGate(self.model, lambda: gate_evidence(self, held_out, inputs), len(held_out))
         output = super().train(checkpoint, trial, ignore_keys_for_eval)
         with timed(self.seconds, "gate"):
@@ -192,7 +193,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
 
     def _arguments(self) -> dict[str, Any]:
         # Of others, the checkpoint's retrieved examples would be learned from, and said to be theirs.
-        return super()._arguments() | {"queries": digest_of(self.query_dataset["input"][:])}
+        return super()._arguments() | {"queries": digest_of(texts_of(self.query_dataset))}
 
     def evaluate(
         self,
@@ -279,6 +280,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             adaptation=self.adaptation,
             retrieved=self.retrieved,
             architecture=self.architecture,
+            processing_class=self.processing_class,
             is_peft=hasattr(self.model, "peft_config"),
             license=license,
             language=language,

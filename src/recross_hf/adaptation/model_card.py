@@ -18,6 +18,8 @@ from .record import Adaptation, Evaluation
 from .results import task_shares
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from ..models.base import Architecture
 
 _SHOWN_EXAMPLES = 20
@@ -34,6 +36,7 @@ def adapted_model_card(
     adaptation: Adaptation,
     retrieved: Dataset | None,
     architecture: Architecture,
+    processing_class: PreTrainedTokenizerBase,
     is_peft: bool,
     parts: Mapping[str, Repository] | None = None,
     license: str | None = None,
@@ -55,6 +58,7 @@ def adapted_model_card(
         adaptation: Record of the adaptation.
         retrieved: Examples that it learned from; None where they are not known any more.
         architecture: The kind of model, which says how it is loaded.
+        processing_class: Tokenizer of the model, which says how it is asked.
         is_peft: Whether it is an adapter.
         parts: Repositories of the pipeline that it is in, by the names of the parts.
         license: License of the model.
@@ -128,6 +132,7 @@ def adapted_model_card(
             base_name,
             None if is_local else base_revision,
             architecture,
+            processing_class,
             is_peft,
             adaptation.settings,
             remark="`revision` names a commit of this repository, too; its newest is loaded here.",
@@ -172,6 +177,7 @@ def loading_code(
     base_name: str,
     base_revision: str | None,
     architecture: Architecture,
+    processing_class: PreTrainedTokenizerBase,
     is_peft: bool,
     settings: Mapping[str, Any],
     *,
@@ -184,6 +190,7 @@ def loading_code(
         base_name: Name or folder of the upstream model, which an adapter needs.
         base_revision: Commit of the upstream model.
         architecture: The kind of model.
+        processing_class: Tokenizer of the model.
         is_peft: Whether it is an adapter.
         settings: Settings of the adaptation.
         remark: Comment above the line that loads it.
@@ -202,6 +209,6 @@ def loading_code(
         *([] if remark is None else [f"# {remark}"]),
         f"model = {loaded}",
         f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(name)})",
-        architecture.usage.format(settings=arguments),
+        architecture.usage(processing_class, arguments),
     ]
     return "\n".join(lines)

@@ -22,8 +22,9 @@ from ..core.distributed import agreed, end_process_group
 from ..core.files import write_json
 from ..core.output_folders import check_apart
 from ..core.recipes import named_values
+from ..data.conversations import texts_of
 from ..data.readers import load_examples, load_queries
-from ..data.schema import EXAMPLE_FEATURES, ExampleError
+from ..data.schema import COLUMNS, ExampleError
 from ..data.starter import load_starter_task, starter_tasks
 from ..hub.publishing import check_may_publish
 from ..hub.safety import MANIFEST_FILE
@@ -125,7 +126,7 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
     """Adapts a model, evaluates it where there are labels, writes what came of it and publishes it where that was asked for."""
     stages = Stages()
     with stages("load"):
-        columns = named_values("--columns", script.columns, parser.error, known=list(EXAMPLE_FEATURES))
+        columns = named_values("--columns", script.columns, parser.error, known=list(COLUMNS))
         pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
         presets = {None: pipeline.adaptation, "paper": {}, "authors_code": AUTHORS_CODE, "as_run": AUTHORS_CODE}
         settings = presets[script.preset]
@@ -179,7 +180,7 @@ def run(adapter: RetrievalAugmentedAdapter, output_dir: Path, stages: Stages, *,
         agreed(partial((output_dir / name).unlink, missing_ok=True))
     # FSDP and DeepSpeed spread the weights: there, one process cannot answer alone.
     can_answer = not (adapter.is_fsdp_enabled or adapter.is_deepspeed_enabled)
-    inputs = adapter.query_dataset["input"][:SHOWN_INPUTS]
+    inputs = texts_of(adapter.query_dataset)[:SHOWN_INPUTS]
     if can_answer:
         with stages("answer"):
             before = adapter.answer(inputs)

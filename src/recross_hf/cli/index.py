@@ -19,7 +19,7 @@ from ..core.distributed import end_process_group, process_state
 from ..core.output_folders import OF_MODELS, check_apart, check_apart_from_files, check_not_of_others
 from ..core.recipes import named_values
 from ..data.files import files_of
-from ..data.schema import EXAMPLE_FEATURES
+from ..data.schema import COLUMNS
 from ..hub.safety import MANIFEST_FILE
 from ..pipeline.manifest import INDEX
 from ..planning.index import index_bytes, plan_index
@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
     """Builds an index as the command line says, or a part of it, or says what it will take."""
     parser = CommandParser("index", [IndexArguments], about=ABOUT, groups=GROUPS)
     (args,) = parser.parse(argv)
-    columns = named_values("--columns", args.columns, parser.error, known=list(EXAMPLE_FEATURES))
+    columns = named_values("--columns", args.columns, parser.error, known=list(COLUMNS))
     if (args.part is None) != (args.num_parts is None):
         parser.error("Expected --part and --num_parts together, found one of them")
     check_apart(args.output_dir, {"the upstream model": args.model_name_or_path})

@@ -23,7 +23,7 @@ from ..core.files import read_json, write_json, write_parquet
 from ..core.output_folders import check_apart, check_apart_from_files
 from ..core.recipes import named_values
 from ..data.files import files_of
-from ..data.schema import EXAMPLE_FEATURES
+from ..data.schema import COLUMNS
 from ..planning.mining import plan_mining
 from ..supervision.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
 from ..supervision.dataset_card import supervision_card
@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
     script = parser.made(ScriptArguments, said)
     preset = {None: {}, "paper": ALGORITHM_1, "as_run": SUPERVISION_AS_RUN}[script.preset]
     args = parser.made(SupervisionArguments, preset | said)
-    columns = named_values("--columns", script.columns, parser.error, known=list(EXAMPLE_FEATURES))
+    columns = named_values("--columns", script.columns, parser.error, known=list(COLUMNS))
     check_apart(script.output_dir, {"the pipeline": script.pipeline, "the reranker": script.reranker})
     patterns = script.example_files or []
     check_apart_from_files(script.output_dir, [path for pattern in patterns for path in files_of(pattern)])

@@ -61,7 +61,13 @@ def write_report(
         folder=str(output_dir),
         opens_as_pipeline=opens_as_pipeline,
         loading_code=loading_code(
-            str(output_dir), str(base), None, adapter.architecture, is_peft, adaptation.settings
+            str(output_dir),
+            str(base),
+            None,
+            adapter.architecture,
+            adapter.processing_class,
+            is_peft,
+            adaptation.settings,
         ),
         is_peft=is_peft,
     )

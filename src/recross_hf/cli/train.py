@@ -25,7 +25,7 @@ from ..core.files import write_json
 from ..core.output_folders import check_apart, check_apart_from_files, check_not_of_others
 from ..core.recipes import named_values
 from ..data.files import files_of
-from ..data.schema import EXAMPLE_FEATURES
+from ..data.schema import COLUMNS
 from ..models.warm_start import freeze
 from ..planning.plan import warn_where_disk_is_short
 from ..planning.training import checkpoint_bytes, plan_training
@@ -120,7 +120,7 @@ def parse(argv: Sequence[str]) -> tuple[UpstreamArguments, ExampleTrainingArgume
         )
     if upstream.eval_files is None and (args.eval_strategy != "no" or args.load_best_model_at_end):
         parser.error("give --eval_files, or --eval_strategy no --load_best_model_at_end false")
-    columns = named_values("--columns", upstream.columns, parser.error, known=list(EXAMPLE_FEATURES))
+    columns = named_values("--columns", upstream.columns, parser.error, known=list(COLUMNS))
     return upstream, args, columns
 
 

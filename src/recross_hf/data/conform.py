@@ -13,8 +13,9 @@ from datasets import Dataset, Features, List
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable
 
-from .schema import EXAMPLE_FEATURES, ExampleError
+from .schema import COLUMNS, EXAMPLE_FEATURES, MESSAGES, ExampleError
 from .text_files import parse_list
+from .turns import from_turns
 
 logger = logging.getLogger(__name__)
 
@@ -30,13 +31,16 @@ def conform(
     """
     if not isinstance(drop_invalid, bool):
         raise TypeError(f"Expected `drop_invalid` to be True or False, found {drop_invalid!r}.")
-    table = pa.concat_tables([_to_schema(dataset, columns, task, labelled) for dataset in datasets])
+    tables = [_to_schema(dataset, columns, task, labelled=labelled, drop_invalid=drop_invalid) for dataset in datasets]
+    table = pa.concat_tables(tables, promote_options="default")
+    if MESSAGES in table.column_names and table[MESSAGES].null_count == len(table):
+        table = table.drop_columns(MESSAGES)  # each input is one user turn
     if "id" not in table.column_names:
         numbers = pa.chunked_array([pa.array(range(len(table))).cast(pa.string())])
         table = table.append_column("id", pc.binary_join_element_wise(table["task"], numbers, "/"))
     table = _check_rows(table, labelled, drop_invalid)
     _check_ids(table["id"])
-    features = Features({name: EXAMPLE_FEATURES[name] for name in EXAMPLE_FEATURES if name in table.column_names})
+    features = Features({name: COLUMNS[name] for name in COLUMNS if name in table.column_names})
     table = table.select(list(features)).cast(features.arrow_schema)
     # Left to itself, `Dataset` hashes the whole table, in a copy; the sources' fingerprints, which have no public name, stand for
     # their contents.
@@ -46,7 +50,9 @@ def conform(
     return Dataset(table, fingerprint=fingerprint)
 
 
-def _to_schema(dataset: Dataset, columns: Mapping[str, str], task: str, labelled: bool) -> pa.Table:
+def _to_schema(
+    dataset: Dataset, columns: Mapping[str, str], task: str, *, labelled: bool, drop_invalid: bool
+) -> pa.Table:
     """The columns of the schema that `dataset` has, with the schema's names and types."""
     if not isinstance(columns, Mapping):
         raise TypeError(
@@ -54,30 +60,33 @@ def _to_schema(dataset: Dataset, columns: Mapping[str, str], task: str, labelled
             "`columns={'input': 'question'}`."
         )
     for name, column in columns.items():
-        if name not in EXAMPLE_FEATURES:
-            swapped = column in EXAMPLE_FEATURES
+        if name not in COLUMNS:
+            swapped = column in COLUMNS
             raise ExampleError(
-                f"Expected `columns` to map {', '.join(EXAMPLE_FEATURES)}, found {name!r}."
+                f"Expected `columns` to map {', '.join(COLUMNS)}, found {name!r}."
                 + f" Write it the other way round: `columns={{{column!r}: {name!r}}}`." * swapped
             )
         if column not in dataset.column_names:
             raise ExampleError(
                 f"Expected the column {column!r} (for {name!r}), found {', '.join(dataset.column_names)}."
             )
+    if not len(dataset):
+        raise ExampleError("Expected at least one example, found none.")
+    table = from_turns(dataset.with_format("arrow")[:], columns, labelled=labelled, drop_invalid=drop_invalid)
+    columns = {name: column for name, column in columns.items() if column in table.column_names}
     required = ["input", "references"] if labelled else ["input"]
-    missing = [name for name in required if columns.get(name, name) not in dataset.column_names]
+    missing = [name for name in required if columns.get(name, name) not in table.column_names]
     if missing:
         raise ExampleError(
             f"Expected the columns {', '.join(required)}, found {', '.join(dataset.column_names) or 'none'}. Say where "
             f"{' and '.join(missing)} can be found, e.g. `columns={{{missing[0]!r}: 'name_in_your_data'}}`."
         )
-    if not len(dataset):
-        raise ExampleError("Expected at least one example, found none.")
-    table = dataset.with_format("arrow")[:]
     fields: dict[str, pa.ChunkedArray] = {
         "task": pa.chunked_array([pa.repeat(pa.scalar(task), len(table))]),
         "template": pa.chunked_array([pa.repeat(pa.scalar(""), len(table))]),
     }
+    if columns.get(MESSAGES, MESSAGES) in table.column_names:
+        fields[MESSAGES] = table[columns.get(MESSAGES, MESSAGES)].cast(COLUMNS.arrow_schema.field(MESSAGES).type)
     for name, feature in EXAMPLE_FEATURES.items():
         column = columns.get(name, name)
         if name == "references" and not labelled and column in table.column_names:

@@ -9,14 +9,16 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from datasets import Dataset, Features, IterableDataset, Value
+from datasets import Dataset, IterableDataset
 
+from .conversations import Conversation, columns_of, conversation, is_conversation, texts_of
 from .schema import ExampleError
 
 
 def from_inputs(inputs: Any) -> Dataset:
     """Inputs of any type that [`input_texts`] takes, as a data set with the column "input"."""
-    return Dataset.from_dict({"input": input_texts(inputs)}, features=Features({"input": Value("string")}))
+    columns, features = columns_of(input_texts(inputs))
+    return Dataset.from_dict(columns, features=features)
 
 
 class InputTypeError(ExampleError, TypeError):
@@ -53,7 +55,7 @@ def as_dataset(source: Any) -> Any:
 
 
 def input_texts(inputs: Any) -> list[str]:
-    """The inputs of a list, tuple, generator, array, Series or column of strings, or of the column "input" of a table.
+    """The inputs of a list, tuple, generator, array, Series or column of strings or conversations, or of the column "input" of a table.
 
     Raises:
         ExampleError: a table has no such column, or a text is none that UTF-8 can hold.
@@ -66,7 +68,7 @@ def input_texts(inputs: Any) -> list[str]:
                 f"Expected the column 'input', found {', '.join(source.column_names) or 'none'}. Pass the column that holds the "
                 "inputs, e.g. `dataset['question']`."
             )
-        source = source["input"][:]
+        source = texts_of(source)
     unordered = isinstance(source, Set | Mapping | IterableDataset | str | bytes | bytearray | memoryview | Path)
     try:
         texts = None if unordered else list(iter(source))
@@ -77,6 +79,11 @@ def input_texts(inputs: Any) -> list[str]:
             f"Expected an input or a list of inputs that are strings, found {type(source).__name__}. Pass a list of strings, or a "
             "`Dataset` with the column 'input'" + (": a set has no order." if isinstance(source, Set) else ".")
         )
+    if is_conversation(texts):
+        raise InputTypeError(
+            "Expected a list of inputs, found the turns of one conversation. Pass a list of conversations: `[messages]`."
+        )
+    texts = [conversation(text) if is_conversation(text) else text for text in texts]
     wrong = [row for row, text in enumerate(texts) if not isinstance(text, str)]
     if wrong:
         raise InputTypeError(
@@ -91,4 +98,5 @@ def input_texts(inputs: Any) -> list[str]:
                 f"Expected text in row {row}, found {text[error.start]!a}, half of a surrogate pair and no character. Read the text "
                 "as UTF-8."
             ) from error
-    return [str(text) for text in texts]  # an array's are of NumPy's type
+    # An array's texts are of NumPy's type.
+    return [text if isinstance(text, Conversation) else str(text) for text in texts]

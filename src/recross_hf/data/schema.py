@@ -22,6 +22,11 @@ EXAMPLE_FEATURES = Features(
 )
 """The schema of an example. Query examples have no `references`; `choices` is there only if the source has it."""
 
+MESSAGES = "messages"
+"""Column of the turns before an answer, where an input has a system prompt or several turns; null where it is one user turn."""
+COLUMNS = Features({**EXAMPLE_FEATURES, MESSAGES: List({"role": Value("string"), "content": Value("string")})})
+"""All columns that examples may have."""
+
 
 def examples_by_task(
     examples: Dataset, *, max_examples_per_task: int | None = None, seed: int = 0
@@ -51,6 +56,8 @@ def check_plain(dataset: Dataset, path: Path) -> None:
     """
     for name, feature in dataset.features.items():
         inner = feature.feature if isinstance(feature, List) else feature
+        if name == MESSAGES and feature == COLUMNS[MESSAGES]:
+            continue
         if not isinstance(inner, Value):
             raise ExampleError(
                 f"Expected columns of texts and numbers in {path}, found {name!r} of the type {type(inner).__name__}. Remove it."
@@ -73,6 +80,12 @@ def check_types(dataset: Dataset) -> None:
         raise ExampleError(
             f"Expected the column 'input', found {', '.join(dataset.column_names) or 'none'}. Read the data with `load_examples` and "
             "say where it is, e.g. `columns={'input': 'question'}`."
+        )
+    turns = dataset.features.get(MESSAGES, COLUMNS[MESSAGES])
+    if turns != COLUMNS[MESSAGES]:
+        raise ExampleError(
+            f"Expected turns with a role and a content, both texts, in the column {MESSAGES!r}, found {turns}. Read the data with "
+            "`load_examples`."
         )
     for name, expected in EXAMPLE_FEATURES.items():
         found = dataset.features.get(name)
@@ -123,8 +136,8 @@ def ids_hash(dataset: Dataset) -> str:
 
 
 def column_hash(dataset: Dataset, column: str) -> str:
-    """SHA-256 of a column of strings, or of lists of them, in their order."""
+    """SHA-256 of a column of strings, or of lists, in their order."""
     digest = hashlib.sha256()
     for batch in dataset.select_columns(column).with_format("arrow").iter(10_000):
-        digest.update("".join(f"{len(text)}:{text}" for text in batch[column].to_pylist()).encode())
+        digest.update("".join(f"{len(text or '')}:{text}" for text in batch[column].to_pylist()).encode())
     return digest.hexdigest()

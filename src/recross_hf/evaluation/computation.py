@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PrinterCallback
 
 from ..adaptation.results import task_shares
+from ..data.conversations import texts_of
 from ..models.likelihood import rank_choices
 from ..pipeline.pipeline import ReCrossPipeline
 from .cells import CellKey
@@ -41,7 +42,7 @@ def compute_cell(run: EvaluationRun, key: CellKey) -> dict[str, Any]:
             adapted, fields, content["retrieved"] = _adapt(run, key, seconds, scratch)
         cell |= fields
     with _timed(seconds, "predict"):
-        predictions = adapted(task.test["input"][:], show_progress=False)
+        predictions = adapted(texts_of(task.test), show_progress=False)
     with _timed(seconds, "rank"):
         choices = _likeliest_answers(adapted, task)
     return content | {"cell": cell, "predictions": predictions, "choices": choices}
@@ -90,7 +91,7 @@ def _adapt(
 def _likeliest_answers(adapted: ReCrossPipeline, task: TargetTask) -> list[str | None]:
     """The answer that the model finds most likely, among those that a test example may have; None where they are not known."""
     rows = [row for row, answers in enumerate(task.answers) if answers]
-    inputs, answers = task.test["input"][:], [task.answers[row] for row in rows]
+    inputs, answers = texts_of(task.test), [task.answers[row] for row in rows]
     places = rank_choices(
         adapted.model,
         adapted.processing_class,

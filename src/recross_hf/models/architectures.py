@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from ..hub.repository import looks_like_path
+from . import chat
 from .base import Architecture, TokenIds, less_padding, longest_input, say_inputs_are_cut, unwrapped
 from .collators import Batch, CausalCollator, ExampleCollator, end_token_id
 from .foreign import check_built_size
@@ -35,16 +36,23 @@ class SequenceToSequence(Architecture):
 
     auto_class = AutoModelForSeq2SeqLM
     peft_task_type = "SEQ_2_SEQ_LM"
-    reading: ClassVar[dict[str, str]] = {}
-    usage = """\
-ids = tokenizer("an input of the task", return_tensors="pt").input_ids
-tokenizer.decode(model.generate(input_ids=ids, do_sample=False{settings})[0], skip_special_tokens=True)"""
 
     def reader(self, model: PreTrainedModel) -> PreTrainedModel:
         return unwrapped(model).get_encoder()
 
     def read(self, reader: PreTrainedModel, **inputs: torch.Tensor) -> torch.Tensor:
         return reader(**inputs).last_hidden_state
+
+    def reading(self, processing_class: PreTrainedTokenizerBase) -> dict[str, str]:
+        return {}
+
+    def end_id(self, processing_class: PreTrainedTokenizerBase) -> int | None:
+        return processing_class.eos_token_id
+
+    def usage(self, processing_class: PreTrainedTokenizerBase, settings: str) -> str:
+        return f"""\
+ids = tokenizer("an input of the task", return_tensors="pt").input_ids
+tokenizer.decode(model.generate(input_ids=ids, do_sample=False{settings})[0], skip_special_tokens=True)"""
 
     def longest_prompt(
         self,
@@ -105,24 +113,39 @@ tokenizer.decode(model.generate(input_ids=ids, do_sample=False{settings})[0], sk
 class DecoderOnly(Architecture):
     """One decoder reads the input and goes on with the answer: GPT-2, Llama, Qwen.
 
-    The tokens of a training item are those of input + `SEPARATOR`, then those of the answer, then the end token. Both are
+    With a tokenizer that has a chat template, input and answer are turns of a conversation, see [`chat`]. Without one, the tokens of a training item are those of input + `SEPARATOR`, then those of the answer, then the end token. Both are
     tokenised on their own, so that generation goes on from what training had before the answer. An input that is too long is
     cut before its separator, and the answer has its room always.
     """
 
     auto_class = AutoModelForCausalLM
     peft_task_type = "CAUSAL_LM"
-    reading: ClassVar[dict[str, str]] = {"separator": SEPARATOR}
-    usage = """\
-ids = tokenizer("an input of the task\\n", return_tensors="pt").input_ids
-settings = {{"do_sample": False, "eos_token_id": tokenizer.eos_token_id}}
-tokenizer.decode(model.generate(input_ids=ids, **settings{settings})[0, ids.shape[1] :], skip_special_tokens=True)"""
 
     def reader(self, model: PreTrainedModel) -> PreTrainedModel:
         return cast(PreTrainedModel, unwrapped(model).base_model)
 
     def read(self, reader: PreTrainedModel, **inputs: torch.Tensor) -> torch.Tensor:
         return reader(**inputs, use_cache=False).last_hidden_state
+
+    def reading(self, processing_class: PreTrainedTokenizerBase) -> dict[str, str]:
+        return (
+            chat.chat_identity(processing_class)
+            if chat.uses_chat_template(processing_class)
+            else {"separator": SEPARATOR}
+        )
+
+    def end_id(self, processing_class: PreTrainedTokenizerBase) -> int | None:
+        if chat.uses_chat_template(processing_class):
+            return chat.answer_end_id(processing_class)
+        return processing_class.eos_token_id
+
+    def usage(self, processing_class: PreTrainedTokenizerBase, settings: str) -> str:
+        if chat.uses_chat_template(processing_class):
+            return chat.usage(processing_class, settings)
+        return f"""\
+ids = tokenizer("an input of the task\\n", return_tensors="pt").input_ids
+settings = {{"do_sample": False, "eos_token_id": tokenizer.eos_token_id}}
+tokenizer.decode(model.generate(input_ids=ids, **settings{settings})[0, ids.shape[1] :], skip_special_tokens=True)"""
 
     def longest_prompt(
         self,
@@ -142,6 +165,8 @@ tokenizer.decode(model.generate(input_ids=ids, **settings{settings})[0, ids.shap
         return positions - max_answer_length
 
     def prompt_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
+        if chat.uses_chat_template(processing_class):
+            return chat.prompt_ids(processing_class, texts, max_length)
         separator = processing_class(SEPARATOR, add_special_tokens=False)["input_ids"]
         least = len(separator) + processing_class.num_special_tokens_to_add() + 1
         if max_length < least:
@@ -161,6 +186,8 @@ tokenizer.decode(model.generate(input_ids=ids, **settings{settings})[0, ids.shap
         return whole
 
     def answer_ids(self, processing_class: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> TokenIds:
+        if chat.uses_chat_template(processing_class):
+            return chat.answer_ids(processing_class, texts, max_length)
         end = end_token_id(processing_class)
         settings = {"add_special_tokens": False, "truncation": True, "max_length": max_length}
         with _cut_at_their_end(processing_class):

@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,14 +27,10 @@ class Architecture(ABC):
     Attributes:
         auto_class: Auto class that loads such models.
         peft_task_type: The `task_type` of a `LoraConfig` for them.
-        reading: How an input is read, beyond what the tokenizer says; part of an encoder's identity.
-        usage: Code for a model card that generates an answer; `{settings}` are further arguments of `generate`.
     """
 
     auto_class: Any
     peft_task_type: str
-    reading: ClassVar[dict[str, str]]
-    usage: str
 
     @abstractmethod
     def reader(self, model: PreTrainedModel) -> PreTrainedModel:
@@ -43,6 +39,18 @@ class Architecture(ABC):
     @abstractmethod
     def read(self, reader: PreTrainedModel, **inputs: torch.Tensor) -> torch.Tensor:
         """The last hidden states `[n, length, d]` of padded inputs."""
+
+    @abstractmethod
+    def reading(self, processing_class: PreTrainedTokenizerBase) -> dict[str, str]:
+        """How an input is read, beyond what else an encoder's identity says of its tokenizer, as JSON values."""
+
+    @abstractmethod
+    def end_id(self, processing_class: PreTrainedTokenizerBase) -> int | None:
+        """The token that ends an answer; None for a tokenizer without one."""
+
+    @abstractmethod
+    def usage(self, processing_class: PreTrainedTokenizerBase, settings: str) -> str:
+        """Code for a model card that generates an answer; `settings` are further arguments of `generate`."""
 
     @abstractmethod
     def longest_prompt(

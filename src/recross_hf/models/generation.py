@@ -56,8 +56,8 @@ def one_answer(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase
         "max_time": None,
         "pad_token_id": pad_token_id(processing_class),
     }
-    # Answers that were trained on end with the tokenizer's token, which need not be among those that the model stops at.
-    own, end = model.generation_config.eos_token_id, processing_class.eos_token_id
+    # Answers that were trained on end with a token that need not be among those that the model stops at.
+    own, end = model.generation_config.eos_token_id, architecture_of(model).end_id(processing_class)
     ends = [*own] if isinstance(own, list) else [own] * (own is not None)
     return settings if end is None or end in ends else settings | {"eos_token_id": [*ends, end]}
 

@@ -13,7 +13,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..data.schema import check_rows, check_types
+from ..data.conversations import texts_of
+from ..data.schema import MESSAGES, check_rows, check_types
 from .architectures import SEQUENCE_TO_SEQUENCE
 from .base import Architecture
 
@@ -63,7 +64,7 @@ class TokenizedExamples(torch.utils.data.Dataset):
         inputs, targets = FlatLists(), FlatLists()
         rows, tasks = array("q"), array("i")
         number_of: dict[str, int] = {}
-        wanted = [name for name in ("input", "references", "task") if name in examples.column_names]
+        wanted = [name for name in ("input", MESSAGES, "references", "task") if name in examples.column_names]
         columns = examples.select_columns(wanted)
         for start in range(0, len(columns), TEXTS_A_CALL):
             texts = columns[start : start + TEXTS_A_CALL]
@@ -76,8 +77,10 @@ class TokenizedExamples(torch.utils.data.Dataset):
                     kept = [place for place in kept if len(labels[place]) <= max_target_length]
                 targets.extend(labels[place] for place in kept)
             if kept:
-                asked = [texts["input"][place] for place in kept]
-                inputs.extend(architecture.prompt_ids(processing_class, asked, max_input_length))
+                asked = texts_of(texts)
+                inputs.extend(
+                    architecture.prompt_ids(processing_class, [asked[place] for place in kept], max_input_length)
+                )
             rows.extend(start + place for place in kept)
             if "task" in texts:
                 tasks.extend(number_of.setdefault(texts["task"][place], len(number_of)) for place in kept)

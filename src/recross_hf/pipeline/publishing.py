@@ -22,6 +22,7 @@ from .manifest import ADAPTED_MODEL, INDEX, RERANKER, RETRIEVED, UPSTREAM_MODEL,
 from .parts import PipelineParts
 from .publication import CARD_FILE, PipelinePublication
 from .saving import PIPELINE, card_beside, check_can_be_saved, encoder_settings, write_part
+from .stored_parts import TOKENIZER
 
 _REPO_TYPES = {UPSTREAM_MODEL: "model", INDEX: "dataset", RERANKER: "model"}
 """Types of the repositories that parts have of their own."""
@@ -172,6 +173,7 @@ def _card_of_pipeline(
         adaptation=content.record or Adaptation(None, content.adaptation),
         retrieved=parts.part(RETRIEVED),
         architecture=SEQUENCE_TO_SEQUENCE if config.is_encoder_decoder else DECODER_ONLY,
+        processing_class=parts.part(TOKENIZER),
         is_peft=parts.is_adapter(),
         parts=places,
         license=content.license,

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ..core.distributed import process_state
 from ..core.files import write_parquet
+from ..data.conversations import texts_of
 from ..retrieval.encoder import Encoder
 from .plan import Plan, TimeEstimate
 from .probe import LESS_DISK, PROBE_EXAMPLES, PROBE_SECONDS
@@ -152,7 +153,7 @@ def plan_index(
     state = process_state()
     rows = np.random.default_rng(seed).choice(len(dataset), min(len(dataset), PROBE_EXAMPLES), replace=False)
     sample = dataset.select(rows)
-    vectors, tried = _try_encoding(encoder, sample["input"][:], shard_size)
+    vectors, tried = _try_encoding(encoder, texts_of(sample), shard_size)
     dimension = vectors.shape[1]
     of_vectors = np.dtype(vector_dtype).itemsize * dimension * len(dataset)
     empty = faiss.index_factory(dimension, factory, metric_type)

@@ -143,7 +143,7 @@ class MeanPooledEncoder:
             "class": type(self).__name__,
             "weights": weights_hash(self.model),
             "pooling": self.pooling,
-            **self.architecture.reading,
+            **self.architecture.reading(self.processing_class),
             **self.settings,
             # The side is named only where it is not the usual one, so that most indexes of earlier versions stay usable.
             **({} if side == "right" else {"truncation_side": side}),

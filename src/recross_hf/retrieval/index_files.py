@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from ..core.files import read_json, read_parquet, write_json, write_parquet
 from ..core.output_folders import OF_MODELS
-from ..data.schema import EXAMPLE_FEATURES, ExampleError, check_plain, check_types
+from ..data.schema import COLUMNS, ExampleError, check_plain, check_types
 from ..hub.safety import MANIFEST_FILE
 from .faiss_io import read_index
 from .vector_shards import SHARDS_FOLDER, IndexMismatchError
@@ -133,7 +133,7 @@ def write_index_files(
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as name:
         partial = Path(name)
         write_vectors(partial / INDEX_FILE)
-        columns = [name for name in EXAMPLE_FEATURES if name in dataset.column_names]
+        columns = [name for name in COLUMNS if name in dataset.column_names]
         write_parquet(dataset.select_columns(columns), partial / EXAMPLES_FILE)
         write_json(partial / CONFIG_FILE, config)
         _check_written(partial)

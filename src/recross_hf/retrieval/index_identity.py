@@ -10,7 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..core.tables import shortened
-from ..data.schema import ExampleError, check_rows, check_types, column_hash, ids_hash
+from ..data.schema import MESSAGES, ExampleError, check_rows, check_types, column_hash, ids_hash
 from .encoder import Encoder, IdentifiedEncoder
 from .index_files import malformed_examples
 from .vector_shards import PROBES, IndexMismatchError, same_vectors
@@ -47,7 +47,7 @@ def describe(dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
         "encoder": _describe_encoder(encoder),
         "num_examples": len(dataset),
         "ids_sha256": ids_hash(dataset),
-        "texts_sha256": column_hash(dataset, "input"),
+        **_texts_hashes(dataset),
     }
 
 
@@ -100,10 +100,17 @@ def check_examples(dataset: Dataset, config: Mapping[str, Any], path: Path) -> N
             f"The ids in {path} are not those that were indexed: the examples were changed, reordered or replaced. Restore "
             "the file or build the index again."
         )
-    if column_hash(dataset, "input") != config["texts_sha256"]:
+    if any(config.get(name) != digest for name, digest in _texts_hashes(dataset).items()):
         raise IndexMismatchError(
             f"The inputs in {path} are not those that were indexed: they were changed. Restore the file or build the index again."
         )
+
+
+def _texts_hashes(dataset: Dataset) -> dict[str, str]:
+    hashes = {"texts_sha256": column_hash(dataset, "input")}
+    if MESSAGES in dataset.column_names:
+        hashes["messages_sha256"] = column_hash(dataset, MESSAGES)
+    return hashes
 
 
 def _describe_encoder(encoder: Encoder) -> dict[str, Any]:

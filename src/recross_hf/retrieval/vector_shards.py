@@ -15,6 +15,8 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from ..core.files import read_json, write_atomically, write_json
+from ..data.conversations import texts_of
+from ..data.schema import MESSAGES
 from ..hub.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -117,12 +119,12 @@ class VectorShards:
         Raises:
             ValueError: A vector is not finite, or too large for the type of the shards.
         """
-        inputs = dataset.select_columns("input")
+        inputs = dataset.select_columns([name for name in ("input", MESSAGES) if name in dataset.column_names])
         starts = {number: number * self.shard_size for number in numbers}
         sizes = {number: min(self.shard_size, self.num_vectors - start) for number, start in starts.items()}
         with tqdm(total=sum(sizes.values()), desc="Encoding", unit="ex", disable=not show_progress) as progress:
             for number, start in starts.items():
-                vectors = encode(encoder, inputs[start : start + sizes[number]]["input"])
+                vectors = encode(encoder, texts_of(inputs[start : start + sizes[number]]))
                 with np.errstate(over="ignore"):
                     stored = vectors.astype(self.dtype, copy=False)
                 self._check_finite(vectors, stored, dataset, start)

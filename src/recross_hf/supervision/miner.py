@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from ..data.conversations import texts_of
 from .arguments import SupervisionArguments
 from .candidates import CandidateSource
 from .group_trainer import GroupTrainer
@@ -68,7 +69,7 @@ class QuerySetMiner:
             "diverged_groups": 0,
         }
         start = progress.n
-        retrieved = self.source.candidates(queries["input"][:], task)
+        retrieved = self.source.candidates(texts_of(queries), task)
         mined |= self._estimated(retrieved, held_out, trainer, rng, progress)
         progress.update(start + self.groups_a_set - progress.n)  # groups that a set with fewer candidates has spared
         if mined["skipped"]:
