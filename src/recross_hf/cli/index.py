@@ -24,6 +24,7 @@ from ..hub.safety import MANIFEST_FILE
 from ..pipeline.manifest import INDEX
 from ..planning.index import index_bytes, plan_index
 from ..planning.plan import warn_where_disk_is_short
+from .chat_format import ChatArguments
 from .console import show
 from .outputs import OVERWRITE, make_way
 from .parser import CommandParser
@@ -93,8 +94,8 @@ class IndexArguments:
 
 def main(argv: Sequence[str]) -> None:
     """Builds an index as the command line says, or a part of it, or says what it will take."""
-    parser = CommandParser("index", [IndexArguments], about=ABOUT, groups=GROUPS)
-    (args,) = parser.parse(argv)
+    parser = CommandParser("index", [IndexArguments, ChatArguments], about=ABOUT, groups=GROUPS)
+    args, chat = parser.parse(argv)
     columns = named_values("--columns", args.columns, parser.error, known=list(COLUMNS))
     if (args.part is None) != (args.num_parts is None):
         parser.error("Expected --part and --num_parts together, found one of them")
@@ -107,6 +108,7 @@ def main(argv: Sequence[str]) -> None:
     state = process_state(timeout=timedelta(days=1))
     model = load_model(args.model_name_or_path).to(state.device)
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
+    chat.apply_to(tokenizer)
     with state.main_process_first():
         upstream = load_examples(args.train_files, columns=columns)
     encoder = MeanPooledEncoder(

@@ -32,6 +32,7 @@ from ..planning.training import checkpoint_bytes, plan_training
 from ..training.checkpoints import checkpoint_to_resume
 from ..training.results import format_task_results, task_results
 from .bars import use_bars
+from .chat_format import ChatArguments
 from .console import is_quiet, show
 from .outputs import OVERWRITE, make_way
 from .parser import CommandParser
@@ -105,11 +106,16 @@ class UpstreamArguments:
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
-def parse(argv: Sequence[str]) -> tuple[UpstreamArguments, ExampleTrainingArguments, dict[str, str]]:
+def parse(
+    argv: Sequence[str],
+) -> tuple[UpstreamArguments, ChatArguments, ExampleTrainingArguments, dict[str, str]]:
     """The arguments of a command line, and of the recipe that it names; and where the columns are."""
-    parser = CommandParser("train", (UpstreamArguments, ExampleTrainingArguments), about=ABOUT, groups=GROUPS)
+    parser = CommandParser(
+        "train", (UpstreamArguments, ChatArguments, ExampleTrainingArguments), about=ABOUT, groups=GROUPS
+    )
     said = parser.said(argv)
     upstream, args = parser.made(UpstreamArguments, said), parser.made(ExampleTrainingArguments, said)
+    chat = parser.made(ChatArguments, said)
     if (upstream.model_name_or_path is None) == (upstream.encoder_name_or_path is None):
         found = "neither" if upstream.model_name_or_path is None else "both"
         parser.error(f"Expected --model_name_or_path or --encoder_name_or_path, one of them, found {found}")
@@ -121,12 +127,12 @@ def parse(argv: Sequence[str]) -> tuple[UpstreamArguments, ExampleTrainingArgume
     if upstream.eval_files is None and (args.eval_strategy != "no" or args.load_best_model_at_end):
         parser.error("give --eval_files, or --eval_strategy no --load_best_model_at_end false")
     columns = named_values("--columns", upstream.columns, parser.error, known=list(COLUMNS))
-    return upstream, args, columns
+    return upstream, chat, args, columns
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains an upstream model as the command line says, or says what it will take."""
-    upstream, args, columns = parse(argv)
+    upstream, chat, args, columns = parse(argv)
     assert args.output_dir is not None  # the trainer has a default
     checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)  # it fails at once
     check_output(upstream, args.output_dir)
@@ -140,6 +146,7 @@ def main(argv: Sequence[str]) -> None:
                 max_examples_per_task=upstream.max_eval_examples_per_task,
             )
     model, tokenizer = start_of(upstream, args, train)
+    chat.apply_to(tokenizer)
     if upstream.dry_run:
         tell_plan(model, tokenizer, args, train, evaluation)
         return

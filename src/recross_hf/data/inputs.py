@@ -12,7 +12,7 @@ import pyarrow as pa
 from datasets import Dataset, IterableDataset
 
 from .conversations import Conversation, columns_of, conversation, is_conversation, texts_of
-from .schema import ExampleError
+from .schema import MESSAGES, ExampleError
 
 
 def from_inputs(inputs: Any) -> Dataset:
@@ -52,6 +52,23 @@ def as_dataset(source: Any) -> Any:
             f"Expected columns of one length and one type each in the {type(source).__name__}, found: {error}. Mend them, or pass a "
             "`Dataset`."
         ) from error
+
+
+def one_or_many(inputs: Any) -> tuple[list[str], bool]:
+    """Inputs as texts, and whether they are one: a string, the turns of a conversation, or a row with either.
+
+    Raises:
+        ExampleError: A table has no column "input", or a text is none that UTF-8 can hold.
+        InputTypeError: It is anything else that [`input_texts`] does not take.
+    """
+    if isinstance(inputs, Mapping) and isinstance(inputs.get("input"), str):
+        inputs = texts_of({name: [value] for name, value in inputs.items()})[0]  # a row of a data set
+    elif isinstance(inputs, Mapping) and is_conversation(inputs.get(MESSAGES)):
+        inputs = conversation(inputs[MESSAGES])
+    elif is_conversation(inputs):
+        inputs = conversation(inputs)
+    is_one = isinstance(inputs, str)
+    return input_texts([inputs] if is_one else inputs), is_one
 
 
 def input_texts(inputs: Any) -> list[str]:

@@ -20,9 +20,9 @@ from .collators import end_token_id
 SYSTEM_PROMPT = "system_prompt"
 """Name, in `tokenizer_config.json`, of the system prompt that stands before inputs that have none."""
 _DAY = date(2024, 7, 26)
-# Templates that show the day would give other prompts, and an index other vectors, tomorrow. Those that think before they answer are
-# told not to: the answers of a task are learned from a few tokens.
-_SETTINGS = {"enable_thinking": False, "date_string": _DAY.strftime("%d %b %Y")}
+TEMPLATE_SETTINGS = {"enable_thinking": False, "date_string": _DAY.strftime("%d %b %Y")}
+"""What templates are told. Those that show the day would give other prompts, and an index other vectors, tomorrow; models that think
+before they answer are told not to, for the answers of a task are learned from a few tokens."""
 _ASKED: Message = {"role": "user", "content": "?"}
 
 
@@ -78,7 +78,7 @@ def system_prompt_of(processing_class: PreTrainedTokenizerBase) -> str | None:
 def chat_identity(processing_class: PreTrainedTokenizerBase) -> dict[str, str]:
     """All that the prompts depend on beside the texts, as JSON values."""
     template = processing_class.get_chat_template()
-    found = {"chat_template": hashlib.sha256(template.encode()).hexdigest()}
+    found = {"chat_template_sha256": hashlib.sha256(template.encode()).hexdigest()}
     system = system_prompt_of(processing_class)
     return found | ({} if system is None else {SYSTEM_PROMPT: system})
 
@@ -178,7 +178,7 @@ def _rendered(
     if not conversations:
         return []
     template = _on_one_day(processing_class.get_chat_template())
-    settings: dict[str, Any] = {"add_generation_prompt": opens_answer, "chat_template": template, **_SETTINGS}
+    settings: dict[str, Any] = {"add_generation_prompt": opens_answer, "chat_template": template, **TEMPLATE_SETTINGS}
     rendered = []
     for turns in conversations:
         try:

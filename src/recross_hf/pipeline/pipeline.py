@@ -17,7 +17,7 @@ from ..adaptation.arguments import AdaptationArguments
 from ..adaptation.retrieval import check_parts
 from ..core.distributed import agreed, process_state
 from ..core.output_folders import check_apart
-from ..data.inputs import input_texts
+from ..data.inputs import one_or_many
 from ..models.base import check_vocabulary
 from ..models.generation import generate_texts
 from ..reranking.reranker import Reranker
@@ -150,8 +150,8 @@ class ReCrossPipeline(PipelineHubMixin):
         """Answers one input or many, in their order.
 
         Args:
-            inputs: A string, or a row with the string "input", for one answer. For a list of answers: a list, tuple, generator,
-                array, Series or column of strings, or a `Dataset`, DataFrame or mapping with the column "input". An empty string is
+            inputs: A string, a row with the string "input", or the turns of one conversation (`[{"role": "user", "content": ...}]`), for
+                one answer. For a list of answers: a list, tuple, generator, array, Series or column of strings or conversations, or a `Dataset`, DataFrame or mapping with the column "input". An empty string is
                 an input, too; no inputs get no answers.
             show_progress: Whether a progress bar is shown; by default for more than 256 inputs.
             generate_kwargs: Arguments of `model.generate`, e.g. `num_beams=4`; by default as in the adaptation. A model that ships
@@ -161,10 +161,7 @@ class ReCrossPipeline(PipelineHubMixin):
             TypeError: The inputs are of another type: a set has no order, and numbers are no texts.
             ExampleError: A table has no column "input".
         """
-        if isinstance(inputs, Mapping) and isinstance(inputs.get("input"), str):
-            inputs = inputs["input"]  # a row of a data set
-        is_single = isinstance(inputs, str)
-        texts = input_texts([inputs] if is_single else inputs)
+        texts, is_single = one_or_many(inputs)
         if not texts:
             return []
         args = self.arguments()

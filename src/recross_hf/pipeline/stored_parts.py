@@ -277,7 +277,12 @@ class StoredParts:
         return cast(PreTrainedModel, model.to(self.device).eval())
 
     def _load_tokenizer(self, name: str) -> PreTrainedTokenizerBase:
-        return AutoTokenizer.from_pretrained(self._checked(name), local_files_only=True, trust_remote_code=False)
+        folder = self._checked(name)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if not self.manifest.encoder.get("chat_template"):
+            # Pipelines were trained and indexed without templates before they were read.
+            tokenizer.chat_template = None
+        return cast(PreTrainedTokenizerBase, tokenizer)
 
     def _checked(self, name: str) -> Path:
         folder = self.folder(name)

@@ -16,6 +16,7 @@ from ..core.distributed import process_state, warn_where_bfloat16_is_slow
 from ..core.hashing import weights_hash
 from ..models.architectures import architecture_of, load_model
 from ..models.base import check_vocabulary, longest_input
+from ..models.chat import uses_chat_template
 from ..models.collators import pad_token_id, padded
 from ..models.modes import evaluating
 
@@ -121,7 +122,8 @@ class MeanPooledEncoder:
     def settings(self) -> dict[str, Any]:
         """The settings that make this encoder of its model, as JSON values."""
         name = None if self.autocast_dtype is None else str(self.autocast_dtype).removeprefix("torch.")
-        return {"max_length": self.max_length, "autocast_dtype": name}
+        settings = {"max_length": self.max_length, "autocast_dtype": name}
+        return settings | ({"chat_template": True} if uses_chat_template(self.processing_class) else {})
 
     @classmethod
     def from_settings(
