@@ -146,7 +146,8 @@ class MeanPooledEncoder:
             "weights": weights_hash(self.model),
             "pooling": self.pooling,
             **self.architecture.reading(self.processing_class),
-            **self.settings,
+            # How a template is read stands above; the setting says that it is read at all.
+            **{name: value for name, value in self.settings.items() if name != "chat_template"},
             # The side is named only where it is not the usual one, so that most indexes of earlier versions stay usable.
             **({} if side == "right" else {"truncation_side": side}),
             "dtype": str(self.model.dtype).removeprefix("torch."),
