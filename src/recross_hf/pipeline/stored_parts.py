@@ -279,9 +279,11 @@ class StoredParts:
     def _load_tokenizer(self, name: str) -> PreTrainedTokenizerBase:
         folder = self._checked(name)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        if not self.manifest.encoder.get("chat_template"):
-            # Pipelines were trained and indexed without templates before they were read.
-            tokenizer.chat_template = None
+        if tokenizer.chat_template is not None and not self.manifest.encoder.get("chat_template"):
+            model = name if "config.json" in self.manifest.parts[name].sha256 else UPSTREAM_MODEL
+            if not self.config(model).is_encoder_decoder:
+                # It was trained and indexed without, before templates were read.
+                tokenizer.chat_template = None
         return cast(PreTrainedTokenizerBase, tokenizer)
 
     def _checked(self, name: str) -> Path:

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from ..core.batching import TEXTS_A_CALL, chunks, on_device, token_budget_batches
 from ..core.distributed import process_state, warn_where_bfloat16_is_slow
 from ..core.hashing import weights_hash
-from ..models.architectures import architecture_of, load_model
+from ..models.architectures import DECODER_ONLY, architecture_of, load_model
 from ..models.base import check_vocabulary, longest_input
 from ..models.chat import uses_chat_template
 from ..models.collators import pad_token_id, padded
@@ -123,7 +123,8 @@ class MeanPooledEncoder:
         """The settings that make this encoder of its model, as JSON values."""
         name = None if self.autocast_dtype is None else str(self.autocast_dtype).removeprefix("torch.")
         settings = {"max_length": self.max_length, "autocast_dtype": name}
-        return settings | ({"chat_template": True} if uses_chat_template(self.processing_class) else {})
+        reads_turns = self.architecture is DECODER_ONLY and uses_chat_template(self.processing_class)
+        return settings | ({"chat_template": True} if reads_turns else {})
 
     @classmethod
     def from_settings(
