@@ -309,6 +309,22 @@ def test_vectors_are_the_mean_of_the_last_layer_of_each_text_alone(causal):
     assert MeanPooledEncoder(model, tokenizer).max_length == 128
 
 
+def test_a_weighted_mean_counts_the_nth_token_n_times_whatever_the_batch(causal):
+    model, tokenizer = causal
+    encoder = MeanPooledEncoder(model, tokenizer, pooling="weighted_mean")
+    texts = ["yes", "Is the review good? It was a lovely film.", "Add one and three."]
+    for text, vector in zip(texts, encoder.encode(texts), strict=True):
+        ids = torch.tensor(DECODER_ONLY.prompt_ids(tokenizer, [text], 128))
+        with torch.inference_mode():
+            states = model.base_model(input_ids=ids).last_hidden_state[0]
+        weights = torch.arange(1, len(states) + 1)[:, None]
+        np.testing.assert_allclose(vector, (states * weights).sum(dim=0) / weights.sum(), rtol=1e-4, atol=1e-5)
+    again = MeanPooledEncoder.from_settings(model, tokenizer, encoder.settings)
+    assert again.identity() == encoder.identity() != MeanPooledEncoder(model, tokenizer).identity()
+    with pytest.raises(ValueError, match="`pooling` must be 'mean' or 'weighted_mean', found 'max'"):
+        MeanPooledEncoder(model, tokenizer, pooling="max")
+
+
 def test_the_identity_says_how_inputs_are_read_where_that_is_more_than_the_tokenizer_says(causal, encoder, tmp_path):
     model, tokenizer = causal
     identity = MeanPooledEncoder(model, tokenizer).identity()

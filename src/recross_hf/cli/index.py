@@ -82,6 +82,12 @@ class IndexArguments:
     max_target_length: int = field(
         default=64, metadata={"help": "Answers are cut to this many tokens in adaptations."}
     )
+    pooling: Literal["mean", "weighted_mean"] = field(
+        default="mean",
+        metadata={
+            "help": "How the states of an input's tokens become its vector; weighted_mean counts later tokens more, as suits decoder-only models."
+        },
+    )
     bf16: bool = field(default=False, metadata={"help": "Encode in bfloat16, here and in retrieval."})
     learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate that adaptations of this model use unless told otherwise."}
@@ -112,7 +118,11 @@ def main(argv: Sequence[str]) -> None:
     with state.main_process_first():
         upstream = load_examples(args.train_files, columns=columns)
     encoder = MeanPooledEncoder(
-        model, tokenizer, max_length=args.max_input_length, autocast_dtype=torch.bfloat16 if args.bf16 else None
+        model,
+        tokenizer,
+        max_length=args.max_input_length,
+        autocast_dtype=torch.bfloat16 if args.bf16 else None,
+        pooling=args.pooling,
     )
     index_settings = {
         "factory": args.factory,

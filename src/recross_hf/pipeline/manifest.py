@@ -114,8 +114,9 @@ class Manifest:
         encoder = self.encoder
         expect(
             isinstance(encoder, dict)
-            and set(encoder) - {"chat_template"} == {"max_length", "autocast_dtype"}
+            and set(encoder) - {"chat_template", "pooling"} == {"max_length", "autocast_dtype"}
             and isinstance(encoder.get("chat_template", True), bool)
+            and encoder.get("pooling", "mean") in ("mean", "weighted_mean")
             and _is_count(encoder["max_length"])
             and encoder["autocast_dtype"] in _AUTOCAST_DTYPES,
             "the encoder's max_length and autocast_dtype",

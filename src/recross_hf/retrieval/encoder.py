@@ -20,6 +20,9 @@ from ..models.chat import uses_chat_template
 from ..models.collators import pad_token_id, padded
 from ..models.modes import evaluating
 
+POOLINGS = ("mean", "weighted_mean")
+"""How the states of a text's tokens become its vector; the first is the default."""
+
 
 class Encoder(Protocol):
     """An encoder turns texts into vectors; a `SentenceTransformer` is one as it is."""
@@ -58,12 +61,12 @@ class MeanPooledEncoder:
             the cache win.
         autocast_dtype: Type to compute in, whatever the type of the weights: `torch.bfloat16` is twice as fast where the
             hardware has it, and good to about three digits.
+        pooling: "mean", the paper's, or "weighted_mean", in which the n-th token counts n times: a decoder's later tokens have seen more
+            (SGPT, Muennighoff 2022, equation 1; RDS+, Ivison et al. 2025, section 3).
 
     Raises:
-        ValueError: `max_length` is more than the model can take, or the tokenizer has more tokens than the model.
+        ValueError: `max_length` is more than the model can take, `pooling` is another, or the tokenizer has more tokens than the model.
     """
-
-    pooling = "mean"
 
     def __init__(
         self,
@@ -73,7 +76,11 @@ class MeanPooledEncoder:
         max_length: int | None = None,
         token_budget: int | None = None,
         autocast_dtype: torch.dtype | None = None,
+        pooling: str = "mean",
     ) -> None:
+        if pooling not in POOLINGS:
+            raise ValueError(f"`pooling` must be {' or '.join(map(repr, POOLINGS))}, found {pooling!r}.")
+        self.pooling = pooling
         self.architecture = architecture_of(model)
         check_vocabulary(model, processing_class)
         self.model = self.architecture.reader(model)
@@ -99,6 +106,7 @@ class MeanPooledEncoder:
         max_length: int | None = None,
         token_budget: int | None = None,
         autocast_dtype: torch.dtype | None = None,
+        pooling: str = "mean",
         **kwargs: Any,
     ) -> MeanPooledEncoder:
         """Loads a model and keeps the part that reads.
@@ -110,19 +118,23 @@ class MeanPooledEncoder:
             max_length: Number of tokens that texts are cut to.
             token_budget: Number of tokens a batch.
             autocast_dtype: Type to compute in.
+            pooling: "mean" or "weighted_mean".
             kwargs: Passed to the `from_pretrained` of model and tokenizer (`revision`, `token`, ...).
         """
         model = load_model(name_or_path, dtype=dtype, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
         # transformers wraps `to` in a decorator whose type takes `self` for the first argument.
         model = model.to(device or process_state().device)  # type: ignore[arg-type]
-        return cls(model, tokenizer, max_length=max_length, token_budget=token_budget, autocast_dtype=autocast_dtype)
+        settings: dict[str, Any] = {"autocast_dtype": autocast_dtype, "pooling": pooling}
+        return cls(model, tokenizer, max_length=max_length, token_budget=token_budget, **settings)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that make this encoder of its model, as JSON values."""
         name = None if self.autocast_dtype is None else str(self.autocast_dtype).removeprefix("torch.")
-        settings = {"max_length": self.max_length, "autocast_dtype": name}
+        settings: dict[str, Any] = {"max_length": self.max_length, "autocast_dtype": name}
+        if self.pooling != POOLINGS[0]:  # as settings of earlier versions have it
+            settings["pooling"] = self.pooling
         reads_turns = self.architecture is DECODER_ONLY and uses_chat_template(self.processing_class)
         return settings | ({"chat_template": True} if reads_turns else {})
 
@@ -137,6 +149,7 @@ class MeanPooledEncoder:
             processing_class,
             max_length=settings["max_length"],
             autocast_dtype=dtypes[settings["autocast_dtype"]],
+            pooling=settings.get("pooling", POOLINGS[0]),
         )
 
     def identity(self) -> dict[str, Any]:
@@ -202,11 +215,16 @@ class MeanPooledEncoder:
         if inputs["attention_mask"].all():  # nothing to mask: attention takes its faster path
             del inputs["attention_mask"]
             hidden = self.architecture.read(self.model, **on_device(inputs, self.model.device))
-            return hidden.float().mean(dim=1)
+            return self._pooled(hidden.float(), torch.ones(hidden.shape[:2], device=hidden.device))
         inputs = on_device(inputs, self.model.device)
         hidden, mask = self.architecture.read(self.model, **inputs), inputs["attention_mask"].bool()
-        hidden = hidden.float().masked_fill(~mask[:, :, None], 0.0)
-        return hidden.sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        return self._pooled(hidden.float().masked_fill(~mask[:, :, None], 0.0), mask.float())
+
+    def _pooled(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        if self.pooling == "weighted_mean":
+            weights = weights * torch.arange(1, weights.shape[1] + 1, device=weights.device)
+            hidden = hidden * weights[:, :, None]
+        return hidden.sum(dim=1) / weights.sum(dim=1, keepdim=True)
 
 
 def encode_in_processes(encoder: Encoder, texts: Sequence[str], *, shard_size: int = 1024) -> np.ndarray:
