@@ -19,6 +19,7 @@ _MODULE_OF = {
     "RerankerTrainingArguments": "reranking.arguments",
     "SupervisionArguments": "supervision.arguments",
     "Decontaminator": "mixture.decontamination",
+    "Conversation": "data.conversations",
     "examples_by_task": "data.schema",
     "load_examples": "data.readers",
     "load_queries": "data.readers",
@@ -27,6 +28,8 @@ _MODULE_OF = {
     "encode_in_processes": "retrieval.encoder",
     "UpstreamIndex": "retrieval.index",
     "rank_choices": "models.likelihood",
+    "set_chat_format": "models.chat",
+    "to_prompt_completion": "models.prompt_completion",
     "prepare_mixture": "mixture.prepare",
     "PromptTemplate": "mixture.templates",
     "load_templates": "mixture.template_files",
@@ -72,6 +75,7 @@ __all__ = ["__version__", *_MODULE_OF]
 if TYPE_CHECKING:
     from .adaptation.adapter import RetrievalAugmentedAdapter
     from .adaptation.arguments import AdaptationArguments
+    from .data.conversations import Conversation
     from .data.readers import load_examples, load_queries
     from .data.schema import examples_by_task
     from .data.starter import load_starter_task, starter_tasks
@@ -87,7 +91,9 @@ if TYPE_CHECKING:
     from .mixture.template_files import load_templates, select_templates
     from .mixture.templates import PromptTemplate
     from .models.architectures import load_model
+    from .models.chat import set_chat_format
     from .models.likelihood import rank_choices
+    from .models.prompt_completion import to_prompt_completion
     from .models.warm_start import warm_start_seq2seq
     from .pipeline.pipeline import ReCrossPipeline
     from .reranking.arguments import RerankerTrainingArguments

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny
+from chat_templates import CHATML, chat_tokenizer
 from datasets import Dataset
 
 from recross_hf import (
@@ -53,6 +54,12 @@ def safety_gate() -> Names:
 def reranker() -> Names:
     its_tokenizer = tiny.pair_tokenizer()
     return _pipeline() | {"its_tokenizer": its_tokenizer, "cross_encoder": tiny.cross_encoder(its_tokenizer)}
+
+
+def chat_models() -> Names:
+    tokenizer = chat_tokenizer(CHATML)
+    model = tiny.llama(tokenizer)
+    return {"pipeline": ReCrossPipeline.build(model, tokenizer, tiny.examples(), "chat-pipeline", adaptation=SMALL)}
 
 
 def indexes() -> Names:
