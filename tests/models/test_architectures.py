@@ -455,12 +455,21 @@ def test_a_tokenizer_without_an_end_token_is_refused(examples, tmp_path):
         trainer_of(tiny.gpt2(PLAIN), endless, tmp_path)
 
 
-def test_mining_says_that_it_takes_the_other_kind(causal, examples, tmp_path):
+def test_supervision_is_mined_with_a_decoder_only_model(causal, examples, tmp_path):
     model, tokenizer = causal
     index = UpstreamIndex.build(examples, MeanPooledEncoder(model, tokenizer), tmp_path / "index")
-    args = SupervisionArguments(num_queries=2, num_held_out=4, num_candidates=8, num_labelled=4, group_size=4)
-    with pytest.raises(TypeError, match=r"Expected a sequence-to-sequence model, found \w+: .*Mine with one"):
-        mine_supervision(model, tokenizer, DenseRetriever(index), examples, tmp_path / "mined", args)
+    args = SupervisionArguments(
+        num_queries=2, num_held_out=4, num_candidates=8, num_labelled=4, group_size=4, num_query_sets=2
+    )
+    peft_config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    pairs = mine_supervision(
+        model, tokenizer, DenseRetriever(index), examples, tmp_path / "mined", args, peft_config=peft_config
+    )
+    assert {"query", "candidate", "label"} <= set(
+        pairs["train"].column_names if "train" in pairs else pairs.column_names
+    )
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("changes", [{"encoder_ffn_dim": 60_000}, {"max_position_embeddings": 1 << 21}])

@@ -116,6 +116,42 @@ def test_lora_is_trained_as_peft_would(bart, tokenizer, group, held_out):
     assert abs(found - before) > 1e-2
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("make", [tiny.gpt2, tiny.llama])
+def test_a_decoder_only_model_learns_its_answers_as_a_copy_fine_tuned_plainly(make, bf16, group, held_out):
+    tokenizer = tiny.causal_tokenizer("<s> $A")
+    model = make(tokenizer)
+    args = arguments(num_train_epochs=2, bf16=bf16, per_device_train_batch_size=3)
+    with GroupTrainer(model, tokenizer, args) as trainer:
+        found = trainer.loss_after(trainer.tokenize(group), trainer.batches(trainer.tokenize(held_out)))
+    plain = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=args.learning_rate, weight_decay=0.0)
+    rows = [_joined(tokenizer, example) for example in group]
+    for start in [0, 3, 6] * 2:
+        chosen = rows[start : start + 3]
+        total = sum(len(answer) for _, answer in chosen)
+        sum(_loss(plain, *row).sum() / total for row in chosen).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), args.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        expected = [float(_loss(plain, *_joined(tokenizer, example)).mean()) for example in held_out]
+        before = [float(_loss(model, *_joined(tokenizer, example)).mean()) for example in held_out]
+    assert found == pytest.approx(sum(expected) / len(expected), abs=2e-2 if bf16 else 1e-5)
+    assert abs(found - sum(before) / len(before)) > 5e-2
+
+
+def _joined(tokenizer, example) -> tuple[list[int], list[int]]:
+    prompt = tokenizer(example["input"] + "\n")["input_ids"]
+    answer = tokenizer(example["references"][0], add_special_tokens=False)["input_ids"]
+    return prompt, [*answer, tokenizer.eos_token_id]
+
+
+def _loss(model, prompt, answer) -> torch.Tensor:
+    logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="none")
+
+
 @pytest.mark.parametrize("sum_token_loss", [False, True])
 def test_examples_count_alike_or_by_their_tokens(sum_token_loss, any_model, tokenizer, held_out):
     losses = [token_losses(any_model, tokenizer, example) for example in held_out]
@@ -262,7 +298,7 @@ def test_what_cannot_be_fine_tuned_is_refused(bart, tokenizer, held_out):
         GroupTrainer(bart, tokenizer, arguments(trainable_parameters="encodr"))
     with pytest.raises(TypeError, match=r"found a PEFT model\. Pass its base model and `peft_config`"):
         GroupTrainer(get_peft_model(copy.deepcopy(bart), lora()), tokenizer, arguments())
-    with pytest.raises(TypeError, match="Expected a sequence-to-sequence model, found BertModel"):
+    with pytest.raises(TypeError, match=r"Expected a sequence-to-sequence model .*, found BertModel"):
         GroupTrainer(BertModel(tiny.bert_config(tokenizer)), tokenizer, arguments())
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..core.distributed import process_state
@@ -212,7 +212,7 @@ class _Epoch(NamedTuple):
 def _epoch(trainer: Trainer) -> _Epoch:
     """Goes once through the batches. A batch is large in inputs (activations), their squared lengths (attention) or answers (logits)."""
     accumulated = trainer.args.gradient_accumulation_steps
-    loader = trainer.get_train_dataloader()
+    loader, model = trainer.get_train_dataloader(), cast(PreTrainedModel, trainer.model)
     wanted = np.random.default_rng(trainer.args.seed).permutation(len(loader))[: _PROBE_STEPS * accumulated]
     largest: dict[str, tuple[int, dict[str, torch.Tensor]]] = {}
     random, total = {}, 0
@@ -224,7 +224,8 @@ def _epoch(trainer: Trainer) -> _Epoch:
         if "labels" in on_host:
             # Decoder-only models have labels, and logits, at a few places of a row.
             labels = on_host["labels"]
-            sizes["answers"] = labels.numel() if trainer.model.config.is_encoder_decoder else int((labels >= 0).sum())
+            at_answers = not model.config.is_encoder_decoder
+            sizes["answers"] = int((labels >= 0).sum()) if at_answers else labels.numel()
         for name, size in sizes.items():
             if name not in largest or size > largest[name][0]:
                 largest[name] = size, on_host

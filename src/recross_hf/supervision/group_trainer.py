@@ -16,8 +16,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..core.batching import chunks, on_device, token_budget_batches
 from ..core.distributed import warn_where_bfloat16_is_slow
-from ..models.base import check_vocabulary, longest_input
-from ..models.collators import ExampleCollator
+from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE, architecture_of
+from ..models.base import check_vocabulary
+from ..models.heads import answer_logits
 from ..models.tokenization import TokenizedExamples
 from .arguments import SupervisionArguments
 
@@ -46,14 +47,14 @@ class GroupTrainer:
     On leaving the `with` block the model is as it was.
 
     Args:
-        model: Any `AutoModelForSeq2SeqLM`; it is fine-tuned in place.
+        model: Any `AutoModelForSeq2SeqLM` or `AutoModelForCausalLM`; it is fine-tuned in place.
         processing_class: Tokenizer of the model.
         args: Settings of the mining; see [`SupervisionArguments`].
         peft_config: Configuration of a small adapter that is fine-tuned in place of all weights.
 
     Raises:
         ValueError: `args.trainable_parameters` matches no parameter, or there is none in float32 to train.
-        TypeError: `model` is a PEFT model already, or no sequence-to-sequence model.
+        TypeError: `model` is a PEFT model already, or of a kind that writes no text.
     """
 
     def __init__(
@@ -68,11 +69,7 @@ class GroupTrainer:
             raise TypeError(
                 "Expected a model without adapters, found a PEFT model. Pass its base model and `peft_config`."
             )
-        if not model.config.is_encoder_decoder:
-            raise TypeError(
-                f"Expected a sequence-to-sequence model, found {type(model).__name__}: supervision is mined with such models alone. "
-                "Mine with one. Pairs are texts, and a reranker that is trained on them serves models of any kind."
-            )
+        self.architecture = architecture_of(model)
         if peft_config is not None and args.trainable_parameters is not None:
             raise ValueError("Expected `peft_config` or `trainable_parameters`, found both. Leave one of them out.")
         check_vocabulary(model, processing_class)
@@ -80,7 +77,7 @@ class GroupTrainer:
         self.args = args
         self.peft_config = peft_config
         self.processing_class = processing_class
-        self.collator = ExampleCollator(processing_class, model=model)
+        self.collator = self.architecture.collator(processing_class, model)
         self.device = model.device
         if args.bf16:
             warn_where_bfloat16_is_slow(self.device.type)
@@ -109,8 +106,9 @@ class GroupTrainer:
         self.model.eval()
         self._initial = [parameter.detach().clone() for parameter in self.parameters]
         self._optimizer = torch.optim.AdamW(self.parameters, lr=self.args.learning_rate, weight_decay=0.0, fused=True)
-        self._encoder = self.model.get_encoder()
-        self.encoder_is_frozen = not any(parameter.requires_grad for parameter in self._encoder.parameters())
+        self.encoder_is_frozen = self.architecture is SEQUENCE_TO_SEQUENCE and not any(
+            parameter.requires_grad for parameter in self.model.get_encoder().parameters()
+        )
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -167,11 +165,13 @@ class GroupTrainer:
 
     def tokenize(self, examples: Dataset) -> list[Batch]:
         """Tokenises examples to choose groups from; with a frozen encoder each has the encoder's outputs `[length, d]`, too."""
+        longest = self.architecture.longest_prompt(self.model, self.processing_class, self.args.max_target_length)
         items = TokenizedExamples(
             examples,
             self.processing_class,
-            min(self.args.max_input_length, longest_input(self.model.get_encoder(), self.processing_class)),
+            min(self.args.max_input_length, longest),
             self.args.max_target_length,
+            architecture=self.architecture,
         )
         tokenized: list[Batch] = [items[row] for row in range(len(items))]
         if self.encoder_is_frozen:
@@ -204,7 +204,7 @@ class GroupTrainer:
     @torch.no_grad()
     def _encode(self, batch: Batch) -> torch.Tensor:
         with self._autocast():
-            hidden = self._encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+            hidden = self.model.get_encoder()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         return hidden.last_hidden_state
 
     # ---- training and measuring ----------------------------------------------------------------------------------------
@@ -257,8 +257,14 @@ class GroupTrainer:
 
     def _token_losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Losses `[n, length]` and the mask of the tokens that count."""
-        labels = batch["labels"]
-        inputs = {name: values for name, values in batch.items() if name not in ("labels", "rows")}
+        labels, inputs = batch["labels"], {name: values for name, values in batch.items() if name != "rows"}
+        if self.architecture is DECODER_ONLY:
+            with self._autocast():
+                logits, of_answers = answer_logits(self.model, inputs)
+            counted = labels != -100
+            found = torch.nn.functional.cross_entropy(logits.float(), of_answers, reduction="none")
+            return torch.zeros_like(counted, dtype=found.dtype).masked_scatter(counted, found), counted.float()
+        del inputs["labels"]
         with self._autocast():
             logits = self.model(**inputs, use_cache=False).logits
         losses = torch.nn.functional.cross_entropy(
