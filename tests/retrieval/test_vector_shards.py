@@ -1,9 +1,12 @@
+import contextlib
 import threading
 
 import numpy as np
 import pytest
 import tiny
+from datasets import concatenate_datasets
 
+from recross_hf.retrieval import vector_shards
 from recross_hf.retrieval.vector_shards import IndexMismatchError, VectorShards
 
 BUILD = {"num_examples": 48}
@@ -107,3 +110,38 @@ def test_shards_that_are_missing_are_named_with_the_remedy(filled):
         FileNotFoundError, match=r"5 shards .*found 3 \(number 1 is missing\).*all nodes share and run"
     ):
         filled.check_complete()
+
+
+class Moves(list):
+    """A bar that keeps how far each of its moves took it."""
+
+    n = 0
+
+    def __call__(self, **settings):
+        assert settings["is_shown"]
+        return contextlib.nullcontext(self)
+
+    def update(self, texts):
+        self.append(texts)
+        self.n += texts
+
+
+def test_the_bar_moves_within_a_shard(encoder, tmp_path, monkeypatch):
+    """A shard of thousands takes minutes; what is written is the same for an encoder that reports and for one that cannot."""
+    many = tiny.examples(per_task=50)
+    monkeypatch.setattr(vector_shards, "progress_bar", moves := Moves())
+    shards = VectorShards(tmp_path / "plain", 200, 200, np.dtype(np.float32))
+    shards.encode(many, tiny.HashEncoder(), [0], show_progress=True)
+    assert [move for move in moves if move] == [64, 64, 64, 8]
+    assert np.array_equal(next(iter(shards)), tiny.HashEncoder().encode(many["input"][:]))
+    # An encoder of the library gets all texts, sorts them itself, and tells after each batch; one that comes twice is encoded once.
+    twice = concatenate_datasets([many.select(range(100))] * 2)
+    encoder.token_budget = 64
+    monkeypatch.setattr(vector_shards, "progress_bar", moves := Moves())
+    shards = VectorShards(tmp_path / "reporting", 200, 200, np.dtype(np.float32))
+    shards.encode(twice, encoder, [0], show_progress=True)
+    assert len(moves) > 10
+    assert (sum(moves), max(moves)) == (200, 100)
+    assert np.array_equal(next(iter(shards)), encoder.encode(twice["input"][:]))
+    encoder.encode(["a text that no bar is told of"])
+    assert sum(moves) == 200

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from ..core.progress import progress_bar
 from ..pipeline.pipeline import ReCrossPipeline
 from .cells import CellKey
 from .collection import collect_results
@@ -88,7 +87,7 @@ def _compute_cells(run: EvaluationRun, show_progress: bool) -> None:
         if run.files.is_finished(key):
             timing.before[key] = _seconds_of(run, key)
     pending = [key for key in keys if key not in timing.before]
-    with tqdm(total=len(keys), desc="Cells", bar_format=_PROGRESS, disable=not show_progress) as progress:
+    with progress_bar(total=len(keys), desc="Cells", bar_format=_PROGRESS, is_shown=show_progress) as progress:
         progress.update(len(timing.before))
         while pending:
             held = []

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from ..core.files import matching, read_json, write_atomically, write_json
 from ..core.output_folders import check_apart, check_apart_from_files, check_not_of_others
+from ..core.progress import progress_bar
 from .arguments import MixtureArguments
 from .dataset_card import mixture_card
 from .decontamination import Decontaminator
@@ -90,7 +91,7 @@ def prepare_mixture(
     reports: dict[str, dict[str, Any]] = {}
     with (
         RenderingPool(Renderer(targets), num_proc) as pool,
-        tqdm(sources, unit="task", disable=not show_progress) as progress,
+        progress_bar(sources, unit="task", is_shown=show_progress) as progress,
     ):
         for source in progress:
             progress.set_description(source.task)

@@ -9,10 +9,10 @@ from numbers import Integral
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.batching import on_device, token_budget_batches
+from ..core.progress import progress_bar
 from .architectures import architecture_of
 from .base import check_vocabulary, longest_answer
 from .collators import pad_token_id, padded
@@ -173,7 +173,7 @@ def generate_texts(
     side = architecture.padding_side(processing_class)
     texts = [""] * len(token_ids)
     generator: Any = model  # PEFT's wrapper generates as well
-    bar = tqdm(total=len(texts), desc="Predicting", unit="ex", disable=not show_progress)
+    bar = progress_bar(total=len(texts), desc="Predicting", unit="ex", is_shown=show_progress)
     with evaluating(model), contiguous_head(model), bar as progress:
         for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
             batch = on_device(padded([token_ids[row] for row in rows], pad, side), model.device)

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from ..core.batching import on_device, token_budget_batches
+from ..core.progress import progress_bar
 from .architectures import SEQUENCE_TO_SEQUENCE, architecture_of
 from .base import TokenIds, check_vocabulary, longest_input, unwrapped
 from .collators import pad_token_id, padded, padded_rows
@@ -112,7 +112,7 @@ def choice_log_likelihoods(
     pairs: list[Pair] = []
     sums: list[torch.Tensor] = []
     total = sum(map(len, answers))
-    bar = tqdm(total=total, desc="Ranking choices", unit="choice", disable=not show_progress)
+    bar = progress_bar(total=total, desc="Ranking choices", unit="choice", is_shown=show_progress)
     with evaluating(model), bar as progress:
         for of_batch, sums_of_batch in compute(model, processing_class, prompts, answers, token_budget):
             pairs += of_batch

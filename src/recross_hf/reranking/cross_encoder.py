@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from huggingface_hub import CommitInfo
-from tqdm.auto import tqdm
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -23,6 +22,7 @@ from transformers import (
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import process_state, warn_where_bfloat16_is_slow
 from ..core.hashing import function_name, weights_hash
+from ..core.progress import progress_bar
 from ..hub.fetching import artifact_folder
 from ..hub.publishing import Publication, full_name, publish
 from ..hub.repository import HubAccess
@@ -270,12 +270,12 @@ class CrossEncoderReranker(Reranker):
         rows, columns = (dict.fromkeys(texts) for texts in (queries, candidates))
         first, second = (self.pair_tokenizer.tokenize(list(distinct)) for distinct in (rows, columns))
         lengths = [self.pair_tokenizer.length(len(query), len(other)) for query in first for other in second]
-        progress = tqdm(
+        progress = progress_bar(
             total=len(lengths),
             desc="Reranking",
             unit="pair",
             leave=False,
-            disable=len(lengths) < _LONG_WORK or not process_state().is_main_process,
+            is_shown=len(lengths) >= _LONG_WORK and process_state().is_main_process,
         )
         order: list[int] = []
         logits = []

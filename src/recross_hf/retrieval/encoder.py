@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -38,6 +39,15 @@ class IdentifiedEncoder(Protocol):
 
     def identity(self) -> dict[str, Any]:
         """All that the vectors depend on, as JSON values by name: `{"weights": "sha256...", "pooling": "mean", ...}`."""
+        ...
+
+
+@runtime_checkable
+class ReportingEncoder(Protocol):
+    """An encoder that tells how far it is, so that it can be given thousands of texts at once beneath a bar that moves."""
+
+    def reporting(self, report: Callable[[int], object]) -> AbstractContextManager[object]:
+        """Calls `report` with the number of texts after each batch that `encode` computes inside of the context."""
         ...
 
 
@@ -95,6 +105,7 @@ class MeanPooledEncoder:
         if torch.bfloat16 in (autocast_dtype, self.model.dtype):
             warn_where_bfloat16_is_slow(self.model.device.type)
         self.token_budget = token_budget or (16_384 if self.model.device.type == "cuda" else 1_024)
+        self._report: Callable[[int], object] | None = None
 
     @classmethod
     def from_pretrained(
@@ -167,6 +178,15 @@ class MeanPooledEncoder:
             "dtype": str(self.model.dtype).removeprefix("torch."),
         }
 
+    @contextmanager
+    def reporting(self, report: Callable[[int], object]) -> Iterator[None]:
+        """Calls `report` with the number of distinct texts after each batch that is encoded inside of the context."""
+        self._report = report
+        try:
+            yield
+        finally:
+            self._report = None
+
     @torch.inference_mode()
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encodes `n` texts as a float32 array `[n, d]` in the order of the texts.
@@ -199,6 +219,8 @@ class MeanPooledEncoder:
             for rows in token_budget_batches([len(ids) for ids in token_ids], self.token_budget):
                 order.extend(rows)
                 pooled.append(self._pool([token_ids[row] for row in rows]))
+                if self._report is not None:
+                    self._report(len(rows))
         # One copy off the device at the end: a copy a batch would make the host wait for each.
         vectors = torch.cat(pooled).cpu().numpy()
         position = np.empty(len(order), dtype=np.int64)

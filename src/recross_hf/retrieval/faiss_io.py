@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 
 import faiss
 import numpy as np
-from tqdm.auto import tqdm
 
+from ..core.progress import progress_bar
 from .faiss_indexes import reason, search_depths, set_search_depths
 from .vector_shards import IndexMismatchError
 
@@ -56,7 +56,7 @@ def _fill_and_write(index: faiss.Index, shards: Iterable[np.ndarray], num_vector
             _fill_and_write(inner, shards, num_vectors, file)
         file.write(empty[-4:])
         return
-    progress = tqdm(shards, desc="Indexing", unit="shard")
+    progress = progress_bar(shards, desc="Indexing", unit="shard")
     head = _head_before_codes(index, num_vectors)
     if head is None:
         for shard in progress:

@@ -5,28 +5,29 @@ from __future__ import annotations
 import logging
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from tqdm.auto import tqdm
 
+from ..core.batching import chunks
 from ..core.files import read_json, write_atomically, write_json
+from ..core.progress import progress_bar
 from ..data.conversations import texts_of
 from ..data.schema import MESSAGES
 from ..hub.errors import ArtifactError
-
-if TYPE_CHECKING:
-    from .encoder import Encoder
+from .encoder import Encoder, ReportingEncoder
 
 logger = logging.getLogger(__name__)
 
 SHARDS_FOLDER = "vectors.partial"
 """Folder of the vectors, in that of an index that is being built."""
 BUILD_FILE = "build.json"
+TEXTS_A_MOVE = 64
+"""Texts that an encoder which does not report is given at once, so that the bar moves every few seconds."""
 PROBES = ("What is the capital of this country?", "Is the review positive or negative? It was a long wait.", "yes")
 """Texts that are encoded when an index is built and again when it is opened: an encoder that gives other vectors is another one."""
 
@@ -122,14 +123,15 @@ class VectorShards:
         inputs = dataset.select_columns([name for name in ("input", MESSAGES) if name in dataset.column_names])
         starts = {number: number * self.shard_size for number in numbers}
         sizes = {number: min(self.shard_size, self.num_vectors - start) for number, start in starts.items()}
-        with tqdm(total=sum(sizes.values()), desc="Encoding", unit="ex", disable=not show_progress) as progress:
+        with progress_bar(total=sum(sizes.values()), desc="Encoding", unit="ex", is_shown=show_progress) as progress:
             for number, start in starts.items():
-                vectors = encode(encoder, texts_of(inputs[start : start + sizes[number]]))
+                before = progress.n
+                vectors = _encode_shard(encoder, texts_of(inputs[start : start + sizes[number]]), progress.update)
                 with np.errstate(over="ignore"):
                     stored = vectors.astype(self.dtype, copy=False)
                 self._check_finite(vectors, stored, dataset, start)
                 write_atomically(self.path(number), partial(_save, stored))
-                progress.update(sizes[number])
+                progress.update(before + sizes[number] - progress.n)  # texts that are repeated are encoded once
 
     def _check_finite(self, vectors: np.ndarray, stored: np.ndarray, dataset: Dataset, start: int) -> None:
         is_finite = np.isfinite(stored).all(axis=1)
@@ -188,6 +190,21 @@ def encode(encoder: Encoder, texts: list[str]) -> np.ndarray:
             f"{type(encoder).__name__}. Its `encode` must give a row for each text."
         )
     return vectors
+
+
+def _encode_shard(encoder: Encoder, texts: list[str], report: Callable[[int], object]) -> np.ndarray:
+    """The vectors of a shard; `report` hears of some texts at a time. Texts of like length go together, which spares padding."""
+    if isinstance(encoder, ReportingEncoder):
+        with encoder.reporting(report):
+            return encode(encoder, texts)
+    if len(texts) <= TEXTS_A_MOVE:
+        return encode(encoder, texts)
+    order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+    parts = []
+    for rows in chunks(order, TEXTS_A_MOVE):
+        parts.append(encode(encoder, [texts[row] for row in rows]))
+        report(len(rows))
+    return np.concatenate(parts)[np.argsort(order)]
 
 
 def same_vectors(expected: np.ndarray, actual: np.ndarray) -> bool:

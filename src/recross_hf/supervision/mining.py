@@ -21,6 +21,7 @@ from ..core.deprecation import renamed_argument
 from ..core.distributed import process_state
 from ..core.files import write_parquet
 from ..core.output_folders import check_apart, check_not_of_others
+from ..core.progress import progress_bar
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
 from .arguments import SupervisionArguments
@@ -106,11 +107,11 @@ def mine_supervision(
     missing = _missing_sets(folder, args.num_query_sets, state)
     if mine := missing[state.process_index :: state.num_processes]:
         miner = QuerySetMiner(sampler, CandidateSource(retriever, reranker, args), utility_estimator, args)
-        progress = tqdm(
+        progress = progress_bar(
             total=len(mine) * miner.groups_a_set,
             desc=f"Mining {len(missing)} of {args.num_query_sets} query sets",
             unit="group",
-            disable=not state.is_main_process,
+            is_shown=state.is_main_process,
         )
         with progress, GroupTrainer(model, processing_class, args, peft_config=peft_config) as trainer:
             _mine_sets(mine, miner, trainer, progress, folder)
