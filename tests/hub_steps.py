@@ -5,7 +5,7 @@ import os
 import runpy
 import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 
@@ -152,6 +152,21 @@ def run_example(path, arguments, token=None, folder=None):
     with redirect_stdout(io.StringIO()) as shown:
         runpy.run_path(path, run_name="__main__")
     return shown.getvalue()
+
+
+def told_by_publish(arguments, token):
+    """What `recross publish` writes to standard error. It changes the environment: call it in a copy."""
+    from recross_hf.cli.main import main
+
+    os.environ["HF_TOKEN"] = token
+    # The clients of the tests show no bars; that of a user does, on a terminal.
+    for module in ("constants", "utils.tqdm"):
+        sys.modules[f"huggingface_hub.{module}"].HF_HUB_DISABLE_PROGRESS_BARS = None
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    with redirect_stdout(io.StringIO()), redirect_stderr(terminal) as told:
+        main(["publish", *arguments])
+    return told.getvalue()
 
 
 def soft_em(name):

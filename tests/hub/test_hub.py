@@ -672,6 +672,14 @@ def test_the_examples_go_the_whole_round(loopback, writer, reader, named, tmp_pa
     assert reader("hub_steps:predict", name=str(tmp_path / "out"))
 
 
+def test_a_quiet_publication_shows_no_bar(loopback, writer, named):
+    for name, quiet in (("loud", []), ("quiet", ["--quiet"])):
+        words = ["--namespace", loopback.user, "--name", named(name).split("/")[1], "--no_metric", *quiet]
+        told = writer.in_copy("hub_steps:told_by_publish", arguments=words, token=loopback.token)
+        assert ("%|" in told) == (name == "loud")
+    assert not told
+
+
 def test_what_is_no_safe_format_is_not_published(tmp_path):
     with pytest.raises(ValueError, match=r"safe formats .*found training_args\.bin: pickles and other formats"):
         Publication("org/name", "model", {"training_args.bin": b"", "README.md": b""})

@@ -66,12 +66,13 @@ def _silence_bars(*, is_quiet: bool) -> None:
     """Bars of the stack that last a moment are switched off; those of the library, and of trainings, are off where it is to be quiet."""
     if (transformers := sys.modules.get("transformers")) is not None:
         transformers.utils.logging.disable_progress_bar()
-    if not is_quiet:
-        return
-    if (datasets := sys.modules.get("datasets")) is not None:
-        datasets.disable_progress_bars()
     if (hub := sys.modules.get("huggingface_hub")) is not None:
-        hub.utils.disable_progress_bars()
+        if is_quiet:
+            hub.utils.disable_progress_bars()
+        elif hub.constants.HF_HUB_DISABLE_PROGRESS_BARS is None:  # which nobody can override
+            hub.utils.enable_progress_bars()  # transformers has switched off those of the Hub, too: gigabytes take long
+    if is_quiet and (datasets := sys.modules.get("datasets")) is not None:
+        datasets.disable_progress_bars()
 
 
 def show(text: str) -> None:
