@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -263,6 +264,24 @@ def test_under_a_launcher_two_processes_do_it_together_and_a_reason_stands_last(
     ]
     done = subprocess.run(alone, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.stderr.strip().splitlines()[-1].startswith("recross adapt: No file at nowhere.txt.")
+
+
+def test_every_launch_that_is_shown_keeps_the_launcher_quiet():
+    """A launcher of one process would put a traceback of its own below the reason; nothing that it starts can keep it from that."""
+    root = Path(__file__).resolve().parents[2]
+    pages = [
+        root / "README.md",
+        *(page for name in ("docs", "examples") for page in (root / name).rglob("*") if page.is_file()),
+    ]
+    shown = [
+        line
+        for page in pages
+        if page.suffix in (".md", ".py", ".yaml", ".ipynb")
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if re.search(r"accelerate launch \S*[-/]", line)
+    ]
+    assert len(shown) > 20
+    assert [line for line in shown if "accelerate launch --quiet " not in line] == []
 
 
 def test_no_words_show_the_overview(capsys):

@@ -16,8 +16,9 @@ from typing import NoReturn
 
 MISTAKE = 2
 """The exit status after a mistake."""
-# Long enough for the launcher to see that the main process ended, and to end the others.
-_SECONDS_FOR_THE_MAIN_PROCESS = 5
+# Long enough for the launcher to see that the main process ended, and to end the others: on a busy machine five were too few, and the
+# reason stood there twice. A process that alone has failed, which is rare, tells it that much later.
+_SECONDS_FOR_THE_MAIN_PROCESS = 30
 _OF_THE_MACHINE = {
     errno.EACCES,
     errno.EPERM,
