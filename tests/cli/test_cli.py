@@ -45,6 +45,7 @@ def test_the_overview_and_a_wrong_command_need_nothing_of_the_stack():
     assert not {"torch", "transformers", "numpy", "huggingface_hub", "rich"} & set(modules.split())
     assert all(any(line.startswith(f"  {name} ") for line in said) for name in COMMANDS)
     assert len(said) <= 40
+    assert max(map(len, said)) <= 80
     assert done.stderr.count("\n") == 1
 
 
@@ -179,7 +180,12 @@ def test_large_files_of_a_part_are_linked_to_and_not_copied(folder, monkeypatch)
     AutoModelForSeq2SeqLM.from_pretrained(folder / "adapted")
 
 
-REPORT = "model    SoftEM  n\n-----------------\nbase       38.6  5\nchange    +25.4\n\nWritten to adapted/."
+REPORT = (
+    "A run of 13,800 examples with a name that goes on until the eightieth column, where words are kept whole.\n\n"
+    "model    SoftEM  n\n------------------\nbase       38.6  5\nchange    +25.4\nother     -25.4\n\n"
+    "        needed  there is\n------------------------\ntime      37 s\nmemory  650 MB   15.4 GB\n\n"
+    "| task | dense |\n| --- | ---: |\n| sum | **50.0** |\n\nWritten to adapted/."
+)
 
 
 def test_a_report_is_plain_where_nobody_looks_and_has_tables_where_somebody_does(capsys, monkeypatch):
@@ -189,11 +195,20 @@ def test_a_report_is_plain_where_nobody_looks_and_has_tables_where_somebody_does
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
     console.show(REPORT)
     shown = terminal.getvalue()
-    assert "\x1b[32m +25.4\x1b[0m" in shown
-    assert "───" in shown
-    assert "Written to adapted/." in shown.replace("\x1b[35m", "").replace("\x1b[95m", "").replace("\x1b[0m", "")
+    for style, cell in (("32", " +25.4"), ("31", " -25.4"), ("1", "50.0")):
+        assert f"\x1b[{style}m{cell}\x1b[0m" in shown
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown)
+    lines = [line.rstrip() for line in plain.splitlines()]
+    assert lines[1].endswith("whole.")
+    assert max(map(len, lines)) <= 80
+    assert sum(set(line.strip()) <= set("─━") and line != "" for line in lines) == 3  # three tables
+    assert " time       37 s" in lines
+    assert "Written to adapted/." in lines
+    assert "|" not in plain
+    assert "\n\n\n" not in "\n".join(lines).partition("15.4 GB")[0]  # one empty line between blocks
 
 
 def test_the_stack_is_heard_where_that_is_asked_for(monkeypatch):

@@ -269,8 +269,8 @@ def tell(output_dir: Path, results: dict[str, Any], left_out: str | None) -> Non
         f"{', ' + PICTURE if can_draw() else ''}"
     )
     if not can_draw():
-        print(f"{PICTURE} was left out: {NO_PICTURE}")
-    print(f"See what changed: open {output_dir / REPORT_FILE} in a browser.")
+        show(f"{PICTURE} was left out: {NO_PICTURE}")
+    show(f"See what changed: open {output_dir / REPORT_FILE} in a browser.")
     print(left_out or f'Load it: ReCrossPipeline.from_pretrained("{output_dir}")("one more input")')
     if results["base"] is None and results["gate"] is None:
-        print("Nobody can say without labels whether it got better: --safety_gate keeps the base where it got worse.")
+        show("Nobody can say without labels whether it got better: --safety_gate keeps the base where it got worse.")

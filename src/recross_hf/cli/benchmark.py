@@ -143,8 +143,8 @@ def main(argv: Sequence[str]) -> None:
     if rank == 0:
         results.save(output_dir)
         summary = write_report(results, output_dir, title=f"Benchmark of {script.pipeline or 'the starter'}")
-        print((Path(output_dir) / "tables" / "main-exact_match.md").read_text(encoding="utf-8"))
-        print(f"{summary['headline']}\n\nWritten to {output_dir}/: report.html, tables/, figures/, results.parquet")
+        show((Path(output_dir) / "tables" / "main-exact_match.md").read_text(encoding="utf-8"))
+        show(f"\n{summary['headline']}\n\nWritten to {output_dir}/: report.html, tables/, figures/, results.parquet")
     failed = [cell for cell in results.cells if cell.error is not None]
     for cell in failed if rank == 0 else []:
         print(f"Failed: {cell.method} on {cell.task}, query set {cell.query_set}: {cell.error}", file=sys.stderr)

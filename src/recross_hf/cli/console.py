@@ -81,12 +81,15 @@ def show(text: str) -> None:
         print(text)
         return
     from rich.console import Console
+    from rich.markdown import Markdown
 
-    console = Console()
-    for block in text.split("\n\n"):
-        table = _table(block.strip("\n"))
-        console.print(block if table is None else table, markup=False, soft_wrap=table is None)
-        console.print()
+    console = Console(highlight=False)
+    blocks = [block.strip("\n") for block in text.split("\n\n")]
+    for number, block in enumerate(block for block in blocks if block):
+        if number or text.startswith("\n"):
+            console.print()
+        shown = Markdown(block) if block.startswith("| ") else _table(block) or block
+        console.print(shown, markup=False)
 
 
 def _table(block: str) -> Table | None:
@@ -98,14 +101,19 @@ def _table(block: str) -> Table | None:
     from rich.table import Table
     from rich.text import Text
 
-    names = re.split(r"\s{2,}", header.strip())
+    names = re.split(r"\s{2,}", header.rstrip())  # that of the first column may be empty
     cells = [re.split(r"\s{2,}", row.strip()) for row in rows[1:]]
     if any(len(row) > len(names) for row in cells):
         return None
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False)
     for number, name in enumerate(names):
         is_text = any(len(row) > number and not re.match(r"[+-]?[\d,.]", row[number]) for row in cells)
         table.add_column(name, justify="left" if is_text else "right")
     for row in cells:
-        table.add_row(*(Text(cell, style="green" if cell.startswith("+") else "") for cell in row))
+        table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
     return table
+
+
+def _style(cell: str) -> str:
+    """A gain is green, and a loss is red."""
+    return {"+": "green", "-": "red"}[cell[0]] if re.match(r"[+-]\d", cell) else ""

@@ -16,10 +16,10 @@ COMMANDS = {
     "adapt": "adapts a model to your task, from a file of unlabelled inputs",
     "prepare": "makes upstream data: the rows of many tasks become examples",
     "train": "trains an upstream model on them",
-    "index": "indexes them with the model's own encoder, and writes a pipeline folder",
+    "index": "indexes them with the model's encoder, into a pipeline folder",
     "mine": "finds out which upstream examples help on which queries",
     "train-reranker": "trains a reranker on what was mined",
-    "benchmark": "compares methods on target tasks: does retrieval pay, and which part of it?",
+    "benchmark": "compares methods on target tasks: which part of it pays?",
     "publish": "publishes a pipeline on the Hub",
 }
 
@@ -79,17 +79,19 @@ def overview() -> str:
     lines = [
         "usage: recross COMMAND [ARGUMENTS]",
         "",
-        "Make a multi-task language model better at a task it has never seen, from a handful of unlabelled inputs.",
+        "Make a multi-task language model better at a task it has never seen, from a",
+        "handful of unlabelled inputs.",
         "",
         *(f"  {name:<16}{what}" for name, what in COMMANDS.items()),
         "",
-        "  recross demo                                       sees it work, in half a minute",
-        "  recross adapt tickets.txt                          one input a line; no labels are needed",
-        "  recross adapt tickets.txt --pipeline org/name      with a pipeline of the Hub, or a folder",
+        "  recross demo                                       works in half a minute",
+        "  recross adapt tickets.txt                          one input a line, no labels",
+        "  recross adapt tickets.txt --pipeline org/name      a pipeline of the Hub",
         "  accelerate launch --quiet -m recross_hf adapt ...  on several GPUs",
         "",
-        "`recross COMMAND --help` shows the arguments that matter, `--help-all` every one. All commands take",
-        "--config FILE.yaml, --quiet, --verbose and --debug. `recross --version` says which version this is.",
+        "`recross COMMAND --help` shows the arguments that matter, --help-all every one.",
+        "All commands take --config FILE.yaml, --quiet, --verbose and --debug.",
+        "`recross --version` says which version this is.",
     ]
     return "\n".join(lines)
 
