@@ -825,3 +825,15 @@ def test_arguments_of_another_type_are_not_taken_for_true(arguments, message):
 def test_columns_the_wrong_way_round_are_turned_in_the_message():
     with pytest.raises(ExampleError, match=r"other way round: `columns=\{'input': 'question'\}`"):
         load_examples({"question": ["a"], "references": ["b"]}, columns={"question": "input"})
+
+
+@pytest.mark.parametrize("arguments", [{"split": "test"}, {"split": "train"}, {"revision": "v1"}, {"name": "config"}])
+@pytest.mark.parametrize("read", [load_examples, load_queries])
+def test_a_split_of_what_is_not_on_the_hub_is_refused_and_not_ignored(read, arguments, examples, tmp_path):
+    examples.to_parquet(tmp_path / "a.parquet")
+    name = next(iter(arguments))
+    for source in (tmp_path / "a.parquet", str(tmp_path), [tmp_path / "a.parquet"], examples, examples[:]):
+        with pytest.raises(
+            ValueError, match=f"`{name}` beside the name of a data set on the Hub, found .*all rows are read"
+        ):
+            read(source, **arguments)

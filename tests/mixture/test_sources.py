@@ -164,6 +164,8 @@ def test_templates_of_a_file_or_a_folder_and_some_of_them(tmp_path):
             {"task": "t", "files": "x", "templates": "a ||| b", "columns": {"input": "a"}},
             "Expected `templates` or `columns` for the task t, found both",
         ),
+        ({"task": "t", "files": "x", "split": "test"}, "Expected `split` of a data set on the Hub, found `files`"),
+        ({"task": "t", "files": "x", "config": "c", "revision": "v"}, "Expected `config`, `revision` of a data set"),
     ],
 )
 def test_a_task_that_makes_no_sense_says_so(fields, error):

@@ -28,7 +28,7 @@ def load_examples(
     *,
     columns: Mapping[str, str] | None = None,
     task: str | None = None,
-    split: str = "train",
+    split: str | None = None,
     drop_invalid: bool = False,
     **load_dataset_kwargs: Any,
 ) -> Dataset:
@@ -40,7 +40,7 @@ def load_examples(
             folder of such files; or the name of a data set on the Hub.
         columns: where the schema's columns are in the source, e.g. `{"input": "question", "references": "answers"}`.
         task: the task of every example, if the source has no such column.
-        split: the split to read of a data set on the Hub.
+        split: the split to read of a data set on the Hub, "train" by default; whatever else is read has none.
         drop_invalid: leave out, with a warning, the rows that would raise.
         load_dataset_kwargs: passed to `datasets.load_dataset` for a data set on the Hub (`name`, `revision`, ...).
 
@@ -52,6 +52,7 @@ def load_examples(
         ExampleError: a column is missing or of another type, an input is empty, there are no references, or ids
             repeat.
         FileNotFoundError: a path leads nowhere.
+        ValueError: `split`, or an argument for the Hub, is given with a source that is not on the Hub.
     """
     datasets = _read(as_dataset(source), split, load_dataset_kwargs)
     return conform(datasets, columns or {}, task or "unknown", labelled=True, drop_invalid=drop_invalid)
@@ -62,7 +63,7 @@ def load_queries(
     *,
     columns: Mapping[str, str] | None = None,
     task: str | None = None,
-    split: str = "train",
+    split: str | None = None,
     drop_invalid: bool = False,
     **load_dataset_kwargs: Any,
 ) -> Dataset:
@@ -107,8 +108,9 @@ def _are_paths(source: Any) -> bool:
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
-def _read(source: Any, split: str, load_dataset_kwargs: dict[str, Any]) -> list[Dataset]:
+def _read(source: Any, split: str | None, load_dataset_kwargs: dict[str, Any]) -> list[Dataset]:
     if isinstance(source, Dataset):
+        _refuse_of_the_hub("a Dataset", split, load_dataset_kwargs)
         return [source]
     if isinstance(source, Mapping):
         raise ExampleError(
@@ -127,12 +129,13 @@ def _read(source: Any, split: str, load_dataset_kwargs: dict[str, Any]) -> list[
         files = list({path.resolve(): path for path in files}.values())
     elif isinstance(source, str | Path):
         if isinstance(source, str) and not expand(source) and not is_readable(source):
-            return [_read_hub(source, split, load_dataset_kwargs)]
+            return [_read_hub(source, split or "train", load_dataset_kwargs)]
         files = files_of(source)
     else:
         raise ExampleError(
             f"Expected a `Dataset`, a path, a list of paths or a name on the Hub, found {type(source).__name__}."
         )
+    _refuse_of_the_hub(str(files[0]), split, load_dataset_kwargs)
     datasets = [READER_OF[path.suffix.lower()](path) for path in files]
     names = set(datasets[0].column_names)
     for dataset, path in zip(datasets, files, strict=True):
@@ -142,6 +145,16 @@ def _read(source: Any, split: str, load_dataset_kwargs: dict[str, Any]) -> list[
                 f"{sorted(dataset.column_names)} in {path}. Read them one by one and concatenate the results."
             )
     return datasets
+
+
+def _refuse_of_the_hub(found: str, split: str | None, load_dataset_kwargs: Mapping[str, Any]) -> None:
+    """Refuses what would be ignored: all of a file or a data set is read, whichever split it was meant to be."""
+    given = [*(["split"] if split is not None else []), *load_dataset_kwargs]
+    if given:
+        raise ValueError(
+            f"Expected `{'`, `'.join(given)}` beside the name of a data set on the Hub, found {found}, of which all rows are read. Leave "
+            "that out, and name the file of a split, or pass `dataset[split]`."
+        )
 
 
 def _read_hub(name: str, split: str, load_dataset_kwargs: dict[str, Any]) -> Dataset:

@@ -54,7 +54,7 @@ class TaskSource:
         query_split: Split that the unlabelled queries of a target task come from.
 
     Raises:
-        SourceError: There is neither a data set nor files, or both.
+        SourceError: There is neither a data set nor files, or both; or files have what only a data set of the Hub has.
     """
 
     task: str
@@ -77,6 +77,16 @@ class TaskSource:
             )
         if (self.dataset is None) == (self.files is None):
             raise SourceError(f"Expected `dataset` or `files` for the task {self.task}, one of them.")
+        of_the_hub = {
+            "config": self.config,
+            "revision": self.revision,
+            "split": self.split if self.split != "train" else None,
+        }
+        if self.files is not None and (ignored := [name for name, value in of_the_hub.items() if value is not None]):
+            raise SourceError(
+                f"Expected `{'`, `'.join(ignored)}` of a data set on the Hub, found `files` for the task {self.task}, of which all rows are "
+                "read. Leave that out, and name the files of a split."
+            )
         if self.templates is not None and self.columns:
             raise SourceError(f"Expected `templates` or `columns` for the task {self.task}, found both.")
 
