@@ -7,6 +7,7 @@ from recross_hf.core.output_folders import (
     check_apart,
     check_apart_from_files,
     check_not_of_others,
+    folder_to_write,
 )
 from recross_hf.evaluation.results import CELLS_FILE
 from recross_hf.hub.safety import MANIFEST_FILE
@@ -90,3 +91,9 @@ def test_a_model_that_was_made_in_memory_is_in_no_folder(tmp_path, monkeypatch):
     """Its name is an empty text, which is no name of the working directory."""
     monkeypatch.chdir(tmp_path)
     check_apart("pipeline", {"the upstream model": "", "the reranker": None})
+
+
+@pytest.mark.parametrize("path", ["", " ", "a\0b"])
+def test_a_folder_to_write_has_a_name(path):
+    with pytest.raises(ValueError, match="the name of a folder to write"):
+        folder_to_write(path)

@@ -882,3 +882,67 @@ def test_numbers_that_no_index_has_are_refused_before_the_encoding(arguments, me
     with pytest.raises(ValueError, match=message):
         UpstreamIndex.build(examples, encoder, tmp_path, **arguments)
     assert not set(encoder.encoded) & set(examples["input"])
+
+
+def test_a_folder_has_no_revision(index, encoder, tmp_path):
+    index.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="`revision` of a repository on the Hub, found 'v1' of the folder"):
+        UpstreamIndex.from_pretrained(tmp_path, encoder=encoder, revision="v1")
+
+
+def test_ids_that_repeat_are_refused_before_the_encoding(examples, tmp_path):
+    encoder = tiny.HashEncoder()
+    ids = [f"x{row}" for row in range(len(examples))]
+    ids[7] = ids[30] = "x3"
+    repeated = examples.remove_columns("id").add_column("id", ids)
+    with pytest.raises(ExampleError, match="found 1 that repeat, first 'x3' in the rows 3 and 7"):
+        UpstreamIndex.build(repeated, encoder, tmp_path)
+    with pytest.raises(ExampleError, match="'x3' in the rows 3 and 7"):
+        UpstreamIndex.encode_part(repeated, encoder, tmp_path, part=0, num_parts=2)
+    assert not encoder.encoded
+
+
+def test_examples_that_take_the_place_of_the_indexed_ones_are_the_same_ones(index, examples, encoder, tmp_path):
+    index.save_pretrained(tmp_path)
+    opened = UpstreamIndex.from_pretrained(tmp_path, encoder=encoder)
+    more = opened.dataset.add_column("length", [len(text) for text in examples["input"]])
+    opened.dataset = more
+    assert opened.dataset is more
+    for others in (examples.select(range(9)), examples.shuffle(seed=0), examples.remove_columns("id"), "examples"):
+        with pytest.raises(IndexMismatchError, match=r"Expected the 48 examples that were indexed, .*`exclude_ids`"):
+            opened.dataset = others
+    assert opened.dataset is more
+    assert copy.deepcopy(opened).dataset.column_names == more.column_names
+
+
+def test_vectors_that_were_added_to_an_index_are_noticed(examples, random_encoder, tmp_path):
+    index = UpstreamIndex.build(examples, random_encoder, tmp_path)
+    other = faiss.IndexFlatL2(index.faiss_index.d)
+    other.add(np.zeros((49, other.d), dtype=np.float32))
+    index.faiss_index = other
+    with pytest.raises(IndexMismatchError, match="a vector for each of the 48 examples, found 49"):
+        index.search(random_encoder.encode(["a"]), k=49)
+
+
+def test_an_index_is_written_to_a_folder_of_the_home_and_to_no_file(index, examples, encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("notes")
+    index.save_pretrained("~/saved")
+    UpstreamIndex.build(examples, encoder, "~/built")
+    assert sorted(os.listdir(tmp_path / "home")) == ["built", "saved"]
+    assert not (tmp_path / "~").exists()
+    for path in ("taken", "taken/below"):
+        with pytest.raises(NotADirectoryError, match=r"Expected a folder to write to at .*found the file taken"):
+            index.save_pretrained(path)
+        with pytest.raises(NotADirectoryError, match="found the file taken"):
+            UpstreamIndex.build(examples, tiny.HashEncoder(), path)
+    assert (tmp_path / "taken").read_text() == "notes"
+
+
+def test_an_index_is_not_saved_inside_itself(index, encoder, tmp_path):
+    index.save_pretrained(tmp_path / "index")
+    opened = UpstreamIndex.from_pretrained(tmp_path / "index", encoder=encoder)
+    with pytest.raises(ValueError, match=r"a folder apart from the index, .* which lies inside it"):
+        opened.save_pretrained(tmp_path / "index" / "copy")
+    assert files_in(tmp_path / "index") == FILES

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from transformers import HfArgumentParser
 
+from ..core.output_folders import folder_to_write
 from ..core.recipes import recipe_arguments
 from .console import is_quiet
 from .errors import UsageError, nearest, reason
@@ -125,6 +126,11 @@ class CommandParser(HfArgumentParser):
         own = [argument for argument in fields(kind) if argument.init]  # type: ignore[arg-type]
         # The trainer shows bars where the stack may warn, and here it may not.
         said = {"disable_tqdm": is_quiet()} | self.defaults | dict(said)
+        if said.get("output_dir") is not None:
+            try:
+                said["output_dir"] = str(folder_to_write(said["output_dir"]))
+            except (OSError, ValueError) as error:
+                raise UsageError(reason(error)) from error
         if missing := [f"--{one.name}" for one in own if _is_required(one) and one.name not in said]:
             self.error(f"Expected the argument{'s' * (len(missing) > 1)} {', '.join(missing)}, found none.")
         try:

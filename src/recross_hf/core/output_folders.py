@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,6 +17,40 @@ WRITTEN_BY = {
 """Which file tells what a folder holds."""
 _MANIFEST, _RETRIEVED = "recross.json", "retrieved.parquet"
 OF_MODELS = ("config.json", "adapter_config.json", "model.safetensors", "adapter_model.safetensors")
+
+
+def folder_to_write(path: str | Path) -> Path:
+    """The folder that a path names, `~` being the user's own; it need not be there.
+
+    Raises:
+        NotADirectoryError: The path leads to a file, or through one.
+        ValueError: The path is empty.
+    """
+    if not str(path).strip() or (isinstance(path, str) and "\0" in path):
+        raise ValueError(f"Expected the name of a folder to write, found {path!r}. Name one.")
+    folder = Path(os.path.expanduser(path))
+    file = next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
+    if file is not None:
+        raise NotADirectoryError(
+            f"Expected a folder to write to at {folder}, found the file {file}. Choose another name, or move the file away."
+        )
+    return folder
+
+
+def check_not_within(output_dir: str | Path, what: str, folder: str | Path | None) -> None:
+    """Refuses to write into a folder of what is read; onto the folder itself may be written.
+
+    Raises:
+        ValueError: `output_dir` lies inside it.
+    """
+    if folder is None:
+        return
+    output, own = Path(output_dir).resolve(), Path(folder).resolve()
+    if output != own and output.is_relative_to(own):
+        raise ValueError(
+            f"Expected a folder apart from {what}, {own}, found {output}, which lies inside it and would go with it. Choose another one, "
+            "or save onto the folder itself."
+        )
 
 
 def check_apart(output_dir: str | Path, inputs: Mapping[str, str | Path | None]) -> None:

@@ -12,7 +12,7 @@ import torch
 from .._version import __version__
 from ..adaptation.arguments import AdaptationArguments
 from ..core.hashing import digest_of, weights_hash
-from ..core.output_folders import check_apart, check_not_of_others
+from ..core.output_folders import check_apart, check_not_of_others, folder_to_write
 from ..models.generation import decoding_in_force
 from ..pipeline.pipeline import LENGTHS_AND_BEAMS, ReCrossPipeline
 from ..reranking.reranker import RememberingReranker, Reranker
@@ -49,6 +49,7 @@ def prepare_evaluation(
         The run, with the tasks as they will be tested.
     """
     _check_arguments(pipeline, tasks, methods, on_overlap)
+    output_dir = folder_to_write(output_dir)
     check_apart(output_dir, {"the pipeline": pipeline.folder})
     check_not_of_others(output_dir, CELLS_FILE)
     settings = {"disable_tqdm": True, **(settings or {})}

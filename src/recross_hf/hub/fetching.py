@@ -127,8 +127,28 @@ def fetch_artifact(repository: Repository, access: HubAccess) -> Path:
     return folder
 
 
+def refuse_revision(folder: str | Path, revision: str | None) -> None:
+    """Refuses a revision of a folder: another version than the one that was asked for would be opened.
+
+    Raises:
+        ValueError: There is a revision.
+    """
+    if revision is not None:
+        raise ValueError(
+            f"Expected a `revision` of a repository on the Hub, found {revision!r} of the folder {folder}, which has none. Leave "
+            "`revision` out, or name a repository."
+        )
+
+
 def artifact_folder(name_or_path: str | Path, repo_type: str, revision: str | None, access: HubAccess) -> Path:
-    """The folder of an artifact, fetched if no folder has that name and a repository may ([`fetch_artifact`])."""
+    """The folder of an artifact, fetched if no folder has that name and a repository may ([`fetch_artifact`]).
+
+    Raises:
+        HubError: The repository could not be had.
+        ValueError: A `revision` is asked for of a folder.
+    """
+    if Path(name_or_path).is_dir():
+        refuse_revision(name_or_path, revision)
     if isinstance(name_or_path, Path) or Path(name_or_path).exists() or looks_like_path(name_or_path):
         return Path(name_or_path)
     return fetch_artifact(Repository(name_or_path, repo_type, revision), access)

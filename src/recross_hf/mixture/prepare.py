@@ -18,7 +18,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..core.files import matching, read_json, write_atomically, write_json
-from ..core.output_folders import check_apart, check_apart_from_files, check_not_of_others
+from ..core.output_folders import check_apart, check_apart_from_files, check_not_of_others, folder_to_write
 from ..core.progress import progress_bar
 from .arguments import MixtureArguments
 from .dataset_card import mixture_card
@@ -84,7 +84,7 @@ def prepare_mixture(
         RuntimeError: A process that renders died.
     """
     args = args or MixtureArguments()
-    output_dir = Path(output_dir)
+    output_dir = folder_to_write(output_dir)
     targets = Decontaminator(args.ngram_size) if targets is None else targets  # an empty Decontaminator is falsy
     check_mixture(sources, output_dir, args, targets, num_proc)
     common, before = _common_settings(args, targets), _reports_of(output_dir)

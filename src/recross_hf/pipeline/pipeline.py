@@ -16,7 +16,7 @@ from ..adaptation.adapter import RetrievalAugmentedAdapter
 from ..adaptation.arguments import AdaptationArguments
 from ..adaptation.retrieval import check_parts
 from ..core.distributed import agreed, process_state
-from ..core.output_folders import check_apart
+from ..core.output_folders import check_apart, folder_to_write
 from ..data.inputs import one_or_many
 from ..models.base import check_vocabulary
 from ..models.generation import generate_texts
@@ -122,7 +122,7 @@ class ReCrossPipeline(PipelineHubMixin):
             IndexMismatchError: The folder holds the shards of another build.
             ValueError: The folder is that of the upstream model, or the tokenizer has tokens without embeddings.
         """
-        folder, state = Path(output_dir), process_state()
+        folder, state = folder_to_write(output_dir), process_state()
         check_apart(folder, {"the upstream model": upstream_model.name_or_path})
         check_vocabulary(upstream_model, processing_class)
         if state.is_main_process:

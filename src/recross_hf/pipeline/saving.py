@@ -6,11 +6,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..adaptation.record import RETRIEVED_FILE
 from ..core.files import write_json, write_parquet
+from ..core.output_folders import check_not_within, folder_to_write
 from ..hub.safety import MANIFEST_FILE
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import MeanPooledEncoder
@@ -38,7 +39,8 @@ PIPELINE = "pipeline"
 def save_pipeline(parts: PipelineParts, adaptation: dict[str, Any], save_directory: str | Path) -> None:
     """Writes a pipeline folder, which takes the place of the one that is there when it is whole.
 
-    Files of parts that are stored already are copied, and those of a pipeline that is saved onto itself are linked.
+    Files of parts that are stored already are copied, and those of a pipeline that is saved onto itself are linked. What lies beside the
+    old pipeline, such as reports and checkpoints, stays.
 
     Args:
         parts: Parts to write.
@@ -48,9 +50,13 @@ def save_pipeline(parts: PipelineParts, adaptation: dict[str, Any], save_directo
     Raises:
         FileExistsError: The folder holds something that is no pipeline.
         IndexMismatchError: The upstream model was replaced or trained since the index was built.
+        NotADirectoryError: The path is that of a file.
         TypeError: A part is of a class that a pipeline folder cannot hold.
+        ValueError: The folder lies inside that of this pipeline.
     """
-    folder = Path(save_directory).resolve()
+    folder = folder_to_write(save_directory).resolve()
+    home = None if parts.stored is None else parts.stored.home
+    check_not_within(folder, "the pipeline", home if isinstance(home, Path) else None)
     if folder.exists() and not (folder / MANIFEST_FILE).is_file() and any(folder.iterdir()):
         raise FileExistsError(
             f"{folder} holds something that is no pipeline. Save to another folder, or empty this one first."
@@ -79,11 +85,25 @@ def _taking_the_place_of(folder: Path) -> Iterator[Path]:
         if folder.exists():
             folder.rename(replaced)
         partial.rename(folder)
+        for path in _beside(replaced):
+            if not (folder / path.name).exists():
+                path.rename(folder / path.name)
     finally:
         if replaced.is_dir() and not folder.exists():
             replaced.rename(folder)  # the new folder did not take its place
         shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _beside(folder: Path) -> list[Path]:
+    """What lies in a pipeline's folder and is no part of it."""
+    if not (folder / MANIFEST_FILE).is_file():
+        return []
+    parts = read_manifest(folder).parts.values()
+    own = {
+        PurePosixPath(part.path, name).parts[0] for part in parts if part.repository is None for name in part.sha256
+    }
+    return [path for path in folder.iterdir() if path.name not in {*own, *PARTS, MANIFEST_FILE}]
 
 
 def _write(parts: PipelineParts, name: str, unmodified: frozenset[str], partial: Path, folder: Path) -> Part:

@@ -18,7 +18,7 @@ from ..adaptation.record import RETRIEVED_FILE
 from ..core.distributed import agreed
 from ..core.files import REMEMBERED_SIZE, read_json, read_parquet, remember_check, was_checked
 from ..data.schema import check_plain
-from ..hub.fetching import fetch_file, fetch_files
+from ..hub.fetching import fetch_file, fetch_files, refuse_revision
 from ..hub.repository import COMMIT, HubAccess, Repository, looks_like_path
 from ..hub.safety import MANIFEST_FILE, check_model_files
 from ..models.architectures import load_model
@@ -109,11 +109,7 @@ class StoredParts:
         make = partial(cls, access=access, dtype=dtype, device=device, verify_checksums=verify_checksums)
         folder = Path(name_or_path)
         if folder.is_dir():
-            if revision is not None:
-                raise ValueError(
-                    f"Expected a `revision` of a pipeline on the Hub, found {revision!r} of the folder {folder}, which has none. "
-                    "Leave `revision` out, or name a repository."
-                )
+            refuse_revision(folder, revision)
             return make(read_manifest(folder), folder)
         if isinstance(name_or_path, Path) or looks_like_path(name_or_path):
             raise FileNotFoundError(

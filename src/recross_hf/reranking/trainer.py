@@ -8,7 +8,6 @@ beside the model or on the Hub.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -19,6 +18,7 @@ from transformers.trainer_utils import TrainOutput
 from ..core.deprecation import renamed_argument
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
+from ..core.output_folders import folder_to_write
 from ..training._compat import take_losses_as_means
 from ..training.checkpoints import ARGUMENTS_FILE, checkpoint_to_resume, described_arguments, refuse_other_batches
 from ..training.safe_push import SafePushTrainer
@@ -224,7 +224,7 @@ class RerankerTrainer(SafePushTrainer):
         return super()._get_train_sampler(pairs)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = Path(output_dir or str(self.args.output_dir))
+        folder = folder_to_write(output_dir or str(self.args.output_dir))
         self.reranker().save_pretrained(folder)
         write_json(folder / ARGUMENTS_FILE, self._arguments())
 

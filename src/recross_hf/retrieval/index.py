@@ -13,6 +13,7 @@ from datasets import Dataset
 from huggingface_hub import CommitInfo
 from numpy.typing import DTypeLike
 
+from ..core.output_folders import check_not_within, folder_to_write
 from ..hub.fetching import artifact_folder
 from ..hub.publishing import Publication, full_name, publish
 from ..hub.repository import HubAccess
@@ -24,15 +25,14 @@ from .index_build import build_index_files, encode_part
 from .index_files import (
     EXAMPLES_FILE,
     INDEX_FILE,
-    METRIC_NAMES,
     check_is_index,
+    check_metric,
     read_config,
     read_examples,
     write_index_files,
 )
-from .index_identity import check_encoder, check_examples
+from .index_identity import check_count, check_encoder, check_examples, check_replacement
 from .index_search import nearest
-from .vector_shards import IndexMismatchError
 
 FAISS_INDEX_NAME = "embeddings"
 """Name of the FAISS index of a `Dataset`, as in `dataset.get_nearest_examples("embeddings", vector)`."""
@@ -48,8 +48,7 @@ class UpstreamIndex:
     index.dataset.select(hits.positions[0])
     ```
 
-    The examples are a plain `Dataset`. [`UpstreamIndex.with_faiss_index`] gives one that has the FAISS index attached, for
-    `get_nearest_examples` and all else that `datasets` does with an index.
+    The examples are a plain `Dataset`; [`UpstreamIndex.with_faiss_index`] gives one that has the FAISS index attached.
 
     Attributes:
         dataset: Examples, row `i` for vector `i`.
@@ -62,11 +61,8 @@ class UpstreamIndex:
     """
 
     def __init__(self, dataset: Dataset, faiss_index: faiss.Index, encoder: Encoder, config: dict[str, Any]) -> None:
-        if faiss_index.ntotal != len(dataset):
-            raise IndexMismatchError(
-                f"Expected a vector for each of the {len(dataset)} examples, found {faiss_index.ntotal} vectors."
-            )
-        self.dataset = dataset
+        check_count(dataset, faiss_index)
+        self._dataset = dataset
         self.faiss_index = faiss_index
         self.encoder = encoder
         self.config = config
@@ -76,6 +72,16 @@ class UpstreamIndex:
     def metric_type(self) -> int:
         """The metric: `faiss.METRIC_L2` or `faiss.METRIC_INNER_PRODUCT`."""
         return int(self.faiss_index.metric_type)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The examples. Others may be assigned that have the same ids and inputs in the same order, as with a column more."""
+        return self._dataset
+
+    @dataset.setter
+    def dataset(self, dataset: Dataset) -> None:
+        check_replacement(dataset, self._dataset)
+        self._dataset = dataset
 
     def __getstate__(self) -> dict[str, Any]:
         if self._mapped_file is None:
@@ -125,12 +131,13 @@ class UpstreamIndex:
             seed: Seed for drawing training vectors.
 
         Raises:
-            ExampleError: `dataset` does not have the schema's columns.
+            ExampleError: `dataset` does not have the schema's columns, or ids in it repeat.
             IndexMismatchError: `output_dir` holds the shards of another build.
             ValueError: The factory string, or the amount of data it needs, is wrong.
         """
+        folder = folder_to_write(output_dir)
         build_index_files(
-            Path(output_dir),
+            folder,
             dataset,
             encoder,
             factory=factory,
@@ -141,7 +148,7 @@ class UpstreamIndex:
             vector_dtype=vector_dtype,
             seed=seed,
         )
-        return cls.from_pretrained(output_dir, encoder=encoder)
+        return cls.from_pretrained(folder, encoder=encoder)
 
     encode_part = staticmethod(encode_part)
 
@@ -154,8 +161,12 @@ class UpstreamIndex:
 
         Raises:
             IndexMismatchError: The new files cannot be opened; the folder is left as it was.
+            NotADirectoryError, ValueError: The path is that of a file, or lies inside this index's own folder, which is mapped.
         """
-        write_index_files(Path(save_directory), self._write_vectors, self.dataset, self.config)
+        folder = folder_to_write(save_directory)
+        if self._mapped_file is not None:
+            check_not_within(folder, "the index", Path(self._mapped_file.name).parent)
+        write_index_files(folder, self._write_vectors, self.dataset, self.config)
 
     def _write_vectors(self, path: Path) -> None:
         if self._mapped_file is None:
@@ -233,18 +244,13 @@ class UpstreamIndex:
         Raises:
             FileNotFoundError: A file is missing.
             HubError: The data set could not be fetched.
-            IndexMismatchError: The encoder, its pooling, the metric, the ids or the format are not those of the index, or
-                a file of it is malformed.
+            IndexMismatchError: The encoder, its pooling, the metric, the ids or the format are others, or a file is malformed.
         """
         access = HubAccess(token, cache_dir, local_files_only, force_download)
         folder = artifact_folder(name_or_path, "dataset", revision, access)
         check_is_index(folder)
         config = read_config(folder)
-        if metric_type is not None and METRIC_NAMES.get(metric_type) != config["metric"]:
-            raise IndexMismatchError(
-                f"Expected the metric {METRIC_NAMES.get(metric_type, metric_type)}, found an index with "
-                f"{config['metric']} in {folder}. Build it again with the other `metric_type`, or ask for this one."
-            )
+        check_metric(config, metric_type, folder)
         dataset = read_examples(folder)
         if verify:
             check_encoder(encoder, config, folder)
@@ -268,13 +274,13 @@ class UpstreamIndex:
             search_kwargs: Passed to FAISS, e.g. `params=faiss.SearchParametersIVF(nprobe=32)`.
 
         Returns:
-            [`Hits`] `[n, k]`. Distances are squared L2, or the inner product with its sign changed: they fall with
-            relevance.
+            [`Hits`] `[n, k]`. Distances are squared L2, or the inner product with its sign changed: they fall with relevance.
 
         Raises:
-            IndexMismatchError: The vectors name examples that are not there.
+            IndexMismatchError: The vectors name examples that are not there, or vectors were added since.
             ValueError: The vectors are of another dimension, or not finite.
         """
+        check_count(self._dataset, self.faiss_index)
         return nearest(self.faiss_index, vectors, k, encoder=self.encoder, **search_kwargs)
 
     def with_faiss_index(self) -> Dataset:
@@ -284,8 +290,7 @@ class UpstreamIndex:
         scores, rows = index.with_faiss_index().get_nearest_examples("embeddings", vector, k=8)
         ```
 
-        `datasets` refuses `select`, `filter`, `shuffle`, `sort` and `save_to_disk` where an index is attached;
-        `index.dataset` has them all.
+        `datasets` refuses `select`, `filter`, `shuffle`, `sort` and `save_to_disk` there; `index.dataset` has them all.
         """
         dataset = copy.deepcopy(self.dataset)  # Arrow tables are shared by copies of a data set
         # With no array to add, this public call attaches a finished index as it is, memory-mapped or not.

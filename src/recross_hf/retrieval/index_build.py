@@ -16,6 +16,7 @@ from datasets import Dataset
 from numpy.typing import DTypeLike
 
 from ..core.distributed import process_state
+from ..core.output_folders import folder_to_write
 from .encoder import Encoder
 from .faiss_indexes import check_can_be_built, empty_index, train
 from .faiss_io import fill_and_write
@@ -104,7 +105,7 @@ def encode_part(
     """
     if not 0 <= part < num_parts:
         raise ValueError(f"Expected a part from 0 to {num_parts - 1} of {num_parts} parts, found {part}.")
-    state, shards = process_state(), _shards(Path(output_dir), dataset, shard_size, vector_dtype)
+    state, shards = process_state(), _shards(folder_to_write(output_dir), dataset, shard_size, vector_dtype)
     _open_on_all_processes(shards, describe(dataset, encoder), encoder, state)
     _encode_missing(shards, range(part, len(shards), num_parts), dataset, encoder, state)
 

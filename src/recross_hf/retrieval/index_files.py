@@ -80,6 +80,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def check_metric(config: Mapping[str, Any], metric_type: int | None, folder: Path) -> None:
+    """Compares the metric that a caller expects with that of an index; None expects none.
+
+    Raises:
+        IndexMismatchError: It is another one.
+    """
+    if metric_type is not None and METRIC_NAMES.get(metric_type) != config["metric"]:
+        raise IndexMismatchError(
+            f"Expected the metric {METRIC_NAMES.get(metric_type, metric_type)}, found an index with "
+            f"{config['metric']} in {folder}. Build it again with the other `metric_type`, or ask for this one."
+        )
+
+
 def read_examples(folder: Path) -> Dataset:
     """Reads the examples of an index, memory-mapped.
 

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..core.tables import shortened
 from ..data.schema import MESSAGES, ExampleError, check_rows, check_types, column_hash, ids_hash
 from .encoder import Encoder, IdentifiedEncoder
 from .index_files import malformed_examples
+from .upstream_rows import column
 from .vector_shards import PROBES, IndexMismatchError, same_vectors
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -22,7 +25,7 @@ def describe(dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
     """All that the vectors of an index depend on, as JSON values.
 
     Raises:
-        ExampleError: The examples do not have the schema's columns, or there are none.
+        ExampleError: The examples do not have the schema's columns, ids repeat, or there are none.
     """
     if not isinstance(dataset, Dataset):
         raise TypeError(
@@ -43,6 +46,7 @@ def describe(dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
         raise ExampleError("Expected at least one example to index, found none.")
     check_types(dataset)
     check_rows(dataset)
+    _check_ids(dataset)
     return {
         "encoder": _describe_encoder(encoder),
         "num_examples": len(dataset),
@@ -111,6 +115,48 @@ def _texts_hashes(dataset: Dataset) -> dict[str, str]:
     if MESSAGES in dataset.column_names:
         hashes["messages_sha256"] = column_hash(dataset, MESSAGES)
     return hashes
+
+
+def check_count(dataset: Dataset, faiss_index: faiss.Index) -> None:
+    """Makes sure that there are as many examples as vectors.
+
+    Raises:
+        IndexMismatchError: There are more, or fewer.
+    """
+    if faiss_index.ntotal != len(dataset):
+        raise IndexMismatchError(
+            f"Expected a vector for each of the {len(dataset)} examples, found {faiss_index.ntotal} vectors. Build the index anew of the "
+            "examples that it is to have."
+        )
+
+
+def check_replacement(dataset: Dataset, indexed: Dataset) -> None:
+    """Makes sure that examples can take the place of those that were indexed: hits are found by their rows.
+
+    Raises:
+        IndexMismatchError: They are others, more, fewer or in another order.
+    """
+    is_alike = isinstance(dataset, Dataset) and {"id", "input"} <= {*dataset.column_names}
+    if is_alike and all(column_hash(dataset, name) == column_hash(indexed, name) for name in ("id", "input")):
+        return
+    raise IndexMismatchError(
+        f"Expected the {len(indexed)} examples that were indexed, in their order, found others: hits would be rows of the wrong examples. "
+        "Build an index of these with `UpstreamIndex.build`; to leave some out, pass `exclude_ids` or `exclude_tasks` to the retriever."
+    )
+
+
+def _check_ids(dataset: Dataset) -> None:
+    """Refuses ids that repeat: what is excluded, left out or counted by its id would be another example, too."""
+    ids = column(dataset, "id")
+    if len(pc.unique(ids)) == len(ids):
+        return
+    counts = pc.value_counts(ids)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    rows = pc.indices_nonzero(pc.equal(ids, repeated[0]))[:2].to_pylist()
+    raise ExampleError(
+        f"Expected unique ids, found {len(repeated)} that repeat, first {repeated[0].as_py()!r} in the rows {rows[0]} and {rows[1]}. Make "
+        "them unique, or read the data with `load_examples` without that column: ids are then made of the task and the row number."
+    )
 
 
 def _describe_encoder(encoder: Encoder) -> dict[str, Any]:

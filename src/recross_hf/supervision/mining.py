@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..core.deprecation import renamed_argument
 from ..core.distributed import process_state
 from ..core.files import write_parquet
-from ..core.output_folders import check_apart, check_not_of_others
+from ..core.output_folders import check_apart, check_not_of_others, folder_to_write
 from ..core.progress import progress_bar
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
@@ -90,7 +90,7 @@ def mine_supervision(
     if isinstance(exclude_tasks, str):
         raise TypeError("Expected `exclude_tasks` to be a collection of strings, found one string. Pass a list.")
     args = args or SupervisionArguments()
-    folder, state = Path(output_dir), process_state()
+    folder, state = folder_to_write(output_dir), process_state()
     check_apart(folder, {"the upstream model": model.name_or_path})
     check_not_of_others(folder, SETTINGS_FILE, overwritten=("README.md",))
     sampler = QuerySetSampler(examples, args, exclude_tasks)

@@ -23,6 +23,8 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
+from ..core.output_folders import folder_to_write
+
 if TYPE_CHECKING:
     from peft import PeftConfig
 
@@ -61,9 +63,9 @@ class SavesWithoutPickles(Trainer):
         if not self.args.should_save:  # this process takes part in gathering weights at most
             super()._save(output_dir, state_dict)
             return
-        folder = Path(output_dir or str(self.args.output_dir))
+        folder = folder_to_write(output_dir or str(self.args.output_dir))
         with self.saving_to(folder):
-            super()._save(output_dir, state_dict)
+            super()._save(str(folder), state_dict)
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
