@@ -487,3 +487,12 @@ def test_a_configuration_that_asks_for_more_than_the_weights_hold_is_refused_bef
         ArtifactError, match=r"Expected weights of about [\d,]+ numbers in .*, found 6\d,\d{3}\. The configuration"
     ):
         load_model(tmp_path)
+
+
+def test_what_a_folder_has_not_and_types_that_there_are_not_are_refused(bart, tmp_path):
+    bart.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="`revision` of a repository on the Hub, found 'v2' of the folder"):
+        load_model(tmp_path, revision="v2")
+    with pytest.raises(ValueError, match=r"Expected `dtype` to be .* found 'float99'"):
+        load_model(tmp_path, dtype="float99")
+    assert load_model(tmp_path, dtype="float16").dtype == torch.float16

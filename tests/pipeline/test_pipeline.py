@@ -661,7 +661,7 @@ def test_the_card_of_a_pipeline_that_has_got_a_reranker_is_written_anew(folder, 
 
 
 def test_a_revision_is_of_the_hub(folder):
-    with pytest.raises(ValueError, match=r"`revision` of a pipeline on the Hub, found 'v1' of the folder"):
+    with pytest.raises(ValueError, match=r"`revision` of a repository on the Hub, found 'v1' of the folder"):
         ReCrossPipeline.from_pretrained(folder, revision="v1")
 
 
@@ -779,3 +779,42 @@ def test_an_adaptation_is_not_written_over_something_else_and_may_be_written_aga
         adapter.save_model()
         adapter.create_model_card()
     assert {"README.md", "retrieved.parquet"} <= {path.name for path in (tmp_path / "adapted").iterdir()}
+
+
+# ---- folders ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_pipeline_is_written_to_a_folder_of_the_home_and_to_no_file(folder, tmp_path, monkeypatch):
+    pipeline = ReCrossPipeline.from_pretrained(folder)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    pipeline.save_pretrained("~/saved")
+    assert ReCrossPipeline.from_pretrained(tmp_path / "home" / "saved").folder
+    assert not (tmp_path / "~").exists()
+    (tmp_path / "taken").write_text("notes")
+    with pytest.raises(NotADirectoryError, match=r"found the file .*taken\. Choose another name"):
+        pipeline.save_pretrained("taken")
+    assert (tmp_path / "taken").read_text() == "notes"
+
+
+def test_a_pipeline_is_not_saved_inside_itself_and_keeps_what_lies_beside_it(folder, tmp_path):
+    copy = tmp_path / "copy"
+    ReCrossPipeline.from_pretrained(folder).save_pretrained(copy)
+    pipeline = ReCrossPipeline.from_pretrained(copy)
+    with pytest.raises(ValueError, match=r"a folder apart from the pipeline, .* which lies inside it"):
+        pipeline.save_pretrained(copy / "again")
+    (copy / "results.json").write_text("{}")
+    (copy / "checkpoint-1").mkdir()
+    (copy / "checkpoint-1" / "trainer_state.json").write_text("{}")
+    pipeline.reranker = None
+    pipeline.save_pretrained(copy)
+    assert (copy / "results.json").read_text() == (copy / "checkpoint-1" / "trainer_state.json").read_text() == "{}"
+    assert not (copy / "reranker").exists()
+    assert ReCrossPipeline.from_pretrained(copy).reranker is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "pipeline"]
+
+
+@pytest.mark.parametrize(("arguments", "name"), [({"device": "cuda:7"}, "device"), ({"dtype": "float99"}, "dtype")])
+def test_a_pipeline_is_not_opened_with_what_there_is_not(arguments, name, folder):
+    with pytest.raises(ValueError, match=f"Expected `{name}` to be"):
+        ReCrossPipeline.from_pretrained(folder, **arguments)

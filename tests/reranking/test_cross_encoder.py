@@ -256,3 +256,28 @@ def test_a_tokenizer_without_padding_scores_alike(cross_encoder, pair_tokenizer)
     texts = ["a", "a longer text"], ["b", "c and so on"]
     expected = CrossEncoderReranker(cross_encoder, pair_tokenizer).score(*texts)
     np.testing.assert_allclose(CrossEncoderReranker(cross_encoder, without).score(*texts), expected, atol=1e-5)
+
+
+def test_a_reranker_is_written_to_a_folder_of_the_home_and_to_no_file(reranker, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    reranker.save_pretrained("~/reranker")
+    assert (tmp_path / "home" / "reranker" / "model.safetensors").is_file()
+    assert not (tmp_path / "~").exists()
+    (tmp_path / "taken").write_text("notes")
+    with pytest.raises(NotADirectoryError, match="found the file taken"):
+        reranker.save_pretrained("taken")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"revision": "v1"}, "`revision` of a repository on the Hub, found 'v1'"),
+        ({"device": "gpu"}, "Expected `device` to be one that is here, .* found 'gpu'"),
+        ({"dtype": torch.int8}, "Expected `dtype` to be .* found torch.int8"),
+    ],
+)
+def test_a_reranker_is_not_opened_with_what_there_is_not(arguments, message, reranker, tmp_path):
+    reranker.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        CrossEncoderReranker.from_pretrained(tmp_path, **arguments)

@@ -21,6 +21,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ..core.devices import dtype_of
+from ..hub.fetching import refuse_revision
 from ..hub.repository import looks_like_path
 from . import chat
 from .base import Architecture, TokenIds, less_padding, longest_input, say_inputs_are_cut, unwrapped
@@ -240,7 +242,9 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     return _architecture(model.config, type(unwrapped(model)).__name__)
 
 
-def load_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, **kwargs: Any) -> PreTrainedModel:
+def load_model(
+    name_or_path: str | Path, *, dtype: str | torch.dtype = torch.float32, **kwargs: Any
+) -> PreTrainedModel:
     """Loads a sequence-to-sequence or decoder-only model, whichever it is.
 
     Args:
@@ -252,13 +256,17 @@ def load_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, 
         FileNotFoundError: There is no such folder, and no repository can have that name.
         TypeError: The model is of another kind, such as a plain BERT.
         ArtifactError: The configuration in a folder asks for more than the weights beside it hold.
+        ValueError: A `revision` is asked for of a folder, or there is no such `dtype`.
     """
+    precision = dtype if dtype == "auto" else dtype_of(dtype)
     is_here = Path(name_or_path).exists()
     if not is_here and (isinstance(name_or_path, Path) or looks_like_path(name_or_path)):
         raise FileNotFoundError(
             f"Expected the folder of a model, found none at {name_or_path}. Name a folder that `save_pretrained` wrote or a repository "
             "on the Hub (`org/name`)."
         )
+    if is_here:
+        refuse_revision(name_or_path, kwargs.get("revision"))
     kwargs = dict(kwargs, trust_remote_code=False)
     try:
         config = AutoConfig.from_pretrained(name_or_path, **kwargs)
@@ -271,7 +279,7 @@ def load_model(name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, 
     found = f"{(config.architectures or [type(config).__name__])[0]} in {name_or_path}"
     auto_class = _architecture(config, found).auto_class
     check_built_size(auto_class, config, Path(name_or_path))
-    model = auto_class.from_pretrained(name_or_path, dtype=dtype, **kwargs)
+    model = auto_class.from_pretrained(name_or_path, dtype=precision, **kwargs)
     if not is_here and getattr(model.config, "_commit_hash", None) is None:
         # Newer versions of transformers no longer note it; a card that names the base names it at this commit.
         model.config._commit_hash = _cached_commit(str(name_or_path), kwargs)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..adaptation.arguments import AdaptationArguments
 from ..adaptation.record import RETRIEVED_FILE, Adaptation
+from ..core.devices import device_of, dtype_of
 from ..core.distributed import process_state
 from ..core.output_folders import OF_MODELS, check_apart, check_not_of_others
 from ..data.starter import STARTER_DIRECTORY
@@ -144,7 +145,8 @@ class PipelineHubMixin:
         """Writes the pipeline: `recross.json`, `upstream_model/`, `index/`, `reranker/`, and what an adaptation added.
 
         A folder beside it is filled first and takes its place when it is whole: killed at any point, saving loses nothing. Files of
-        parts that were loaded and not modified are copied. A `README.md` that somebody wrote for the pipeline or a part is kept.
+        parts that were loaded and not modified are copied. A `README.md` that somebody wrote for the pipeline or a part is kept, and so is
+        what else lies in the folder.
         Under `accelerate launch` the main process writes.
 
         Args:
@@ -153,7 +155,9 @@ class PipelineHubMixin:
         Raises:
             FileExistsError: The folder holds something that is no pipeline.
             IndexMismatchError: The upstream model was replaced or trained since the index was built.
+            NotADirectoryError: The path is that of a file.
             TypeError: A part is of a class that a pipeline folder cannot hold.
+            ValueError: The folder lies inside that of this pipeline.
         """
         if process_state().is_main_process:
             save_pipeline(self.parts, self.adaptation, save_directory)
@@ -195,13 +199,14 @@ class PipelineHubMixin:
             ArtifactError: The folder or repository is no pipeline, or a file is missing; or, when a part is first used, one of its
                 files is not the one that was saved.
             IndexMismatchError: Model and index do not belong together; raised when the index is first used.
+            ValueError: There is no such `dtype` or `device`, or a folder is to have a `revision`.
         """
         stored = StoredParts.open(
             STARTER_DIRECTORY if name_or_path is None else name_or_path,
             HubAccess(token, cache_dir, local_files_only, force_download),
             revision=revision,
-            dtype=dtype,
-            device=torch.device(device) if device is not None else process_state().device,
+            dtype=dtype_of(dtype),
+            device=device_of(device),
             verify_checksums=verify_checksums,
         )
         # The constructor takes parts in memory, and here none is opened yet.

@@ -20,8 +20,10 @@ from transformers import (
 )
 
 from ..core.batching import on_device, token_budget_batches
+from ..core.devices import device_of, dtype_of
 from ..core.distributed import process_state, warn_where_bfloat16_is_slow
 from ..core.hashing import function_name, weights_hash
+from ..core.output_folders import folder_to_write
 from ..core.progress import progress_bar
 from ..hub.fetching import artifact_folder
 from ..hub.publishing import Publication, full_name, publish
@@ -134,14 +136,12 @@ class CrossEncoderReranker(Reranker):
             force_download: Whether files are fetched again.
             kwargs: Other arguments of the constructor.
 
-        Returns:
-            The reranker, on its device.
-
         Raises:
             HubError: the model could not be had.
             ArtifactError: Its weights are pickled, or it asks for code of its own.
             ValueError: The model was never trained to score pairs.
         """
+        dtype, device = dtype_of(dtype), device_of(device)
         access = HubAccess(token, cache_dir, local_files_only, force_download)
         folder = artifact_folder(name_or_path, "model", revision, access)
         if folder.is_dir():
@@ -161,7 +161,6 @@ class CrossEncoderReranker(Reranker):
                 f"Expected a trained reranker in {name_or_path}, found a model without weights for "
                 f"{', '.join(sorted(loading['missing_keys']))}: its scores would be random. Train one with `train_reranker`."
             )
-        device = torch.device(device) if device is not None else process_state().device
         processing_class = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         settings: dict[str, Any] = {}
         if hasattr(model.config, "include_answers"):  # saved below: its length is the tokenizer's, also beyond 512
@@ -177,6 +176,7 @@ class CrossEncoderReranker(Reranker):
         Args:
             save_directory: Folder to write.
         """
+        save_directory = folder_to_write(save_directory)
         config = self.model.config
         config.include_answers = self.include_answers
         # sentence_transformers reads this: logits as they are, so that means over queries rank alike there.

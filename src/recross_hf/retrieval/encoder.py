@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.batching import TEXTS_A_CALL, chunks, on_device, token_budget_batches
+from ..core.devices import device_of
 from ..core.distributed import process_state, warn_where_bfloat16_is_slow
 from ..core.hashing import weights_hash
 from ..models.architectures import DECODER_ONLY, architecture_of, load_model
@@ -132,10 +133,11 @@ class MeanPooledEncoder:
             pooling: "mean" or "weighted_mean".
             kwargs: Passed to the `from_pretrained` of model and tokenizer (`revision`, `token`, ...).
         """
+        place = device_of(device)
         model = load_model(name_or_path, dtype=dtype, **kwargs)
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
         # transformers wraps `to` in a decorator whose type takes `self` for the first argument.
-        model = model.to(device or process_state().device)  # type: ignore[arg-type]
+        model = model.to(place)  # type: ignore[arg-type]
         settings: dict[str, Any] = {"autocast_dtype": autocast_dtype, "pooling": pooling}
         return cls(model, tokenizer, max_length=max_length, token_budget=token_budget, **settings)
 
