@@ -236,3 +236,9 @@ def test_accents_are_the_same_however_a_system_writes_them():
 def test_predictions_without_references_are_said(caplog):
     assert score(["x", "y"], [["x"], []])["exact_match"] == 50
     assert "1 of 2 predictions have no references" in caplog.text
+
+
+@pytest.mark.parametrize("odd", ["don\u2019t", "don\uff07t", "dont\u3002", "dont\uff01"])
+def test_punctuation_is_that_of_squads_script_and_no_other(odd, metric):
+    assert score([odd, "don't"], [["don't"], ["dont"]])["exact_match"] == 50
+    assert "a curly apostrophe" in metric.description

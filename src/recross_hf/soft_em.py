@@ -37,6 +37,9 @@ compares them with their articles, and those without letters or digits with thei
 
 Normalisation takes signs and points from numbers, as SQuAD's does: "-5" equals "5" and "3.5" equals "35", in both metrics. Where
 answers are numbers, compare them as numbers.
+
+Punctuation is that of ASCII, as in SQuAD's script: a curly apostrophe or a full-width stop stays, so that "don\u2019t" equals neither
+"don't" nor "dont". Write references with the characters that the model writes.
 """
 
 _KWARGS_DESCRIPTION = """
