@@ -410,6 +410,24 @@ def test_wrong_types_are_refused(bart, tokenizer, index, examples, queries, tmp_
         RetrievalAugmentedAdapter(get_peft_model(copy.deepcopy(bart), lora()), args, **good)
     with pytest.raises(ValueError, match="at least one example, found none"):
         RetrievalAugmentedAdapter(bart, args, **good | {"query_dataset": []})
+    for model in ("facebook/bart-base", None):
+        with pytest.raises(TypeError, match=rf"`model` to be a loaded model, found {type(model).__name__}\. Load it"):
+            RetrievalAugmentedAdapter(model, args, **good)
+    with pytest.raises(TypeError, match=r"the model's tokenizer, found str\. Load it with `AutoTokenizer"):
+        RetrievalAugmentedAdapter(bart, args, **good | {"processing_class": "facebook/bart-base"})
+    with pytest.raises(ValueError, match="Expected `processing_class`, the model's tokenizer, found None"):
+        RetrievalAugmentedAdapter(bart, args, **good | {"processing_class": None})
+    with pytest.raises(TypeError, match=r"`retriever` to be a Retriever, found NoneType\. For an index"):
+        RetrievalAugmentedAdapter(bart, args, **good | {"retriever": None})
+    with pytest.raises(TypeError, match="`retriever` to be a Retriever, found"):
+        RetrievalAugmentedAdapter(bart, args, **good | {"retriever": DenseRetriever})
+    with pytest.raises(TypeError, match=r"`peft_config` .*found dict"):
+        RetrievalAugmentedAdapter(bart, args, **good, peft_config={"r": 4})
+
+
+def test_a_model_whose_weights_are_frozen_is_told(make_adapter, bart):
+    with pytest.raises(ValueError, match="found all of them frozen"):
+        make_adapter(copy.deepcopy(bart).requires_grad_(False)).train()
 
 
 def test_an_adapter_of_the_defaults_follows_the_paper(bart, tokenizer, index, queries, monkeypatch, tmp_path):
@@ -430,3 +448,11 @@ def test_weights_in_half_precision_are_trained_in_single(make_adapter, bart):
     assert all(parameter.dtype == torch.float32 for parameter in adapter.model.parameters())
     assert np.mean(changed) > 0.9
     assert half.dtype == torch.bfloat16
+
+
+def test_weights_that_are_no_numbers_are_told_before_anything_is_retrieved(make_adapter, bart, examples):
+    model = copy.deepcopy(bart)
+    with torch.no_grad():
+        model.get_encoder().layers[0].fc1.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"found NaN or infinity in model\.encoder\.layers\.0\.fc1\.weight"):
+        make_adapter(model, retriever=NoRetriever(examples)).train()

@@ -518,3 +518,11 @@ def test_the_former_name_of_the_loss_works_and_warns(make_args, pair_tokenizer, 
     with pytest.warns(DeprecationWarning, match="argument `objective` is now `loss`"):
         trainer = RerankerTrainer(cross_encoder, make_args(), processing_class=pair_tokenizer, objective=regression)
     assert trainer.loss is regression
+
+
+def test_weights_that_are_no_numbers_are_not_trained_from(cross_encoder, make_trainer):
+    model = copy.deepcopy(cross_encoder)
+    with torch.no_grad():
+        model.classifier.out_proj.bias[0] = float("nan")
+    with pytest.raises(ValueError, match=r"found NaN or infinity in classifier\.out_proj\.bias"):
+        make_trainer(model).train()

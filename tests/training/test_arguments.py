@@ -241,3 +241,11 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
 def test_no_steps_are_not_whole_epochs(tmp_path):
     with pytest.raises(ValueError, match="`max_steps` must be at least 1, or -1"):
         AdaptationArguments(output_dir=str(tmp_path), max_steps=0)
+
+
+@pytest.mark.parametrize("kind", [ExampleTrainingArguments, AdaptationArguments, RerankerTrainingArguments])
+def test_a_strategy_of_sampling_that_there_is_not_is_no_random_one(kind, tmp_path):
+    with pytest.raises(ValueError, match=r"`train_sampling_strategy` must be one of 'random', .* found 'x'"):
+        kind(output_dir=str(tmp_path), train_sampling_strategy="x")
+    for strategy in ("random", "sequential", "group_by_length", "batch_rebalance"):
+        kind(output_dir=str(tmp_path), train_sampling_strategy=strategy)

@@ -965,3 +965,22 @@ def test_tokens_without_embeddings_are_refused_before_any_work(bart, examples, t
     model = copy.deepcopy(bart)
     model.resize_token_embeddings(len(tokenizer))
     ExampleTrainer(model, args, processing_class=tokenizer, train_dataset=examples)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers_are_not_trained_from(value, bart, make_trainer, examples):
+    model = copy.deepcopy(bart)
+    with torch.no_grad():
+        model.get_decoder().layers[0].fc1.bias[3] = value
+    with pytest.raises(ValueError, match=r"found NaN or infinity in model\.decoder\.layers\.0\.fc1\.bias of Bart"):
+        make_trainer(model, train_dataset=examples).train()
+
+
+def test_frozen_weights_and_batches_that_are_left_out_are_told_before_the_training(bart, make_trainer, examples):
+    with pytest.raises(ValueError, match=r"found all of them frozen\. Set `requires_grad_\(True\)` on some"):
+        make_trainer(copy.deepcopy(bart).requires_grad_(False), train_dataset=examples).train()
+    few = {"train_dataset": examples.select(range(3)), "dataloader_drop_last": True, "per_device_train_batch_size": 4}
+    with pytest.raises(
+        ValueError, match="a whole batch of 4 examples, found 3, which `dataloader_drop_last` leaves out"
+    ):
+        make_trainer(bart, **few).train()

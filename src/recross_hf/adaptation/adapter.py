@@ -75,7 +75,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
 
     Raises:
         TypeError: `model` is a PEFT model already or of a kind that writes no text, or `args` are of another class.
-        ValueError: `peft_config.task_type` is that of another kind of model.
+        ValueError: `peft_config.task_type` is that of another kind of model, or a weight is NaN or infinite.
     """
 
     args: AdaptationArguments

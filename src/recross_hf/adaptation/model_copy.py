@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
 
 from ..models.architectures import architecture_of
+from ..models.base import check_finite_weights
 from ..training._compat import unprepared_copy
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed:
 
     Raises:
         TypeError: The model is a PEFT model already, or of a kind that writes no text.
-        ValueError: `peft_config` is for another kind of model, or names modules that the model does not have.
+        ValueError: `peft_config` is for another kind of model, or names modules that the model does not have; or a weight is NaN or
+            infinite.
     """
     if hasattr(model, "peft_config"):
         raise TypeError(
@@ -40,6 +42,7 @@ def adaptable_copy(model: PreTrainedModel, peft_config: PeftConfig | None, seed:
         )
     if peft_config is not None:
         _check_target_modules(model, peft_config)
+    check_finite_weights(model)
     # A whole copy, also for PEFT: sharing frozen weights with it would let a later merge change the caller's model.
     adaptable = unprepared_copy(model)
     if peft_config is None:

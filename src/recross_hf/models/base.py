@@ -162,6 +162,21 @@ def check_vocabulary(model: PreTrainedModel, processing_class: PreTrainedTokeniz
             )
 
 
+def check_finite_weights(model: torch.nn.Module) -> None:
+    """Makes sure, before any work, that no weight is NaN or infinite: training goes on from such ones without an error.
+
+    Raises:
+        ValueError: A weight is; the message names the parameter.
+    """
+    for name, weights in model.named_parameters():
+        # The least and the most are NaN where anything is, and take no memory of their own.
+        if weights.numel() and not weights.is_meta and not all(map(torch.isfinite, torch.aminmax(weights.detach()))):
+            raise ValueError(
+                f"Expected finite weights to train from, found NaN or infinity in {name} of {type(model).__name__}. An earlier training "
+                "diverged, or the file is damaged: take the checkpoint before, or load the model again, in float32."
+            )
+
+
 @lru_cache
 def say_inputs_are_cut(max_length: int) -> None:
     """Warns, once for each length, that inputs lose what is beyond it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..training.arguments import check_ranges, check_types, refuse_other_evaluation
+from ..training.arguments import check_ranges, check_sampling, check_types, refuse_other_evaluation
 from ..training.safe_push import refuse_pickled_pushes
 
 
@@ -54,6 +54,7 @@ class RerankerTrainingArguments(TrainingArguments):
         super().__post_init__()
         refuse_pickled_pushes(self)
         check_ranges(self)
+        check_sampling(self)
         refuse_other_evaluation(self)
         if self.max_length < 8:
             raise ValueError(

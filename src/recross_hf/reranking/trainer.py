@@ -19,6 +19,7 @@ from ..core.deprecation import renamed_argument
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
 from ..core.output_folders import folder_to_write
+from ..models.base import check_finite_weights
 from ..training._compat import take_losses_as_means
 from ..training.checkpoints import ARGUMENTS_FILE, checkpoint_to_resume, described_arguments, refuse_other_batches
 from ..training.safe_push import SafePushTrainer
@@ -156,8 +157,9 @@ class RerankerTrainer(SafePushTrainer):
             ignore_keys_for_eval: Outputs of the model that evaluations in the training ignore, as `Trainer.train` takes them.
 
         Raises:
-            ValueError: There is no such checkpoint, or other settings or data made its batches.
+            ValueError: There is no such checkpoint, other settings or data made its batches, or weights are NaN or infinite.
         """
+        check_finite_weights(self.model)
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
         if checkpoint is not None:
             refuse_other_batches(checkpoint, self._arguments())

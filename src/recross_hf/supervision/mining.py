@@ -22,6 +22,7 @@ from ..core.distributed import process_state
 from ..core.files import write_parquet
 from ..core.output_folders import check_apart, check_not_of_others, folder_to_write
 from ..core.progress import progress_bar
+from ..models.base import check_finite_weights
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
 from .arguments import SupervisionArguments
@@ -91,6 +92,7 @@ def mine_supervision(
         raise TypeError("Expected `exclude_tasks` to be a collection of strings, found one string. Pass a list.")
     args = args or SupervisionArguments()
     folder, state = folder_to_write(output_dir), process_state()
+    check_finite_weights(model)
     check_apart(folder, {"the upstream model": model.name_or_path})
     check_not_of_others(folder, SETTINGS_FILE, overwritten=("README.md",))
     sampler = QuerySetSampler(examples, args, exclude_tasks)

@@ -87,6 +87,7 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
         super().__post_init__()
         refuse_pickled_pushes(self)
         check_ranges(self)
+        check_sampling(self)
         if self.max_steps == 0:
             raise ValueError(
                 "`max_steps` must be at least 1, or -1 for `num_train_epochs`, found 0, for which the base class trains whole epochs. "
@@ -144,6 +145,7 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
             )
 
 
+_SAMPLING = ("random", "sequential", "group_by_length", "batch_rebalance")
 _KIND_OF: dict[str, type] = {
     text: kind for kind in (bool, int, float) for text in (kind.__name__, str(kind), f"{kind.__name__} | None")
 }
@@ -218,6 +220,18 @@ def check_ranges(args: Any) -> None:
             )
             default = known.default if known.default is not MISSING else "another number"
             raise ValueError(f"`{known.name}` must be {span}, found {value}. The default is {default}.")
+
+
+def check_sampling(args: TrainingArguments) -> None:
+    """Refuses a strategy of sampling that there is not, which the base class would take for "random".
+
+    Raises:
+        ValueError: There is no such strategy.
+    """
+    if args.train_sampling_strategy not in _SAMPLING:
+        raise ValueError(
+            f"`train_sampling_strategy` must be one of {', '.join(map(repr, _SAMPLING))}, found {args.train_sampling_strategy!r}."
+        )
 
 
 def refuse_other_evaluation(args: TrainingArguments) -> None:

@@ -16,6 +16,7 @@ from transformers.trainer_utils import TrainOutput, enable_full_determinism, set
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
 from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
+from ..models.base import check_finite_weights
 from ..models.tokenization import TokenizedExamples
 from ._compat import (
     PreparesInContext,
@@ -126,13 +127,15 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
 
         Raises:
             ValueError: There is no such checkpoint, its batches were made by other settings or data, it holds an adapter where the
-                model is none (or the reverse), or the model's generation configuration is one that could not be saved.
+                model is none (or the reverse), the model's generation configuration is one that could not be saved, or its weights are
+                NaN, infinite or all frozen.
         """
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
         if checkpoint is not None:
             refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"))
             refuse_other_batches(checkpoint, self._arguments())
         check_can_be_saved(self.model)
+        check_finite_weights(self.model)
         self._check_there_is_work()
         enable_full_determinism(self.args.seed) if self.args.full_determinism else set_seed(self.args.seed)
         self._special_tokens = SpecialTokens(self.model)
