@@ -5,7 +5,9 @@ import tiny
 import torch
 from transformers import GenerationConfig
 
+from recross_hf import ExampleTrainer, ExampleTrainingArguments
 from recross_hf.models.generation import decoding_in_force, generate_texts, kept
+from recross_hf.soft_em import score
 
 
 def test_answers_come_in_the_order_of_the_inputs_whatever_the_batches(answering_bart, tokenizer, examples):
@@ -86,6 +88,27 @@ def test_beams_that_a_model_ships_hold_and_are_said(answering_bart, tokenizer, e
     model = shipping(answering_bart, num_beams=3, do_sample=True)
     assert generate_texts(model, tokenizer, inputs, max_new_tokens=8) == beams
     assert decoding_in_force(model) == {"num_beams": 3}
+
+
+def test_strings_that_a_model_stops_at_end_its_answers(answering_bart, tokenizer, examples, tmp_path):
+    inputs = examples["input"][::4]
+    plain = generate_texts(answering_bart, tokenizer, inputs, max_new_tokens=12)
+    letter = max("aeiou", key=lambda one: sum(one in text[:-1] for text in plain))
+    model = shipping(answering_bart, stop_strings=[letter])
+    stopped = generate_texts(model, tokenizer, inputs, max_new_tokens=12)
+    assert stopped != plain
+    for whole, cut in zip(plain, stopped, strict=True):
+        assert whole.startswith(cut)
+        assert letter not in cut[:-1].partition(letter)[2]
+    assert generate_texts(answering_bart, tokenizer, inputs, max_new_tokens=12, stop_strings=[letter]) == stopped
+    args = ExampleTrainingArguments(output_dir=str(tmp_path), use_cpu=True, max_target_length=12, disable_tqdm=True)
+    trainer = ExampleTrainer(model, args, processing_class=tokenizer)
+    asked = examples.select(range(0, len(examples), 4))
+    assert trainer.decode(trainer.predict(asked).predictions) == stopped
+    assert trainer.evaluate(asked)["eval_exact_match"] == pytest.approx(
+        score(stopped, asked["references"][:])["exact_match"]
+    )
+    assert decoding_in_force(model) == {"stop_strings": [letter]}
 
 
 def test_what_changes_answers_is_said_and_nothing_else(bart):

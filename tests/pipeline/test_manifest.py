@@ -423,7 +423,10 @@ def test_a_tokenizer_whose_steps_would_not_end_is_refused(name, step, message, m
         ({"sequence_bias": [[[10**9], 1.0]]}, "tokens of sequence_bias that the model has"),
         ({"assistant_early_exit": 3}, "no assistant_early_exit"),
         ({"dola_layers": "high"}, "no dola_layers"),
-        ({"stop_strings": ["a"]}, "no stop_strings"),
+        ({"stop_strings": ["a" * 257]}, "at most 64 stop_strings of 1 to 256 characters"),
+        ({"stop_strings": ["a"] * 65}, "at most 64 stop_strings"),
+        ({"stop_strings": [""]}, "at most 64 stop_strings"),
+        ({"stop_strings": {"a": 1}}, "at most 64 stop_strings"),
     ],
 )
 def test_settings_of_generation_have_ranges(settings, message, tmp_path):
@@ -443,7 +446,12 @@ def test_settings_that_models_ship_are_taken(tmp_path):
             "eos_token_id": [1, 2],
             "pad_token_id": -1,
         },
-        **{"cache_implementation": "hybrid", "forced_bos_token_id": 0, "num_return_sequences": None},
+        **{
+            "stop_strings": ["</s>", "User:"],
+            "cache_implementation": "hybrid",
+            "forced_bos_token_id": 0,
+            "num_return_sequences": None,
+        },
     }
     check_generation(shipped, 300, tmp_path / "generation_config.json")
     check_generation({"eos_token_id": 10**6}, None, tmp_path / "generation_config.json")
@@ -453,6 +461,15 @@ def test_settings_that_models_ship_are_taken(tmp_path):
     "expression",
     [
         *(r"(a+)+$", r"(a|a)*b", r"(a*)*b", r"a*a*a*a*a*b", r"(?:a+){2,}x{9}(b|c)+", r"((a+)b?)+", r"(\w+\s?)*$"),
+        *(
+            r"((?:\r?\n)+)+x",
+            r"(?:\s?\n)+x",
+            r"(?:a?b?)+c",
+            r"(?:a?A)+b",
+            r"(?:\r\n|\n|\r)+x",
+            r"(?:a?a)+b",
+            r"(?:.?a)+b",
+        ),
         *(r"(a?){30}a{30}", r"(.*)*", r"(?<n>a+)+", r"([ab]+)*c", r"(a{1,9}){1,9}", r"(?i:(a|A)+)+", "a" * 5000),
     ],
 )
@@ -473,6 +490,8 @@ def test_expressions_that_run_away_are_told(expression, tmp_path):
             r" ?[^(\s|[.,!?…])]+",
             r"[\p{Han}&&[^\p{Hira}]]*[\p{Ll}]+(?i:'s)?",
             r" {2,}",
+            r"(?:\r?\n)+",
+            r"(\r\n?)*x|(?:-?\.'?)+",
             r"(?=(\d{3})+(?!\d))",
             "a{",
         ),

@@ -11,6 +11,8 @@ MOST_REPEATED = 4
 
 _QUANTIFIER = re.compile(r"[*+?][?+]?|\{(\d*)(,?)(\d*)\}[?+]?")
 _FEW = 3
+# Characters that stand for themselves, some of them optional, as in `\r?\n`.
+_LITERAL = re.compile(r"(\\[rntfv\W_]|[^\\()\[\]{}|?*+.^$])(\??)")
 
 
 def runs_away(expression: str) -> bool:
@@ -21,7 +23,7 @@ def runs_away(expression: str) -> bool:
     if len(expression) > LONGEST:
         return True
     # Of each open group: whether something in it can match in several ways, and the endless parts of its alternatives so far.
-    varies, endless, most = [False], [0], [0]
+    varies, endless, most, starts = [False], [0], [0], [0]
     place = 0
     while place < len(expression):
         character = expression[place]
@@ -37,6 +39,7 @@ def runs_away(expression: str) -> bool:
                 varies.append(False)
                 endless.append(0)
                 most.append(0)
+                starts.append(place)
             continue
         elif character == "|":
             varies[-1] = True
@@ -44,7 +47,7 @@ def runs_away(expression: str) -> bool:
             place += 1
             continue
         elif character == ")" and len(varies) > 1:
-            closed, inner = True, varies.pop()
+            closed, inner, body = True, varies.pop(), expression[starts.pop() : place]
             within = max(most.pop(), endless.pop())
             endless[-1] += within
             varies[-1] |= inner
@@ -58,7 +61,7 @@ def runs_away(expression: str) -> bool:
             count: float = float("inf") if found[0][0] in "*+" or (comma and not high) else int(high or low or 1)
             count = 1 if found[0][0] == "?" else count
             is_fixed = found[0][0] == "{" and (not comma or low == high)
-            if closed and inner and count > _FEW:
+            if closed and inner and count > _FEW and not _matches_in_one_way(body):
                 return True
             if count == float("inf"):
                 endless[-1] += 1
@@ -68,6 +71,14 @@ def runs_away(expression: str) -> bool:
         if endless[-1] > MOST_REPEATED:
             return True
     return max(*most, *endless) > MOST_REPEATED
+
+
+def _matches_in_one_way(body: str) -> bool:
+    """Whether a body is characters that differ, one of them not optional: however often it is repeated, a text shares out in one way."""
+    literals = list(_LITERAL.finditer(body))
+    characters = [literal[1].lower() for literal in literals]
+    is_whole = "".join(literal[0] for literal in literals) == body
+    return is_whole and len({*characters}) == len(characters) and not all(literal[2] for literal in literals)
 
 
 def _escaped(expression: str, place: int) -> int:

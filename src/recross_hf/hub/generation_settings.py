@@ -46,11 +46,11 @@ _NOT_KNOWN_HERE = (
     "force_words_ids",
     "penalty_alpha",
     "prompt_lookup_num_tokens",
-    "stop_strings",
     "token_healing",
     "watermarking_config",
 )
-"""Ways of generating that need code from elsewhere, other models or the tokenizer."""
+"""Ways of generating that need code from elsewhere or other models, or that change the tokens of an input."""
+_MOST_STOPS, _LONGEST_STOP = 64, 256
 _CACHES = (
     *("static", "offloaded_static", "sliding_window", "hybrid", "hybrid_chunked", "offloaded_hybrid"),
     *("offloaded_hybrid_chunked", "dynamic", "dynamic_full", "offloaded", "quantized", "paged"),
@@ -80,12 +80,22 @@ def check_generation(content: Any, num_tokens: int | None, path: Path) -> None:
             _expect(isinstance(value, bool), f"{name} to be true or false", value, path)
         elif name == "early_stopping":
             _expect(isinstance(value, bool) or value == "never", f"{name} to be true, false or 'never'", value, path)
+        elif name == "stop_strings":
+            stops = [value] if isinstance(value, str) else value
+            _expect(
+                isinstance(stops, list)
+                and len(stops) <= _MOST_STOPS
+                and all(isinstance(stop, str) and 0 < len(stop) <= _LONGEST_STOP for stop in stops),
+                f"at most {_MOST_STOPS} {name} of 1 to {_LONGEST_STOP} characters",
+                value,
+                path,
+            )
         elif name == "cache_implementation":
             _expect(value in _CACHES, f"{name} to be one of {', '.join(_CACHES)}", value, path)
         elif name in _NOT_KNOWN_HERE and path.name != "config.json":
             _expect(
                 value is False or value == [],
-                f"no {name}, which needs code, a model or a tokenizer beside it",
+                f"no {name}, which needs code or a model beside it",
                 value,
                 path,
             )

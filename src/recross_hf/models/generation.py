@@ -171,6 +171,7 @@ def generate_texts(
     longest = architecture.longest_prompt(model, processing_class, room)
     token_ids = architecture.prompt_ids(processing_class, inputs, min(max_input_length, longest))
     side = architecture.padding_side(processing_class)
+    settings.setdefault("tokenizer", processing_class)  # what finds the strings that a model stops at
     texts = [""] * len(token_ids)
     generator: Any = model  # PEFT's wrapper generates as well
     bar = progress_bar(total=len(texts), desc="Predicting", unit="ex", is_shown=show_progress)

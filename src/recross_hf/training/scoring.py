@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
-from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput
 
 from ..models.architectures import DECODER_ONLY, architecture_of
 from ..models.base import check_vocabulary, longest_answer, unwrapped
@@ -205,7 +205,7 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
         """
         # The base class takes names and dictionaries, too, and says so in words alone.
         evaluated: Any = eval_dataset
-        metrics = super().evaluate(evaluated, ignore_keys, metric_key_prefix, **gen_kwargs)
+        metrics = super().evaluate(evaluated, ignore_keys, metric_key_prefix, **self._with_tokenizer(gen_kwargs))
         tasks = self.eval_dataset if eval_dataset is None else eval_dataset
         if not isinstance(tasks, dict):
             return metrics
@@ -213,6 +213,20 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
         self.log(dict(mean))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, mean)
         return metrics | mean
+
+    def predict(
+        self,
+        test_dataset: Dataset,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+        **gen_kwargs: Any,
+    ) -> PredictionOutput:
+        """Generates answers and, where there are references, scores them; predictions come in the order of the data set."""
+        return super().predict(test_dataset, ignore_keys, metric_key_prefix, **self._with_tokenizer(gen_kwargs))
+
+    def _with_tokenizer(self, gen_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of `generate` with the tokenizer, which finds the strings that a model stops at."""
+        return {"tokenizer": self.processing_class, **gen_kwargs}
 
     def evaluation_loop(
         self,
