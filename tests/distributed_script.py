@@ -64,7 +64,7 @@ def gated(model, encoder, index, folder: Path) -> dict:
         num_retrieved=12,
         max_steps=2,
         learning_rate=3.0,
-        safety_gate=True,
+        gate="strict",
     )
     adapter = RetrievalAugmentedAdapter(
         model,

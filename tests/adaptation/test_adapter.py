@@ -251,7 +251,7 @@ def test_a_run_is_not_resumed_for_other_queries_or_numbers(make_adapter):
 def test_decoding_that_the_model_ships_is_said_with_the_adaptation(make_adapter, examples, tmp_path):
     model = copy.deepcopy(make_adapter().model)
     model.generation_config.update(repetition_penalty=1.2, do_sample=True, temperature=3.0)
-    adapter = make_adapter(model, generation_num_beams=2, eval_dataset=examples.select(range(6)), safety_gate=True)
+    adapter = make_adapter(model, generation_num_beams=2, eval_dataset=examples.select(range(6)), gate="strict")
     adapter.train()
     first = adapter.evaluate()["eval_loss"], adapter.predict(examples).predictions.tolist()
     assert (adapter.evaluate()["eval_loss"], adapter.predict(examples).predictions.tolist()) == first
@@ -269,7 +269,7 @@ def test_the_gate_judges_greedy_answers(make_adapter, answering_bart, monkeypatc
     sampler.generation_config.update(do_sample=True, temperature=9.0)
     verdicts = []
     for model in (answering_bart, sampler, sampler):
-        adapter = make_adapter(model, safety_gate=True, num_retrieved=24)
+        adapter = make_adapter(model, gate="strict", num_retrieved=24)
         adapter.train()
         verdicts.append(adapter.gate)
     assert verdicts[0] == verdicts[1] == verdicts[2]

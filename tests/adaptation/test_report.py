@@ -1,16 +1,25 @@
 """The report of an adaptation: it says what changed, in words and marks, and shows texts of others without heeding them."""
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pytest
 from datasets import Dataset
 
+from recross_hf.adaptation.answer_form import AnswerForm
 from recross_hf.adaptation.report import AdaptationReport, marked, verdict
+from recross_hf.models.generation import Answer
 
 NASTY = '<script>alert(1)</script><img src="http://example.com/x.png" onerror=x>"\' {{ 7 * 7 }}'
-GATE = {"kept": True, "reason": "The loss on 4 held-out retrieved examples went from 2.0000 to 1.0000."}
+FORM = asdict(AnswerForm.of([Answer("yes", True), Answer("no", True)], [frozenset({"yes", "no"}), frozenset()]))
+GATE = {
+    "kept": True,
+    "reason": "The loss on 4 held-out retrieved examples went from 2.0000 to 1.0000.",
+    "level": "strict",
+    "base": {"loss": 2.0, "answers": FORM},
+    "adapted": {"loss": 1.0, "answers": FORM | {"among_options_share": 0.0, "unended_share": 0.5, "script": NASTY}},
+}
 RETRIEVED = {
     "id": ["a", "b", "a", "c", "d", "e", "f"],
     "task": ["sum", "sum", "sum", NASTY, "sum", "sum", "sum"],
@@ -124,7 +133,9 @@ def test_what_only_one_of_two_answers_has(before, after, pieces):
 def test_the_verdict_says_what_is_known():
     first, more = verdict(report())
     assert "no labels" in more[0]
-    assert "--safety_gate" in more[1]
+    assert "--gate form" in more[1]
+    first, more = verdict(report({"gate": GATE | {"level": "form"}}))
+    assert "--gate strict" in more[-1] and GATE["reason"] in more[-2]
     first, more = verdict(report({"gate": GATE}))
     assert more[-1] == f"The safety gate kept the adapted model. {GATE['reason']}"
     refused = report({"gate": GATE | {"kept": False}} | SCORES)
@@ -132,6 +143,8 @@ def test_the_verdict_says_what_is_known():
     assert first == "The safety gate did not keep the adapted model: what was written answers as the base model does."
     assert more == [f"The base model's weights were put back. {GATE['reason']}"]
     page = Page(refused.to_html())
+    assert "were among the options of their input1 of 10 of 1" in page.text
+    assert "ended2 of 21 of 2" in page.text
     assert "so that there is one answer to each input" in page.text
     assert ("20.0 %" in page.text, "60.0 %" in page.text) == (True, False)
     first, more = verdict(report(SCORES))

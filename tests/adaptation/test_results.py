@@ -129,9 +129,9 @@ def test_results_of_an_adapter_are_json(bart, tokenizer, examples, queries, tmp_
 
 
 def test_the_verdict_of_the_safety_gate_is_told():
-    gate = {"kept": True, "reason": "The loss on 51 held-out retrieved examples went from 1.2000 to 1.1000."}
+    gate = {"kept": True, "reason": "The answers to the inputs kept their form.", "level": "form"}
     lines = format_results(RESULTS | {"gate": gate}).split("\n")
-    assert f"safety gate: kept. {gate['reason']}" in lines
+    assert f"safety gate (form): kept. {gate['reason']}" in lines
 
 
 def test_results_of_an_adapter_with_a_reranker_name_it(bart, tokenizer, examples, queries, tmp_path):

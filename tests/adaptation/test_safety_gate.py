@@ -1,5 +1,7 @@
 import copy
+import gc
 import json
+import weakref
 from dataclasses import asdict
 
 import numpy as np
@@ -12,9 +14,20 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel
 
 from recross_hf import AdaptationArguments, DenseRetriever, ReCrossPipeline, RetrievalAugmentedAdapter
+from recross_hf.adaptation.answer_form import AnswerForm
 from recross_hf.adaptation.results import adaptation_results, format_results
-from recross_hf.adaptation.safety_gate import AnswerStats, GateEvidence, GateVerdict, hold_out, token_loss
+from recross_hf.adaptation.safety_gate import (
+    MOST_ANSWERS,
+    GateEvidence,
+    GateVerdict,
+    gate_inputs,
+    hold_out,
+    level_in_force,
+    token_loss,
+)
+from recross_hf.adaptation.weights_before import WeightsBefore
 from recross_hf.models.architectures import architecture_of
+from recross_hf.models.generation import Answer
 from recross_hf.models.tokenization import TokenizedExamples
 
 # ---- what is held out --------------------------------------------------------------------------------------------------
@@ -83,79 +96,43 @@ def test_the_loss_is_the_mean_over_all_tokens(kind, bart, tokenizer, examples):
     assert model.training
 
 
-# ---- what is a collapse ------------------------------------------------------------------------------------------------
+# ---- the verdict ---------------------------------------------------------------------------------------------------------
+
+LOST = ["15 of 16 answers ended; now 2 do.", "16 of 16 answers had text; now 9 have."]
 
 
-def signs(answers: list[str], cut: int = 0) -> AnswerStats:
-    return AnswerStats.of(answers, [10] * cut + [9] * (len(answers) - cut), 9)
-
-
-DIVERSE = [f"answer {number}" for number in range(16)]
-HALVES = ["yes"] * 8 + ["no"] * 8
-
-
-def test_the_signs_are_shares():
-    found = signs(["yes", "", "yes", "no"], cut=1)
-    assert found == AnswerStats(4, "yes", 0.5, 0.25, 0.25)
+def evidence(loss: float | None = None) -> GateEvidence:
+    return GateEvidence(loss, AnswerForm.of([Answer("yes", True)] * 16, [frozenset()] * 16))
 
 
 @pytest.mark.parametrize(
-    ("base", "adapted", "expected"),
+    ("loss", "lost", "kept", "reason"),
     [
-        (signs(DIVERSE), signs(DIVERSE), None),
-        (signs(DIVERSE), signs(HALVES), None),
-        (signs(DIVERSE), signs(["yes"] * 15 + ["no"]), "94% of the answers are 'yes' (base: 6% the same)"),
-        (signs(DIVERSE), signs(["yes"] * 14 + ["no"] * 2), None),
-        (signs(HALVES), signs(["yes"] * 16), "100% of the answers are 'yes' (base: 50% the same)"),
-        (signs(["yes"] * 9 + ["no"] * 7), signs(["yes"] * 16), None),
-        (signs(DIVERSE[:7]), signs(["yes"] * 7), None),
-        (signs(DIVERSE), signs([""] * 5 + DIVERSE[5:]), "31% of the answers are empty (base: 0%)"),
-        (signs(DIVERSE), signs([""] * 4 + DIVERSE[4:]), None),
-        (signs(["a", ""]), signs(["a", ""]), None),
-        (signs(DIVERSE, cut=2), signs(DIVERSE, cut=7), "44% of the answers do not end (base: 12%)"),
-        (signs(DIVERSE, cut=3), signs(DIVERSE, cut=7), None),
+        (0.5, [], True, "The loss on 51 held-out retrieved examples went from 1.0000 to 0.5000, and the answers to the inputs kept their form."),
+        (1.0, [], False, "The loss on 51 held-out retrieved examples went from 1.0000 to 1.0000, which is no improvement."),
+        (0.5, LOST, False, f"{' '.join(LOST)} The loss on 51 held-out retrieved examples went from 1.0000 to 0.5000, all the same."),
+        (float("nan"), LOST[:1], False, f"The loss on 51 held-out retrieved examples went from 1.0000 to nan, which is no improvement. {LOST[0]}"),
     ],
-)
-def test_a_collapse_is_measured_by_the_base(base, adapted, expected):
-    assert adapted.collapse_from(base) == expected
+)  # fmt: skip
+def test_the_strict_verdict_says_why(loss, lost, kept, reason):
+    verdict = GateVerdict.on(evidence(1.0), evidence(loss), lost, 51)
+    assert (verdict.kept, verdict.reason, verdict.level, verdict.num_held_out) == (kept, reason, "strict", 51)
 
 
-@pytest.mark.parametrize(
-    ("loss", "answers", "kept", "reason"),
-    [
-        (
-            0.5,
-            DIVERSE,
-            True,
-            "The loss on 51 held-out retrieved examples went from 1.0000 to 0.5000, and the answers to the inputs did not "
-            "collapse.",
-        ),
-        (
-            1.0,
-            DIVERSE,
-            False,
-            "The loss on 51 held-out retrieved examples went from 1.0000 to 1.0000, which is no improvement.",
-        ),
-        (
-            0.5,
-            ["Yes"] * 16,
-            False,
-            "100% of the answers are 'Yes' (base: 6% the same), though the loss on 51 held-out retrieved examples went from "
-            "1.0000 to 0.5000.",
-        ),
-        (
-            float("nan"),
-            ["Yes"] * 16,
-            False,
-            "The loss on 51 held-out retrieved examples went from 1.0000 to nan, which is no improvement; 100% of the answers are "
-            "'Yes' (base: 6% the same).",
-        ),
-    ],
-)
-def test_the_verdict_says_why(loss, answers, kept, reason):
-    base, adapted = GateEvidence(1.0, signs(DIVERSE)), GateEvidence(loss, signs(answers))
-    verdict = GateVerdict.on(base, adapted, 51)
-    assert (verdict.kept, verdict.reason) == (kept, reason)
+@pytest.mark.parametrize("lost", [[], LOST])
+def test_the_verdict_on_the_form_says_why(lost):
+    verdict = GateVerdict.on(evidence(), evidence(), lost)
+    assert verdict.kept == (not lost)
+    assert verdict.reason == (" ".join(LOST) if lost else "The answers to the inputs kept their form.")
+    assert (verdict.level, verdict.num_held_out, verdict.lost_form) == ("form", 0, tuple(lost))
+
+
+def test_the_inputs_of_the_gate_are_distinct_and_know_no_order():
+    inputs = [f"input {number % 100}" for number in range(150)]
+    found = gate_inputs(inputs)
+    assert len(found) == len(set(found)) == MOST_ANSWERS
+    assert gate_inputs(inputs[::-1]) == found
+    assert gate_inputs(["b", "a", "b"]) == gate_inputs(["a", "b"])
 
 
 # ---- in an adaptation --------------------------------------------------------------------------------------------------
@@ -166,7 +143,7 @@ GOOD, HARMFUL = 1e-4, 3.0
 @pytest.fixture
 def make_adapter(answering_bart, tokenizer, index, tmp_path):
     def make(model=answering_bart, *, method="full", folder="adapted", query_dataset=None, **settings):
-        settings = {"num_retrieved": 24, "max_steps": 4, "max_target_length": 10, "safety_gate": True} | settings
+        settings = {"num_retrieved": 24, "max_steps": 4, "max_target_length": 10, "gate": "strict"} | settings
         return RetrievalAugmentedAdapter(
             model,
             AdaptationArguments(output_dir=str(tmp_path / folder), use_cpu=True, disable_tqdm=True, **settings),
@@ -253,9 +230,23 @@ def test_a_resumed_run_has_the_verdict_of_the_unbroken_one(learning_rate, make_a
     resumed.train(resume_from_checkpoint=str(tmp_path / "adapted" / "checkpoint-2"))
     assert resumed.gate == unbroken.gate
     assert same(weights(resumed.model), weights(unbroken.model))
-    ungated = make_adapter(folder="resumed", **saving | {"safety_gate": False})
-    with pytest.raises(ValueError, match="found `safety_gate` False in place of True"):
+    ungated = make_adapter(folder="resumed", **saving | {"gate": "off"})
+    with pytest.raises(ValueError, match="found `gate` form or off in place of strict"):
         ungated.train(resume_from_checkpoint=str(tmp_path / "adapted" / "checkpoint-2"))
+
+
+@pytest.mark.parametrize(("was", "gate"), [(True, "strict"), (False, "form"), (False, "off")])
+def test_a_checkpoint_of_the_old_argument_is_resumed(was, gate, make_adapter, tmp_path):
+    saving = {"learning_rate": GOOD, "save_strategy": "steps", "save_steps": 2, "gate": gate}
+    make_adapter(**saving).train()
+    checkpoint = tmp_path / "adapted" / "checkpoint-2"
+    written = json.loads((checkpoint / "training_args.json").read_text())
+    del written["gate"]
+    (checkpoint / "training_args.json").write_text(json.dumps(written | {"safety_gate": was}))
+    make_adapter(folder="resumed", **saving).train(resume_from_checkpoint=str(checkpoint))
+    other = make_adapter(folder="resumed", **saving | {"gate": "off" if was else "strict"})
+    with pytest.raises(ValueError, match="found `gate`"):
+        other.train(resume_from_checkpoint=str(checkpoint))
 
 
 def test_answers_that_were_cut_are_seen(make_adapter):
@@ -269,7 +260,7 @@ def test_answers_that_were_cut_are_seen(make_adapter):
 
 
 def test_without_it_nothing_is_held_out(make_adapter):
-    adapter = make_adapter(learning_rate=HARMFUL, safety_gate=False)
+    adapter = make_adapter(learning_rate=HARMFUL, gate="off")
     before = weights(adapter.model)
     adapter.train()
     assert adapter.gate is None
@@ -280,8 +271,21 @@ def test_without_it_nothing_is_held_out(make_adapter):
 def test_weights_that_are_spread_over_devices_are_refused(make_adapter):
     adapter = make_adapter()
     adapter.is_fsdp_enabled = True
-    with pytest.raises(ValueError, match=r"whole weights in each process for `safety_gate`.*FSDP or DeepSpeed"):
+    with pytest.raises(ValueError, match=r"whole weights in each process for `gate='strict'`.*FSDP or DeepSpeed"):
         adapter.train()
+
+
+def test_the_default_says_that_it_cannot_put_back_what_is_spread_over_devices(make_adapter, caplog):
+    adapter = make_adapter(gate="form")
+    assert adapter.answered_by_gate() == gate_inputs(tiny.queries())
+    adapter.is_deepspeed_enabled = True
+    level_in_force.__globals__["_say_there_is_no_gate"].cache_clear()
+    for _ in range(2):
+        assert level_in_force(adapter) == "off"
+    assert adapter.answered_by_gate() == []
+    assert [record.getMessage()[:58] for record in caplog.records].count(
+        "The safety gate is off: it needs whole weights in each pro"
+    ) == 1
 
 
 def test_the_verdict_is_in_results_table_and_card(make_adapter, tmp_path):
@@ -292,11 +296,15 @@ def test_the_verdict_is_in_results_table_and_card(make_adapter, tmp_path):
         json.dumps(adaptation_results(adapter.adaptation, adapter.retrieved, task="mine", seconds=adapter.seconds))
     )
     np.testing.assert_equal(results["gate"], asdict(adapter.gate))
-    assert f"safety gate: not kept, the base's weights were put back. {adapter.gate.reason}" in format_results(results)
+    assert (
+        f"safety gate (strict): not kept, the base's weights were put back. {adapter.gate.reason}"
+        in format_results(results)
+    )
     adapter.create_model_card()
     card = (tmp_path / "adapted" / "README.md").read_text()
     assert "**The weights are those of the upstream model:** the adapted ones were not kept." in card
     assert adapter.gate.reason in card
+    assert "| ended | 4 of 4 |" in card
 
 
 def test_a_decoder_has_a_gate(make_adapter, examples, tmp_path):
@@ -307,7 +315,7 @@ def test_a_decoder_has_a_gate(make_adapter, examples, tmp_path):
         tiny.gpt2(tokenizer),
         AdaptationArguments(
             output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, max_steps=8, learning_rate=GOOD, num_retrieved=24,
-            max_target_length=10, safety_gate=True,
+            max_target_length=10, gate="strict",
         ),
         retriever=RandomRetriever(examples),
         query_dataset=tiny.queries(),
@@ -316,3 +324,135 @@ def test_a_decoder_has_a_gate(make_adapter, examples, tmp_path):
     adapter.train()
     assert adapter.gate.adapted.loss < adapter.gate.base.loss
     assert adapter.gate.adapted.answers.num_answers == 4
+
+
+# ---- the form alone ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def films():
+    return [f"Is the review good? It was a {word} film." for word in tiny.TASKS["sentiment"][0][1]] + [
+        f"Is the review good? It was a {word} film. (No. {number})"
+        for number, word in enumerate(("lovely", "dull") * 6)
+    ]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_what_loses_the_form_of_answers_is_not_kept_by_default(method, make_adapter, answering_bart, films, caplog):
+    adapter = make_adapter(method=method, learning_rate=HARMFUL, query_dataset=films, gate="form")
+    before, answered = weights(adapter.model), adapter.answer(films)
+    adapter.train()
+    assert not adapter.gate.kept
+    assert len(adapter.train_dataset) == 24  # nothing is held out
+    assert adapter.gate.lost_form and adapter.gate.reason == " ".join(adapter.gate.lost_form)
+    assert adapter.gate.base.loss is adapter.gate.adapted.loss is None
+    assert f"The base model's weights were put back. {adapter.gate.reason}" in caplog.text
+    assert same(weights(adapter.model), before)
+    assert adapter.answer(films) == answered == [adapter.gate_answers[text][1] for text in films]
+
+
+def test_what_keeps_the_form_is_kept(make_adapter, films):
+    adapter = make_adapter(learning_rate=1e-6, query_dataset=films, gate="form")
+    before = weights(adapter.model)
+    answered = adapter.answer(films)
+    adapter.train()
+    assert adapter.gate.kept, adapter.gate.reason
+    assert not same(weights(adapter.model), before)
+    assert [adapter.gate_answers[text][0] for text in films] == answered
+
+
+def test_the_gate_changes_nothing_in_what_is_learned(make_adapter, films):
+    trained = []
+    for gate in ("off", "form"):
+        adapter = make_adapter(learning_rate=1e-6, query_dataset=films, gate=gate, folder=gate)
+        adapter.train()
+        trained.append(weights(adapter.model))
+    assert same(*trained)
+
+
+def test_the_order_of_the_queries_changes_no_verdict(make_adapter, films):
+    one, other = (
+        make_adapter(learning_rate=HARMFUL, query_dataset=queries, gate="form") for queries in (films, films[::-1])
+    )
+    other.retrieved = one.retrieve()
+    for adapter in (one, other):
+        adapter.train()
+    assert one.gate == other.gate and not one.gate.kept
+
+
+def test_choices_of_the_queries_are_options(make_adapter, films):
+    queries = Dataset.from_dict(
+        {"input": [f"Film number {number}" for number in range(8)], "choices": [["a", "yes"]] * 8}
+    )
+    adapter = make_adapter(learning_rate=1e-6, query_dataset=queries, gate="form")
+    adapter.train()
+    assert adapter.gate.base.answers.num_with_options == 8
+
+
+# ---- the weights from before -----------------------------------------------------------------------------------------------
+
+
+def test_weights_that_lie_in_the_base_are_not_copied(answering_bart, make_adapter):
+    adapter = make_adapter()
+    kept = WeightsBefore(adapter.model, answering_bart)
+    assert kept.bytes_copied == 0
+    before = weights(adapter.model)
+    for parameter in adapter.model.parameters():
+        parameter.data.add_(1.0)
+    kept.put_back()
+    assert same(weights(adapter.model), before)
+
+
+def test_weights_that_lie_nowhere_else_are_copied(answering_bart, make_adapter):
+    own = sum(parameter.nbytes for parameter in answering_bart.parameters())
+    for source in (None, tiny.bart(make_adapter().processing_class, seed=1)):
+        adapter = make_adapter()
+        kept = WeightsBefore(adapter.model, source)
+        assert kept.bytes_copied >= 0.9 * own  # the layer norms of two new models are equal
+        before = weights(adapter.model)
+        for parameter in adapter.model.parameters():
+            parameter.data.mul_(3.0).add_(1.0)
+        kept.put_back()
+        assert same(weights(adapter.model), before)
+    small = WeightsBefore(make_adapter(method="lora").model, answering_bart)
+    assert 0 < small.bytes_copied < own / 10
+
+
+@pytest.mark.parametrize("change", ["in place", "its data", "half"])
+def test_a_base_that_was_changed_is_not_put_back(change, answering_bart, make_adapter):
+    base = copy.deepcopy(answering_bart)
+    adapter = make_adapter(base)
+    kept = WeightsBefore(adapter.model, base)
+    if change == "half":
+        base.half()
+    else:
+        weight = next(base.parameters())
+        (weight.data if change == "its data" else weight.detach())[0, 0] += 1e-3
+    trained = weights(adapter.model)
+    with pytest.raises(RuntimeError, match=r"changed while its copy was trained.*gate='off'"):
+        kept.put_back()
+    assert same(weights(adapter.model), trained)
+
+
+def test_a_base_in_half_precision_is_put_back_exactly(answering_bart, make_adapter):
+    base = copy.deepcopy(answering_bart).to(torch.bfloat16)
+    adapter = make_adapter(base)
+    kept = WeightsBefore(adapter.model, base)
+    assert kept.bytes_copied == 0
+    before = weights(adapter.model)
+    next(adapter.model.parameters()).data.add_(1.0)
+    kept.put_back()
+    assert same(weights(adapter.model), before)
+
+
+def test_a_base_that_nobody_holds_any_more_is_let_go(answering_bart, make_adapter):
+    base = copy.deepcopy(answering_bart)
+    watched = weakref.ref(base)
+    adapter = make_adapter(base, learning_rate=HARMFUL)
+    before = weights(adapter.model)
+    del base
+    gc.collect()
+    assert watched() is None
+    adapter.train()
+    assert not adapter.gate.kept
+    assert same(weights(adapter.model), before)

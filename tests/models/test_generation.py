@@ -6,7 +6,7 @@ import torch
 from transformers import GenerationConfig
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments
-from recross_hf.models.generation import decoding_in_force, generate_texts, kept
+from recross_hf.models.generation import decoding_in_force, generate_answers, generate_texts, kept
 from recross_hf.soft_em import score
 
 
@@ -149,6 +149,36 @@ def test_a_configuration_is_what_it_was_afterwards(bart):
         inside.update(num_beams=4, of_ours=1)
         raise KeyError
     assert vars(configuration) == before
+
+
+# ---- whether an answer ended -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["answering_bart", "gpt2"])
+@pytest.mark.parametrize("token_budget", [1, 4096])
+def test_what_was_cut_did_not_end(kind, token_budget, request, tokenizer, examples):
+    if kind == "gpt2":
+        tokenizer = tiny.causal_tokenizer()
+        model = tiny.gpt2(tokenizer)
+    else:
+        model = request.getfixturevalue(kind)
+    inputs = [*examples["input"][::6], "x", "word " * 20]
+    # Where a little more room adds nothing, there is an end.
+    whole = generate_texts(model, tokenizer, inputs, max_new_tokens=40)
+    for room in (3, 6, 8, 30):
+        found = generate_answers(model, tokenizer, inputs, max_new_tokens=room, token_budget=token_budget)
+        assert [answer.text for answer in found] == generate_texts(model, tokenizer, inputs, max_new_tokens=room)
+        if kind == "answering_bart":
+            assert {answer.is_ended for answer in found} == {3: {False}, 6: {False, True}, 8: {True}, 30: {True}}[room]
+        for answer, text in zip(found, whole, strict=True):
+            assert not answer.is_ended or answer.text == text
+
+
+def test_an_end_that_is_forced_is_none(answering_bart, tokenizer, examples):
+    model = shipping(answering_bart, forced_eos_token_id=tokenizer.eos_token_id)
+    inputs = examples["input"][::6]
+    assert not any(answer.is_ended for answer in generate_answers(model, tokenizer, inputs, max_new_tokens=3))
+    assert all(answer.is_ended for answer in generate_answers(model, tokenizer, inputs, max_new_tokens=30))
 
 
 # ---- vocabularies ------------------------------------------------------------------------------------------------------

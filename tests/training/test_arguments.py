@@ -1,4 +1,5 @@
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def test_the_defaults_are_the_papers(tmp_path):
     assert (args.learning_rate, args.num_train_epochs, args.per_device_train_batch_size) == (1e-6, 2, 4)
     assert (args.num_retrieved, args.sum_token_loss, args.predict_with_generate) == (512, False, True)
     assert str(args.lr_scheduler_type.value) == "constant"
-    assert AdaptationArguments.paper(output_dir=str(tmp_path)).to_dict() == args.to_dict()
+    assert AdaptationArguments.paper(output_dir=str(tmp_path)).to_dict() == args.to_dict() | {"gate": "off"}
 
 
 def test_as_run_differs_from_the_paper_and_takes_overrides():
@@ -81,6 +82,7 @@ def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line(
         "upsampling_ratio",
         "select_by",
         "rerank",
+        "gate",
         "safety_gate",
         "gate_fraction",
     }
@@ -249,3 +251,29 @@ def test_a_strategy_of_sampling_that_there_is_not_is_no_random_one(kind, tmp_pat
         kind(output_dir=str(tmp_path), train_sampling_strategy="x")
     for strategy in ("random", "sequential", "group_by_length", "batch_rebalance"):
         kind(output_dir=str(tmp_path), train_sampling_strategy=strategy)
+
+
+def test_the_papers_presets_have_no_gate_and_the_default_looks_at_the_form(tmp_path):
+    settings = {"output_dir": str(tmp_path)}
+    assert AdaptationArguments(**settings).gate == "form"
+    for preset in (AdaptationArguments.paper, AdaptationArguments.authors_code, AdaptationArguments.as_run):
+        assert preset(**settings).gate == "off"
+        assert preset(**settings, gate="strict").gate == "strict"
+    with pytest.raises(ValueError, match="`gate` must be 'form', 'strict' or 'off', found 'on'"):
+        AdaptationArguments(**settings, gate="on")
+
+
+@pytest.mark.parametrize(("old", "new"), [(True, "strict"), (False, "off")])
+def test_the_old_name_of_the_gate_works_and_warns(old, new, tmp_path):
+    with pytest.warns(DeprecationWarning, match=f"`safety_gate={old}` is now `gate='{new}'`") as warned:
+        args = AdaptationArguments(output_dir=str(tmp_path), safety_gate=old)
+    assert warned[0].filename == __file__
+    assert (args.gate, args.safety_gate) == (new, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert dataclasses.replace(args, seed=3).gate == new
+    with pytest.warns(DeprecationWarning):
+        (said,) = HfArgumentParser(AdaptationArguments).parse_args_into_dataclasses(
+            ["--output_dir", str(tmp_path), "--safety_gate", str(old)]
+        )
+    assert said.gate == new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +25,11 @@ from ..training.checkpoints import checkpoint_to_resume, refuse_other_weights
 from ..training.kept_configuration import check_can_be_saved
 from ..training.trainer import ExampleTrainer
 from .arguments import AdaptationArguments
-from .model_card import adapted_model_card
+from .model_card import adapted_model_card, as_list, first_of
 from .model_copy import adaptable_copy
 from .record import RETRIEVED_FILE, Adaptation, Evaluation, read_retrieved, recorded_settings
 from .retrieval import check_parts, retrieve_examples, selects, timed
-from .safety_gate import GateVerdict, SafetyGate, gate_evidence, hold_out
+from .safety_gate import GateVerdict, SafetyGate, gate_inputs, hold_out, level_in_force
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -69,8 +70,9 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
 
     Attributes:
         retrieved: The retrieved examples with `rank`, `query`, `distance` and, reranked, `score`; None before `retrieve` or `train`.
-        gate: Verdict of the safety gate (`args.safety_gate`); None before `train` and without it. Where it is not `kept`, the
-            weights are those from before the training.
+        gate: Verdict of the safety gate (`args.gate`); None before `train` and without it. Where it is not `kept`, the weights are
+            those from before the training.
+        gate_answers: Answers of the base, and of what `train` left, by the inputs that the gate had answered.
         seconds: Wall time of `retrieve`, of `rerank` if there is a reranker, and of `gate` if there is one.
 
     Raises:
@@ -131,6 +133,9 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         self.retrieved: Dataset | None = None
         self._evaluations: dict[str, Evaluation] = {}
         self.gate: GateVerdict | None = None
+        self.gate_answers: dict[str, tuple[str, str]] = {}
+        # While somebody else holds the model that was copied, the gate need not keep a copy of its weights.
+        self._copied_from = weakref.ref(model)
         self.seconds: dict[str, float] = {}
 
     def retrieve(self) -> Dataset:
@@ -162,8 +167,9 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             ignore_keys_for_eval: Outputs of the model that evaluations leave out.
 
         Raises:
-            ValueError: The safety gate is asked for and the weights are spread over devices (FSDP, DeepSpeed), or too few
+            ValueError: The strict gate is asked for and the weights are spread over devices (FSDP, DeepSpeed), or too few
                 examples were retrieved to hold one out.
+            RuntimeError: The gate refuses the adaptation, and the model that was passed was changed during the training.
         """
         check_can_be_saved(self.model)
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
@@ -171,25 +177,24 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"))
             self.retrieved = read_retrieved(checkpoint)
         retrieved = self.retrieve() if self.retrieved is None else self.retrieved
-        if not self.args.safety_gate:
-            self.train_dataset = self.tokenize_for_training(retrieved)
-            return super().train(checkpoint, trial, ignore_keys_for_eval)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        learned, held_out = hold_out(retrieved, self.args.gate_fraction, seed)
+        level, learned, held_out = level_in_force(self), retrieved, None
+        if level == "strict":
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            learned, held_out = hold_out(retrieved, self.args.gate_fraction, seed)
         self.train_dataset = self.tokenize_for_training(learned)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError(
-                "Expected whole weights in each process for `safety_gate`, which puts them back, found them spread over devices by "
-                "FSDP or DeepSpeed. Adapt with `peft_config` under plain data parallelism, or leave `safety_gate` out."
-            )
+        if level == "off":
+            return super().train(checkpoint, trial, ignore_keys_for_eval)
         self.seconds.pop("gate", None)
         with timed(self.seconds, "gate"):
-            inputs = texts_of(self.query_dataset)
-            gate = SafetyGate(self.model, lambda: gate_evidence(self, held_out, inputs), len(held_out))
+            gate = SafetyGate(self, self.query_dataset, held_out, self._copied_from())
         output = super().train(checkpoint, trial, ignore_keys_for_eval)
         with timed(self.seconds, "gate"):
-            self.gate = gate.decide()
+            self.gate, self.gate_answers = gate.decide(), gate.answers
         return output
+
+    def answered_by_gate(self) -> list[str]:
+        """The inputs that `train` will have answered before and after the training, and put into `gate_answers`."""
+        return gate_inputs(texts_of(self.query_dataset)) if level_in_force(self) != "off" else []
 
     def _arguments(self) -> dict[str, Any]:
         # Of others, the checkpoint's retrieved examples would be learned from, and said to be theirs.
@@ -284,19 +289,11 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             is_peft=hasattr(self.model, "peft_config"),
             license=license,
             language=language,
-            tags=_as_list(tags),
-            datasets=_as_list(dataset_tags),
-            eval_task=_first(tasks) or "text-generation",
-            eval_dataset=_first(dataset),
-            eval_dataset_type=_first(dataset_tags),
-            eval_dataset_config=_first(dataset_args),
+            tags=as_list(tags),
+            datasets=as_list(dataset_tags),
+            eval_task=first_of(tasks) or "text-generation",
+            eval_dataset=first_of(dataset),
+            eval_dataset_type=first_of(dataset_tags),
+            eval_dataset_config=first_of(dataset_args),
         )
         write_atomically(path, lambda partial: partial.write_text(str(card), encoding="utf-8"))
-
-
-def _as_list(values: str | list[str] | None) -> list[str]:
-    return [values] if isinstance(values, str) else list(values or [])
-
-
-def _first(values: str | list[str] | None) -> str | None:
-    return next(iter(_as_list(values)), None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +13,9 @@ from ..training.arguments import ExampleTrainingArguments
 
 @dataclass
 class AdaptationArguments(ExampleTrainingArguments):
-    """Arguments of [`RetrievalAugmentedAdapter`]; the defaults are the paper's (section 4 of arXiv 2204.07937).
+    """Arguments of [`RetrievalAugmentedAdapter`]; the defaults are the paper's (section 4 of arXiv 2204.07937), but for `gate`.
 
-    The paper names neither scheduler nor clipping; the schedule here is constant, as in the authors' code.
+    [`AdaptationArguments.paper`] is without a gate, too. The paper names neither scheduler nor clipping; the schedule here is constant, as in the authors' code.
     [`AdaptationArguments.authors_code`] gives the settings of that code, which differ from the paper.
 
     Example:
@@ -24,7 +26,7 @@ class AdaptationArguments(ExampleTrainingArguments):
     ```
 
     Raises:
-        ValueError: `num_retrieved` or `upsampling_ratio` is below 1, `select_by` is unknown, or `gate_fraction` is no fraction.
+        ValueError: `num_retrieved` or `upsampling_ratio` is below 1, `select_by` or `gate` is unknown, or `gate_fraction` is no fraction.
     """
 
     learning_rate: float = field(default=1e-6, metadata={"help": "Initial learning rate of the adaptation."})
@@ -65,16 +67,21 @@ class AdaptationArguments(ExampleTrainingArguments):
             "help": "Whether the pipeline's reranker, if it has one, scores what dense retrieval finds; --no_rerank leaves it out."
         },
     )
-    safety_gate: bool = field(
-        default=False,
+    gate: str = field(
+        default="form",
         metadata={
-            "help": "Whether the base model's weights are put back unless the loss on held-out retrieved examples falls and the answers "
-            "to the unlabelled inputs do not collapse. The gate needs no labels."
+            "help": "When the base model's weights are put back, as found without labels. 'form' puts them back where the answers to the "
+            "unlabelled inputs lose their form: options named in the input, length, end, script, repetitions. 'strict' also puts them back "
+            "unless the loss on held-out retrieved examples falls; 'off' never does.",
+            "choices": ["form", "strict", "off"],
         },
+    )
+    safety_gate: bool | None = field(
+        default=None, metadata={"help": "The name that `gate` had first: true is 'strict', false is 'off'."}
     )
     gate_fraction: float = field(
         default=0.1,
-        metadata={"help": "Share of the distinct retrieved examples that the safety gate holds out of training."},
+        metadata={"help": "Share of the distinct retrieved examples that the strict gate holds out of training."},
     )
 
     def __post_init__(self) -> None:
@@ -85,13 +92,23 @@ class AdaptationArguments(ExampleTrainingArguments):
             raise ValueError(f"`upsampling_ratio` must be at least 1, found {self.upsampling_ratio}.")
         if self.select_by not in ("example", "task"):
             raise ValueError(f"`select_by` must be 'example' or 'task', found {self.select_by!r}.")
+        if self.safety_gate is not None:
+            warnings.warn(
+                f"`safety_gate={self.safety_gate}` is now `gate={_GATE_OF[self.safety_gate]!r}`. Use the new name: the old one goes with the "
+                "next release.",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            self.gate, self.safety_gate = _GATE_OF[self.safety_gate], None
+        if self.gate not in GATES:
+            raise ValueError(f"`gate` must be 'form', 'strict' or 'off', found {self.gate!r}.")
         if not 0 < self.gate_fraction < 1:
             raise ValueError(f"`gate_fraction` must be between 0 and 1, found {self.gate_fraction}.")
 
     @classmethod
     def paper(cls, **overrides: Any) -> AdaptationArguments:
-        """The paper's settings: learning rate 1e-6, 2 epochs, batches of 4, |R| = 512."""
-        return cls(**overrides)
+        """The paper's settings: learning rate 1e-6, 2 epochs, batches of 4, |R| = 512, and no gate."""
+        return cls(**{**PAPER, **overrides})
 
     @classmethod
     def as_run(cls, **overrides: Any) -> AdaptationArguments:
@@ -103,6 +120,21 @@ class AdaptationArguments(ExampleTrainingArguments):
         """The settings of the authors' released code and logged runs."""
         return cls(**{**AUTHORS_CODE, **overrides})
 
+
+GATES = ("form", "strict", "off")
+_GATE_OF = {True: "strict", False: "off"}
+
+
+def in_todays_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that somebody wrote down, with `gate` in place of `safety_gate`, so that others can be put over them."""
+    found = dict(settings)
+    if isinstance(found.get("safety_gate"), bool):
+        found["gate"] = _GATE_OF[found.pop("safety_gate")]
+    return found
+
+
+PAPER: dict[str, Any] = {"gate": "off"}
+"""Settings of the paper that are no defaults."""
 
 AUTHORS_CODE: dict[str, Any] = {
     "learning_rate": 6e-6,
@@ -118,6 +150,7 @@ AUTHORS_CODE: dict[str, Any] = {
     "upsampling_ratio": 2.0,
     "max_input_length": 512,
     "max_target_length": 64,
+    "gate": "off",
 }
 """Settings of the authors' released code and logged runs."""
 

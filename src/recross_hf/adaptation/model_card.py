@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from ..core.metrics import CARD_METRICS
 from ..core.statistics import share_interval
 from ..hub.repository import Repository, is_repo_id, part_rows
 from .record import Adaptation, Evaluation
-from .results import task_shares
+from .results import form_rows, task_shares
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -120,7 +121,12 @@ def adapted_model_card(
         evaluations=rows(_evaluation_row(prefix, evaluation) for prefix, evaluation in evaluations.items()),
         gate=None
         if adaptation.gate is None
-        else {"kept": adaptation.gate.kept, "reason": cell(adaptation.gate.reason)},
+        else {
+            "kept": adaptation.gate.kept,
+            "level": adaptation.gate.level,
+            "reason": cell(adaptation.gate.reason),
+            "form": rows(form_rows(asdict(adaptation.gate))),
+        },
         shares=None if retrieved is None else share_rows(task_shares(retrieved)),
         num_shown=None if first is None else len(first),
         shown_header=f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}",
@@ -212,3 +218,13 @@ def loading_code(
         architecture.usage(processing_class, arguments),
     ]
     return "\n".join(lines)
+
+
+def as_list(values: str | list[str] | None) -> list[str]:
+    """One value or several, as a list."""
+    return [values] if isinstance(values, str) else list(values or [])
+
+
+def first_of(values: str | list[str] | None) -> str | None:
+    """The first of some values, if there is one."""
+    return next(iter(as_list(values)), None)

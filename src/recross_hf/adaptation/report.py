@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 
 from .._version import __version__
 from ..core.statistics import Interval, share_interval
+from .results import form_rows
 
 REPORT_FILE = "report.html"
 SHOWN_INPUTS = 32
@@ -99,6 +100,7 @@ class AdaptationReport:
                 for place, text in enumerate(self.inputs)
             ],
             for_all=by_query[-1],
+            form=[] if self.results["gate"] is None else form_rows(self.results["gate"]),
             shown_examples=_SHOWN_EXAMPLES,
             shares=shares[:_SHOWN_TASKS],
             largest=max(share for _, share in shares),
@@ -135,11 +137,15 @@ def verdict(report: AdaptationReport) -> tuple[str, list[str]]:
         )
     if gate is None:
         more.append(
-            "The safety gate was off. With --safety_gate, the base model's weights are put back where the adaptation shows signs of "
-            "harm; it needs no labels."
+            "The safety gate was off. With --gate form, the base model's weights are put back where the answers lose their form; "
+            "it needs no labels."
         )
     elif gate["kept"]:
         more.append(f"The safety gate kept the adapted model. {gate['reason']}")
+        if gate["level"] == "form":
+            more.append(
+                "It looks at the form of answers. With --gate strict, it also asks whether held-out examples got likelier."
+            )
     else:
         more.append(f"The base model's weights were put back. {gate['reason']}")
     return f"{first}.", more

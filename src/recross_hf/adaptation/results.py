@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,37 @@ def format_results(results: dict[str, Any], *, top: int = 5) -> str:
         blocks.append("Not evaluated: no labelled examples were given.")
     if results["gate"]:
         verdict = "kept" if results["gate"]["kept"] else "not kept, the base's weights were put back"
-        blocks.append(f"safety gate: {verdict}. {results['gate']['reason']}")
+        blocks.append(f"safety gate ({results['gate']['level']}): {verdict}. {results['gate']['reason']}")
     shares = [[task, f"{100 * share:.1f} %"] for task, share in list(results["retrieved_tasks"].items())[:top]]
     blocks.append(format_table(["top retrieved tasks", "share"], shares))
     stages = [[stage, f"{duration:.1f}"] for stage, duration in results["seconds"].items()]
     blocks.append(format_table(["stage", "seconds"], stages))
     return "\n\n".join(blocks)
+
+
+def form_rows(gate: Mapping[str, Any]) -> list[list[str]]:
+    """The form of the base's answers and of the adapted model's, a row for each sign: its name and two cells.
+
+    Args:
+        gate: A [`GateVerdict`] as JSON values.
+    """
+    forms = [gate[name]["answers"] for name in ("base", "adapted")]
+    number = forms[0]["num_answers"]
+
+    def counts(name: str, of: int = number, *, is_lack: bool = False) -> list[str]:
+        return [f"{round((1 - form[name] if is_lack else form[name]) * of)} of {of}" for form in forms]
+
+    rows = [
+        ["had text", *counts("empty_share", is_lack=True)],
+        ["ended", *counts("unended_share", is_lack=True)],
+        ["were free of repetitions", *counts("repetitive_share", is_lack=True)],
+        ["were the most frequent one", *counts("most_frequent_share")],
+        ["usual length, in characters", *[f"{form['median_characters']:.0f}" for form in forms]],
+        ["letters of most", *[form["script"].capitalize() or "none" for form in forms]],
+    ]
+    if with_options := forms[0]["num_with_options"]:
+        rows.insert(0, ["were among the options of their input", *counts("among_options_share", with_options)])
+    return rows
 
 
 def plot_task_shares(retrieved: Dataset, path: str | Path, *, title: str, top: int = 15) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,71 +15,25 @@ from transformers import PreTrainedModel
 
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import agreed
+from ..core.hashing import digest_of
+from ..data.conversations import texts_of
 from ..models.collators import Batch
+from ..models.generation import Answer
 from ..models.heads import mean_token_loss
 from ..models.modes import evaluating
 from ..models.tokenization import TokenizedExamples
 from ..training.trainer import ExampleTrainer
+from .answer_form import AnswerForm, lost_form
+from .named_options import named_options
+from .weights_before import WeightsBefore
 
 logger = logging.getLogger(__name__)
 
-FEWEST_ANSWERS = 8
-"""Number of answers below which it says nothing that they are all the same."""
-COLLAPSED_SHARE = 0.9
-"""Share of equal answers that is a collapse, fifteen of sixteen: where one answer is right for two inputs in three, chance gives so many
-in 1.4 % of the draws."""
-LARGEST_RISE = 0.25
-"""Rise of the share of empty or unended answers that is no collapse yet."""
+MOST_ANSWERS = 64
+"""Number of distinct inputs that are answered for the gate: of thousands, so many tell a loss of a quarter from chance."""
 
-
-@dataclass(frozen=True)
-class AnswerStats:
-    """What can be said of answers without knowing the right ones.
-
-    Args:
-        num_answers: Number of answers, to as many distinct inputs.
-        most_frequent: The most frequent answer.
-        most_frequent_share: Share of the answers that are the most frequent one.
-        empty_share: Share of answers without text, which are wrong for certain.
-        unended_share: Share of answers that were cut at `max_target_length`: the model found no end.
-    """
-
-    num_answers: int
-    most_frequent: str
-    most_frequent_share: float
-    empty_share: float
-    unended_share: float
-
-    @classmethod
-    def of(cls, answers: Sequence[str], lengths: Sequence[int], max_length: int) -> AnswerStats:
-        """Counts answers.
-
-        Args:
-            answers: Texts.
-            lengths: Number of each answer's tokens, the end token among them; an answer of more than `max_length` was cut.
-        """
-        text, count = Counter(answers).most_common(1)[0]
-        return cls(
-            num_answers=len(answers),
-            most_frequent=text,
-            most_frequent_share=count / len(answers),
-            empty_share=float(np.mean([not answer for answer in answers])),
-            unended_share=float(np.mean([length > max_length for length in lengths])),
-        )
-
-    def collapse_from(self, base: AnswerStats) -> str | None:
-        """Says how these answers collapsed where those of the base had not; None if they did not.
-
-        Answers that are all the same are a collapse only if those of the base were not: of a task with two answers, many are.
-        """
-        same, was = self.most_frequent_share, base.most_frequent_share
-        if self.num_answers >= FEWEST_ANSWERS and same >= COLLAPSED_SHARE and same >= 2 * was:
-            return f"{same:.0%} of the answers are {self.most_frequent[:40]!r} (base: {was:.0%} the same)"
-        if self.empty_share > base.empty_share + LARGEST_RISE:
-            return f"{self.empty_share:.0%} of the answers are empty (base: {base.empty_share:.0%})"
-        if self.unended_share > base.unended_share + LARGEST_RISE:
-            return f"{self.unended_share:.0%} of the answers do not end (base: {base.unended_share:.0%})"
-        return None
+AnswerStats = AnswerForm
+"""What is said of answers, by the name that it had first."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +41,13 @@ class GateEvidence:
     """What the gate compares of two models.
 
     Args:
-        loss: Mean loss over the tokens of the held-out retrieved examples, without label smoothing.
-        answers: Statistics of the answers to the unlabelled inputs.
+        loss: Mean loss over the tokens of the held-out retrieved examples, without label smoothing; None for `gate="form"`, which holds
+            none out.
+        answers: The form of the answers to the unlabelled inputs.
     """
 
-    loss: float
-    answers: AnswerStats
+    loss: float | None
+    answers: AnswerForm
 
 
 @dataclass(frozen=True)
@@ -101,9 +56,11 @@ class GateVerdict:
 
     Args:
         kept: Whether the weights are the trained ones; otherwise they are those from before the adaptation.
-        reason: Sentence for people.
+        reason: Sentences for people.
         num_held_out: Number of distinct retrieved examples that were not trained on.
         base, adapted: Evidence of the two models that were compared.
+        level: What was asked of the adapted model: "form", or "strict".
+        lost_form: Sentences that say what form of the base's answers those of the adapted model do not have.
     """
 
     kept: bool
@@ -111,50 +68,128 @@ class GateVerdict:
     num_held_out: int
     base: GateEvidence
     adapted: GateEvidence
+    level: str = "strict"
+    lost_form: Sequence[str] = ()
 
     @classmethod
-    def on(cls, base: GateEvidence, adapted: GateEvidence, num_held_out: int) -> GateVerdict:
-        """Keeps the adapted model if the held-out loss fell and the answers did not collapse."""
-        collapse = adapted.answers.collapse_from(base.answers)
+    def on(
+        cls, base: GateEvidence, adapted: GateEvidence, lost: Sequence[str], num_held_out: int | None = None
+    ) -> GateVerdict:
+        """Keeps the adapted model if its answers have the base's form and, where examples were held out, the loss on them fell.
+
+        Args:
+            lost: Forms that were lost, as [`lost_form`] says them.
+            num_held_out: Number of held-out examples; None where only the form counts.
+        """
+        answers, form = adapted.answers.num_answers, " ".join(lost)
+        held = "The answers to the inputs kept their form"
+        if num_held_out is None:
+            reason = form or (f"{held}." if answers > 1 else "The answer to the input kept its form.")
+            return cls(not lost, reason, 0, base, adapted, "form", tuple(lost))
+        assert base.loss is not None and adapted.loss is not None
         # So that it is not kept where its loss is not a number.
         falls = adapted.loss < base.loss
         losses = f"loss on {num_held_out} held-out retrieved examples went from {base.loss:.4f} to {adapted.loss:.4f}"
-        if falls and collapse is None:
-            reason = f"The {losses}, and the answers to the inputs did not collapse."
+        if falls and not lost:
+            reason = f"The {losses}, and {held[0].lower()}{held[1:]}."
         elif falls:
-            reason = f"{collapse}, though the {losses}."
+            reason = f"{form} The {losses}, all the same."
         else:
-            reason = f"The {losses}, which is no improvement{f'; {collapse}' if collapse else ''}."
-        return cls(falls and collapse is None, reason, num_held_out, base, adapted)
+            reason = f"The {losses}, which is no improvement.{f' {form}' if lost else ''}"
+        return cls(falls and not lost, reason, num_held_out, base, adapted, "strict", tuple(lost))
 
 
 class SafetyGate:
     """Compares a model before and after an adaptation, and puts the weights back that it had before unless it is fit to stay.
 
-    The gate is made before the adaptation: it keeps copies of the weights that will be trained, on the CPU, and takes the base's evidence.
+    The gate is made before the adaptation: it remembers the weights that will be trained, and takes the base's evidence.
 
     Args:
-        model: Model that will be adapted, its weights being whole in each process.
-        evidence: Call that takes the evidence of the model as it is then.
-        num_held_out: Number of held-out examples behind the evidence.
+        trainer: Trainer of the model, whose weights are whole in each process.
+        queries: Unlabelled inputs, with the column `input` and perhaps `choices`.
+        held_out: Labelled examples to measure the loss on; None where only the form of the answers counts.
+        source: Model that the trainer's was copied from; None where it is gone.
+
+    Attributes:
+        answers: Answers of the base, and of what [`decide`] left, by the inputs that were answered.
     """
 
-    def __init__(self, model: torch.nn.Module, evidence: Callable[[], GateEvidence], num_held_out: int) -> None:
-        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._before = [parameter.detach().to("cpu", copy=True) for parameter in self._trained]
-        self._evidence, self._num_held_out = evidence, num_held_out
-        self._base = evidence()
+    def __init__(
+        self, trainer: ExampleTrainer, queries: Dataset, held_out: Dataset | None, source: PreTrainedModel | None
+    ) -> None:
+        self._trainer, self._held_out = trainer, held_out
+        self._inputs = gate_inputs(texts_of(queries))
+        choices = (
+            dict(zip(texts_of(queries), queries["choices"][:], strict=True))
+            if "choices" in queries.column_names
+            else {}
+        )
+        self._options = [named_options(text, choices.get(text) or ()) for text in self._inputs]
+        self._before = WeightsBefore(trainer.model, source)
+        self._loss, self._base = self._loss_now(), trainer.answers_with_ends(self._inputs)
+        self.answers: dict[str, tuple[str, str]] = {}
 
-    @torch.no_grad()
     def decide(self) -> GateVerdict:
-        """Says whether the adapted model is kept, as the main process finds; where it is not, its weights are the base's again."""
-        verdict = GateVerdict.on(self._base, self._evidence(), self._num_held_out)
+        """Says whether the adapted model is kept, as the main process finds; where it is not, its weights are the base's again.
+
+        Raises:
+            RuntimeError: It is not kept, and the model that holds the base's weights was changed.
+        """
+        loss, adapted = self._loss_now(), self._trainer.answers_with_ends(self._inputs)
+        evidence = [self._evidence(self._loss, self._base), self._evidence(loss, adapted)]
+        lost = lost_form(self._inputs, self._base, adapted, self._options)
+        verdict = GateVerdict.on(*evidence, lost, None if self._held_out is None else len(self._held_out))
         verdict = agreed(lambda: verdict)
         if not verdict.kept:
-            for parameter, value in zip(self._trained, self._before, strict=True):
-                parameter.copy_(value)
+            self._before.put_back()
             logger.warning("The base model's weights were put back. %s", verdict.reason)
+        self.answers = {
+            text: (base.text, new.text if verdict.kept else base.text)
+            for text, base, new in zip(self._inputs, self._base, adapted, strict=True)
+        }
         return verdict
+
+    def _evidence(self, loss: float | None, answers: Sequence[Answer]) -> GateEvidence:
+        return GateEvidence(loss, AnswerForm.of(answers, self._options))
+
+    def _loss_now(self) -> float | None:
+        if self._held_out is None:
+            return None
+        trainer = self._trainer
+        with trainer.accelerator.autocast():
+            return token_loss(trainer.model, trainer.tokenize(self._held_out), trainer.data_collator)
+
+
+def level_in_force(trainer: ExampleTrainer) -> str:
+    """The gate that a trainer's arguments ask for; where the weights are spread over devices, "form" becomes "off", with a warning.
+
+    Raises:
+        ValueError: "strict" is asked for there.
+    """
+    arguments: Any = trainer.args
+    level: str = arguments.gate
+    if level == "off" or not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        return level
+    if level == "strict":
+        raise ValueError(
+            "Expected whole weights in each process for `gate='strict'`, which puts them back, found them spread over devices by FSDP or "
+            "DeepSpeed. Adapt with `peft_config` under plain data parallelism, or use `gate='off'`."
+        )
+    _say_there_is_no_gate()
+    return "off"
+
+
+@lru_cache
+def _say_there_is_no_gate() -> None:
+    logger.warning(
+        "The safety gate is off: it needs whole weights in each process to put them back, and FSDP or DeepSpeed spread them over devices. "
+        "Compare the answers before and after by hand; `gate='off'` says that this is meant."
+    )
+
+
+def gate_inputs(inputs: Sequence[str]) -> list[str]:
+    """The distinct inputs that are answered for the gate, at most [`MOST_ANSWERS`], whatever order they come in."""
+    return sorted(set(inputs), key=lambda text: (digest_of(text), text))[:MOST_ANSWERS]
 
 
 def hold_out(retrieved: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -177,29 +212,13 @@ def hold_out(retrieved: Dataset, fraction: float, seed: int) -> tuple[Dataset, D
     if len(distinct) < 2:
         raise ValueError(
             f"Expected two distinct retrieved examples or more, one of them for the safety gate, found {len(distinct)}. "
-            "Raise `num_retrieved`, or leave `safety_gate` out."
+            "Raise `num_retrieved`, or use `gate='form'`."
         )
     number = min(max(1, round(fraction * len(distinct))), len(distinct) - 1)
     chosen = {distinct[place] for place in np.random.default_rng(seed).choice(len(distinct), number, replace=False)}
     first = {text: row for row, text in reversed([*enumerate(inputs)])}
     kept = [row for row, text in enumerate(inputs) if text not in chosen]
     return retrieved.select(kept), retrieved.select(sorted(first[text] for text in chosen))
-
-
-def gate_evidence(trainer: ExampleTrainer, held_out: Dataset, inputs: Sequence[str]) -> GateEvidence:
-    """Takes the evidence of a trainer's model as it is now.
-
-    Args:
-        held_out: Labelled examples to measure the loss on.
-        inputs: Unlabelled inputs to answer; repetitions are answered once.
-    """
-    args = trainer.args
-    with trainer.accelerator.autocast():
-        loss = token_loss(trainer.model, trainer.tokenize(held_out), trainer.data_collator)
-    answers = trainer.answer([*dict.fromkeys(inputs)])
-    # With an end token that it did not have, an answer that was cut is too long.
-    ids = trainer.architecture.answer_ids(trainer.processing_class, answers, args.max_target_length + 1)
-    return GateEvidence(loss, AnswerStats.of(answers, [len(of_answer) for of_answer in ids], args.max_target_length))
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 
 from ..adaptation.adapter import RetrievalAugmentedAdapter
-from ..adaptation.arguments import AUTHORS_CODE, AdaptationArguments
+from ..adaptation.arguments import AUTHORS_CODE, PAPER, AdaptationArguments, in_todays_names
 from ..adaptation.record import RETRIEVED_FILE
 from ..adaptation.report import REPORT_FILE, SHOWN_INPUTS, Answers
 from ..adaptation.results import adaptation_results, format_results, plot_task_shares
@@ -53,7 +53,7 @@ ABOUT = (
 )
 GROUPS = {
     "What to adapt, and to what": ["query_file", "pipeline", "output_dir", "eval_file", "columns"],
-    "How": ["use_peft", "num_retrieved", "learning_rate", "safety_gate", "preset"],
+    "How": ["use_peft", "num_retrieved", "learning_rate", "gate", "preset"],
     "Where else it goes": ["push_to_hub", "hub_model_id", "overwrite"],
 }
 
@@ -128,7 +128,12 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
     with stages("load"):
         columns = named_values("--columns", script.columns, parser.error, known=list(COLUMNS))
         pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
-        presets = {None: pipeline.adaptation, "paper": {}, "authors_code": AUTHORS_CODE, "as_run": AUTHORS_CODE}
+        presets = {
+            None: in_todays_names(pipeline.adaptation),
+            "paper": PAPER,
+            "authors_code": AUTHORS_CODE,
+            "as_run": AUTHORS_CODE,
+        }
         settings = presets[script.preset]
         args = parser.made(AdaptationArguments, settings | said)
         output_dir = Path(args.output_dir or DEFAULTS["output_dir"])
@@ -181,9 +186,12 @@ def run(adapter: RetrievalAugmentedAdapter, output_dir: Path, stages: Stages, *,
     # FSDP and DeepSpeed spread the weights: there, one process cannot answer alone.
     can_answer = not (adapter.is_fsdp_enabled or adapter.is_deepspeed_enabled)
     inputs = texts_of(adapter.query_dataset)[:SHOWN_INPUTS]
-    if can_answer:
+    # What the gate has answered is not answered again.
+    by_gate = {*adapter.answered_by_gate()}
+    others = [text for text in inputs if text not in by_gate]
+    if can_answer and others:
         with stages("answer"):
-            before = adapter.answer(inputs)
+            before = adapter.answer(others)
     with stages("train"):
         adapter.train(resume_from_checkpoint=checkpoint)
     if adapter.gate is not None:
@@ -192,12 +200,13 @@ def run(adapter: RetrievalAugmentedAdapter, output_dir: Path, stages: Stages, *,
     if is_evaluated:
         with stages("evaluate adapted"):
             adapter.evaluate(metric_key_prefix="adapted")
-    if can_answer:
+    answers = dict(adapter.gate_answers)
+    if can_answer and others:
         with stages("answer"):
-            after = adapter.answer(inputs)
+            answers |= zip(others, zip(before, adapter.answer(others), strict=True), strict=True)
     with stages("save"):
         adapter.save_model()
-    return (before, after) if can_answer else None
+    return ([answers[text][0] for text in inputs], [answers[text][1] for text in inputs]) if can_answer else None
 
 
 class Stages:
@@ -272,5 +281,7 @@ def tell(output_dir: Path, results: dict[str, Any], left_out: str | None) -> Non
         show(f"{PICTURE} was left out: {NO_PICTURE}")
     show(f"See what changed: open {output_dir / REPORT_FILE} in a browser.")
     print(left_out or f'Load it: ReCrossPipeline.from_pretrained("{output_dir}")("one more input")')
-    if results["base"] is None and results["gate"] is None:
-        show("Nobody can say without labels whether it got better: --safety_gate keeps the base where it got worse.")
+    if results["base"] is None and (results["gate"] is None or results["gate"]["level"] == "form"):
+        show(
+            "Nobody can say without labels whether it got better: --gate strict keeps the base where more signs speak for it."
+        )

@@ -44,7 +44,7 @@ _PLAINER = {
     "resume_from_checkpoint": "true: continue from the last checkpoint.",
     "overwrite": "Take an output folder that holds something else.",
     "dry_run": "Say what it will take, and stop.",
-    "safety_gate": "Keep the base where it got worse; no labels needed.",
+    "gate": "Keep the base where answers lose their form.",
     "token_budget": "Tokens a step and device, not so many examples.",
 }
 

@@ -45,7 +45,7 @@ class Method:
             to task and from query set to query set. None stands for the model as it is.
         reranker: Reranker that chooses among `upsampling_ratio` times as many examples. The pipeline's own is used only where it is
             given here.
-        settings: Fields of [`AdaptationArguments`] that this method has in place of the evaluation's.
+        settings: Fields of [`AdaptationArguments`] that this method has in place of the evaluation's, such as `{"gate": "form"}`.
         num_queries: Number of inputs to use of a query set, |Q|; of smaller sets, all inputs.
         peft_config: Configuration of an adapter to train in place of all weights.
         family: Name of the method that this one varies, in an ablation.

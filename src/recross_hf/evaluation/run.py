@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .._version import __version__
-from ..adaptation.arguments import AdaptationArguments
+from ..adaptation.arguments import AdaptationArguments, in_todays_names
 from ..core.hashing import digest_of, weights_hash
 from ..core.output_folders import check_apart, check_not_of_others, folder_to_write
 from ..models.generation import decoding_in_force
@@ -160,10 +160,12 @@ class EvaluationRun:
         chosen = self._chosen(self.methods[key.method])
         chosen.pop("output_dir", None)  # a cell's adaptation writes nothing
         seed = chosen.get("seed", AdaptationArguments.seed) + max(key.query_set, 0)
-        return self.pipeline.arguments(**{**chosen, "seed": seed})
+        # What adapting does is measured, as in the paper; whoever measures a gate says so.
+        return self.pipeline.arguments(**{"gate": "off", **chosen, "seed": seed})
 
     def _chosen(self, method: Method) -> dict[str, Any]:
-        return {**self.pipeline.adaptation, **self.settings, **method.settings}
+        chosen = [in_todays_names(one) for one in (self.pipeline.adaptation, self.settings, method.settings)]
+        return {**chosen[0], **chosen[1], **chosen[2]}
 
     def settings_of(self, key: CellKey) -> dict[str, Any]:
         """Everything that the content of a cell depends on, as JSON values."""
@@ -185,7 +187,7 @@ class EvaluationRun:
             "adaptation": {
                 name: json.loads(json.dumps(value, default=str))
                 for name, value in sorted(self._chosen(method).items())
-                if name not in _WITHOUT_EFFECT
+                if name not in _WITHOUT_EFFECT and (name, value) != ("gate", "off")
             },
         }
 
@@ -218,6 +220,10 @@ class EvaluationRun:
                 settings = self.settings_of(key)
                 if "decoding" not in cell["settings"]:
                     settings.pop("decoding", None)  # earlier versions decoded so, too, and did not write it down
+                adaptation = cell["settings"].get("adaptation", {})
+                if "safety_gate" in adaptation and settings["adaptation"].get("gate") != "form":
+                    is_strict = settings["adaptation"].pop("gate", "off") == "strict"
+                    settings["adaptation"]["safety_gate"] = is_strict  # the gate's earlier name
                 self.files.check(key, settings)
 
 

@@ -56,7 +56,7 @@ def evaluate_methods(
             share.
         output_dir: Folder of the cells.
         settings: Fields of [`AdaptationArguments`] for all methods, beside those of the pipeline. The query set's number is added to
-            `seed`.
+            `seed`. `gate` is "off" unless they, the pipeline's or a method's own say otherwise: what adapting does is measured.
         on_overlap: Handling of test examples that are queries or upstream, see [`Overlaps`]: "refuse"; "drop", which leaves queries
             out of the test set and test examples out of retrieval; or "report", which lists them in the cells' details.
         show_progress: Whether a bar shows the time left.

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -127,7 +127,13 @@ def _check_asked(asked: Mapping[str, Any]) -> None:
         )
 
 
-@torch.inference_mode()
+class Answer(NamedTuple):
+    """A generated text, and whether the model found an end to it before the tokens that it may have ran out."""
+
+    text: str
+    is_ended: bool
+
+
 def generate_texts(
     model: PreTrainedModel,
     processing_class: PreTrainedTokenizerBase,
@@ -155,6 +161,34 @@ def generate_texts(
     Raises:
         ValueError: An argument would be ignored, or asks for more than one text an input.
     """
+    answers = generate_answers(
+        model,
+        processing_class,
+        inputs,
+        max_input_length=max_input_length,
+        token_budget=token_budget,
+        show_progress=show_progress,
+        **generate_kwargs,
+    )
+    return [answer.text for answer in answers]
+
+
+@torch.inference_mode()
+def generate_answers(
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase,
+    inputs: Sequence[str],
+    *,
+    max_input_length: int = 512,
+    token_budget: int = 4096,
+    show_progress: bool = False,
+    **generate_kwargs: Any,
+) -> list[Answer]:
+    """[`generate_texts`] with whether each answer ended; the arguments are the same.
+
+    Raises:
+        ValueError: An argument would be ignored, or asks for more than one text an input.
+    """
     if not len(inputs):
         return []
     architecture, pad = architecture_of(model), pad_token_id(processing_class)
@@ -169,12 +203,13 @@ def generate_texts(
         settings.setdefault("max_length", None)  # that of the model would be warned of in each batch
     room = generate_kwargs.get("max_new_tokens") or model.generation_config.max_new_tokens or 20
     longest = architecture.longest_prompt(model, processing_class, room)
+    room = settings.get("max_new_tokens") or room
     token_ids = architecture.prompt_ids(processing_class, inputs, min(max_input_length, longest))
     side = architecture.padding_side(processing_class)
     settings.setdefault("tokenizer", processing_class)  # what finds the strings that a model stops at
-    texts = [""] * len(token_ids)
+    found = [Answer("", is_ended=True)] * len(token_ids)
     generator: Any = model  # PEFT's wrapper generates as well
-    bar = progress_bar(total=len(texts), desc="Predicting", unit="ex", is_shown=show_progress)
+    bar = progress_bar(total=len(found), desc="Predicting", unit="ex", is_shown=show_progress)
     with evaluating(model), contiguous_head(model), bar as progress:
         for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
             batch = on_device(padded([token_ids[row] for row in rows], pad, side), model.device)
@@ -183,10 +218,22 @@ def generate_texts(
                 attention_mask=batch["attention_mask"],
                 **settings,
             )
-            answers = processing_class.batch_decode(
-                architecture.continuations(outputs, batch["input_ids"]), skip_special_tokens=True
-            )
-            for row, text in zip(rows, answers, strict=True):
-                texts[row] = text.strip()
+            continuations = architecture.continuations(outputs, batch["input_ids"])
+            texts = processing_class.batch_decode(continuations, skip_special_tokens=True)
+            # The first token of a decoder of its own is given to it, and may be the end token.
+            written = continuations[:, 1:] if model.config.is_encoder_decoder else continuations
+            for row, text, is_ended in zip(rows, texts, _ended(written, room, model, settings), strict=True):
+                found[row] = Answer(text.strip(), is_ended)
             progress.update(len(rows))
-    return texts
+    return found
+
+
+def _ended(written: torch.Tensor, most_tokens: int, model: PreTrainedModel, settings: Mapping[str, Any]) -> list[bool]:
+    """Whether each row of new tokens holds an end; all do where the longest stopped before it had to."""
+    if written.shape[1] < most_tokens:
+        return [True] * len(written)
+    end = settings.get("eos_token_id", model.generation_config.eos_token_id)
+    ends = torch.tensor([*end] if isinstance(end, list | tuple) else [end] * (end is not None), device=written.device)
+    if model.generation_config.forced_eos_token_id is not None:
+        written = written[:, :-1]  # the last token is an end, whatever the model found
+    return torch.isin(written, ends.to(written.dtype)).any(dim=1).tolist()

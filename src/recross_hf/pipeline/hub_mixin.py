@@ -12,7 +12,7 @@ from datasets import Dataset
 from huggingface_hub import CommitInfo, RepoCard
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..adaptation.arguments import AdaptationArguments
+from ..adaptation.arguments import AdaptationArguments, in_todays_names
 from ..adaptation.record import RETRIEVED_FILE, Adaptation
 from ..core.devices import device_of, dtype_of
 from ..core.distributed import process_state
@@ -137,7 +137,7 @@ class PipelineHubMixin:
         Args:
             overrides: Fields of [`AdaptationArguments`]. Nothing is reported (`report_to="none"`) unless they say otherwise.
         """
-        return AdaptationArguments(**{"report_to": "none", **self.adaptation, **overrides})
+        return AdaptationArguments(**{"report_to": "none", **in_todays_names(self.adaptation), **overrides})
 
     # ---- saving and loading ----------------------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ class ReCrossPipeline(PipelineHubMixin):
         ValueError: The tokenizer has tokens for which the model has no embeddings.
 
     Attributes:
-        gate: The verdict of the safety gate on an adaptation with `safety_gate=True`; None otherwise, and for a loaded pipeline.
+        gate: The verdict of the safety gate on an adaptation; None where it was off, and for a loaded pipeline.
     """
 
     gate: GateVerdict | None = None

@@ -14,6 +14,7 @@ ADAPTATION_SETTINGS: dict[str, tuple[type, ...]] = {
     "adam_beta2": _NUMBER,
     "adam_epsilon": _NUMBER,
     "drop_long_targets": (bool,),
+    "gate": (str,),
     "gate_fraction": _NUMBER,
     "generation_num_beams": (int, NoneType),
     "gradient_accumulation_steps": (int,),
@@ -29,7 +30,7 @@ ADAPTATION_SETTINGS: dict[str, tuple[type, ...]] = {
     "per_device_eval_batch_size": (int,),
     "per_device_train_batch_size": (int,),
     "rerank": (bool,),
-    "safety_gate": (bool,),
+    "safety_gate": (bool, NoneType),
     "seed": (int,),
     "select_by": (str,),
     "sum_token_loss": (bool,),
@@ -89,7 +90,7 @@ def check_adaptation_settings(settings: Any) -> None:
                 f"{name}={value!r}. A pipeline cannot say more than that: pass other settings to `adapt`."
             )
         kinds = ADAPTATION_SETTINGS[name]
-        holds = isinstance(value, kinds) and isinstance(value, bool) == (kinds == (bool,))
+        holds = isinstance(value, kinds) and isinstance(value, bool) == (bool in kinds and value is not None)
         holds = holds and not (isinstance(value, float) and not math.isfinite(value))
         expect(holds, f"{name} of the type {' or '.join(kind.__name__ for kind in kinds)}", value)
         if name in _RANGES and value is not None:

@@ -15,7 +15,7 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, Predictio
 from ..models.architectures import DECODER_ONLY, architecture_of
 from ..models.base import check_vocabulary, longest_answer, unwrapped
 from ..models.collators import pad_token_id
-from ..models.generation import decoding_in_force, generate_texts, kept, one_answer
+from ..models.generation import Answer, decoding_in_force, generate_answers, kept, one_answer
 from ..models.heads import answer_logits, contiguous_head, has_loss_of_its_own
 from ..models.tokenization import TokenizedExamples
 from ..soft_em import score
@@ -115,8 +115,12 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
 
     def answer(self, inputs: Sequence[str]) -> list[str]:
         """Answers inputs as evaluations do, in each process all of them; the weights must not be spread over devices."""
+        return [answer.text for answer in self.answers_with_ends(inputs)]
+
+    def answers_with_ends(self, inputs: Sequence[str]) -> list[Answer]:
+        """[`answer`], with whether each answer ended."""
         with self.accelerator.autocast():
-            return generate_texts(
+            return generate_answers(
                 self.model,
                 self.processing_class,
                 inputs,
