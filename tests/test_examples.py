@@ -222,7 +222,7 @@ def test_a_model_is_adapted_and_evaluated(folder, pipeline_folder):
     assert sum(results["retrieved_tasks"].values()) == pytest.approx(1)
     assert results["retrieved_tasks"]
     assert "sum" not in results["retrieved_tasks"]
-    stages = ["load", "evaluate base", "retrieve", "answer", "train", "evaluate adapted", "save"]
+    stages = ["load", "evaluate base", "retrieve", "train", "gate", "evaluate adapted", "save"]
     assert list(results["seconds"]) == stages
     assert "tickets: 4 unlabelled inputs, 10 upstream examples (DenseRetriever)" in output
     assert "Written to dense/" in output
@@ -427,7 +427,7 @@ def test_a_model_is_adapted_with_the_pipelines_reranker_or_without(
     assert ("score" in retrieved.column_names) == (reranker is not None)
     if reranker:
         assert results["seconds"]["rerank"] > 0
-        assert list(results["seconds"]) == ["load", "retrieve", "rerank", "answer", "train", "save"]
+        assert list(results["seconds"]) == ["load", "retrieve", "rerank", "train", "gate", "save"]
 
 
 def check_folder(folder: Path, num_retrieved: int) -> None:

@@ -15,11 +15,14 @@ from example_scripts import as_of_a_new_process, recross, run
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM
 
-from recross_hf import ReCrossPipeline
+from recross_hf import ReCrossPipeline, load_starter_task
+from recross_hf.adaptation import safety_gate
 from recross_hf.adaptation.record import RETRIEVED_FILE
 from recross_hf.cli import adapt, console
 from recross_hf.cli.main import COMMANDS, main
 from recross_hf.data.starter import STARTER_DIRECTORY
+from recross_hf.models.generation import generate_answers
+from recross_hf.training import scoring
 
 FAST = ["--num_retrieved", 8, "--max_steps", 1, "--max_target_length", 4, "--use_cpu"]
 
@@ -93,6 +96,63 @@ def test_a_file_of_inputs_is_enough(folder):
     assert ReCrossPipeline.from_pretrained(folder / "further").adapted_model is not None
     code, _, told = recross(folder, "adapt", "tickets.txt", "-o", "adapted/upstream_model", *FAST)
     assert (code, "found" in told) == (2, True)
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """The inputs of every call that generates answers."""
+    calls = []
+
+    def counted(model, processing_class, inputs, **kwargs):
+        calls.append(sorted(inputs))
+        return generate_answers(model, processing_class, inputs, **kwargs)
+
+    monkeypatch.setattr(scoring, "generate_answers", counted)
+    return calls
+
+
+def shelf(folder, number=16):
+    inputs = load_starter_task("library_shelf")[0]["input"][:number]
+    (folder / "tickets.txt").write_text("\n".join(inputs))
+    return inputs
+
+
+def test_what_leaves_the_form_of_answers_is_not_kept_and_everything_says_so(folder, answered):
+    inputs = shelf(folder)
+    fast = ["--num_retrieved", 8, "--max_steps", 3, "--use_cpu", "--learning_rate", 3]
+    code, printed, _ = recross(folder, "adapt", "tickets.txt", *fast)
+    assert code == 0
+    gate = json.loads((folder / "adapted" / "results.json").read_text())["gate"]
+    assert (gate["level"], gate["kept"], gate["base"]["answers"]["num_with_options"]) == ("form", False, 16)
+    said = "16 of 16 answers were among the options of their input; now none are."
+    assert said in gate["lost_form"]
+    assert f"safety gate (form): not kept, the base's weights were put back. {said}" in printed
+    for page in ("README.md", "report.html"):
+        text = html.unescape((folder / "adapted" / page).read_text(encoding="utf-8"))
+        assert said in text
+        assert "were among the options of their input" in text
+    pipeline = ReCrossPipeline.from_pretrained(folder / "adapted")
+    upstream = pipeline.upstream_model.state_dict()
+    assert all((value == upstream[name]).all() for name, value in pipeline.adapted_model.state_dict().items())
+    # For the gate and the report together, each input was answered once by each model.
+    assert answered == [sorted(inputs)] * 2
+
+
+@pytest.mark.parametrize("words", [["--gate", "off"], ["--safety_gate", "false"], ["--preset", "paper"]])
+def test_without_a_gate_nothing_is_put_back(words, folder, answered):
+    inputs = shelf(folder, 8)
+    fast = ["--num_retrieved", 8, "--max_steps", 3, "--use_cpu", "--learning_rate", 3]
+    assert recross(folder, "adapt", "tickets.txt", *words, *fast)[0] == 0
+    assert json.loads((folder / "adapted" / "results.json").read_text())["gate"] is None
+    assert answered == [sorted(inputs)] * 2
+
+
+def test_inputs_that_the_gate_passes_over_are_answered_for_the_report(folder, answered, monkeypatch):
+    monkeypatch.setattr(safety_gate, "MOST_ANSWERS", 5)
+    inputs = shelf(folder, 8)
+    assert recross(folder, "adapt", "tickets.txt", *FAST)[0] == 0
+    assert [len(call) for call in answered] == [3, 5, 5, 3]
+    assert sorted(answered[0] + answered[1]) == sorted(answered[2] + answered[3]) == sorted(inputs)
 
 
 def test_a_run_that_is_killed_leaves_no_manifest_of_an_earlier_model(folder, monkeypatch):

@@ -223,13 +223,50 @@ def test_lora_and_a_reranker_go_through(pipeline, tmp_path):
 def test_what_the_safety_gate_said_stands_in_the_cell(pipeline, tmp_path):
     of, by = [task("film", "film", 1)], [Method("none"), Method("dense", DenseRetriever(pipeline.index))]
     # No loss falls where nothing is learned.
-    results = evaluate(pipeline, tmp_path, of=of, by=by, settings={"safety_gate": True, "learning_rate": 0.0})
+    results = evaluate(pipeline, tmp_path, of=of, by=by, settings={"gate": "strict", "learning_rate": 0.0})
     dense = next(cell for cell in results.cells if cell.method == "dense")
     assert dense.details["gate"]["kept"] is False
     assert "which is no improvement" in dense.details["gate"]["reason"]
     assert dense.seconds["gate"] > 0 and dense.seconds["train"] > 0
     rows = results.predictions.to_pandas()
     assert rows[rows.method == "dense"].prediction.tolist() == rows[rows.method == "none"].prediction.tolist()
+
+
+def test_a_method_has_a_gate_where_it_says_so(pipeline, tmp_path):
+    of = [task("film", "film", 1)]
+    dense = DenseRetriever(pipeline.index)
+    by = [Method("dense", dense), Method("gated", dense, settings={"gate": "form"})]
+    results = evaluate(pipeline, tmp_path, of=of, by=by)
+    gates = {cell.method: cell.details.get("gate") for cell in results.cells if cell.kind == "method"}
+    assert gates["dense"] is None
+    assert gates["gated"]["level"] == "form"
+    adaptation = {
+        cell.method: cell.details["settings"]["adaptation"] for cell in results.cells if cell.kind == "method"
+    }
+    assert (adaptation["dense"].get("gate"), adaptation["gated"]["gate"]) == (None, "form")
+    # What is said for all methods does not undo what one says of itself, by whatever name.
+    with pytest.warns(DeprecationWarning):
+        results = evaluate(pipeline, tmp_path / "all", of=of, by=by, settings={"safety_gate": True})
+    levels = {cell.method: cell.details["gate"]["level"] for cell in results.cells if cell.kind == "method"}
+    assert levels == {"dense": "strict", "gated": "form"}
+
+
+@pytest.mark.parametrize(("was", "gate"), [(True, "strict"), (False, "off"), (None, "off")])
+def test_cells_of_the_gates_old_name_are_not_computed_again(was, gate, pipeline, tmp_path):
+    of, by = [task("film", "film", 1)], [Method("dense", DenseRetriever(pipeline.index))]
+    evaluate(pipeline, tmp_path, of=of, by=by, settings={"gate": gate})
+    (path,) = tmp_path.glob("cells/film/*.json")
+    cell = json.loads(path.read_text())
+    cell["settings"]["adaptation"].pop("gate", None)
+    if was is not None:
+        cell["settings"]["adaptation"]["safety_gate"] = was
+    path.write_text(json.dumps(cell))
+    written = path.stat().st_mtime_ns
+    evaluate(pipeline, tmp_path, of=of, by=by, settings={"gate": gate})
+    assert path.stat().st_mtime_ns == written
+    for other in {"strict", "off", "form"} - {gate}:
+        with pytest.raises(CellMismatchError, match="gate"):
+            evaluate(pipeline, tmp_path, of=of, by=by, settings={"gate": other})
 
 
 def test_methods_tasks_and_settings_are_checked_before_anything_is_computed(pipeline, tmp_path):

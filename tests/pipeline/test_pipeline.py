@@ -226,6 +226,21 @@ def test_settings_come_from_the_call_else_the_pipeline_else_the_paper(pipeline, 
         pipeline.adapt(queries, whole, seed=1)
 
 
+@pytest.mark.parametrize(("stored", "gate"), [(True, "strict"), (False, "off")])
+def test_a_stored_gate_of_the_old_name_is_the_default_and_can_be_changed(stored, gate, pipeline, tmp_path, recwarn):
+    old = copy.copy(pipeline)
+    old.adaptation = pipeline.adaptation | {"safety_gate": stored}
+    old.save_pretrained(tmp_path / "old")
+    loaded = ReCrossPipeline.from_pretrained(tmp_path / "old")
+    assert loaded.adaptation["safety_gate"] is stored
+    assert loaded.arguments().gate == gate
+    assert loaded.arguments(gate="form").gate == "form"
+    assert not [warning for warning in recwarn if issubclass(warning.category, DeprecationWarning)]
+    loaded.adaptation = pipeline.adaptation | {"gate": "form"}
+    with pytest.warns(DeprecationWarning):
+        assert loaded.arguments(safety_gate=stored).gate == gate
+
+
 def test_another_retriever_can_be_used(pipeline, examples, queries, tmp_path):
     retriever = RandomRetriever(examples, seed=4)
     adapted = pipeline.adapt(queries, retriever=retriever, output_dir=str(tmp_path), **FAST)
