@@ -14,6 +14,8 @@ from ._version import __version__
 _MODULE_OF = {
     "load_model": "models.architectures",
     "AdaptationArguments": "adaptation.arguments",
+    "AnswerForm": "adaptation.answer_form",
+    "GateVerdict": "adaptation.safety_gate",
     "ExampleTrainingArguments": "training.arguments",
     "MixtureArguments": "mixture.arguments",
     "RerankerTrainingArguments": "reranking.arguments",
@@ -74,7 +76,9 @@ __all__ = ["__version__", *_MODULE_OF]
 
 if TYPE_CHECKING:
     from .adaptation.adapter import RetrievalAugmentedAdapter
+    from .adaptation.answer_form import AnswerForm
     from .adaptation.arguments import AdaptationArguments
+    from .adaptation.safety_gate import GateVerdict
     from .data.conversations import Conversation
     from .data.readers import load_examples, load_queries
     from .data.schema import examples_by_task

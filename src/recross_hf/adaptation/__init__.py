@@ -1,4 +1,4 @@
 """The adaptation itself: retrieve, choose, continue training a copy of the model, and keep it or not by the safety gate.
 
-Public: `RetrievalAugmentedAdapter`, `AdaptationArguments`.
+Public: `RetrievalAugmentedAdapter`, `AdaptationArguments`, `GateVerdict`, `AnswerForm`.
 """

@@ -133,7 +133,8 @@ def _lost(words: str, before: Sequence[bool | None], after: Sequence[bool | None
 def chance_of_loss(lost: int, gained: int) -> float:
     """The chance that of `lost + gained` changes so many or more are losses, where each is a loss or a gain with the same chance."""
     changes = lost + gained
-    return sum(math.comb(changes, number) for number in range(lost, changes + 1)) / 2**changes
+    ways: int = sum(math.comb(changes, number) for number in range(lost, changes + 1))
+    return ways / 2.0**changes
 
 
 def _among(texts: Sequence[str], options: Sequence[frozenset[str]]) -> list[bool | None]:

@@ -136,9 +136,9 @@ class SafetyGate:
             RuntimeError: It is not kept, and the model that holds the base's weights was changed.
         """
         loss, adapted = self._loss_now(), self._trainer.answers_with_ends(self._inputs)
-        evidence = [self._evidence(self._loss, self._base), self._evidence(loss, adapted)]
+        before, after = self._evidence(self._loss, self._base), self._evidence(loss, adapted)
         lost = lost_form(self._inputs, self._base, adapted, self._options)
-        verdict = GateVerdict.on(*evidence, lost, None if self._held_out is None else len(self._held_out))
+        verdict = GateVerdict.on(before, after, lost, None if self._held_out is None else len(self._held_out))
         verdict = agreed(lambda: verdict)
         if not verdict.kept:
             self._before.put_back()
