@@ -456,3 +456,21 @@ def test_a_base_that_nobody_holds_any_more_is_let_go(answering_bart, make_adapte
     adapter.train()
     assert not adapter.gate.kept
     assert same(weights(adapter.model), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.float16])
+def test_weights_of_any_size_and_place_have_the_same_sum_and_one_that_differs_another(dtype):
+    for number in (1, 2, 3, 4, 7, 8, 33):
+        base = torch.nn.Linear(number, 1, dtype=dtype)
+        storage = torch.zeros(number + 1, dtype=dtype)  # its second value begins at no multiple of eight bytes
+        model = torch.nn.Linear(number, 1, dtype=dtype)
+        model.load_state_dict(base.state_dict())
+        base.weight.data = storage[1:].copy_(base.weight.data[0]).unsqueeze(0)
+        kept = WeightsBefore(model, base)
+        assert kept.bytes_copied == 0
+        model.weight.data.add_(1.0)
+        kept.put_back()
+        assert torch.equal(model.weight, base.weight)
+        base.weight.data[0, number - 1] += 1.0
+        with pytest.raises(RuntimeError, match="changed"):
+            kept.put_back()
