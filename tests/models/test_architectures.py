@@ -8,10 +8,20 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
+from huggingface_hub import constants
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig
-from transformers import BertForMaskedLM, BertLMHeadModel, BertModel, ViTConfig, ViTModel
+from safetensors.torch import save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    BertForMaskedLM,
+    BertLMHeadModel,
+    BertModel,
+    ViTConfig,
+    ViTModel,
+)
 
 from recross_hf import (
     AdaptationArguments,
@@ -30,6 +40,7 @@ from recross_hf import (
 from recross_hf.hub.errors import ArtifactError
 from recross_hf.models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE, architecture_of
 from recross_hf.models.collators import CausalCollator, pad_token_id, padded
+from recross_hf.models.foreign import check_built_size
 from recross_hf.models.generation import generate_texts
 
 PLAIN, LLAMA, ENDING = tiny.causal_tokenizer(), tiny.causal_tokenizer("<s> $A"), tiny.tokenizer()
@@ -496,3 +507,30 @@ def test_what_a_folder_has_not_and_types_that_there_are_not_are_refused(bart, tm
     with pytest.raises(ValueError, match=r"Expected `dtype` to be .* found 'float99'"):
         load_model(tmp_path, dtype="float99")
     assert load_model(tmp_path, dtype="float16").dtype == torch.float16
+
+
+def test_a_configuration_that_passed_is_not_built_again_and_another_one_or_other_weights_are(
+    bart, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "model"
+    bart.save_pretrained(folder)
+    built = []
+    from_config = AutoModelForSeq2SeqLM.from_config
+    monkeypatch.setattr(
+        AutoModelForSeq2SeqLM, "from_config", lambda *args, **kwargs: built.append(1) or from_config(*args, **kwargs)
+    )
+    config = AutoConfig.from_pretrained(folder)
+    for _ in range(3):
+        check_built_size(AutoModelForSeq2SeqLM, config, folder)
+    assert len(built) == 1
+    config.d_model, config.encoder_ffn_dim = 512, 60_000
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match="Expected weights of about"):
+            check_built_size(AutoModelForSeq2SeqLM, config, folder)
+    assert len(built) == 3
+    config = AutoConfig.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    save_file({"shared.weight": torch.zeros(2, 16)}, folder / "model.safetensors")
+    check_built_size(AutoModelForSeq2SeqLM, config, folder)
+    assert len(built) == 4

@@ -1,16 +1,19 @@
 import json
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from hypothesis import event, given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from transformers import SchedulerType
 
 from recross_hf import AdaptationArguments
+from recross_hf.hub import safety
 from recross_hf.hub.errors import ArtifactError
 from recross_hf.hub.expressions import runs_away
 from recross_hf.hub.generation_settings import check_generation
@@ -401,6 +404,25 @@ def test_a_tokenizer_whose_steps_would_not_end_is_refused(name, step, message, m
     path.write_text(json.dumps({name: {"type": "Sequence"} | step}))
     with pytest.raises(ArtifactError, match=message):
         check_model_files(model_folder, [*MODEL_FILES, "tokenizer.json"])
+
+
+def test_a_tokenizer_that_passed_is_read_again_once_its_bytes_are_others(model_folder, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HOME", str(model_folder / "home"))
+    read, path = [], model_folder / "tokenizer.json"
+    monkeypatch.setattr(safety, "check_tokenizer", lambda *args: read.append(1) or check_tokenizer(*args))
+    path.write_text(json.dumps({"normalizer": replaced("a" * 9, {"String": " "})}))
+    status = path.stat()
+    for _ in range(3):
+        check_model_files(model_folder, [*MODEL_FILES, "tokenizer.json"])
+    assert len(read) == 1
+    # of the same length and the same times, as far as somebody can set them
+    path.write_text(json.dumps({"normalizer": replaced("", {"Regex": "(a+)+$"})}).ljust(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match="regular expressions"):
+            check_model_files(model_folder, [*MODEL_FILES, "tokenizer.json"])
+    assert len(read) == 3
 
 
 # ---- generation and expressions ------------------------------------------------------------------------------------

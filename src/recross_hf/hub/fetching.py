@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import TypedDict
 
 from huggingface_hub import (
     get_hf_file_metadata,
@@ -24,6 +25,28 @@ LARGEST_TEXT = 128 << 20
 """Bytes that a file of settings, a tokenizer or a card may have; weights, examples and vectors may have any number."""
 _LARGE_SUFFIXES = frozenset({".safetensors", ".parquet", ".faiss"})
 _SAFE_FILES = sorted(f"*{suffix}" for suffix in SAFE_SUFFIXES)
+_BELOW = ["*/*"]
+
+
+class _Arguments(TypedDict):
+    repo_type: str
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    force_download: bool
+
+
+def _arguments(repository: Repository, access: HubAccess) -> _Arguments:
+    """Arguments that `hf_hub_download` and `snapshot_download` both take."""
+    return {
+        "repo_type": repository.repo_type,
+        "revision": repository.revision,
+        "token": access.token,
+        "cache_dir": access.cache_dir,
+        "local_files_only": access.local_files_only,
+        "force_download": access.force_download,
+    }
 
 
 def fetch_file(
@@ -88,19 +111,11 @@ def fetch_artifact(repository: Repository, access: HubAccess) -> Path:
         HubError: The repository could not be had, a file of settings is too large, or the bytes of a file are others.
             Those leave the cache.
     """
+    asked = _arguments(repository, access)
     with explained(repository, access=access):
         try:
             planned = snapshot_download(
-                repository.repo_id,
-                dry_run=True,
-                repo_type=repository.repo_type,
-                revision=repository.revision,
-                allow_patterns=_SAFE_FILES,
-                ignore_patterns=["*/*"],
-                token=access.token,
-                cache_dir=access.cache_dir,
-                local_files_only=access.local_files_only,
-                force_download=access.force_download,
+                repository.repo_id, dry_run=True, allow_patterns=_SAFE_FILES, ignore_patterns=_BELOW, **asked
             )
         except DryRunError:
             planned = []  # The Hub cannot be asked, so that nothing is fetched.
@@ -108,22 +123,12 @@ def fetch_artifact(repository: Repository, access: HubAccess) -> Path:
         for name, size in new.items():
             _check_size(size, repository, name, LARGEST_TEXT)
         folder = Path(
-            snapshot_download(
-                repository.repo_id,
-                repo_type=repository.repo_type,
-                revision=repository.revision,
-                allow_patterns=_SAFE_FILES,
-                ignore_patterns=["*/*"],
-                token=access.token,
-                cache_dir=access.cache_dir,
-                local_files_only=access.local_files_only,
-                force_download=access.force_download,
-            )
+            snapshot_download(repository.repo_id, allow_patterns=_SAFE_FILES, ignore_patterns=_BELOW, **asked)
         )
     for path in sorted(folder.iterdir()):
         if path.suffix in SAFE_SUFFIXES:
-            asked = access if path.name in new else None
-            _check(path, repository, path.name, _is_announced(path, repository, path.name, asked))
+            ask = access if path.name in new else None
+            _check(path, repository, path.name, _is_announced(path, repository, path.name, ask))
     return folder
 
 
@@ -181,37 +186,18 @@ def _cached(repository: Repository, name: str, access: HubAccess) -> str | None:
 def _download(repository: Repository, name: str, access: HubAccess, largest: int = LARGEST_TEXT) -> tuple[Path, bool]:
     """A file in the cache, and whether it was fetched just now."""
     with explained(repository, name=name, access=access):
-        planned = hf_hub_download(
-            repository.repo_id,
-            name,
-            dry_run=True,
-            repo_type=repository.repo_type,
-            revision=repository.revision,
-            token=access.token,
-            cache_dir=access.cache_dir,
-            local_files_only=access.local_files_only,
-            force_download=access.force_download,
-        )
-        cached = _cached(repository, name, access)
-        # The client follows links on the way to the cache in one of the two paths.
-        if (
-            not planned.will_download
-            and cached
-            and Path(cached).parent.resolve() == Path(planned.local_path).parent.resolve()
-        ):
+        planned = hf_hub_download(repository.repo_id, name, dry_run=True, **_arguments(repository, access))
+        cached = None if planned.will_download else _cached(repository, name, access)
+        if cached and _is_same_folder(Path(cached).parent, Path(planned.local_path).parent):
             return Path(cached), False
         _check_size(planned.file_size, repository, name, largest)
-        path = hf_hub_download(
-            repository.repo_id,
-            name,
-            repo_type=repository.repo_type,
-            revision=repository.revision,
-            token=access.token,
-            cache_dir=access.cache_dir,
-            local_files_only=access.local_files_only,
-            force_download=access.force_download,
-        )
+        path = hf_hub_download(repository.repo_id, name, **_arguments(repository, access))
         return Path(path), planned.will_download
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder: the client follows links on the way to the cache in some of its paths."""
+    return one == other or one.resolve() == other.resolve()
 
 
 def _check_size(size: int | None, repository: Repository, name: str, largest: int) -> None:

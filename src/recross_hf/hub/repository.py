@@ -1,4 +1,4 @@
-"""`HubError`: what the client raises, put as what happened and what to do."""
+"""`Repository` and `HubAccess`: which repository of the Hub is meant, and how its files are fetched."""
 
 from __future__ import annotations
 

@@ -144,12 +144,14 @@ class CrossEncoderReranker(Reranker):
         dtype, device = dtype_of(dtype), device_of(device)
         access = HubAccess(token, cache_dir, local_files_only, force_download)
         folder = artifact_folder(name_or_path, "model", revision, access)
+        config = None
         if folder.is_dir():
             check_model_files(folder, [path.name for path in folder.iterdir() if path.is_file()])
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             check_built_size(AutoModelForSequenceClassification, config, folder)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             folder,
+            config=config,
             dtype=dtype,
             output_loading_info=True,
             local_files_only=True,
