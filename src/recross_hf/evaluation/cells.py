@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from ..core.files import read_json, write_json
+from ..core.run_settings import ChangedSetting, refuse_other_settings
 from ..core.tables import shortened
 from .results import SHARED
 
@@ -99,12 +100,14 @@ class CellFiles:
         cell = self.read(key)
         if cell is None:
             return
-        differing = list(_differences(cell["settings"], settings))
-        if differing:
-            raise CellMismatchError(
-                f"Expected cells of these settings in {self.folder}, found {self.path(key).relative_to(self.folder)} with others: "
-                f"{'; '.join(differing)}. Choose another `output_dir`, or delete the cell."
-            )
+        refuse_other_settings(
+            cell["settings"],
+            settings,
+            expected=f"cells of these settings in {self.folder}",
+            found=lambda changed: f"{self.path(key).relative_to(self.folder)} with others: {_there_and_here(changed)}",
+            remedy="Choose another `output_dir`, or delete the cell.",
+            error=CellMismatchError,
+        )
 
     def _failure_path(self, key: CellKey) -> Path:
         return self.path(key).with_suffix(".failed.json")
@@ -118,9 +121,8 @@ def _file_name(name: str) -> str:
     return f"{safe.lstrip('.')}-{sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
-def _differences(found: Any, expected: Any, name: str = "") -> Iterator[str]:
-    if isinstance(found, Mapping) and isinstance(expected, Mapping):
-        for key in sorted({*found, *expected}):
-            yield from _differences(found.get(key), expected.get(key), f"{name}.{key}" if name else key)
-    elif found != expected:
-        yield f"{name}: {shortened(found, _LONGEST_VALUE)} there, {shortened(expected, _LONGEST_VALUE)} here"
+def _there_and_here(changed: Iterable[ChangedSetting]) -> str:
+    return "; ".join(
+        f"{name}: {shortened(before, _LONGEST_VALUE)} there, {shortened(now, _LONGEST_VALUE)} here"
+        for name, before, now in changed
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import math
 import os
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 from ..core.files import matching, read_json, write_atomically, write_json
 from ..core.output_folders import check_apart, check_apart_from_files, check_not_of_others, folder_to_write
 from ..core.progress import progress_bar
+from ..core.run_settings import names_alone, refuse_other_settings
 from .arguments import MixtureArguments
 from .dataset_card import mixture_card
 from .decontamination import Decontaminator
@@ -260,13 +260,16 @@ def _common_settings(args: MixtureArguments, targets: Decontaminator) -> dict[st
 
 
 def _check_settings(report: dict[str, Any], settings: dict[str, Any], output_dir: Path) -> None:
-    asked, earlier = json.loads(json.dumps(settings)), report["settings"]
-    different = sorted(name for name in asked if asked[name] != earlier.get(name))
-    if different:
-        raise ValueError(
-            f"{report['task']} in {output_dir} was prepared with other settings or data ({', '.join(different)}). Choose another "
-            f"`output_dir`, or delete {output_dir / report['task']} to prepare the task again."
-        )
+    refuse_other_settings(
+        report["settings"],
+        settings,
+        names=sorted(settings),
+        expected="tasks that were prepared with these settings",
+        found=lambda changed: (
+            f"that {report['task']} in {output_dir} was prepared with other settings or data ({names_alone(changed)})"
+        ),
+        remedy=f"Choose another `output_dir`, or delete {output_dir / report['task']} to prepare the task again.",
+    )
 
 
 def _reports_of(output_dir: Path) -> dict[str, dict[str, Any]]:

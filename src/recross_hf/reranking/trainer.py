@@ -159,7 +159,7 @@ class RerankerTrainer(SafePushTrainer):
         Raises:
             ValueError: There is no such checkpoint, other settings or data made its batches, or weights are NaN or infinite.
         """
-        check_finite_weights(self.model)
+        check_finite_weights(cast(torch.nn.Module, self.model))
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
         if checkpoint is not None:
             refuse_other_batches(checkpoint, self._arguments())

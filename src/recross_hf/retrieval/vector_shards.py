@@ -16,6 +16,7 @@ from datasets import Dataset
 from ..core.batching import chunks
 from ..core.files import read_json, write_atomically, write_json
 from ..core.progress import progress_bar
+from ..core.run_settings import names_alone, refuse_other_settings
 from ..data.conversations import texts_of
 from ..data.schema import MESSAGES
 from ..hub.errors import ArtifactError
@@ -94,12 +95,18 @@ class VectorShards:
             except OSError:  # another was first
                 shutil.rmtree(started)
         started_with = read_json(path)
-        differing = [name for name in build if started_with.get(name) != build[name]]
-        if differing:
-            raise IndexMismatchError(
-                f"{self.folder} holds the vectors of an unfinished build with other data or settings "
-                f"({', '.join(differing)}). Finish that build, choose another folder, or delete {self.folder}."
-            )
+        refuse_other_settings(
+            started_with,
+            build,
+            names=build,
+            expected="vectors of this build",
+            found=lambda changed: (
+                f"that {self.folder} holds the vectors of an unfinished build with other data or settings "
+                f"({names_alone(changed)})"
+            ),
+            remedy=f"Finish that build, choose another folder, or delete {self.folder}.",
+            error=IndexMismatchError,
+        )
         # The vectors of an encoder that has no identity tell what it is.
         if not same_vectors(np.asarray(started_with["probes"], dtype=np.float32), probes):
             raise IndexMismatchError(

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ..core.files import read_json, write_json
 from ..core.hashing import function_name, weights_hash
+from ..core.run_settings import names_alone, refuse_other_settings
 from ..data.schema import column_hash
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
@@ -88,11 +89,15 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     if not path.is_file():
         write_json(path, settings)
         return
-    written = read_json(path)
-    differing = [name for name in sorted({*settings, *written}) if settings.get(name) != written.get(name)]
-    if differing:
-        raise ValueError(
-            f"{folder} holds query sets that were mined with another "
-            f"{', '.join(_FORMER_NAMES.get(name, name) for name in differing)}. Mine with the same, or choose another folder."
-        )
+    refuse_other_settings(
+        _with_current_names(read_json(path)),
+        _with_current_names(settings),
+        expected="query sets of the settings of this mining",
+        found=lambda changed: f"that {folder} holds query sets that were mined with another {names_alone(changed)}",
+        remedy="Mine with the same, or choose another folder.",
+    )
     logger.warning("Continuing the mining in %s.", folder)
+
+
+def _with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
+    return {_FORMER_NAMES.get(name, name): value for name, value in settings.items()}
