@@ -18,9 +18,10 @@ from ..core.files import write_atomically, write_parquet
 from ..core.hashing import digest_of
 from ..data.conversations import texts_of
 from ..data.readers import load_queries
+from ..models.adapters import adapter_settings
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
-from ..training._compat import commit_of, name_base_when_saved
+from ..training._compat import commit_of
 from ..training.checkpoints import checkpoint_to_resume, refuse_other_weights
 from ..training.kept_configuration import check_can_be_saved
 from ..training.trainer import ExampleTrainer
@@ -56,7 +57,8 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
     ```
 
     Args:
-        model: Any `AutoModelForSeq2SeqLM` or `AutoModelForCausalLM`. It is copied and not changed.
+        model: Any `AutoModelForSeq2SeqLM` or `AutoModelForCausalLM`, or a PEFT model of one, see `args.upstream_adapter`. It is
+            copied and not changed.
         args: An [`AdaptationArguments`]; the paper's by default.
         retriever: Retriever of the examples to learn from.
         reranker: Reranker of more examples than are trained on (`upsampling_ratio`), for `args.select_by` to choose from; none
@@ -76,8 +78,9 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         seconds: Wall time of `retrieve`, of `rerank` if there is a reranker, and of `gate` if there is one.
 
     Raises:
-        TypeError: `model` is a PEFT model already or of a kind that writes no text, or `args` are of another class.
-        ValueError: `peft_config.task_type` is that of another kind of model, or a weight is NaN or infinite.
+        TypeError: `model` is of a kind that writes no text, or `args` are of another class.
+        ValueError: `peft_config` is for another kind of model, or beside a model whose own adapter is trained further; or a weight is NaN
+            or infinite.
     """
 
     args: AdaptationArguments
@@ -114,7 +117,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         if "train_dataset" in kwargs:
             raise TypeError("There is no `train_dataset` to pass: the examples to train on come from the retriever.")
         super().__init__(
-            adaptable_copy(model, peft_config, args.seed),
+            adaptable_copy(model, peft_config, args.seed, upstream_adapter=args.upstream_adapter),
             args,
             processing_class=processing_class,
             eval_dataset=eval_dataset,
@@ -227,16 +230,14 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
     @property
     def adaptation(self) -> Adaptation:
         """How the model was adapted and how it does, for its card and its results."""
-        settings = recorded_settings(self.args, has_choice=self.selects)
+        settings = recorded_settings(self.args, has_choice=self.selects) | adapter_settings(self.model)
         parts = {"retriever": self.retriever, "reranker": self.reranker}
         settings |= {name: type(part).__name__ for name, part in parts.items() if part is not None}
         return Adaptation(len(self.query_dataset), settings, dict(self._evaluations), self.gate, self.decoding)
 
     @contextmanager
     def saving_to(self, folder: Path) -> Iterator[None]:
-        """Saves the retrieved examples beside the model, and of an adapter the base's name and commit."""
-        for peft_config in getattr(self.model, "peft_config", {}).values():
-            name_base_when_saved(peft_config, commit_of(self.model))
+        """Saves the retrieved examples beside the model."""
         if self.retrieved is not None:  # first: it tells what the folder holds, also where a save is killed
             write_parquet(self.retrieved, folder / RETRIEVED_FILE)
         with super().saving_to(folder):

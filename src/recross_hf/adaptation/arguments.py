@@ -84,6 +84,15 @@ class AdaptationArguments(ExampleTrainingArguments):
         metadata={"help": "Share of the distinct retrieved examples that the strict gate holds out of training."},
     )
 
+    upstream_adapter: str = field(
+        default="continue",
+        metadata={
+            "help": "What becomes of the adapter of an upstream model that has one. 'continue' trains a copy of it further, which stays one "
+            "plain LoRA on the base; 'merge' puts it into the base's weights first, all of which are trained, or a new adapter on them.",
+            "choices": ["continue", "merge"],
+        },
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_retrieved < 1:
@@ -102,6 +111,8 @@ class AdaptationArguments(ExampleTrainingArguments):
             self.gate, self.safety_gate = _GATE_OF[self.safety_gate], None
         if self.gate not in GATES:
             raise ValueError(f"`gate` must be 'form', 'strict' or 'off', found {self.gate!r}.")
+        if self.upstream_adapter not in ("continue", "merge"):
+            raise ValueError(f"`upstream_adapter` must be 'continue' or 'merge', found {self.upstream_adapter!r}.")
         if not 0 < self.gate_fraction < 1:
             raise ValueError(f"`gate_fraction` must be between 0 and 1, found {self.gate_fraction}.")
 

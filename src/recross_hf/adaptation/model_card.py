@@ -72,7 +72,7 @@ def adapted_model_card(
         eval_dataset_config: Configuration of that data set.
     """
     is_local = not base_model or Path(base_model).exists() or not is_repo_id(base_model)
-    base_name = _local_name(base_model) if is_local else base_model
+    base_name = local_name(base_model) if is_local else base_model
     evaluations = adaptation.evaluations
     places = dict(parts or {})
     title = title or name.rpartition("/")[2]
@@ -149,7 +149,7 @@ def adapted_model_card(
     )
 
 
-def _local_name(path: str) -> str:
+def local_name(path: str) -> str:
     """The name of a folder; the models of pipelines are all called alike, so that theirs has the pipeline's folder, too."""
     folder = Path(path).resolve()
     if not path:

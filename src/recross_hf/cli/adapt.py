@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,13 +28,14 @@ from ..data.schema import COLUMNS, ExampleError
 from ..data.starter import load_starter_task, starter_tasks
 from ..hub.publishing import check_may_publish
 from ..hub.safety import MANIFEST_FILE
-from ..models.architectures import architecture_of
+from ..models.adapters import is_peft_model
 from ..pipeline.pipeline import ReCrossPipeline
 from ..pipeline.publication import CARD_FILE
 from ..retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
 from .bars import use_bars
 from .console import show
 from .errors import NO_PICTURE, UsageError, can_draw
+from .lora import LORA_SHAPE, LoraArguments
 from .outputs import OVERWRITE, make_way, write_adapted_manifest, write_report
 from .parser import CommandParser
 
@@ -92,14 +93,9 @@ class ScriptArguments:
             "choices": ["paper", "authors_code", "as_run"],
         },
     )
-    use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter in place of all weights."})
-    lora_r: int = field(default=16, metadata={"help": "LoRA rank."})
-    lora_alpha: int = field(default=32, metadata={"help": "LoRA alpha."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "LoRA dropout."})
-    lora_target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Modules that LoRA adapts, e.g. query value; PEFT's choice by default."}
+    merge: bool = field(
+        default=False, metadata={"help": "Merge the LoRA adapter after the training, and write a whole model."}
     )
-
     overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
@@ -107,7 +103,7 @@ def main(argv: Sequence[str]) -> None:
     """Adapts a model as the command line says."""
     parser = CommandParser(
         "adapt",
-        (ScriptArguments, AdaptationArguments),
+        (ScriptArguments, LoraArguments, AdaptationArguments),
         about=ABOUT,
         groups=GROUPS,
         positional="query_file",
@@ -144,7 +140,7 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
         push_to_hub, args.push_to_hub = args.push_to_hub, False
         task, queries, evaluation = inputs_of(script, columns)
         retriever = retriever_of(script, pipeline, args.seed)
-        peft_config = peft_config_of(script, pipeline) if script.use_peft else None
+        peft_config = peft_config_of(parser, script, args, pipeline, said)
         if script.overwrite:
             make_way(output_dir, others=[CARD_FILE])
         adapter = pipeline.adapter(
@@ -154,7 +150,7 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
             check = partial(check_may_publish, token=args.hub_token, private=args.hub_private_repo)
             repo_id = agreed(partial(check, args.hub_model_id or output_dir.resolve().name))
         use_bars(adapter, shows_logs=False)
-    answers = run(adapter, output_dir, stages, is_evaluated=evaluation is not None)
+    answers = run(adapter, output_dir, stages, is_evaluated=evaluation is not None, merges=script.merge)
     adapted = pipeline.adapted(adapter)
     if adapter.is_world_process_zero():
         results = adaptation_results(adapter.adaptation, adapter.retrieved, task=task, seconds=stages.seconds)
@@ -171,7 +167,9 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
         print(f"Published: {commit.commit_url if commit else repo_id}")
 
 
-def run(adapter: RetrievalAugmentedAdapter, output_dir: Path, stages: Stages, *, is_evaluated: bool) -> Answers | None:
+def run(
+    adapter: RetrievalAugmentedAdapter, output_dir: Path, stages: Stages, *, is_evaluated: bool, merges: bool
+) -> Answers | None:
     """Retrieves, trains and saves, and evaluates and answers the first inputs before and after."""
     if is_evaluated:
         with stages("evaluate base"):
@@ -197,6 +195,8 @@ def run(adapter: RetrievalAugmentedAdapter, output_dir: Path, stages: Stages, *,
     if adapter.gate is not None:
         stages.seconds["gate"] = adapter.seconds["gate"]
         stages.seconds["train"] -= adapter.seconds["gate"]
+    if merges:
+        adapter.merge_adapter()
     if is_evaluated:
         with stages("evaluate adapted"):
             adapter.evaluate(metric_key_prefix="adapted")
@@ -248,17 +248,22 @@ def retriever_of(script: ScriptArguments, pipeline: ReCrossPipeline, seed: int) 
     return RandomRetriever(pipeline.index.dataset, seed=seed, exclude_tasks=script.exclude_tasks)
 
 
-def peft_config_of(script: ScriptArguments, pipeline: ReCrossPipeline) -> PeftConfig:
-    """The LoRA adapter that is asked for."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        task_type=architecture_of(pipeline.upstream_model).peft_task_type,
-        r=script.lora_r,
-        lora_alpha=script.lora_alpha,
-        lora_dropout=script.lora_dropout,
-        target_modules=script.lora_target_modules,
-    )
+def peft_config_of(
+    parser: CommandParser,
+    script: ScriptArguments,
+    args: AdaptationArguments,
+    pipeline: ReCrossPipeline,
+    said: Mapping[str, Any],
+) -> PeftConfig | None:
+    """The LoRA adapter that is asked for; None where all weights are trained, or the upstream model's own adapter further."""
+    lora = parser.made(LoraArguments, said)
+    has_adapter = is_peft_model(pipeline.upstream_model)
+    goes_on = has_adapter and args.upstream_adapter == "continue"
+    if script.merge and not (lora.use_peft or goes_on):
+        parser.error("--merge needs an adapter to merge: --use_peft, or a pipeline whose upstream model is one")
+    if goes_on and not set(LORA_SHAPE) & set(said):
+        return None
+    return lora.config_for(pipeline.upstream_model) if lora.use_peft else None
 
 
 def write_beside(adapter: RetrievalAugmentedAdapter, output_dir: Path, results: dict[str, Any]) -> None:

@@ -28,10 +28,10 @@ from ..core.files import matching
 from ..core.output_folders import check_apart
 from ..evaluation.methods import ablations, build_index_once
 from ..evaluation.overlaps import HANDLINGS
-from ..models.architectures import architecture_of
 from ..planning.evaluation import plan_evaluation
 from .console import is_quiet, show
 from .errors import UsageError
+from .lora import LoraArguments
 from .parser import CommandParser
 
 STARTER_QUERY_SETS, STARTER_TEST = 1, 200
@@ -94,12 +94,6 @@ class ScriptArguments:
         default="refuse",
         metadata={"help": "What to do about test examples among the queries or upstream.", "choices": list(HANDLINGS)},
     )
-    use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter in place of all weights."})
-    lora_r: int = field(default=16, metadata={"help": "LoRA rank."})
-    lora_alpha: int = field(default=32, metadata={"help": "LoRA alpha."})
-    lora_target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Modules that LoRA adapts, e.g. query value; PEFT's choice by default."}
-    )
     dry_run: bool = field(
         default=False,
         metadata={
@@ -114,7 +108,7 @@ def main(argv: Sequence[str]) -> None:
     datasets.disable_progress_bars()
     parser = CommandParser(
         "benchmark",
-        (ScriptArguments, AdaptationArguments),
+        (ScriptArguments, LoraArguments, AdaptationArguments),
         about=ABOUT,
         groups=GROUPS,
         defaults=DEFAULTS,
@@ -134,7 +128,7 @@ def main(argv: Sequence[str]) -> None:
         "on_overlap": script.on_overlap,
         "show_progress": rank == 0 and not is_quiet(),
     }
-    methods = methods_of(script, output_dir, pipeline, settings)
+    methods = methods_of(script, parser.made(LoraArguments, said), output_dir, pipeline, settings)
     if script.dry_run:
         if rank == 0:
             show(str(plan_evaluation(pipeline, tasks, methods, output_dir, **given)))
@@ -168,7 +162,7 @@ def target_tasks(script: ScriptArguments) -> list[TargetTask]:
 
 
 def methods_of(
-    script: ScriptArguments, output_dir: str, pipeline: ReCrossPipeline, settings: dict[str, Any]
+    script: ScriptArguments, lora: LoraArguments, output_dir: str, pipeline: ReCrossPipeline, settings: dict[str, Any]
 ) -> list[Method]:
     """The methods to compare, and the ablations of some of them."""
     names = script.methods
@@ -182,16 +176,7 @@ def methods_of(
 
         encoder: Any = SentenceTransformer(script.sbert_name_or_path)
         sbert_index = build_index_once(pipeline.index.dataset, encoder, Path(output_dir) / "sbert")
-    peft_config = None
-    if script.use_peft:
-        from peft import LoraConfig
-
-        peft_config = LoraConfig(
-            task_type=architecture_of(pipeline.upstream_model).peft_task_type,
-            r=script.lora_r,
-            lora_alpha=script.lora_alpha,
-            target_modules=script.lora_target_modules,
-        )
+    peft_config = lora.config_for(pipeline.upstream_model) if lora.use_peft else None
     methods = paper_methods(
         pipeline,
         names,

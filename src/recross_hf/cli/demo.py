@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..adaptation.arguments import AdaptationArguments
 from .adapt import DEFAULTS, ScriptArguments, adapt
+from .lora import LoraArguments
 from .parser import CommandParser
 
 ABOUT = (
@@ -21,7 +22,7 @@ GROUPS = {
 def main(argv: Sequence[str]) -> None:
     """Adapts the starter as the command line says."""
     parser = CommandParser(
-        "demo", (ScriptArguments, AdaptationArguments), about=ABOUT, groups=GROUPS, defaults=DEFAULTS
+        "demo", (ScriptArguments, LoraArguments, AdaptationArguments), about=ABOUT, groups=GROUPS, defaults=DEFAULTS
     )
     said = parser.said(argv)
     if own := sorted({"pipeline", "query_file", "eval_file"} & set(said)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from accelerate import PartialState
@@ -17,7 +17,6 @@ from .. import (
     ExampleTrainingArguments,
     examples_by_task,
     load_examples,
-    load_model,
     warm_start_seq2seq,
 )
 from ..core.distributed import end_process_group
@@ -26,7 +25,10 @@ from ..core.output_folders import check_apart, check_apart_from_files, check_not
 from ..core.recipes import named_values
 from ..data.files import files_of
 from ..data.schema import COLUMNS
+from ..models.adapters import check_peft_config, load_upstream_model, with_new_adapter
 from ..models.warm_start import freeze
+from ..pipeline.cards import lora_settings, upstream_adapter_card
+from ..pipeline.publication import CARD_FILE
 from ..planning.plan import warn_where_disk_is_short
 from ..planning.training import checkpoint_bytes, plan_training
 from ..training.checkpoints import checkpoint_to_resume
@@ -34,12 +36,15 @@ from ..training.results import format_task_results, task_results
 from .bars import use_bars
 from .chat_format import ChatArguments
 from .console import is_quiet, show
+from .lora import LoraArguments, four_bit
 from .outputs import OVERWRITE, make_way
 from .parser import CommandParser
 
 COPIED_TEXTS = 512
 # What says how a model is grown.
 OF_GROWTH = ("encoder_layers", "decoder_layers", "copying_start")
+# What has no sense where the weights stay as they are.
+NOT_WITH_LORA = ("encoder_name_or_path", "freeze_embeddings", "freeze_encoder_layers")
 
 ABOUT = (
     "Train an upstream model: one text-to-text model on a mixture of many tasks, from a pretrained model or grown from an encoder. "
@@ -49,6 +54,7 @@ GROUPS = {
     "What to train on, and where it goes": ["train_files", "eval_files", "columns", "output_dir", "overwrite"],
     "What to start from": ["model_name_or_path", "encoder_name_or_path"],
     "How": [
+        "use_peft",
         "learning_rate",
         "max_steps",
         "per_device_train_batch_size",
@@ -97,6 +103,12 @@ class UpstreamArguments:
             "help": "Let the cross-attention of a grown model start so that it copies words of the input; false: at random."
         },
     )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={
+            "help": "Load the base in 4 bits and train the adapter on it (QLoRA); it needs a GPU and --use_peft."
+        },
+    )
     dry_run: bool = field(
         default=False,
         metadata={
@@ -108,14 +120,13 @@ class UpstreamArguments:
 
 def parse(
     argv: Sequence[str],
-) -> tuple[UpstreamArguments, ChatArguments, ExampleTrainingArguments, dict[str, str]]:
+) -> tuple[UpstreamArguments, LoraArguments, ChatArguments, ExampleTrainingArguments, dict[str, str]]:
     """The arguments of a command line, and of the recipe that it names; and where the columns are."""
-    parser = CommandParser(
-        "train", (UpstreamArguments, ChatArguments, ExampleTrainingArguments), about=ABOUT, groups=GROUPS
-    )
+    kinds = (UpstreamArguments, LoraArguments, ChatArguments, ExampleTrainingArguments)
+    parser = CommandParser("train", kinds, about=ABOUT, groups=GROUPS)
     said = parser.said(argv)
-    upstream, args = parser.made(UpstreamArguments, said), parser.made(ExampleTrainingArguments, said)
-    chat = parser.made(ChatArguments, said)
+    upstream, lora = parser.made(UpstreamArguments, said), parser.made(LoraArguments, said)
+    chat, args = parser.made(ChatArguments, said), parser.made(ExampleTrainingArguments, said)
     if (upstream.model_name_or_path is None) == (upstream.encoder_name_or_path is None):
         found = "neither" if upstream.model_name_or_path is None else "both"
         parser.error(f"Expected --model_name_or_path or --encoder_name_or_path, one of them, found {found}")
@@ -124,15 +135,22 @@ def parse(
             f"{', '.join(given)}: for a model that is grown from --encoder_name_or_path, found with --model_name_or_path, "
             "which is taken as it is; leave out the one or the other"
         )
+    if lora.use_peft and (wrong := [f"--{name}" for name in NOT_WITH_LORA if name in said]):
+        parser.error(
+            f"{', '.join(wrong)}: for a model all of whose weights are trained, found with --use_peft, whose base stays as it is and is "
+            "named by its adapter; leave out the one or the other"
+        )
+    if upstream.load_in_4bit and not lora.use_peft:
+        parser.error("--load_in_4bit needs --use_peft: weights of 4 bits cannot be trained themselves")
     if upstream.eval_files is None and (args.eval_strategy != "no" or args.load_best_model_at_end):
         parser.error("give --eval_files, or --eval_strategy no --load_best_model_at_end false")
     columns = named_values("--columns", upstream.columns, parser.error, known=list(COLUMNS))
-    return upstream, chat, args, columns
+    return upstream, lora, chat, args, columns
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains an upstream model as the command line says, or says what it will take."""
-    upstream, chat, args, columns = parse(argv)
+    upstream, lora, chat, args, columns = parse(argv)
     assert args.output_dir is not None  # the trainer has a default
     checkpoint = checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)  # it fails at once
     check_output(upstream, args.output_dir)
@@ -145,12 +163,13 @@ def main(argv: Sequence[str]) -> None:
                 load_examples(upstream.eval_files, columns=columns),
                 max_examples_per_task=upstream.max_eval_examples_per_task,
             )
-    model, tokenizer = start_of(upstream, args, train)
+    model, tokenizer = start_of(upstream, lora, args, train)
     chat.apply_to(tokenizer)
     if upstream.dry_run:
         tell_plan(model, tokenizer, args, train, evaluation)
         return
-    trainer = ExampleTrainer(model, args, train_dataset=train, eval_dataset=evaluation, processing_class=tokenizer)
+    trainer = UpstreamTrainer(model, args, train_dataset=train, eval_dataset=evaluation, processing_class=tokenizer)
+    trainer.upstream_dataset = train
     if trainer.is_world_process_zero():
         least, _ = checkpoint_bytes(model, args, args.max_steps if args.max_steps > 0 else 1)
         warn_where_disk_is_short(
@@ -159,6 +178,8 @@ def main(argv: Sequence[str]) -> None:
     use_bars(trainer, shows_logs=not is_quiet())
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
+    if hasattr(model, "peft_config"):
+        trainer.create_model_card()
     if evaluation is not None:
         metrics = trainer.evaluate()
         if trainer.is_world_process_zero():
@@ -183,13 +204,16 @@ def check_output(upstream: UpstreamArguments, output_dir: str) -> None:
 
 
 def start_of(
-    upstream: UpstreamArguments, args: ExampleTrainingArguments, train: Dataset
+    upstream: UpstreamArguments, lora: LoraArguments, args: ExampleTrainingArguments, train: Dataset
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model that the training starts from, as it is or grown from an encoder, and its tokenizer."""
+    """The model that the training starts from, as it is, with a new adapter or grown from an encoder, and its tokenizer."""
     if upstream.model_name_or_path is not None:
-        model = load_model(upstream.model_name_or_path)
+        quantized = {"quantization_config": four_bit()} if upstream.load_in_4bit else {}
+        model = load_upstream_model(upstream.model_name_or_path, is_trainable=True, **quantized)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(upstream.model_name_or_path)
         freeze(model, embeddings=upstream.freeze_embeddings, encoder_layers=upstream.freeze_encoder_layers)
+        if lora.use_peft and not hasattr(model, "peft_config"):
+            model = adapted_base(model, lora, args, is_quantized=upstream.load_in_4bit)
     else:
         assert upstream.encoder_name_or_path is not None
         read = None
@@ -209,6 +233,45 @@ def start_of(
         tokenizer.truncation_side = upstream.truncation_side
         tokenizer.init_kwargs["truncation_side"] = upstream.truncation_side  # what is saved
     return model, tokenizer
+
+
+def adapted_base(
+    model: PreTrainedModel, lora: LoraArguments, args: ExampleTrainingArguments, *, is_quantized: bool
+) -> PreTrainedModel:
+    """A base with the new LoRA adapter that is asked for."""
+    if is_quantized:
+        from peft import prepare_model_for_kbit_training
+
+        prepare: Any = prepare_model_for_kbit_training  # PEFT leaves it without annotations
+        model = prepare(model, use_gradient_checkpointing=args.gradient_checkpointing)
+    peft_config = lora.config_for(model)
+    check_peft_config(model, peft_config)
+    return with_new_adapter(model, peft_config, args.seed)
+
+
+class UpstreamTrainer(ExampleTrainer):
+    """An `ExampleTrainer` whose adapter, where it trains one, has a card that names the base by its commit."""
+
+    upstream_dataset: Dataset | None = None
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes `README.md`."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if not hasattr(model, "peft_config"):
+            super().create_model_card(*args, **kwargs)
+        elif self.is_world_process_zero():
+            folder = Path(str(self.args.output_dir))
+            (peft_config,) = model.peft_config.values()
+            card = upstream_adapter_card(
+                self.hub_model_id or self.args.hub_model_id or folder.resolve().name,
+                base_model=peft_config.base_model_name_or_path or "",
+                base_revision=peft_config.revision,
+                architecture=self.architecture,
+                settings=lora_settings(peft_config.to_dict()),
+                examples=self.upstream_dataset,
+                max_new_tokens=self.args.max_target_length,
+            )
+            (folder / CARD_FILE).write_text(str(card), encoding="utf-8")
 
 
 def tell_plan(

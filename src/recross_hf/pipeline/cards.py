@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..core.cards import interval_cell, render, repository_name, rows, settings_rows, task_rows
+from ..adaptation.model_card import loading_code, local_name
+from ..core.cards import interval_cell, model_link, render, repository_name, rows, settings_rows, task_rows
 from ..core.metrics import CARD_METRICS
 from ..core.statistics import share_interval
-from ..hub.repository import part_rows
+from ..hub.repository import is_repo_id, part_rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from ..hub.repository import Repository
+    from ..models.base import Architecture
 
 
 def pipeline_card(
@@ -121,3 +124,65 @@ def upstream_model_card(
         else ", ".join(f"{name} {results[f'eval_{metric}']:.2f}" for metric, name in CARD_METRICS.items()),
         settings=settings_rows(settings),
     )
+
+
+def upstream_adapter_card(
+    name: str,
+    *,
+    base_model: str,
+    base_revision: str | None,
+    architecture: Architecture,
+    settings: Mapping[str, Any],
+    pipeline_id: str | None = None,
+    examples: Dataset | None = None,
+    license: str | None = None,
+    max_new_tokens: int | None = None,
+) -> ModelCard:
+    """The card of an upstream model that is a LoRA adapter on a base.
+
+    Args:
+        name: Name of the adapter's repository, or its folder.
+        base_model: Name of the base on the Hub, or its path.
+        base_revision: Commit of the base; None where that is not known, or `base_model` is a path.
+        architecture: The kind of model, which says how it is loaded.
+        settings: Settings of the adapter, such as its rank.
+        pipeline_id: Name of the pipeline that it is a part of.
+        examples: Examples that it was trained on, or those of the pipeline's index.
+        license: License of the adapter, such as apache-2.0.
+        max_new_tokens: Tokens of the longest answer.
+    """
+    is_local = not base_model or Path(base_model).exists() or not is_repo_id(base_model)
+    base_name = local_name(base_model) if is_local else base_model
+    revision = None if is_local else base_revision
+    data = ModelCardData(
+        license=license,
+        base_model=None if is_local else base_model,
+        base_model_relation=None if is_local else "adapter",
+        library_name="peft",
+        pipeline_tag="text-generation",
+        tags=["recross", "multi-task", "lora"],
+    )
+    return render(
+        ModelCard,
+        "upstream_adapter.md",
+        data,
+        name=repository_name(name),
+        base_model=f"`{base_name}`" if is_local else model_link(base_model),
+        base_revision=revision,
+        usage=loading_code(name, base_name, revision, architecture, True, {"max_target_length": max_new_tokens}),
+        tasks=None if examples is None else task_rows(examples),
+        pipeline_id=pipeline_id,
+        settings=settings_rows(settings),
+    )
+
+
+def lora_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of a LoRA adapter, by its configuration as a dictionary."""
+    targets = config["target_modules"]
+    shown = targets if isinstance(targets, str) else sorted(targets or ())
+    return {
+        "r": config["r"],
+        "lora_alpha": config["lora_alpha"],
+        "lora_dropout": config["lora_dropout"],
+        "target_modules": shown,
+    }

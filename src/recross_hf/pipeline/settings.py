@@ -35,6 +35,7 @@ ADAPTATION_SETTINGS: dict[str, tuple[type, ...]] = {
     "select_by": (str,),
     "sum_token_loss": (bool,),
     "token_budget": (int, NoneType),
+    "upstream_adapter": (str,),
     "upsampling_ratio": _NUMBER,
     "warmup_steps": _NUMBER,
     "weight_decay": _NUMBER,

@@ -15,13 +15,16 @@ from transformers.trainer_utils import TrainOutput, enable_full_determinism, set
 
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
+from ..models.adapters import is_peft_model, merged_in_place
 from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
 from ..models.base import check_finite_weights
 from ..models.tokenization import TokenizedExamples
 from ._compat import (
     PreparesInContext,
     SavesWithoutPickles,
+    commit_of,
     loader_of_this_process,
+    name_base_when_saved,
     shared_weights_in_one_group,
     train_batch_size_in_use,
 )
@@ -159,13 +162,28 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
                 "`per_device_train_batch_size`, or leave `dataloader_drop_last` out."
             )
 
+    def merge_adapter(self) -> None:
+        """Puts what a PEFT adapter learned into the weights of its base: what is saved from then on is a whole model.
+
+        Raises:
+            TypeError: The model has no adapter.
+        """
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if not is_peft_model(model):
+            raise TypeError(
+                f"Expected a PEFT model, whose adapter can be merged, found {type(model).__name__}. It is whole as it is."
+            )
+        self.model = self.model_wrapped = merged_in_place(model, is_named=True)
+
     def _arguments(self) -> dict[str, Any]:
         return described_arguments(self, self.train_dataset.digest if self.train_dataset is not None else None)
 
     @contextmanager
     def saving_to(self, folder: Path) -> Iterator[None]:
-        """Saves the model with its own special tokens, and the arguments as JSON."""
+        """Saves the model with its own special tokens, of an adapter the base's name and commit, and the arguments as JSON."""
         own = nullcontext() if self._special_tokens is None else self._special_tokens.in_force()
+        for peft_config in getattr(self.model, "peft_config", {}).values():
+            name_base_when_saved(peft_config, commit_of(self.model))
         with super().saving_to(folder), own:
             yield
         write_json(folder / ARGUMENTS_FILE, self._arguments())

@@ -1,0 +1,182 @@
+"""PEFT adapters on text-to-text models: new ones, loaded ones, and the base below them."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from transformers import PreTrainedModel, set_seed
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import find_adapter_config_file
+
+from ..core.files import read_json
+from ..hub.repository import looks_like_path
+from .architectures import architecture_of, load_model
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+ALL_LINEAR = "all-linear"
+"""PEFT's name, as `target_modules`, for all linear layers but the output layer."""
+
+
+def is_peft_model(model: Any) -> bool:
+    """Whether a model is one of PEFT's, which has an adapter on its base."""
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def check_peft_config(model: PreTrainedModel, peft_config: PeftConfig) -> None:
+    """Refuses the configuration of an adapter that does not suit a model.
+
+    Raises:
+        ValueError: It is for another kind of model, or names modules that the model does not have.
+    """
+    task_type = architecture_of(model).peft_task_type
+    if peft_config.task_type not in (None, task_type):
+        raise ValueError(
+            f"Expected a `peft_config` with task_type={task_type!r}, which suits {type(model).__name__}, found "
+            f"{str(peft_config.task_type)!r}. Set `peft_config.task_type`."
+        )
+    _check_target_modules(model, peft_config)
+
+
+def with_new_adapter(model: PreTrainedModel, peft_config: PeftConfig, seed: int) -> PreTrainedModel:
+    """Puts a new adapter on a model, in place: the PEFT model whose adapter alone is trained.
+
+    Args:
+        model: A model without adapters; its modules are replaced by those of PEFT.
+        peft_config: Configuration of the adapter, which is copied.
+        seed: Seed of the adapter's first weights.
+    """
+    from peft import get_peft_model
+
+    set_seed(seed)
+    # PEFT writes into the configuration that it is given, and its models do whatever the model below them does.
+    return cast(PreTrainedModel, get_peft_model(model, copy.deepcopy(peft_config)))
+
+
+_MERGED = "recross_merged_adapter"
+
+
+def merged_in_place(model: PreTrainedModel, *, is_named: bool) -> PreTrainedModel:
+    """The base of a PEFT model with the adapter merged into its weights.
+
+    Args:
+        model: The PEFT model, which is used up.
+        is_named: Whether it keeps its base's name. An adapter that is trained on it must not name that base, on which it would
+            give other answers without a word.
+    """
+    merged: Any = model
+    merged = merged.merge_and_unload()
+    vars(merged)[_MERGED] = True
+    if not is_named:
+        merged.name_or_path = merged.config._name_or_path = ""
+        merged.config._commit_hash = None
+    return cast(PreTrainedModel, merged)
+
+
+def is_on_merged(model: Any) -> bool:
+    """Whether the adapter of a PEFT model was trained on a base into which another one had been merged."""
+    return is_peft_model(model) and _MERGED in vars(model.get_base_model())
+
+
+def adapter_settings(model: Any) -> dict[str, str]:
+    """What a card says of the adapter that a model has, or that was merged into its weights; nothing of a model without one."""
+    if not is_peft_model(model):
+        return {"adapter": "merged into the weights"} if _MERGED in vars(model) else {}
+    config = model.peft_config[model.active_adapters[0]]
+    said = {
+        "adapter": f"{getattr(config.peft_type, 'value', config.peft_type)}, rank {getattr(config, 'r', 'not stated')}"
+    }
+    on = {"base of the adapter": "the base with the upstream model's adapter merged into it"}
+    return said | (on if is_on_merged(model) else {})
+
+
+def check_plain_lora(peft_config: PeftConfig, where: str) -> None:
+    """Refuses an adapter that is anything but plain LoRA, which any server loads and which mixes with others in a batch.
+
+    Args:
+        peft_config: Configuration of the adapter.
+        where: What it is of, for the message.
+
+    Raises:
+        ValueError: It is another kind of adapter, or changes more than linear layers by low ranks.
+    """
+    if str(getattr(peft_config.peft_type, "value", peft_config.peft_type)) != "LORA":
+        found = f"peft_type={peft_config.peft_type!s}"
+    else:
+        usual = {"modules_to_save": None, "use_dora": False, "bias": "none", "lora_bias": False}
+        usual |= {"trainable_token_indices": None, "target_parameters": None}
+        others = {name: getattr(peft_config, name, value) for name, value in usual.items()}
+        found = ", ".join(f"{name}={value!r}" for name, value in others.items() if value and value != usual[name])
+    if found:
+        raise ValueError(
+            f"Expected plain LoRA of {where}, found {found}. Train it with `LoraConfig` and without those, or merge it "
+            "(`merge_and_unload()`) and take the whole model."
+        )
+
+
+def sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a model with modules of its own and the same weights, which take no memory twice.
+
+    An adapter can be put on the copy and the model stays as it is; merged, the adapter would change both.
+    """
+    weights = itertools.chain(model.parameters(), model.buffers())
+    return copy.deepcopy(model, {id(weight): weight for weight in weights})
+
+
+def base_alone(model: PreTrainedModel) -> PreTrainedModel:
+    """The base of a PEFT model without its adapters, or a model without adapters, as a copy that shares the weights."""
+    copied: Any = sharing_copy(model)
+    return cast(PreTrainedModel, copied.unload() if is_peft_model(copied) else copied)
+
+
+def load_upstream_model(name_or_path: str | Path, *, is_trainable: bool = False, **kwargs: Any) -> PreTrainedModel:
+    """Loads a model, whole or as a PEFT adapter on the base that the adapter names, whichever lies there.
+
+    Args:
+        name_or_path: A folder, or a name on the Hub.
+        is_trainable: Whether an adapter is to be trained further.
+        kwargs: Arguments of [`load_model`] for the whole model, or for the base.
+
+    Raises:
+        ImportError: It is an adapter, and PEFT is not installed.
+        ValueError: It is an adapter that names no base.
+    """
+    is_somewhere = Path(name_or_path).exists() or not looks_like_path(str(name_or_path))
+    found = find_adapter_config_file(str(name_or_path)) if is_somewhere else None
+    if found is None:
+        return load_model(name_or_path, **kwargs)
+    from peft import PeftModel
+
+    settings = read_json(Path(found))
+    base_name = settings.get("base_model_name_or_path")
+    if not base_name:
+        raise ValueError(
+            f"Expected an adapter that names its base, found none in {found}. Write it there as `base_model_name_or_path`, or load the "
+            "base and pass `PeftModel.from_pretrained(base, adapter)`."
+        )
+    base = load_model(base_name, **{"revision": settings.get("revision"), **kwargs})
+    return cast(PreTrainedModel, PeftModel.from_pretrained(base, str(name_or_path), is_trainable=is_trainable))
+
+
+def _check_target_modules(model: PreTrainedModel, peft_config: PeftConfig) -> None:
+    """PEFT passes over names that the model does not have, if it has another of them."""
+    wanted = getattr(peft_config, "target_modules", None)
+    if wanted is None or isinstance(wanted, str):  # PEFT's choice, or a regular expression, which it checks
+        return
+    names = [name for name, _ in model.named_modules()]
+    missing = sorted(one for one in wanted if not any(name == one or name.endswith(f".{one}") for name in names))
+    if missing:
+        linear = {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear | Conv1D)
+        }
+        raise ValueError(
+            f"Expected `target_modules` that {type(model).__name__} has, such as {', '.join(sorted(linear))}, found "
+            f"{', '.join(map(repr, missing))}. Name some of those, or leave them out for PEFT's choice."
+        )
