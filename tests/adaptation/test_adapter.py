@@ -406,7 +406,7 @@ def test_wrong_types_are_refused(bart, tokenizer, index, examples, queries, tmp_
         TypeError, match="no `train_dataset` to pass: the examples to train on come from the retriever"
     ):
         RetrievalAugmentedAdapter(bart, args, **good, train_dataset=examples)
-    with pytest.raises(ValueError, match="Expected no `peft_config` .* beside a model that has an adapter"):
+    with pytest.raises(ValueError, match=r"Expected no `peft_config` .* beside a model that has an adapter"):
         RetrievalAugmentedAdapter(get_peft_model(copy.deepcopy(bart), lora()), args, **good, peft_config=lora())
     with pytest.raises(ValueError, match="at least one example, found none"):
         RetrievalAugmentedAdapter(bart, args, **good | {"query_dataset": []})

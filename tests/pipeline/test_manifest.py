@@ -79,7 +79,7 @@ def test_what_is_well_formed_is_read(tmp_path):
         (content(parts={}), r"Expected an upstream model and an index"),
         (
             content(parts=content()["parts"] | {"code": {"sha256": {"a.json": DIGEST}}}),
-            r"Expected the parts upstream_model, .*found 'upstream_model, index, code'",
+            r"Expected the parts base_model, upstream_model, .*found 'upstream_model, index, code'",
         ),
         (content(encoder={"max_length": 0, "autocast_dtype": None}), r"max_length and autocast_dtype"),
         (content(encoder={"max_length": True, "autocast_dtype": None}), r"max_length and autocast_dtype"),
@@ -521,3 +521,21 @@ def test_expressions_that_run_away_are_told(expression, tmp_path):
 )
 def test_expressions_of_known_tokenizers_are_taken(expression):
     assert not runs_away(expression)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        (with_part(base="index", sha256={"a.json": DIGEST}), r"base_model or upstream_model as a base, found 'index'"),
+        (with_part(base="base_model", sha256={"a.json": DIGEST}), r"the base of an adapter, found 'none'"),
+        (
+            content(parts=content()["parts"] | {"base_model": {"sha256": {"a.json": DIGEST}}}),
+            r"Expected a pipeline of format 3, found 2",
+        ),
+    ],
+)
+def test_a_base_that_is_none_is_refused(manifest, message, tmp_path):
+    path = tmp_path / "recross.json"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match=message):
+        Manifest.read(path, "org/name")

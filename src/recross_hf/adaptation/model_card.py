@@ -34,6 +34,7 @@ def adapted_model_card(
     title: str | None = None,
     base_model: str,
     base_revision: str | None = None,
+    beneath: Repository | None = None,
     adaptation: Adaptation,
     retrieved: Dataset | None,
     architecture: Architecture,
@@ -56,6 +57,7 @@ def adapted_model_card(
         title: Title of the card; the last part of `name` by default.
         base_model: Name of the upstream model on the Hub, or its path.
         base_revision: Commit of the upstream model that was adapted; None where that is not known, or `base_model` is a path.
+        beneath: Base of the upstream model at its commit, where that is an adapter and was merged before this one was trained.
         adaptation: Record of the adaptation.
         retrieved: Examples that it learned from; None where they are not known any more.
         architecture: The kind of model, which says how it is loaded.
@@ -141,6 +143,7 @@ def adapted_model_card(
             processing_class,
             is_peft,
             adaptation.settings,
+            beneath=beneath,
             remark="`revision` names a commit of this repository, too; its newest is loaded here.",
         ),
         settings=settings_rows(
@@ -187,6 +190,7 @@ def loading_code(
     is_peft: bool,
     settings: Mapping[str, Any],
     *,
+    beneath: Repository | None = None,
     remark: str | None = None,
 ) -> str:
     """Python with which the plain tools load an adapted model, and answer as it was evaluated.
@@ -199,6 +203,7 @@ def loading_code(
         processing_class: Tokenizer of the model.
         is_peft: Whether it is an adapter.
         settings: Settings of the adaptation.
+        beneath: Base of the upstream model, where that is an adapter which was merged before this one was trained.
         remark: Comment above the line that loads it.
     """
     auto_class = architecture.auto_class.__name__
@@ -206,6 +211,11 @@ def loading_code(
     # An adapter on a base that was published again gives other answers, without a word.
     pinned = f", revision={json.dumps(base_revision)}" if is_peft and base_revision else ""
     loaded = f"{auto_class}.from_pretrained({json.dumps(base_name if is_peft else name)}{pinned})"
+    if is_peft and beneath is not None:
+        at = "" if beneath.revision is None else f", revision={json.dumps(beneath.revision)}"
+        below = f"{auto_class}.from_pretrained({json.dumps(beneath.repo_id)}{at})"
+        merged = f"base = PeftModel.from_pretrained({below}, {json.dumps(base_name)}{pinned}).merge_and_unload()"
+        lines, loaded = [*lines, merged], "base"
     if is_peft:
         lines.insert(0, "from peft import PeftModel")
         loaded = f"PeftModel.from_pretrained({loaded}, {json.dumps(name)})"

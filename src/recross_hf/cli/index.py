@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import faiss
 import numpy as np
@@ -14,13 +14,14 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples, load_model
+from .. import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples
 from ..core.distributed import end_process_group, process_state
 from ..core.output_folders import OF_MODELS, check_apart, check_apart_from_files, check_not_of_others
 from ..core.recipes import named_values
 from ..data.files import files_of
 from ..data.schema import COLUMNS
 from ..hub.safety import MANIFEST_FILE
+from ..models.adapters import load_upstream_model
 from ..pipeline.manifest import INDEX
 from ..planning.index import index_bytes, plan_index
 from ..planning.plan import warn_where_disk_is_short
@@ -46,7 +47,9 @@ class IndexArguments:
     """What `recross index` takes."""
 
     model_name_or_path: str = field(
-        metadata={"help": "The upstream model: any sequence-to-sequence or decoder-only model."}
+        metadata={
+            "help": "The upstream model: any sequence-to-sequence or decoder-only model, or a LoRA adapter on one."
+        }
     )
     train_files: list[str] = field(metadata={"help": "Upstream examples: files, folders or patterns."})
     output_dir: str = field(metadata={"help": "The pipeline folder to write."})
@@ -112,7 +115,8 @@ def main(argv: Sequence[str]) -> None:
     check_not_of_others(args.output_dir, MANIFEST_FILE, overwritten=OF_MODELS)
     # The others wait while the main process trains and fills an index of millions.
     state = process_state(timeout=timedelta(days=1))
-    model = load_model(args.model_name_or_path).to(state.device)
+    loaded: torch.nn.Module = load_upstream_model(args.model_name_or_path)
+    model = cast(PreTrainedModel, loaded.to(state.device))
     tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
     chat.apply_to(tokenizer)
     with state.main_process_first():

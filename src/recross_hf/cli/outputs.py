@@ -16,8 +16,19 @@ from ..adaptation.report import REPORT_FILE, SHOWN_INPUTS, AdaptationReport, Ans
 from ..core.distributed import process_state
 from ..core.files import sha256_of, write_atomically, write_json
 from ..core.output_folders import OF_MODELS, WRITTEN_BY
+from ..hub.repository import Repository
 from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES
-from ..pipeline.manifest import ADAPTED_MODEL, RETRIEVED, UPSTREAM_MODEL, Manifest, Part, read_manifest
+from ..models.adapters import is_on_merged
+from ..pipeline.bases import base_of_adapter
+from ..pipeline.manifest import (
+    ADAPTED_MODEL,
+    BASE_MODEL,
+    RETRIEVED,
+    UPSTREAM_MODEL,
+    Manifest,
+    Part,
+    read_manifest,
+)
 from ..pipeline.pipeline import ReCrossPipeline
 from ..pipeline.publication import CARD_FILE
 
@@ -49,8 +60,12 @@ def write_report(
 ) -> None:
     """Writes the page on what changed and why, which is for those who have no labels."""
     is_peft = hasattr(adapter.model, "peft_config")
-    own = output_dir / UPSTREAM_MODEL
-    base = own if opens_as_pipeline and own.is_dir() else adapter.model.config.name_or_path
+    models = [output_dir / name for name in (BASE_MODEL, UPSTREAM_MODEL) if opens_as_pipeline]
+    own = next((folder for folder in models if (folder / "config.json").is_file()), None)
+    base, beneath = str(own or adapter.model.config.name_or_path), None
+    if opens_as_pipeline and is_on_merged(adapter.model):
+        base, beneath = str(output_dir / UPSTREAM_MODEL), read_manifest(output_dir).parts[BASE_MODEL].repository
+        beneath = beneath or Repository(str(output_dir / BASE_MODEL))
     adaptation = adapter.adaptation
     report = AdaptationReport(
         results=results,
@@ -62,12 +77,13 @@ def write_report(
         opens_as_pipeline=opens_as_pipeline,
         loading_code=loading_code(
             str(output_dir),
-            str(base),
+            base,
             None,
             adapter.architecture,
             adapter.processing_class,
             is_peft,
             adaptation.settings,
+            beneath=beneath,
         ),
         is_peft=is_peft,
     )
@@ -112,7 +128,11 @@ def write_adapted_manifest(pipeline: ReCrossPipeline, adapted: ReCrossPipeline, 
     beside = (MANIFEST_FILE, RETRIEVED_FILE, CARD_FILE)
     files = [path for path in sorted(output_dir.iterdir()) if path.is_file() and path.name not in beside]
     own = {path.name: sha256_of(path) for path in files if path.suffix in SAFE_SUFFIXES}
-    parts |= {ADAPTED_MODEL: Part(own), RETRIEVED: Part({RETRIEVED_FILE: sha256_of(output_dir / RETRIEVED_FILE)})}
+    base = base_of_adapter(adapted.adapted_model, has_base=BASE_MODEL in parts)
+    parts |= {
+        ADAPTED_MODEL: Part(own, base=base),
+        RETRIEVED: Part({RETRIEVED_FILE: sha256_of(output_dir / RETRIEVED_FILE)}),
+    }
     write_json(output_dir / MANIFEST_FILE, Manifest(parts, encoder, adapted.adaptation).to_json())
     return None
 

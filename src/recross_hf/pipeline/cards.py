@@ -186,3 +186,26 @@ def lora_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "lora_dropout": config["lora_dropout"],
         "target_modules": shown,
     }
+
+
+def base_model_card(repo_id: str, config: PretrainedConfig, pipeline_id: str, adapter_id: str) -> ModelCard:
+    """The card of the base below an upstream adapter, where it is published with its pipeline.
+
+    Args:
+        repo_id: Name of the base's repository.
+        config: Configuration of the base.
+        pipeline_id: Name of the pipeline.
+        adapter_id: Name of the adapter's repository.
+    """
+    data = ModelCardData(library_name="transformers", pipeline_tag="text-generation", tags=["recross"])
+    return render(
+        ModelCard,
+        "base_model.md",
+        data,
+        repo_id=repo_id,
+        name=repository_name(repo_id),
+        pipeline_id=pipeline_id,
+        adapter_id=adapter_id,
+        auto_class="AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM",
+        settings=settings_rows({"architecture": ", ".join(config.architectures or [config.model_type])}),
+    )

@@ -27,7 +27,8 @@ from .parts import PipelineParts
 from .publication import CARD_FILE, PipelinePublication
 from .publishing import CardContent, plan_publication
 from .saving import save_pipeline
-from .stored_parts import TOKENIZER, StoredParts
+from .stored_files import TOKENIZER
+from .stored_parts import StoredParts
 
 
 class PipelineHubMixin:

@@ -19,10 +19,11 @@ from ..hub.repository import COMMIT, Repository, is_repo_id
 from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES
 from .settings import check_adaptation_settings, expect
 
-FORMAT_VERSION = 2
+FORMAT_VERSION, WITH_BASE = 2, 3
+"""Versions of the format: of a pipeline whose upstream model is whole, and of one whose upstream model is an adapter on a base."""
 MAX_MANIFEST_SIZE = 1 << 20
-PARTS = ("upstream_model", "index", "reranker", "adapted_model", "retrieved")
-UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED = PARTS
+PARTS = ("base_model", "upstream_model", "index", "reranker", "adapted_model", "retrieved")
+BASE_MODEL, UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED = PARTS
 _AUTOCAST_DTYPES = (None, "bfloat16", "float16")
 
 
@@ -34,6 +35,7 @@ class Part:
         sha256: Checksum of each file, by its name below `path`.
         path: Folder of the files; "." is the root.
         repository: Repository of the files, at a commit; without one, they lie beside the manifest.
+        base: Part that the adapter of an adapted model is on; the upstream model by default.
 
     Raises:
         ArtifactError: A name leads out of the folder, a format is not safe, or the revision is no commit.
@@ -42,6 +44,7 @@ class Part:
     sha256: Mapping[str, str]
     path: str = "."
     repository: Repository | None = None
+    base: str | None = None
 
     def __post_init__(self) -> None:
         if self.path != ".":
@@ -58,6 +61,9 @@ class Part:
                 f"a SHA-256 checksum of {name}",
                 digest,
             )
+        expect(
+            self.base in (None, BASE_MODEL, UPSTREAM_MODEL), f"{BASE_MODEL} or {UPSTREAM_MODEL} as a base", self.base
+        )
         if self.repository is not None:
             repo = self.repository
             expect(isinstance(repo.repo_id, str) and is_repo_id(repo.repo_id), "a repository's name", repo.repo_id)
@@ -70,17 +76,17 @@ class Part:
 
     def to_json(self) -> dict[str, Any]:
         """The part as it stands in the manifest."""
+        own = {} if self.base is None else {"base": self.base}
         if self.repository is None:
-            return {"path": self.path, "sha256": dict(self.sha256)}
-        return (
-            asdict(self.repository) | ({} if self.path == "." else {"path": self.path}) | {"sha256": dict(self.sha256)}
-        )
+            return {"path": self.path, **own, "sha256": dict(self.sha256)}
+        place = asdict(self.repository) | ({} if self.path == "." else {"path": self.path})
+        return place | own | {"sha256": dict(self.sha256)}
 
     @classmethod
     def from_json(cls, content: Any) -> Part:
         """Reads what [`Part.to_json`] gave."""
         expect(isinstance(content, dict), "a part", content)
-        known = {"path", "sha256", "repo_id", "repo_type", "revision"}
+        known = {"path", "base", "sha256", "repo_id", "repo_type", "revision"}
         expect(set(content) <= known, f"a part with {', '.join(sorted(known))}", ", ".join(content))
         sha256, path = content.get("sha256"), content.get("path", ".")
         expect(isinstance(sha256, dict) and bool(sha256), "checksums of a part's files", sha256)
@@ -88,7 +94,7 @@ class Part:
         repository = None
         if "repo_id" in content:
             repository = Repository(content["repo_id"], content.get("repo_type", "model"), content.get("revision"))
-        return cls(sha256, path, repository)
+        return cls(sha256, path, repository, content.get("base"))
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,8 @@ class Manifest:
     def __post_init__(self) -> None:
         expect(set(self.parts) <= set(PARTS), f"the parts {', '.join(PARTS)}", ", ".join(self.parts))
         expect({UPSTREAM_MODEL, INDEX} <= set(self.parts), "an upstream model and an index", ", ".join(self.parts))
+        has_base = BASE_MODEL in self.parts
+        expect(has_base or all(part.base is None for part in self.parts.values()), "the base of an adapter", "none")
         encoder = self.encoder
         expect(
             isinstance(encoder, dict)
@@ -127,7 +135,7 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The content of `recross.json`."""
         return {
-            "format_version": FORMAT_VERSION,
+            "format_version": WITH_BASE if BASE_MODEL in self.parts else FORMAT_VERSION,
             "recross_hf_version": __version__,
             "parts": {name: part.to_json() for name, part in self.parts.items()},
             "encoder": self.encoder,
@@ -158,9 +166,10 @@ class Manifest:
             )
         read = read_json(path)
         content: Any = read if isinstance(read, dict) else {}
-        if (version := content.get("format_version")) != FORMAT_VERSION:
+        expected = WITH_BASE if BASE_MODEL in (content.get("parts") or ()) else FORMAT_VERSION
+        if (version := content.get("format_version")) != expected:
             raise ArtifactError(
-                f"Expected a pipeline of format {FORMAT_VERSION}, found {version} in {where} (written by recross_hf "
+                f"Expected a pipeline of format {expected}, found {version} in {where} (written by recross_hf "
                 f"{content.get('recross_hf_version')}). Install a version that reads it: pip install -U recross_hf."
             )
         try:
@@ -176,10 +185,23 @@ class Manifest:
 
 
 def write_manifest(
-    folder: Path, parts: Iterable[str], encoder_settings: dict[str, Any], adaptation: dict[str, Any]
+    folder: Path,
+    parts: Iterable[str],
+    encoder_settings: dict[str, Any],
+    adaptation: dict[str, Any],
+    *,
+    described: Mapping[str, Part] | None = None,
 ) -> None:
-    """Writes `recross.json` of parts that lie in `folder`: a folder of its own name each, and `retrieved.parquet`."""
-    described = {name: describe_part(folder, name) for name in parts}
+    """Writes `recross.json` of parts that lie in `folder`: a folder of its own name each, and `retrieved.parquet`.
+
+    Args:
+        folder: Folder to write to.
+        parts: Names of parts in it.
+        encoder_settings: Settings of the encoder.
+        adaptation: Settings that the pipeline is adapted with.
+        described: Further parts, which may lie elsewhere.
+    """
+    described = {**(described or {}), **{name: describe_part(folder, name) for name in parts}}
     write_json(folder / MANIFEST_FILE, Manifest(described, encoder_settings, adaptation).to_json())
 
 

@@ -9,11 +9,12 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedConfig
 
-from .manifest import ADAPTED_MODEL, INDEX, RERANKER, RETRIEVED, UPSTREAM_MODEL
-from .stored_parts import TOKENIZER, StoredParts
+from ..models.adapters import base_alone, is_peft_model
+from .changes import holds_weights
+from .manifest import ADAPTED_MODEL, BASE_MODEL, INDEX, PARTS, RERANKER, UPSTREAM_MODEL
+from .stored_files import TOKENIZER
+from .stored_parts import StoredParts
 
-PARTS = (UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED)
-"""The parts that are written, in the order of writing. The tokenizer is written beside each model."""
 _WITH_TOKENIZER = (UPSTREAM_MODEL, ADAPTED_MODEL)
 
 
@@ -38,12 +39,17 @@ class PipelineParts:
 
     def part(self, name: str) -> Any:
         """A part, opened if need be; None for a part that the pipeline has not."""
+        if name == BASE_MODEL and (UPSTREAM_MODEL in self.assigned or self.stored is None):
+            upstream: Any = self.assigned.get(UPSTREAM_MODEL)
+            return base_alone(upstream) if is_peft_model(upstream) else None
         if name in self.assigned or self.stored is None:
             return self.assigned.get(name)
         return self.stored.part(name)
 
     def has(self, name: str) -> bool:
         """Whether the pipeline has a part. Nothing is opened for that."""
+        if name == BASE_MODEL and (UPSTREAM_MODEL in self.assigned or self.stored is None):
+            return is_peft_model(self.assigned.get(UPSTREAM_MODEL))
         if name in self.assigned or self.stored is None:
             return self.assigned.get(name) is not None
         return name in self.stored
@@ -57,6 +63,12 @@ class PipelineParts:
             return True
         if self.stored is None:
             return self.has(name)
+        if name == BASE_MODEL and UPSTREAM_MODEL in self.assigned and self.has(name) and name in self.stored:
+            return not holds_weights(
+                self.stored.files(name), self.part(name)
+            )  # another adapter may be on the same base
+        if name == BASE_MODEL and self.has(name) != (name in self.stored):
+            return True
         if name in self.assigned:
             value = self.assigned[name]
             if value is None or name not in self.stored:

@@ -24,9 +24,11 @@ from ..reranking.reranker import Reranker
 from ..retrieval.encoder import MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.retriever import DenseRetriever, Retriever
+from .bases import check_upstream_adapter
 from .hub_mixin import PipelineHubMixin
-from .manifest import INDEX, UPSTREAM_MODEL, write_manifest
+from .manifest import INDEX, write_manifest
 from .parts import PipelineParts
+from .saving import write_upstream
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -108,7 +110,7 @@ class ReCrossPipeline(PipelineHubMixin):
         A killed build continues when it is called again. Under `accelerate launch` all processes encode.
 
         Args:
-            upstream_model: The multi-task model.
+            upstream_model: The multi-task model, whole or a LoRA adapter on a base (a `PeftModel`), which are stored apart.
             processing_class: The model's tokenizer.
             upstream_dataset: Examples to retrieve from ([`load_examples`]).
             output_dir: Folder to write.
@@ -120,18 +122,19 @@ class ReCrossPipeline(PipelineHubMixin):
         Raises:
             ExampleError: The examples do not have the schema's columns.
             IndexMismatchError: The folder holds the shards of another build.
-            ValueError: The folder is that of the upstream model, or the tokenizer has tokens without embeddings.
+            ValueError: The folder is that of the upstream model, the tokenizer has tokens without embeddings, or the upstream
+                model's adapter is no plain LoRA.
         """
         folder, state = folder_to_write(output_dir), process_state()
         check_apart(folder, {"the upstream model": upstream_model.name_or_path})
         check_vocabulary(upstream_model, processing_class)
-        if state.is_main_process:
-            upstream_model.save_pretrained(folder / UPSTREAM_MODEL)
-            processing_class.save_pretrained(folder / UPSTREAM_MODEL)
+        check_upstream_adapter(upstream_model)
+        parts = PipelineParts().replaced(upstream_model=upstream_model, processing_class=processing_class)
+        described = write_upstream(parts, folder) if state.is_main_process else {}
         encoder = encoder or MeanPooledEncoder(upstream_model, processing_class)
         index = UpstreamIndex.build(upstream_dataset, encoder, folder / INDEX, **index_kwargs)
         if state.is_main_process:
-            write_manifest(folder, (UPSTREAM_MODEL, INDEX), encoder.settings, dict(adaptation or {}))
+            write_manifest(folder, (INDEX,), encoder.settings, dict(adaptation or {}), described=described)
         state.wait_for_everyone()
         return cls(upstream_model, processing_class, index, adaptation=adaptation)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from ..hub.errors import HubError
 from ..hub.publishing import Publication, is_private, not_private, publish
 from ..hub.repository import Repository
 from ..hub.safety import MANIFEST_FILE
-from .manifest import ADAPTED_MODEL, RETRIEVED, UPSTREAM_MODEL, Manifest, Part
+from .bases import ADAPTER_CONFIG, naming_base
+from .manifest import ADAPTED_MODEL, BASE_MODEL, RETRIEVED, UPSTREAM_MODEL, Manifest, Part
 
 CARD_FILE = "README.md"
 
@@ -32,6 +32,7 @@ class PipelinePublication:
         new_parts: Repositories of parts that are to be written, by part.
         published_parts: Parts that are on the Hub, at their commits.
         adapted_files: Files of the adapted model, which lie at the root of the pipeline's repository.
+        adapted_base: Part that the adapter of the adapted model is on ([`Part.base`]).
         retrieved_file: File of the examples that the adapted model learned from.
         encoder: Settings of the encoder ([`MeanPooledEncoder.settings`]).
         adaptation: Settings that the pipeline is adapted with.
@@ -46,10 +47,12 @@ class PipelinePublication:
     encoder: dict[str, Any]
     adaptation: dict[str, Any]
     card: Callable[[Mapping[str, Repository]], bytes]
+    adapted_base: str | None = None
 
     def publications(self) -> list[Publication]:
         """All repositories in the order of their commits; in place of commits that are not made yet stand zeros."""
-        return [*self.new_parts.values(), self.own(dict.fromkeys(self.new_parts, "0" * 40))]
+        zeros = dict.fromkeys(self.new_parts, "0" * 40)
+        return [*(self.new_part(name, zeros) for name in self.new_parts), self.own(zeros)]
 
     def own(self, commits: Mapping[str, str]) -> Publication:
         """The pipeline's own repository.
@@ -58,27 +61,45 @@ class PipelinePublication:
             commits: Commits of the new parts, by part.
         """
         parts = dict(self.published_parts)
-        for name, publication in self.new_parts.items():
+        for name in self.new_parts:
+            publication = self.new_part(name, commits)
             repository = Repository(publication.repo_id, publication.repo_type, commits[name])
             parts[name] = Part(publication.sha256, repository=repository)
         places = {name: part.repository for name, part in parts.items() if part.repository is not None}
         adapted: dict[str, Path | bytes] = dict(self.adapted_files)
-        if "adapter_config.json" in adapted:
-            config = json.loads(self.adapted_files["adapter_config.json"].read_text(encoding="utf-8"))
-            # PEFT looks for the base at the root of a repository: where the base lies elsewhere, naming none misleads nobody.
-            at_root = parts[UPSTREAM_MODEL].path == "."
-            config["base_model_name_or_path"] = places[UPSTREAM_MODEL].repo_id if at_root else None
-            config["revision"] = places[UPSTREAM_MODEL].revision if at_root else None
-            adapted["adapter_config.json"] = (json.dumps(config, indent=2) + "\n").encode()
+        if ADAPTER_CONFIG in adapted:
+            base = self.adapted_base or UPSTREAM_MODEL
+            # PEFT looks for the base at the root of a repository: where the base lies elsewhere, or is not one model, naming none
+            # misleads nobody.
+            is_one = parts[base].path == "." and not (base == UPSTREAM_MODEL and BASE_MODEL in parts)
+            adapted[ADAPTER_CONFIG] = naming_base(adapted[ADAPTER_CONFIG], places[base] if is_one else None)
         files = dict(adapted)
         if adapted:
-            parts[ADAPTED_MODEL] = Part({name: _sha256(content) for name, content in sorted(adapted.items())})
+            own = {name: _sha256(content) for name, content in sorted(adapted.items())}
+            parts[ADAPTED_MODEL] = Part(own, base=self.adapted_base)
         if self.retrieved_file is not None:
             files[RETRIEVED_FILE] = self.retrieved_file
             parts[RETRIEVED] = Part({RETRIEVED_FILE: sha256_of(self.retrieved_file)})
         files[MANIFEST_FILE] = Manifest(parts, self.encoder, self.adaptation).to_bytes()
         files[CARD_FILE] = self.card(places)
         return Publication(self.repo_id, "model", files)
+
+    def new_part(self, name: str, commits: Mapping[str, str]) -> Publication:
+        """The repository of a part that is to be written; an upstream adapter names its base there.
+
+        Args:
+            name: Name of the part.
+            commits: Commits of the new parts that come before it.
+        """
+        publication = self.new_parts[name]
+        if name != UPSTREAM_MODEL or ADAPTER_CONFIG not in publication.files:
+            return publication
+        if BASE_MODEL in self.new_parts:
+            base: Repository | None = Repository(self.new_parts[BASE_MODEL].repo_id, "model", commits[BASE_MODEL])
+        else:
+            base = self.published_parts[BASE_MODEL].repository
+        named = naming_base(publication.files[ADAPTER_CONFIG], base)
+        return replace(publication, files={**publication.files, ADAPTER_CONFIG: named})
 
     def push(
         self,
@@ -117,7 +138,9 @@ class PipelinePublication:
             create_pr=create_pr,
             commit_message=commit_message,
         )
-        commits = {name: write(publication) for name, publication in self.new_parts.items()}
+        commits: dict[str, CommitInfo] = {}
+        for name in self.new_parts:
+            commits[name] = write(self.new_part(name, {part: commit.oid for part, commit in commits.items()}))
         last = write(self.own({name: commit.oid for name, commit in commits.items()}))
         return [*commits.values(), last]
 

@@ -8,23 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import DatasetCard, ModelCard, RepoCard
+from transformers import PreTrainedConfig
 
 from ..adaptation.model_card import adapted_model_card
 from ..adaptation.record import RETRIEVED_FILE, Adaptation
-from ..core.files import write_parquet
+from ..core.files import read_json, write_parquet
 from ..hub.publishing import Publication
 from ..hub.repository import Repository
 from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
+from ..models.base import Architecture
 from ..reranking.model_card import reranker_card
 from ..retrieval.dataset_card import index_card
-from .cards import pipeline_card, upstream_model_card
-from .manifest import ADAPTED_MODEL, INDEX, RERANKER, RETRIEVED, UPSTREAM_MODEL, Part
+from .bases import ADAPTER_CONFIG
+from .cards import base_model_card, lora_settings, pipeline_card, upstream_adapter_card, upstream_model_card
+from .manifest import ADAPTED_MODEL, BASE_MODEL, INDEX, RERANKER, RETRIEVED, UPSTREAM_MODEL, Part
 from .parts import PipelineParts
 from .publication import CARD_FILE, PipelinePublication
-from .saving import PIPELINE, card_beside, check_can_be_saved, encoder_settings, write_part
-from .stored_parts import TOKENIZER
+from .saving import (
+    PIPELINE,
+    card_beside,
+    check_can_be_saved,
+    encoder_settings,
+    named_base,
+    stored_base,
+    write_part,
+)
+from .stored_files import TOKENIZER
 
-_REPO_TYPES = {UPSTREAM_MODEL: "model", INDEX: "dataset", RERANKER: "model"}
+_REPO_TYPES = {BASE_MODEL: "model", UPSTREAM_MODEL: "model", INDEX: "dataset", RERANKER: "model"}
 """Types of the repositories that parts have of their own."""
 
 
@@ -70,10 +81,14 @@ def plan_publication(parts: PipelineParts, repo_id: str, scratch: Path, content:
     """
     unmodified = parts.unmodified()
     check_can_be_saved(parts, unmodified)
+    adapted_base = stored_base(parts, unmodified) if parts.has(ADAPTED_MODEL) else None
     new_parts: dict[str, Publication] = {}
     published_parts: dict[str, Part] = {}
     for name, repo_type in _REPO_TYPES.items():
         if not parts.has(name):
+            continue
+        if name == BASE_MODEL and (named := named_base(parts, unmodified)) is not None:
+            published_parts[name] = named
             continue
         repository = _repository(parts, name, unmodified)
         if parts.stored is not None and repository is not None:
@@ -82,13 +97,13 @@ def plan_publication(parts: PipelineParts, repo_id: str, scratch: Path, content:
             continue
         files: dict[str, Path | bytes] = dict(_files(parts, name, unmodified, scratch))
         files[CARD_FILE] = _written_card(parts, name, unmodified, content) or _card_of_part(
-            parts, name, repo_id, unmodified, content
+            parts, name, repo_id, unmodified, content, files, published_parts
         )
         new_parts[name] = Publication(_part_id(repo_id, name), repo_type, files)
 
     def card(places: Mapping[str, Repository]) -> bytes:
         return _written_card(parts, PIPELINE, unmodified, content) or _card_of_pipeline(
-            parts, repo_id, places, content
+            parts, repo_id, places, content, adapted_base or UPSTREAM_MODEL
         )
 
     return PipelinePublication(
@@ -100,6 +115,7 @@ def plan_publication(parts: PipelineParts, repo_id: str, scratch: Path, content:
         encoder=encoder_settings(parts, unmodified),
         adaptation=content.adaptation,
         card=card,
+        adapted_base=adapted_base,
     )
 
 
@@ -136,7 +152,13 @@ def _written_card(parts: PipelineParts, name: str, unmodified: frozenset[str], c
 
 
 def _card_of_part(
-    parts: PipelineParts, name: str, repo_id: str, unmodified: frozenset[str], content: CardContent
+    parts: PipelineParts,
+    name: str,
+    repo_id: str,
+    unmodified: frozenset[str],
+    content: CardContent,
+    files: Mapping[str, Path | bytes],
+    published_parts: Mapping[str, Part],
 ) -> bytes:
     part_id = _part_id(repo_id, name)
     card: ModelCard | DatasetCard
@@ -144,6 +166,21 @@ def _card_of_part(
         card = index_card(part_id, *parts.indexed(), license=content.license)
     elif name == RERANKER:
         card = reranker_card(part_id, parts.config(RERANKER), license=content.license)
+    elif name == BASE_MODEL:
+        card = base_model_card(part_id, parts.config(UPSTREAM_MODEL), repo_id, _part_id(repo_id, UPSTREAM_MODEL))
+    elif ADAPTER_CONFIG in files:
+        named = published_parts.get(BASE_MODEL, Part({})).repository
+        card = upstream_adapter_card(
+            part_id,
+            base_model=_part_id(repo_id, BASE_MODEL) if named is None else named.repo_id,
+            base_revision=None if named is None else named.revision,
+            architecture=_architecture(parts.config(UPSTREAM_MODEL)),
+            settings=lora_settings(read_json(Path(str(files[ADAPTER_CONFIG])))),
+            pipeline_id=repo_id,
+            examples=parts.indexed()[0] if _repository(parts, INDEX, unmodified) is None else None,
+            license=content.license,
+            max_new_tokens=content.max_target_length,
+        )
     else:
         # An index on the Hub need not be fetched for it: it has a card of its own.
         is_here = _repository(parts, INDEX, unmodified) is None
@@ -159,20 +196,24 @@ def _card_of_part(
     return str(card).encode()
 
 
+def _architecture(config: PreTrainedConfig) -> Architecture:
+    return SEQUENCE_TO_SEQUENCE if config.is_encoder_decoder else DECODER_ONLY
+
+
 def _card_of_pipeline(
-    parts: PipelineParts, repo_id: str, places: Mapping[str, Repository], content: CardContent
+    parts: PipelineParts, repo_id: str, places: Mapping[str, Repository], content: CardContent, base: str
 ) -> bytes:
     if not parts.has(ADAPTED_MODEL):
         card = pipeline_card(repo_id, places, adaptation=content.adaptation, license=content.license)
         return str(card).encode()
-    config = parts.config(UPSTREAM_MODEL)
     card = adapted_model_card(
         repo_id,
-        base_model=places[UPSTREAM_MODEL].repo_id,
-        base_revision=places[UPSTREAM_MODEL].revision,
+        base_model=places[base].repo_id,
+        base_revision=places[base].revision,
+        beneath=places[BASE_MODEL] if base == UPSTREAM_MODEL and BASE_MODEL in places else None,
         adaptation=content.record or Adaptation(None, content.adaptation),
         retrieved=parts.part(RETRIEVED),
-        architecture=SEQUENCE_TO_SEQUENCE if config.is_encoder_decoder else DECODER_ONLY,
+        architecture=_architecture(parts.config(UPSTREAM_MODEL)),
         processing_class=parts.part(TOKENIZER),
         is_peft=parts.is_adapter(),
         parts=places,

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,12 +14,17 @@ from ..adaptation.record import RETRIEVED_FILE
 from ..core.files import write_json, write_parquet
 from ..core.output_folders import check_not_within, folder_to_write
 from ..hub.safety import MANIFEST_FILE
+from ..models.adapters import is_peft_model
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import MeanPooledEncoder
 from ..retrieval.vector_shards import IndexMismatchError
+from ..training._compat import commit_of
+from .bases import base_of_adapter, check_upstream_adapter, published_base
 from .manifest import (
     ADAPTED_MODEL,
+    BASE_MODEL,
     INDEX,
+    PARTS,
     RERANKER,
     RETRIEVED,
     UPSTREAM_MODEL,
@@ -28,9 +34,9 @@ from .manifest import (
     describe_part,
     read_manifest,
 )
-from .parts import PARTS, PipelineParts
+from .parts import PipelineParts
 from .publication import CARD_FILE
-from .stored_parts import TOKENIZER
+from .stored_files import TOKENIZER
 
 PIPELINE = "pipeline"
 """Name of the pipeline itself among those of its parts, where cards are named."""
@@ -109,17 +115,41 @@ def _beside(folder: Path) -> list[Path]:
 def _write(parts: PipelineParts, name: str, unmodified: frozenset[str], partial: Path, folder: Path) -> Part:
     """Writes a part into the folder `partial`, which is to become `folder`, and describes it."""
     below = "." if name == RETRIEVED else name
+    if name == BASE_MODEL and (named := named_base(parts, unmodified)) is not None:
+        return named  # whoever has the pipeline has the Hub's cache, or the Hub
+    base = stored_base(parts, unmodified) if name == ADAPTED_MODEL else None
     if parts.stored is not None and name in unmodified:
         _copy(parts.stored.files(name), partial / below, replaced=folder)
         if parts.stored.verify_checksums:
-            part = Part(parts.stored.manifest.parts[name].sha256, below)
+            part = Part(parts.stored.manifest.parts[name].sha256, below, base=base)
             check_files(partial, part)  # somebody may have written into the files since they were opened
             return part
     elif name == RETRIEVED:
         write_parquet(parts.part(RETRIEVED), partial / RETRIEVED_FILE)
     else:
         write_part(parts, name, partial / below)
-    return describe_part(partial, name)
+    return replace(describe_part(partial, name), base=base)
+
+
+def write_upstream(parts: PipelineParts, folder: Path) -> dict[str, Part]:
+    """Writes an upstream model from memory, with its base if it is an adapter and the base is not on the Hub."""
+    names = [name for name in (BASE_MODEL, UPSTREAM_MODEL) if parts.has(name)]
+    return {name: _write(parts, name, frozenset(), folder, folder) for name in names}
+
+
+def named_base(parts: PipelineParts, unmodified: frozenset[str]) -> Part | None:
+    """The base of the upstream model, where it lies on the Hub as it is now."""
+    if parts.stored is not None and BASE_MODEL in unmodified:
+        repository = parts.stored.repository(BASE_MODEL)
+        return None if repository is None else replace(parts.stored.manifest.parts[BASE_MODEL], repository=repository)
+    return published_base(parts.part(UPSTREAM_MODEL))
+
+
+def stored_base(parts: PipelineParts, unmodified: frozenset[str]) -> str | None:
+    """The part that the adapter of the adapted model is on ([`Part.base`])."""
+    if parts.stored is not None and ADAPTED_MODEL in unmodified:
+        return parts.stored.manifest.parts[ADAPTED_MODEL].base
+    return base_of_adapter(parts.part(ADAPTED_MODEL), has_base=parts.has(BASE_MODEL))
 
 
 def _copy(files: dict[str, Path], folder: Path, *, replaced: Path) -> None:
@@ -140,8 +170,13 @@ def _copy(files: dict[str, Path], folder: Path, *, replaced: Path) -> None:
 def write_part(parts: PipelineParts, name: str, folder: Path) -> None:
     """Writes a model with the tokenizer, the index or the reranker from memory, without a card."""
     part = parts.part(name)
-    # The base of an adapter stays as it is: PEFT would ask the Hub whether its vocabulary was resized.
-    part.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(part, "peft_config") else {}))
+    if is_peft_model(part):
+        for peft_config in part.peft_config.values():
+            peft_config.revision = peft_config.revision or commit_of(part)
+        # The base of an adapter stays as it is: PEFT would ask the Hub whether its vocabulary was resized.
+        part.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        part.save_pretrained(folder)
     if name in (UPSTREAM_MODEL, ADAPTED_MODEL):
         parts.part(TOKENIZER).save_pretrained(folder)
     (folder / CARD_FILE).unlink(missing_ok=True)  # PEFT writes a card that says nothing
@@ -188,7 +223,9 @@ def check_can_be_saved(parts: PipelineParts, unmodified: frozenset[str]) -> None
         IndexMismatchError: The upstream model was replaced or trained since the index was built.
         TypeError: A part is of a class that a pipeline folder cannot hold.
     """
-    if not {UPSTREAM_MODEL, INDEX} <= unmodified:
+    if UPSTREAM_MODEL not in unmodified:
+        check_upstream_adapter(parts.part(UPSTREAM_MODEL))
+    if not {UPSTREAM_MODEL, INDEX, *([BASE_MODEL] if parts.has(BASE_MODEL) else [])} <= unmodified:
         _check_encoder_of_index(parts)
     if RERANKER not in unmodified and not isinstance(parts.part(RERANKER), CrossEncoderReranker | None):
         raise TypeError(
