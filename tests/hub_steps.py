@@ -1,6 +1,7 @@
 """What clients of the Hub do in the tests: they run in processes of their own, and values come back through JSON."""
 
 import io
+import json
 import os
 import runpy
 import sys
@@ -253,3 +254,27 @@ def train_and_push(kind, pipeline, repo_id, output_dir):
         )
     trainer.train()
     trainer.push_to_hub()
+
+
+def build_on_adapter(base, folder, examples):
+    """Trains a LoRA upstream adapter on a base by the commands, and makes a pipeline of both."""
+    from recross_hf.cli.main import main
+
+    few = ["--use_cpu", "--max_steps", "4", "--learning_rate", "0.01", "--quiet"]
+    lora = ["--use_peft", "--lora_r", "2", "--output_dir", f"{folder}-lora"]
+    main(["train", "--train_files", examples, "--model_name_or_path", base, *lora, *few])
+    main(["index", "--train_files", examples, "--model_name_or_path", f"{folder}-lora", "--output_dir", folder])
+    settings = json.loads((Path(f"{folder}-lora") / "adapter_config.json").read_text())
+    card = (Path(f"{folder}-lora") / "README.md").read_text()
+    return {
+        "settings": settings,
+        "parts": json.loads((Path(folder) / "recross.json").read_text())["parts"],
+        "card": card,
+    }
+
+
+def go_on_and_publish(name, repo_id, inputs):
+    """What a pipeline answers after its upstream adapter was trained further, and is published."""
+    adapted = ReCrossPipeline.from_pretrained(name).adapt(inputs, output_dir="gone-on", **FAST)
+    adapted.push_to_hub(repo_id)
+    return adapted(inputs)

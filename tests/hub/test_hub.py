@@ -102,7 +102,7 @@ def named(hub):
 
     def name(name):
         repo_id = hub.name(name)
-        hub.named.extend(f"{repo_id}-{part}" for part in ("upstream-model", "index", "reranker"))
+        hub.named.extend(f"{repo_id}-{part}" for part in ("base-model", "upstream-model", "index", "reranker"))
         return repo_id
 
     return name
@@ -300,6 +300,55 @@ def test_an_adapted_pipeline_of_a_folder_publishes_its_parts_as_well(peft, write
     found = reader("hub_steps:behaviour", name=repo_id, inputs=INPUTS)
     assert {name: found[name] for name in expected} == expected
     assert found["scores"] is not None
+
+
+# ---- upstream models that are adapters -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_published", [True, False], ids=["base of the Hub", "base of a folder"])
+def test_an_upstream_adapter_is_published_apart_from_its_base(
+    is_published, loopback, writer, reader, named, answering_bart, tokenizer, examples, tmp_path
+):
+    base, repo_id, adapted = tmp_path / "base", named("lora"), named("lora-adapted")
+    for one in (answering_bart, tokenizer):
+        one.save_pretrained(base)
+    examples.to_parquet(tmp_path / "examples.parquet")
+    base_id = f"{repo_id}-base-model"
+    if is_published:
+        base_id = named("public-base")
+        loopback.add("models", base_id, {path.name: path.read_bytes() for path in base.iterdir()})
+    built = writer(
+        "hub_steps:build_on_adapter",
+        base=base_id if is_published else str(base),
+        folder=str(tmp_path / "pipeline"),
+        examples=str(tmp_path / "examples.parquet"),
+    )
+    assert ("repo_id" in built["parts"]["base_model"]) == is_published
+    expected = writer("hub_steps:behaviour", name=str(tmp_path / "pipeline"), inputs=INPUTS)
+    writer("hub_steps:publish", pipeline=str(tmp_path / "pipeline"), repo_id=repo_id)
+    manifest = json.loads(loopback.repository("models", repo_id).commit("main").files["recross.json"].content)
+    place = manifest["parts"]["base_model"]
+    assert place["repo_id"] == base_id
+    assert place["revision"] == loopback.repository("models", base_id).commit("main").oid
+    files = loopback.repository("models", f"{repo_id}-upstream-model").commit("main").files
+    assert "model.safetensors" not in files
+    config = json.loads(files["adapter_config.json"].content)
+    assert (config["base_model_name_or_path"], config["revision"]) == (base_id, place["revision"])
+    assert f"base_model: {base_id}" in files["README.md"].content.decode()
+    if is_published:
+        assert (built["settings"]["base_model_name_or_path"], built["settings"]["revision"]) == (
+            base_id,
+            place["revision"],
+        )
+        assert f'from_pretrained("{base_id}", revision="{place["revision"]}")' in built["card"]
+    found = reader("hub_steps:behaviour", name=repo_id, inputs=INPUTS, token=False)
+    assert without_fetched(found) == without_fetched(expected)
+    # Of what is adapted, anybody's PEFT finds the base, at the commit.
+    answers = writer("hub_steps:go_on_and_publish", name=repo_id, repo_id=adapted, inputs=INPUTS)
+    manifest = json.loads(loopback.repository("models", adapted).commit("main").files["recross.json"].content)
+    assert manifest["parts"]["adapted_model"]["base"] == "base_model"
+    assert reader("hub_steps:predict", name=adapted, inputs=INPUTS) == answers
+    assert reader("hub_steps:open_adapted_plainly", repo_id=adapted, peft=True, text=INPUTS[0]) == answers[0]
 
 
 # ---- requests --------------------------------------------------------------------------------------------------------

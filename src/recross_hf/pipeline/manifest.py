@@ -166,7 +166,8 @@ class Manifest:
             )
         read = read_json(path)
         content: Any = read if isinstance(read, dict) else {}
-        expected = WITH_BASE if BASE_MODEL in (content.get("parts") or ()) else FORMAT_VERSION
+        named = content.get("parts")
+        expected = WITH_BASE if isinstance(named, dict) and BASE_MODEL in named else FORMAT_VERSION
         if (version := content.get("format_version")) != expected:
             raise ArtifactError(
                 f"Expected a pipeline of format {expected}, found {version} in {where} (written by recross_hf "
