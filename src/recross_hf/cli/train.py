@@ -267,6 +267,7 @@ class UpstreamTrainer(ExampleTrainer):
                 base_model=peft_config.base_model_name_or_path or "",
                 base_revision=peft_config.revision,
                 architecture=self.architecture,
+                processing_class=self.processing_class,
                 settings=lora_settings(peft_config.to_dict()),
                 examples=self.upstream_dataset,
                 max_new_tokens=self.args.max_target_length,

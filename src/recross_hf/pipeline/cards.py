@@ -16,7 +16,7 @@ from ..core.statistics import share_interval
 from ..hub.repository import is_repo_id, part_rows
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from ..hub.repository import Repository
     from ..models.base import Architecture
@@ -132,6 +132,7 @@ def upstream_adapter_card(
     base_model: str,
     base_revision: str | None,
     architecture: Architecture,
+    processing_class: PreTrainedTokenizerBase,
     settings: Mapping[str, Any],
     pipeline_id: str | None = None,
     examples: Dataset | None = None,
@@ -145,6 +146,7 @@ def upstream_adapter_card(
         base_model: Name of the base on the Hub, or its path.
         base_revision: Commit of the base; None where that is not known, or `base_model` is a path.
         architecture: The kind of model, which says how it is loaded.
+        processing_class: Tokenizer of the model, which says how it is asked.
         settings: Settings of the adapter, such as its rank.
         pipeline_id: Name of the pipeline that it is a part of.
         examples: Examples that it was trained on, or those of the pipeline's index.
@@ -169,7 +171,9 @@ def upstream_adapter_card(
         name=repository_name(name),
         base_model=f"`{base_name}`" if is_local else model_link(base_model),
         base_revision=revision,
-        usage=loading_code(name, base_name, revision, architecture, True, {"max_target_length": max_new_tokens}),
+        usage=loading_code(
+            name, base_name, revision, architecture, processing_class, True, {"max_target_length": max_new_tokens}
+        ),
         tasks=None if examples is None else task_rows(examples),
         pipeline_id=pipeline_id,
         settings=settings_rows(settings),

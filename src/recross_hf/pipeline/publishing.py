@@ -175,6 +175,7 @@ def _card_of_part(
             base_model=_part_id(repo_id, BASE_MODEL) if named is None else named.repo_id,
             base_revision=None if named is None else named.revision,
             architecture=_architecture(parts.config(UPSTREAM_MODEL)),
+            processing_class=parts.part(TOKENIZER),
             settings=lora_settings(read_json(Path(str(files[ADAPTER_CONFIG])))),
             pipeline_id=repo_id,
             examples=parts.indexed()[0] if _repository(parts, INDEX, unmodified) is None else None,
