@@ -41,6 +41,7 @@ FULL = {
     "mining": ["--repetitions", "2"],
     "adaptation_step": [],
     "adaptation_memory": [],
+    "adapters": [],
     "benchmark_overhead": ["--tasks", "bus_stop", "village_race", "lost_property"],
     "rendering": [],
 }
@@ -57,6 +58,7 @@ QUICK = {
     "mining": ["--repetitions", "1", "--rounds", "1"],
     "adaptation_step": ["--num_retrieved", "16", "--repeats", "1"],
     "adaptation_memory": ["--steps", "2"],
+    "adapters": ["--layers", "2", "--hidden_size", "64", "--num_adapters", "3", "--repeats", "1"],
     "benchmark_overhead": ["--tasks", "bus_stop", "--methods", "none", "--num_test", "16"],
     "rendering": ["--num_examples", "100", "--repeats", "1"],
 }

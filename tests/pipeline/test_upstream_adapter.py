@@ -158,7 +158,7 @@ def test_a_manifest_without_the_base_of_its_adapter_is_refused(built, tmp_path):
     folder = shutil.copytree(built, tmp_path / "spoilt")
     manifest = parts_of(folder)
     del manifest["parts"]["base_model"]
-    (folder / "recross.json").write_text(json.dumps(manifest))
+    (folder / "recross.json").write_text(json.dumps(manifest | {"format_version": 2}))
     with pytest.raises(ArtifactError, match=r"found an adapter\. Merge it"):
         ReCrossPipeline.from_pretrained(folder).upstream_model  # noqa: B018
 

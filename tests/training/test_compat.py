@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from transformers import BartForConditionalGeneration, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainingArguments
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments
@@ -234,3 +235,18 @@ def test_a_saved_adapter_names_its_base_and_commit(bart, tmp_path):
     config.revision = "chosen"
     _compat.name_base_when_saved(config, "0123abc")
     assert config.revision == "chosen"
+
+
+def test_an_activated_adapter_is_the_one_that_peft_would_activate(bart, tokenizer):
+    model = get_peft_model(copy.deepcopy(bart), LoraConfig(task_type="SEQ_2_SEQ_LM", init_lora_weights=False), "one")
+    model.add_adapter("two", LoraConfig(task_type="SEQ_2_SEQ_LM", r=2, init_lora_weights=False))
+    layers = [module for module in model.eval().modules() if isinstance(module, LoraLayer)]
+    inputs = tokenizer(["an input"], return_tensors="pt") | {"decoder_input_ids": torch.tensor([[2, 0, 9]])}
+    logits = {}
+    for name in ("one", "two"):
+        model.set_adapter(name)
+        logits[name] = model(**inputs).logits
+    for name in ("one", "two", "one"):
+        _compat.activate_adapter(layers, name)
+        assert torch.equal(model(**inputs).logits, logits[name])
+    assert not torch.equal(logits["one"], logits["two"])

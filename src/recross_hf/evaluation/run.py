@@ -14,7 +14,8 @@ from ..adaptation.arguments import AdaptationArguments, in_todays_names
 from ..core.hashing import digest_of, weights_hash
 from ..core.output_folders import check_apart, check_not_of_others, folder_to_write
 from ..models.generation import decoding_in_force
-from ..pipeline.pipeline import LENGTHS_AND_BEAMS, ReCrossPipeline
+from ..pipeline.pipeline import ReCrossPipeline
+from ..pipeline.prediction import LENGTHS_AND_BEAMS
 from ..reranking.reranker import RememberingReranker, Reranker
 from .cells import CellFiles, CellKey
 from .methods import Method

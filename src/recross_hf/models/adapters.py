@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -124,8 +123,12 @@ def sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
 
     An adapter can be put on the copy and the model stays as it is; merged, the adapter would change both.
     """
-    weights = itertools.chain(model.parameters(), model.buffers())
-    return copy.deepcopy(model, {id(weight): weight for weight in weights})
+    # Which of the weights are trained is a setting of the parameter, so that the copy has parameters of its own.
+    shared: dict[int, Any] = {
+        id(weight): torch.nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
+        for weight in model.parameters()
+    }
+    return copy.deepcopy(model, shared | {id(buffer): buffer for buffer in model.buffers()})
 
 
 def base_alone(model: PreTrainedModel) -> PreTrainedModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,15 @@ from ..adaptation.arguments import AdaptationArguments
 from ..adaptation.retrieval import check_parts
 from ..core.distributed import agreed, process_state
 from ..core.output_folders import check_apart, folder_to_write
-from ..data.inputs import one_or_many
 from ..models.base import check_vocabulary
-from ..models.generation import generate_texts
 from ..reranking.reranker import Reranker
 from ..retrieval.encoder import MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.retriever import DenseRetriever, Retriever
 from .bases import check_upstream_adapter
-from .hub_mixin import PipelineHubMixin
 from .manifest import INDEX, write_manifest
 from .parts import PipelineParts
+from .prediction import LENGTHS_AND_BEAMS, PredictingPipeline
 from .saving import write_upstream
 
 if TYPE_CHECKING:
@@ -35,11 +33,8 @@ if TYPE_CHECKING:
 
     from ..adaptation.safety_gate import GateVerdict
 
-LENGTHS_AND_BEAMS = ("max_input_length", "max_target_length", "generation_num_beams")
-"""Settings of an adaptation that its predictions depend on, too."""
 
-
-class ReCrossPipeline(PipelineHubMixin):
+class ReCrossPipeline(PredictingPipeline):
     """A multi-task model that adapts itself to an unseen task from a handful of unlabelled inputs (arXiv 2204.07937).
 
     ```python
@@ -51,7 +46,7 @@ class ReCrossPipeline(PipelineHubMixin):
     ```
 
     A saved or published pipeline opens its parts when they are first used: to predict, neither index nor reranker are
-    fetched. Parts are attributes, and assigning one replaces it.
+    fetched. Parts are attributes, and assigning one replaces it. Adapters of many tasks share one base ([`add_adapted`]).
 
     Args:
         upstream_model: The multi-task model, of either kind, which embeds inputs, too. It is never changed.
@@ -137,47 +132,6 @@ class ReCrossPipeline(PipelineHubMixin):
             write_manifest(folder, (INDEX,), encoder.settings, dict(adaptation or {}), described=described)
         state.wait_for_everyone()
         return cls(upstream_model, processing_class, index, adaptation=adaptation)
-
-    @property
-    def model(self) -> PreTrainedModel:
-        """The model that predicts: the adapted one, or the upstream one."""
-        return self.upstream_model if self.adapted_model is None else self.adapted_model
-
-    def __call__(
-        self,
-        inputs: str | Iterable[str] | Dataset | Mapping[str, Any],
-        *,
-        show_progress: bool | None = None,
-        **generate_kwargs: Any,
-    ) -> str | list[str]:
-        """Answers one input or many, in their order.
-
-        Args:
-            inputs: A string, a row with the string "input", or the turns of one conversation (`[{"role": "user", "content": ...}]`), for
-                one answer. For a list of answers: a list, tuple, generator, array, Series or column of strings or conversations, or a `Dataset`, DataFrame or mapping with the column "input". An empty string is
-                an input, too; no inputs get no answers.
-            show_progress: Whether a progress bar is shown; by default for more than 256 inputs.
-            generate_kwargs: Arguments of `model.generate`, e.g. `num_beams=4`; by default as in the adaptation. A model that ships
-                `do_sample` samples where `do_sample=True` is passed, and only there.
-
-        Raises:
-            TypeError: The inputs are of another type: a set has no order, and numbers are no texts.
-            ExampleError: A table has no column "input".
-        """
-        texts, is_single = one_or_many(inputs)
-        if not texts:
-            return []
-        args = self.arguments()
-        settings = {"max_input_length": args.max_input_length, "max_new_tokens": args.max_target_length}
-        settings |= {} if args.generation_num_beams is None else {"num_beams": args.generation_num_beams}
-        answers = generate_texts(
-            self.model,
-            self.processing_class,
-            texts,
-            show_progress=len(texts) > 256 if show_progress is None else show_progress,
-            **(settings | generate_kwargs),
-        )
-        return answers[0] if is_single else answers
 
     def adapter(
         self,
@@ -285,6 +239,7 @@ class ReCrossPipeline(PipelineHubMixin):
         model = adapter.accelerator.unwrap_model(adapter.model)
         model.eval()
         pipeline = copy.copy(self)
+        pipeline._tasks = None
         pipeline.adaptation = self.adaptation | {name: getattr(adapter.args, name) for name in LENGTHS_AND_BEAMS}
         pipeline.parts = self.parts.replaced(adapted_model=model, retrieved=adapter.retrieved)
         pipeline.record = adapter.adaptation
