@@ -227,3 +227,15 @@ def test_what_is_no_plain_lora_is_refused(pipeline, kind, model, tmp_path):
     get_peft_model(copy.deepcopy(model), config).save_pretrained(tmp_path / "dora")
     with pytest.raises(ValueError, match=r"Expected plain LoRA of the adapter .*, found use_dora=True"):
         pipeline.add_adapted("dora", tmp_path / "dora")
+
+
+def test_an_adapter_of_embeddings_is_refused_and_leaves_the_others(pipeline, kind, model, adapters, tmp_path):
+    expected = pipeline.adapted_as("bugs")(INPUTS)
+    embeddings = {"bart": "shared", "llama": "embed_tokens"}[kind]
+    config = LoraConfig(task_type=BUILDS[kind][1], target_modules={embeddings, "q_proj"})
+    plain = get_peft_model(copy.deepcopy(model), config)
+    plain.save_pretrained(tmp_path / "embeddings", save_embedding_layers=False)
+    with pytest.raises(ValueError, match="found one that changes embeddings, which does not mix with others"):
+        pipeline.add_adapted("embeddings", tmp_path / "embeddings")
+    assert pipeline.adapter_names == ["billing", "delivery", "bugs"]
+    assert pipeline.adapted_as("bugs")(INPUTS) == expected

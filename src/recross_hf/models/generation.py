@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -141,7 +141,7 @@ def generate_texts(
     *,
     max_input_length: int = 512,
     token_budget: int = 4096,
-    adapter_names: Sequence[str] | None = None,
+    around_batch: Callable[[Sequence[int]], AbstractContextManager[None]] | None = None,
     show_progress: bool = False,
     **generate_kwargs: Any,
 ) -> list[str]:
@@ -156,7 +156,7 @@ def generate_texts(
         inputs: The texts to answer.
         max_input_length: Tokens that an input is cut to, or to what the model takes.
         token_budget: Input tokens a batch, padding included; batches are made of inputs of like length.
-        adapter_names: For each input, the adapter of a PEFT model that answers it, or "__base__"; its active ones by default.
+        around_batch: Gives the context in which a batch is answered, by the positions of its inputs.
         show_progress: Show a progress bar.
         generate_kwargs: Arguments of `model.generate` (`num_beams`, `max_new_tokens`, ...).
 
@@ -169,6 +169,7 @@ def generate_texts(
         inputs,
         max_input_length=max_input_length,
         token_budget=token_budget,
+        around_batch=around_batch,
         show_progress=show_progress,
         **generate_kwargs,
     )
@@ -183,6 +184,7 @@ def generate_answers(
     *,
     max_input_length: int = 512,
     token_budget: int = 4096,
+    around_batch: Callable[[Sequence[int]], AbstractContextManager[None]] | None = None,
     show_progress: bool = False,
     **generate_kwargs: Any,
 ) -> list[Answer]:
@@ -203,8 +205,6 @@ def generate_answers(
     if settings.get("max_new_tokens") is not None:
         settings["max_new_tokens"] = min(settings["max_new_tokens"], longest_answer(model))
         settings.setdefault("max_length", None)  # that of the model would be warned of in each batch
-    if adapter_names is not None:  # PEFT repeats the names for the beams that it is told of
-        settings["num_beams"] = settings.get("num_beams") or model.generation_config.num_beams or 1
     room = generate_kwargs.get("max_new_tokens") or model.generation_config.max_new_tokens or 20
     longest = architecture.longest_prompt(model, processing_class, room)
     room = settings.get("max_new_tokens") or room
@@ -216,14 +216,13 @@ def generate_answers(
     bar = progress_bar(total=len(found), desc="Predicting", unit="ex", is_shown=show_progress)
     with evaluating(model), contiguous_head(model), bar as progress:
         for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
-            named = {} if adapter_names is None else {"adapter_names": [adapter_names[row] for row in rows]}
             batch = on_device(padded([token_ids[row] for row in rows], pad, side), model.device)
-            outputs = generator.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                **settings,
-                **named,
-            )
+            with nullcontext() if around_batch is None else around_batch(rows):
+                outputs = generator.generate(
+                    input_ids=batch["input_ids"],
+                    attention_mask=batch["attention_mask"],
+                    **settings,
+                )
             continuations = architecture.continuations(outputs, batch["input_ids"])
             texts = processing_class.batch_decode(continuations, skip_special_tokens=True)
             # The first token of a decoder of its own is given to it, and may be the end token.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,12 +20,10 @@ from ..models.adapters import base_alone, check_plain_lora, is_on_merged, is_pef
 from ..training._compat import activate_adapter, commit_of
 from .bases import ADAPTER_CONFIG
 from .manifest import ADAPTED_MODEL, UPSTREAM_MODEL, Part, check_files, read_manifest
+from .mixed_batches import BASE_NAME, mixing
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-BASE_NAME = "__base__"
-"""PEFT's name, in a mixed batch, for the base without an adapter."""
 
 
 class AdaptedTasks:
@@ -107,8 +106,10 @@ class AdaptedTasks:
         activate_adapter(self._layers, name)
         return cast(PreTrainedModel, self._model)
 
-    def mixing(self, names: Sequence[str], num_inputs: int) -> PreTrainedModel:
-        """The model that answers with an adapter for each input.
+    def mixed(
+        self, names: Sequence[str], num_inputs: int
+    ) -> tuple[PreTrainedModel, Callable[[Sequence[int]], AbstractContextManager[None]]]:
+        """The model that answers each input with an adapter of its own, and the context in which it answers those at some positions.
 
         Raises:
             ValueError: There is no such adapter, or not one name for each input.
@@ -120,9 +121,9 @@ class AdaptedTasks:
                 "is to answer."
             )
         self.check_names([name for name in dict.fromkeys(names) if name != BASE_NAME])
-        if self._model is None:
-            return self.base
-        return cast(PreTrainedModel, self._model)
+        activate_adapter(self._layers, None)
+        model = self.base if self._model is None else cast(PreTrainedModel, self._model)
+        return model, lambda rows: mixing(self._layers, [names[row] for row in rows])
 
     def check_names(self, names: Sequence[str]) -> None:
         """Refuses a name that no adapter has.
@@ -178,6 +179,13 @@ class AdaptedTasks:
             ) from error
         self._model.eval().requires_grad_(False)
         self._layers = [module for module in self._model.modules() if isinstance(module, LoraLayer)]
+        if any(name in layer.lora_embedding_A for layer in self._layers):
+            self.settings[name] = {}
+            self.remove(name)
+            raise ValueError(
+                f"Expected the adapter {source} to change linear layers, found one that changes embeddings, which does not mix with others. "
+                "Leave them out of `target_modules`."
+            )
 
     # ---- the base ----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from ..data.inputs import one_or_many
 from ..hub.repository import HubAccess
-from ..models.adapters import base_alone, is_peft_model
+from ..models.adapters import base_alone
 from ..models.generation import generate_texts
 from .adapted_tasks import AdaptedTasks
 from .hub_mixin import PipelineHubMixin
@@ -70,8 +70,9 @@ class PredictingPipeline(PipelineHubMixin):
         generate_kwargs: dict[str, Any],
     ) -> str | list[str]:
         texts, is_single = one_or_many(inputs)
+        around_batch = None
         if adapter_names is not None:
-            model = self._loaded_tasks().mixing(adapter_names, len(texts))
+            model, around_batch = self._loaded_tasks().mixed(adapter_names, len(texts))
         else:
             model = self.model if task is None else self._loaded_tasks().with_active(task)
         if not texts:
@@ -83,7 +84,7 @@ class PredictingPipeline(PipelineHubMixin):
             model,
             self.processing_class,
             texts,
-            adapter_names=adapter_names if is_peft_model(model) else None,
+            around_batch=around_batch,
             show_progress=len(texts) > 256 if show_progress is None else show_progress,
             **(settings | generate_kwargs),
         )

@@ -222,11 +222,11 @@ def name_base_when_saved(peft_config: PeftConfig, revision: str | None) -> None:
     peft_config.revision = peft_config.revision or revision
 
 
-def activate_adapter(layers: Sequence[Any], name: str) -> None:
-    """Switches the LoRA layers of a model in evaluation to one adapter.
+def activate_adapter(layers: Sequence[Any], name: str | None) -> None:
+    """Switches the LoRA layers of a model in evaluation to one adapter, or to none.
 
     `PeftModel.set_adapter`, which is public, walks over all modules and asks each weight of each adapter whether it is trained: with twenty
     adapters that takes ten times as long as a switch may. Seen in PEFT 0.19 to 0.21.
     """
     for layer in layers:
-        layer._active_adapter = [name]
+        layer._active_adapter = [] if name is None else [name]
