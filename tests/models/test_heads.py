@@ -7,6 +7,7 @@ from decoders import FAMILIES, decoder
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
 from recross_hf.models.collators import CausalCollator
+from recross_hf.models.generation import generate_texts
 from recross_hf.models.heads import answer_logits, contiguous_head, logits_at, mean_token_loss
 
 ITEMS = [([5, 6, 7, 8, 9, 10, 11], [12, 2]), ([20, 21], [30, 31, 32, 33, 2]), ([40] * 30, [41, 2])]
@@ -127,3 +128,10 @@ def test_generate_shows_the_head_contiguous_states_alone(tokenizer):
         found = model.generate(input_ids=prompts, do_sample=False, **settings)
     assert shapes == [(2, 1, 32)] * 3
     assert torch.equal(found, expected)
+
+
+def test_generated_texts_show_the_head_contiguous_states_alone(tokenizer):
+    model = decoder("llama", tokenizer)
+    shapes = seen_by_head(model)
+    generate_texts(model, tokenizer, ["Up or down?", "Who?"], max_new_tokens=3, min_new_tokens=3)
+    assert shapes == [(2, 1, 32)] * 3

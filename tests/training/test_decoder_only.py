@@ -147,3 +147,14 @@ def test_a_token_budget_pads_little(make_trainer, tokenizer):
     assert max(mask.numel() for mask in masks) <= 1000
     assert sum(map(len, masks)) == len(words)
     assert sum(int(mask.sum()) for mask in masks) >= 0.95 * sum(mask.numel() for mask in masks)
+
+
+def test_predictions_show_the_head_contiguous_states_alone(make_trainer, train):
+    trainer = make_trainer(per_device_eval_batch_size=4)
+    contiguous = []
+    trainer.model.get_output_embeddings().register_forward_hook(
+        lambda module, args, output: contiguous.append(args[0].is_contiguous())
+    )
+    trainer.predict(train.select_columns(["input"]))
+    assert len(contiguous) > 1
+    assert all(contiguous)
