@@ -5,13 +5,15 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-from loopback_hub import CutAnswer, OnReceipt, Status, StepError, WrongBytes, client_environment
+from loopback_hub import CutAnswer, OnArrival, OnReceipt, Status, StepError, WrongBytes, client_environment
 from loopback_hub.faults import Fault
 
 from recross_hf import CrossEncoderReranker, ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline
@@ -257,6 +259,169 @@ def test_a_repository_that_was_there_or_is_not_empty_stays(loopback, run_client,
         loopback.mend()
         revision = "refs/pr/1" if create_pr else "main"
         assert "model.safetensors" in loopback.repository("models", f"{repo_id}-{number}").commit(revision).files
+
+
+def test_a_repository_that_was_made_to_ask_is_gone_until_there_is_something_to_publish(loopback, run_client, folder):
+    repo_id, client = loopback.name("asked"), run_client(loopback.token)
+    assert client(CHECK, repo_id=repo_id) == repo_id
+    assert ("models", repo_id) not in loopback.store.repositories
+    loopback.add("models", f"{repo_id}-there", {"a.txt": b"a"})
+    assert client(CHECK, repo_id=f"{repo_id}-there")
+    assert ("models", f"{repo_id}-there") in loopback.store.repositories
+
+
+# ---- names, revisions and answers that are none ------------------------------------------------------------------------
+
+
+def opened_index(name, **access):
+    """An index is looked for before its encoder is."""
+    from recross_hf import UpstreamIndex
+
+    return UpstreamIndex.from_pretrained(name, encoder=None, **access)
+
+
+def opened_model(name, **access):
+    from recross_hf.models.architectures import load_model
+
+    return load_model(name, **access)
+
+
+def read_examples(name, **access):
+    from recross_hf import load_examples
+
+    return load_examples(name, **access)
+
+
+MEANT = [
+    *(
+        "https://huggingface.co/org/name",
+        "http://127.0.0.1/datasets/org/name/tree/main",
+        "hf://datasets/org/name",
+        "org/name.git",
+    ),
+    *("datasets/org/name", " org/name", "org/name@main"),
+]
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_an_address_in_place_of_a_name_says_the_name(name, loopback, run_client, folder):
+    client = run_client(loopback.token)
+    opens = ["hub_steps:predict", opened_index, opened_model, read_examples]
+    pushes = [("hub_steps:push_reranker", {"pipeline": str(folder)}), (CHECK, {})]
+    for step, arguments in [
+        *((step, {"name": name}) for step in opens),
+        ("hub_steps:pull_reranker", {"repo_id": name}),
+        *((step, {"repo_id": name, **arguments}) for step, arguments in pushes),
+    ]:
+        with pytest.raises(
+            StepError, match=r"(FileNotFoundError|HubError): .*Pass 'org/name', without anything around it"
+        ):
+            client(step, **arguments)
+    assert not loopback.requests
+
+
+def test_revisions_and_names_that_are_none_are_refused(loopback, run_client, folder):
+    client = run_client(loopback.token)
+    for step, argument in (
+        ("hub_steps:predict", "name"),
+        (opened_index, "name"),
+        (opened_model, "name"),
+        ("hub_steps:pull_reranker", "repo_id"),
+    ):
+        for revision in ("", 3):
+            with pytest.raises(
+                StepError, match=f"ValueError: Expected `revision` to be a branch, .*found {revision!r}"
+            ):
+                client(step, **{argument: "org/name"}, revision=revision)
+        with pytest.raises(StepError, match=r"(FileNotFoundError|OSError): Expected|Repo id must use"):
+            client(step, **{argument: ""})
+    push = {"pipeline": str(folder), "repo_id": loopback.name("revised")}
+    with pytest.raises(StepError, match="HubError: Expected a branch to write to, found the commit 0000"):
+        client("hub_steps:push_reranker", **push, revision="0" * 40)
+    with pytest.raises(StepError, match="ValueError: Expected `revision` to be a branch"):
+        client("hub_steps:push_reranker", **push, revision="")
+    assert not loopback.requests
+
+
+def test_a_repository_of_something_else_is_no_index(loopback, run_client):
+    repo_id = loopback.name("csv")
+    loopback.add("datasets", repo_id, {"train.csv": b"input,references\na,b\n"})
+    with pytest.raises(
+        StepError, match=rf"HubError: Expected files in safe formats .* root of the dataset repository {repo_id}"
+    ):
+        run_client(loopback.token)(opened_index, name=repo_id)
+
+
+class Page(Fault):
+    """The answer of a proxy, or of a hotel."""
+
+    def changed(self, body):
+        return b"<html>Please log in</html>".ljust(len(body))[: len(body)]
+
+
+def test_a_page_in_place_of_an_answer_is_told(loopback, run_client, folder):
+    repo_id, client = loopback.name("page"), run_client(loopback.token)
+    for number, (method, target) in enumerate(
+        (("POST", "/repos/create"), ("POST", "/preupload/"), ("GET", "/api/models/"))
+    ):
+        loopback.fail(method, target, Page(), times=9)
+        with pytest.raises(StepError, match=r"HubError: Expected an answer of a Hub .*such as the page of a proxy"):
+            client("hub_steps:push_reranker", pipeline=str(folder), repo_id=f"{repo_id}-{number}")
+        loopback.mend()
+    client("hub_steps:push_reranker", pipeline=str(folder), repo_id=repo_id)
+    loopback.fail("GET", "/api/models/", Page(), times=9)
+    with pytest.raises(StepError, match=r"HubError: Expected an answer of a Hub .*such as the page of a proxy"):
+        run_client()("hub_steps:pull_reranker", repo_id=repo_id)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (Status(429, {"Retry-After": "77"}), r"asked too often, .*\(429\)\. Wait 77 seconds"),
+        (Status(429), r"Wait some minutes"),
+        (Status(409), "Somebody else wrote to"),
+    ],
+    ids=["429", "429 without a time", "409"],
+)
+def test_a_hub_that_refuses_to_make_a_repository_says_why(fault, message, loopback, run_client):
+    loopback.fail("POST", "/repos/create", fault, times=9)
+    with pytest.raises(StepError, match=f"HubError: .*{message}"):
+        run_client(loopback.token)(CHECK, repo_id=loopback.name("refused"))
+
+
+def test_a_file_that_is_too_large_for_the_hub_is_told(loopback, run_client, folder):
+    loopback.fail("POST", "/commit/", Status(413), times=9)
+    with pytest.raises(StepError, match="HubError: The Hub takes no file as large as one of"):
+        run_client(loopback.token)("hub_steps:push_reranker", pipeline=str(folder), repo_id=loopback.name("large"))
+
+
+def check_with(token, repo_id):
+    from recross_hf.hub.publishing import check_may_publish
+
+    return check_may_publish(repo_id, token=token)
+
+
+def test_a_token_with_letters_that_no_token_has_is_told(loopback, run_client):
+    with pytest.raises(StepError, match="HubError: Expected a token of plain letters and digits"):
+        run_client()(check_with, token="hf_wr\u00efte", repo_id=loopback.name("letters"))
+
+
+def check_impatiently(repo_id):
+    import recross_hf.hub.errors
+    from recross_hf.hub.publishing import check_may_publish
+
+    recross_hf.hub.errors.WAITS = (0.5, 0.5, 0.5, None)
+    return check_may_publish(repo_id)
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(loopback, run_client):
+    answered = threading.Event()
+    loopback.fail("POST", "/repos/create", OnArrival(lambda: answered.wait(20)), times=9)
+    client, start = run_client(loopback.token), time.monotonic()
+    with pytest.raises(StepError, match=r"HubError: No connection to .*Check the network and try again"):
+        client(check_impatiently, repo_id=loopback.name("silent"))
+    assert time.monotonic() - start < 15
+    answered.set()
 
 
 def publish_and_train_with(token, pipeline, repo_id, trained_id, output_dir):

@@ -1,6 +1,7 @@
 """What can go wrong with a request."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -14,11 +15,12 @@ class Pace(NamedTuple):
 class Fault:
     """A request as usual; each kind changes one thing.
 
-    `status`: answered instead of being handled. `request_limit`, `answer_limit`: bytes of a body after which the
+    `status`, `headers`: answered instead of being handled. `request_limit`, `answer_limit`: bytes of a body after which the
     connection ends; with an `answer_limit` of 0 the request is handled and the answer lost. `pace`: of the answer.
     """
 
     status: int | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
     request_limit: int | None = None
     answer_limit: int | None = None
     pace: Pace | None = None
@@ -40,8 +42,8 @@ class Fault:
 class Status(Fault):
     """The request is not handled: 500, 503, ..."""
 
-    def __init__(self, status: int) -> None:
-        self.status = status
+    def __init__(self, status: int, headers: dict[str, str] | None = None) -> None:
+        self.status, self.headers = status, headers or {}
 
 
 class CutRequest(Fault):

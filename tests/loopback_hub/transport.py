@@ -178,7 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
             fault.at_receipt()
         statuses = [fault.status for fault in faults if fault.status is not None]
         if statuses:
-            answer = Answer.of({"error": "made to fail"}, statuses[0])
+            headers = next(dict(fault.headers) for fault in faults if fault.status is not None)
+            answer = Answer.of({"error": "made to fail"}, statuses[0], headers)
         else:
             with self.hub_server.lock:
                 answer = self.hub_server.respond(request)

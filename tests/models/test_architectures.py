@@ -534,3 +534,18 @@ def test_a_configuration_that_passed_is_not_built_again_and_another_one_or_other
     save_file({"shared.weight": torch.zeros(2, 16)}, folder / "model.safetensors")
     check_built_size(AutoModelForSeq2SeqLM, config, folder)
     assert len(built) == 4
+
+
+def test_a_model_that_is_neither_here_nor_to_be_had_is_told(tmp_path):
+    for name in (tmp_path / "none", str(tmp_path / "none"), "./none"):
+        with pytest.raises(
+            FileNotFoundError, match=r"Expected the folder of a model, found none at .*none\. Name a folder"
+        ):
+            load_model(name)
+    with pytest.raises(OSError, match="No folder org/none is here, and the Hub gave no such model"):
+        load_model("org/none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        FileNotFoundError, match=r"Expected a model with config\.json in .*empty, found none.*upstream_model"
+    ):
+        load_model(tmp_path / "empty")

@@ -12,7 +12,7 @@ import pandas as pd
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
-from ..hub.repository import looks_like_path
+from ..hub.repository import looks_like_path, what_was_meant
 from .conform import conform
 from .files import READER_OF, READERS, expand, files_of, is_readable
 from .inputs import InputTypeError, as_dataset, from_inputs
@@ -163,7 +163,7 @@ def _read_hub(name: str, split: str, load_dataset_kwargs: dict[str, Any]) -> Dat
     if looks_like_path(name):
         raise FileNotFoundError(
             f"No file or folder at {name}, and this is no name of a data set on the Hub. Expected a file, a folder or a pattern of "
-            f"{', '.join(READERS)}."
+            f"{', '.join(READERS)}.{what_was_meant(name)}"
         )
     if os.path.dirname(name) and os.path.isdir(os.path.dirname(name)):
         raise FileNotFoundError(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from json import JSONDecodeError
 
-from huggingface_hub import constants
+from huggingface_hub import constants, get_session
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -32,6 +33,8 @@ CLIENT_ERRORS: tuple[type[Exception], ...] = (
     ConnectionError,
 )
 """What `huggingface_hub` raises where the Hub could not be asked or refused."""
+WAITS = (10.0, 300.0, 300.0, None)
+"""Seconds to wait for a connection, for the next bytes of an answer and to send some, and for a place among the connections."""
 # The client wraps some of its errors in these.
 _EXPLAINED: tuple[type[Exception], ...] = (*CLIENT_ERRORS, ValueError, RuntimeError)
 
@@ -45,6 +48,16 @@ class ArtifactError(ValueError):
 
 
 @contextmanager
+def _answered_in_time() -> Iterator[None]:
+    session = get_session()
+    before, session.timeout = session.timeout, WAITS
+    try:
+        yield
+    finally:
+        session.timeout = before
+
+
+@contextmanager
 def explained(
     repository: Repository,
     *,
@@ -52,9 +65,13 @@ def explained(
     access: HubAccess | None = None,
     writes: bool = False,
 ) -> Iterator[None]:
-    """Turns what the client raises into a `HubError` with an [`explanation`], which says what the arguments are."""
+    """Turns what the client raises into a `HubError` with an [`explanation`], which says what the arguments are.
+
+    What is written waits `WAITS` for an answer: the client itself would wait for ever.
+    """
     try:
-        yield
+        with _answered_in_time() if writes else nullcontext():
+            yield
     except HubError:
         raise
     except _EXPLAINED as error:
@@ -86,7 +103,7 @@ def explanation(
     """
     causes = [cause for cause in _chain(error) if isinstance(cause, CLIENT_ERRORS)]
     if not causes:
-        return None
+        return _explanation_of_others(error, repository)
     # That a file is not in the cache has a reason of its own, unless nothing else was tried.
     cause = next((cause for cause in causes if not isinstance(cause, LocalEntryNotFoundError)), causes[0])
     wanted = str(repository) if name is None else f"{name} of {repository}"
@@ -124,6 +141,14 @@ def explanation(
         )
     if status in (409, 412):
         return f"Somebody else wrote to {wanted} at the same time, and nothing of this was written. Publish again."
+    if status == 413:
+        return f"The Hub takes no file as large as one of {wanted}. Save in smaller shards, or leave the file out."
+    if status == 429:
+        waits = cause.response.headers.get("Retry-After") if isinstance(cause, HfHubHTTPError) else None
+        return (
+            f"The Hub was asked too often, and refused {wanted} (429). Wait {f'{waits} seconds' if waits else 'some minutes'}, and try "
+            "again; with a token more is allowed."
+        )
     if status is not None:
         said = str(cause).partition("\n")[0].rstrip(".")
         return (
@@ -134,6 +159,22 @@ def explanation(
         f"{'' if writes else ', which is not in the cache'}: {cause}. Check the network and try again"
         f"{'' if writes else '; if a folder was meant, check its path'}."
     )
+
+
+def _explanation_of_others(error: BaseException, repository: Repository) -> str | None:
+    """What happened where the client did not expect what it met: answers that are none of a Hub, and a token that is none."""
+    causes = list(_chain(error))
+    if any(isinstance(cause, JSONDecodeError) for cause in causes):
+        return (
+            f"Expected an answer of a Hub about {repository} from {constants.ENDPOINT}, found something else, such as the page of a proxy or "
+            "a login. Open that address in a browser, or check HF_ENDPOINT, and try again."
+        )
+    if any(isinstance(cause, UnicodeEncodeError) and cause.encoding == "ascii" for cause in causes):
+        return (
+            f"Expected a token of plain letters and digits for {repository}, found one with others: it was not copied as it is. Take it from "
+            f"{constants.ENDPOINT}/settings/tokens."
+        )
+    return None
 
 
 def gated(repository: Repository) -> str:

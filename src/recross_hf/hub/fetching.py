@@ -18,7 +18,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from ..core.files import is_intact
 from .errors import HubError, explained
-from .repository import HubAccess, Repository, looks_like_path
+from .repository import HubAccess, Repository, check_revision, looks_like_path, what_was_meant
 from .safety import SAFE_SUFFIXES
 
 LARGEST_TEXT = 128 << 20
@@ -125,6 +125,11 @@ def fetch_artifact(repository: Repository, access: HubAccess) -> Path:
         folder = Path(
             snapshot_download(repository.repo_id, allow_patterns=_SAFE_FILES, ignore_patterns=_BELOW, **asked)
         )
+    if not folder.is_dir():
+        raise HubError(
+            f"Expected files in safe formats ({', '.join(sorted(SAFE_SUFFIXES))}) at the root of {repository}, found none. It holds something "
+            "else: check the name, or publish the artifact with `push_to_hub`."
+        )
     for path in sorted(folder.iterdir()):
         if path.suffix in SAFE_SUFFIXES:
             ask = access if path.name in new else None
@@ -149,13 +154,19 @@ def artifact_folder(name_or_path: str | Path, repo_type: str, revision: str | No
     """The folder of an artifact, fetched if no folder has that name and a repository may ([`fetch_artifact`]).
 
     Raises:
+        FileNotFoundError: There is no such folder, and no repository can have that name.
         HubError: The repository could not be had.
-        ValueError: A `revision` is asked for of a folder.
+        ValueError: A `revision` is asked for of a folder, or is none.
     """
-    if Path(name_or_path).is_dir():
+    check_revision(revision)
+    if str(name_or_path) and Path(name_or_path).exists():
         refuse_revision(name_or_path, revision)
-    if isinstance(name_or_path, Path) or Path(name_or_path).exists() or looks_like_path(name_or_path):
         return Path(name_or_path)
+    if isinstance(name_or_path, Path) or looks_like_path(name_or_path):
+        raise FileNotFoundError(
+            f"Expected a folder, or the name of a repository on the Hub (`org/name`), found {str(name_or_path)!r}, and no such folder."
+            f"{what_was_meant(str(name_or_path))}"
+        )
     return fetch_artifact(Repository(name_or_path, repo_type, revision), access)
 
 

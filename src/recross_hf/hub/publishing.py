@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from json import JSONDecodeError
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
@@ -17,7 +18,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from ..core.files import sha256_of
 from .errors import CLIENT_ERRORS, HubError, explained
-from .repository import Repository, is_repo_id
+from .repository import COMMIT, Repository, check_revision, is_repo_id, what_was_meant
 from .safety import SAFE_SUFFIXES
 
 # Files of an older version that would be read in place of the new ones or beside them. Whatever else a repository has is
@@ -28,6 +29,8 @@ _SHADOWING = re.compile(
     r"|vocab\.(json|txt)|merges\.txt|(tokenizer|spiece|sentencepiece\.bpe)\.model|chat_template\.jinja"
     r"|examples\.parquet|retrieved\.parquet|index\.faiss"
 )
+
+_NO_ANSWER: tuple[type[Exception], ...] = (*CLIENT_ERRORS, JSONDecodeError)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ def full_name(repo_id: str, token: str | bool | None = None) -> str:
         HubError: No namespace is given, and the token does not tell whose it is.
     """
     if not is_repo_id(repo_id):
-        raise HubError(f"Expected the name of a repository, such as org/name, found {repo_id!r}.")
+        raise HubError(
+            f"Expected the name of a repository, such as org/name, found {repo_id!r}.{what_was_meant(repo_id)}"
+        )
     if "/" in repo_id:
         return repo_id
     with explained(Repository(repo_id), writes=True):
@@ -92,9 +97,11 @@ def full_name(repo_id: str, token: str | bool | None = None) -> str:
 def check_may_publish(
     repo_id: str, *, repo_type: str = "model", token: str | bool | None = None, private: bool | None = None
 ) -> str:
-    """Makes sure, before work that is to be published begins, that a repository is there and may be written to.
+    """Makes sure, before work that is to be published begins, that a repository may be written to or made.
 
-    A Hub that knows no such question (`auth-check`) is believed: the repository is there, and publishing will tell.
+    One that is made for the question is deleted again: what comes of the work is published later, or never.
+
+    A Hub that knows no such question (`auth-check`) is believed: publishing will tell.
 
     Args:
         repo_id: Name of the repository; without a namespace it is the user's own.
@@ -106,11 +113,12 @@ def check_may_publish(
         The repository's name, with its namespace.
 
     Raises:
-        HubError: The repository cannot be made, or not be written to. One that was made for this is deleted.
+        HubError: The repository cannot be made, or not be written to.
     """
     repo_id = full_name(repo_id, token)
     api = HfApi(token=token)
-    with explained(Repository(repo_id, repo_type), writes=True), _existing(api, repo_id, repo_type, private=private):
+    made = _existing(api, repo_id, repo_type, private=private, stays=False)
+    with explained(Repository(repo_id, repo_type), writes=True), made:
         try:
             api.auth_check(repo_id, repo_type=repo_type, write=True)
         except HfHubHTTPError as error:
@@ -121,29 +129,38 @@ def check_may_publish(
 
 @contextmanager
 def _existing(
-    api: HfApi, repo_id: str, repo_type: str, *, private: bool | None, space_sdk: str | None = None
+    api: HfApi, repo_id: str, repo_type: str, *, private: bool | None, space_sdk: str | None = None, stays: bool = True
 ) -> Iterator[None]:
-    """Within it the repository exists. If it was made for this, and nothing came of it, it is deleted again."""
+    """Within it the repository exists. If it was made for this, and nothing came of it or it is not to stay, it is deleted again."""
     create = partial(api.create_repo, repo_id, repo_type=repo_type, private=private, space_sdk=space_sdk)
     try:
         create()
         is_new = True
-    except HfHubHTTPError:
+    except HfHubHTTPError as refusal:
         # It was there before, or may not be made, which this tells apart.
-        create(exist_ok=True)
+        try:
+            create(exist_ok=True)
+        except KeyError:  # the client takes any conflict for a repository that is there, and looks for its address
+            raise refusal from None
         is_new = False
     try:
         yield
     except BaseException as error:
-        if is_new:
-            try:
-                if _is_empty(api, repo_id, repo_type):
-                    api.delete_repo(repo_id, repo_type=repo_type)
-            except CLIENT_ERRORS:
-                error.add_note(
-                    f"{Repository(repo_id, repo_type)} was made and may be empty: delete it, or publish again."
-                )
+        if is_new and not _deleted_if_empty(api, repo_id, repo_type):
+            error.add_note(f"{Repository(repo_id, repo_type)} was made and may be empty: delete it, or publish again.")
         raise
+    if is_new and not stays:
+        _deleted_if_empty(api, repo_id, repo_type)
+
+
+def _deleted_if_empty(api: HfApi, repo_id: str, repo_type: str) -> bool:
+    """Deletes a repository that nobody wrote to; False where the Hub would not say or do it."""
+    try:
+        if _is_empty(api, repo_id, repo_type):
+            api.delete_repo(repo_id, repo_type=repo_type)
+    except _NO_ANSWER:
+        return False
+    return True
 
 
 def _is_empty(api: HfApi, repo_id: str, repo_type: str) -> bool:
@@ -196,6 +213,11 @@ def publish(
             was sent.
     """
     repo_id, repo_type = publication.repo_id, publication.repo_type
+    check_revision(revision)
+    if revision is not None and COMMIT.fullmatch(revision):
+        raise HubError(
+            f"Expected a branch to write to, found the commit {revision}, which stays as it is. Name a branch, or leave `revision` out."
+        )
     repository = Repository(repo_id, repo_type, revision)
     additions = [CommitOperationAdd(name, content) for name, content in sorted(publication.files.items())]
     api = HfApi(token=token)

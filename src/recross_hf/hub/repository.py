@@ -95,6 +95,26 @@ def is_repo_id(name: str) -> bool:
     return True
 
 
+def what_was_meant(name: str) -> str:
+    """A sentence, with a space before it, on the repository that a name was probably meant for; empty where none is near."""
+    address = re.sub(r"^(hf://|https?://[^/]+/)", "", name.strip())
+    address = re.sub(r"^(datasets|models|spaces)/", "", address).partition("/tree/")[0].partition("/blob/")[0]
+    near = address.partition("@")[0].strip("/ ").removesuffix(".git")
+    return f" Pass {near!r}, without anything around it." if near not in (name, "") and is_repo_id(near) else ""
+
+
+def check_revision(revision: str | None) -> None:
+    """Refuses what can be no name of a branch, a tag or a commit.
+
+    Raises:
+        ValueError: It is empty, or no text.
+    """
+    if revision is not None and (not isinstance(revision, str) or not revision.strip()):
+        raise ValueError(
+            f"Expected `revision` to be a branch, a tag or a commit, found {revision!r}. Name one, or leave it out for the main branch."
+        )
+
+
 def part_rows(parts: Mapping[str, Repository]) -> str:
     """Rows of a table of a pipeline's parts: name, repository, commit."""
     return "\n".join(

@@ -22,12 +22,10 @@ from transformers import (
 )
 
 from ..core.devices import dtype_of
-from ..hub.fetching import refuse_revision
-from ..hub.repository import looks_like_path
 from . import chat
 from .base import Architecture, TokenIds, less_padding, longest_input, say_inputs_are_cut, unwrapped
 from .collators import Batch, CausalCollator, ExampleCollator, end_token_id
-from .foreign import check_built_size
+from .foreign import check_built_size, is_folder_of_model
 
 SEPARATOR = "\n"
 """The text between the input and the answer of a decoder-only model, in training and in generation."""
@@ -253,29 +251,20 @@ def load_model(
         kwargs: Arguments of `from_pretrained` (`revision`, `token`, ...).
 
     Raises:
-        FileNotFoundError: There is no such folder, and no repository can have that name.
+        FileNotFoundError: No folder is here, and no repository can have that name; or the folder holds no model.
         TypeError: The model is of another kind, such as a plain BERT.
         ArtifactError: The configuration in a folder asks for more than the weights beside it hold.
         ValueError: A `revision` is asked for of a folder, or there is no such `dtype`.
     """
     precision = dtype if dtype == "auto" else dtype_of(dtype)
-    is_here = Path(name_or_path).exists()
-    if not is_here and (isinstance(name_or_path, Path) or looks_like_path(name_or_path)):
-        raise FileNotFoundError(
-            f"Expected the folder of a model, found none at {name_or_path}. Name a folder that `save_pretrained` wrote or a repository "
-            "on the Hub (`org/name`)."
-        )
-    if is_here:
-        refuse_revision(name_or_path, kwargs.get("revision"))
+    is_here = is_folder_of_model(name_or_path, kwargs)
     kwargs = dict(kwargs, trust_remote_code=False)
     try:
         config = AutoConfig.from_pretrained(name_or_path, **kwargs)
     except OSError as error:
         if is_here:
             raise
-        raise OSError(
-            f"No folder {name_or_path} is here, and no such model could be had from the Hub: {error}"
-        ) from error
+        raise OSError(f"No folder {name_or_path} is here, and the Hub gave no such model: {error}") from error
     found = f"{(config.architectures or [type(config).__name__])[0]} in {name_or_path}"
     auto_class = _architecture(config, found).auto_class
     check_built_size(auto_class, config, Path(name_or_path))

@@ -1,7 +1,8 @@
-"""What a configuration from somebody else would build: no more than the weights beside it hold."""
+"""What a name of a model leads to, and what a configuration from somebody else would build: no more than its weights hold."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,40 @@ from transformers import PreTrainedConfig
 from .._version import __version__
 from ..core.files import remember_check, was_checked
 from ..hub.errors import ArtifactError
+from ..hub.fetching import refuse_revision
 from ..hub.model_sizes import held_by
+from ..hub.repository import check_revision, looks_like_path, what_was_meant
 
 HARMLESS = 1 << 24
 """Numbers that a model may have without weights for them: tables that are computed, and heads that were not trained."""
+
+
+def is_folder_of_model(name_or_path: str | Path, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a model is in a folder of this machine; if not, a repository can have its name.
+
+    Args:
+        kwargs: Arguments of `from_pretrained`.
+
+    Raises:
+        FileNotFoundError: There is no such folder and no repository can be called so, or the folder holds no model.
+        ValueError: A `revision` is none, or is asked for of a folder.
+    """
+    revision, folder = kwargs.get("revision"), Path(name_or_path)
+    check_revision(revision)
+    if str(name_or_path) == "" or not folder.exists():
+        if isinstance(name_or_path, Path) or looks_like_path(name_or_path):
+            raise FileNotFoundError(
+                f"Expected the folder of a model, found none at {name_or_path}. Name a folder that `save_pretrained` wrote or a repository "
+                f"on the Hub (`org/name`).{what_was_meant(str(name_or_path))}"
+            )
+        return False
+    refuse_revision(name_or_path, revision)
+    if not (folder / kwargs.get("subfolder", "") / "config.json").is_file():
+        raise FileNotFoundError(
+            f"Expected a model with config.json in {folder}, found none. Name a folder that `save_pretrained` of a model wrote; a pipeline "
+            "keeps its model in its folder upstream_model."
+        )
+    return True
 
 
 def check_built_size(auto_class: Any, config: PreTrainedConfig, folder: Path) -> None:

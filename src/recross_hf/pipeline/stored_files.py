@@ -16,7 +16,7 @@ from ..core.distributed import agreed
 from ..core.files import read_json, read_parquet
 from ..data.schema import check_plain
 from ..hub.fetching import fetch_file, fetch_files, refuse_revision
-from ..hub.repository import COMMIT, HubAccess, Repository, looks_like_path
+from ..hub.repository import COMMIT, HubAccess, Repository, check_revision, looks_like_path, what_was_meant
 from ..hub.safety import MANIFEST_FILE, check_model_files
 from ..retrieval.index_files import CONFIG_FILE, EXAMPLES_FILE
 from .bases import alone
@@ -98,14 +98,15 @@ class StoredFiles:
         """
         make = partial(cls, access=access, dtype=dtype, device=device, verify_checksums=verify_checksums)
         folder = Path(name_or_path)
-        if folder.is_dir():
+        check_revision(revision)
+        if str(name_or_path) and folder.is_dir():
             refuse_revision(folder, revision)
             return make(read_manifest(folder), folder)
         if isinstance(name_or_path, Path) or looks_like_path(name_or_path):
             raise FileNotFoundError(
                 f"Expected the folder of a pipeline, found none at {folder}. Name a folder that "
                 "`ReCrossPipeline.save_pretrained` wrote or a repository on the Hub (`org/name`), or call "
-                "`from_pretrained()` for the starter." + _interrupted_save(folder)
+                "`from_pretrained()` for the starter." + what_was_meant(str(name_or_path)) + _interrupted_save(folder)
             )
         home = Repository(name_or_path, "model", revision)
         fetch = partial(fetch_file, name=MANIFEST_FILE, access=access, largest=MAX_MANIFEST_SIZE)
