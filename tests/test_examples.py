@@ -313,26 +313,34 @@ def test_lora_on_random_examples_without_an_evaluation(folder, pipeline_folder):
     assert model.peft_config["default"].r == 2
 
 
+MINING = [
+    *("--pipeline", "pipeline", "--preset", "as_run", "--num_query_sets", 5, "--num_queries", 2, "--num_held_out", 6),
+    *("--num_candidates", 40, "--group_size", 10, "--num_rounds", 2, "--num_labelled", 3, "--learning_rate", 1e-2),
+    *("--max_target_length", 8, "--judge", "groups"),  # its former name
+]
+
+
 @pytest.fixture(scope="module")
 def mined(folder, pipeline_folder):
     """The folder of mined supervision, and what was printed."""
-    output = run(
-        folder,
-        "mine_supervision.py",
-        *("--pipeline", "pipeline", "--output_dir", "supervision", "--preset", "as_run", "--num_query_sets", 5),
-        *("--num_queries", 2, "--num_held_out", 6, "--num_candidates", 40, "--group_size", 10, "--num_rounds", 2),
-        *(
-            "--num_labelled",
-            3,
-            "--learning_rate",
-            1e-2,
-            "--max_target_length",
-            8,
-            "--judge",
-            "groups",
-        ),  # its former name
-    )
-    return folder / "supervision", output
+    return folder / "supervision", run(folder, "mine_supervision.py", "--output_dir", "supervision", *MINING)
+
+
+def test_a_mining_that_went_on_does_not_say_how_long_all_of_it_took(folder, mined):
+    again = shutil.copytree(mined[0], folder / "again")
+    next(again.glob("query_sets/*4.parquet")).unlink()
+    output = run(folder, "mine_supervision.py", "--output_dir", "again", *MINING)
+    summary, before = (json.loads((path / "summary.json").read_text()) for path in (again, mined[0]))
+    assert summary["seconds"] is None
+    assert summary["last_run"]["num_sets"] == 1
+    assert summary["last_run"]["seconds"] > 0
+    timed = {"seconds", "last_run"}
+    assert {name: summary[name] for name in summary.keys() - timed} == {
+        name: before[name] for name in before.keys() - timed
+    }
+    card = (again / "README.md").read_text()
+    assert "| num pairs |" in card and "| seconds |" not in card and "None" not in output
+    assert "| seconds |" in (mined[0] / "README.md").read_text()
 
 
 def test_supervision_is_mined(mined):

@@ -833,3 +833,12 @@ def test_a_pipeline_is_not_saved_inside_itself_and_keeps_what_lies_beside_it(fol
 def test_a_pipeline_is_not_opened_with_what_there_is_not(arguments, name, folder):
     with pytest.raises(ValueError, match=f"Expected `{name}` to be"):
         ReCrossPipeline.from_pretrained(folder, **arguments)
+
+
+def test_a_call_may_say_how_much_of_an_input_is_read(pipeline):
+    text = "Is this review good? The film is lovely and long."
+    cut = pipeline.processing_class.decode(
+        pipeline.processing_class(text, truncation=True, max_length=5)["input_ids"], skip_special_tokens=True
+    )
+    assert pipeline(text, max_input_length=5) == pipeline(cut)
+    assert pipeline([text, cut], max_input_length=5) == [pipeline(cut)] * 2

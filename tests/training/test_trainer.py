@@ -984,3 +984,12 @@ def test_frozen_weights_and_batches_that_are_left_out_are_told_before_the_traini
         ValueError, match="a whole batch of 4 examples, found 3, which `dataloader_drop_last` leaves out"
     ):
         make_trainer(bart, **few).train()
+
+
+def test_answers_are_cut_to_what_the_decoder_takes(bart, make_trainer, examples):
+    long = examples.select(range(4)).map(lambda row: {"references": ["word " * 400]})
+    trainer = make_trainer(copy.deepcopy(bart), train_dataset=long, max_target_length=1000)
+    positions = bart.config.max_position_embeddings
+    assert {len(item["labels"]) for item in trainer.train_dataset} == {positions}
+    trainer.train()
+    assert np.isfinite(trainer.evaluate(long)["eval_loss"])
