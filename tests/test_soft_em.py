@@ -4,6 +4,7 @@ from pathlib import Path
 
 import evaluate
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -242,3 +243,27 @@ def test_predictions_without_references_are_said(caplog):
 def test_punctuation_is_that_of_squads_script_and_no_other(odd, metric):
     assert score([odd, "don't"], [["don't"], ["dont"]])["exact_match"] == 50
     assert "a curly apostrophe" in metric.description
+
+
+@pytest.mark.parametrize("text", ["yes\u200b", "\ufeffyes", "y\u2060es"])
+def test_marks_that_nobody_sees_are_no_difference(text):
+    assert score([text, "yes"], [["yes"], [text]]) == {"soft_em": 100, "exact_match": 100}
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "message"),
+    [
+        (["cat"], ["cat"], "found one text, whose letters"),
+        ("cat", [["c"], ["a"], ["t"]], "found one text, whose letters"),
+        ([], [], "at least one prediction, .* found 0 and 0"),
+        (["cat", "dog"], [["cat"]], "found 2 and 1"),
+    ],
+)
+def test_letters_are_no_references_of_the_plain_function_either(predictions, references, message):
+    with pytest.raises(ValueError, match=message):
+        score(predictions, references)
+
+
+def test_the_columns_of_a_table_are_no_predictions(metric):
+    with pytest.raises(ValueError, match="Expected a list of predictions, found DataFrame"):
+        metric.compute(predictions=pd.DataFrame({"yes": ["no"]}), references=["yes"])

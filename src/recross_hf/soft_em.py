@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import datasets
 import evaluate
+import pandas
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ Examples:
 """
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_INVISIBLE = dict.fromkeys((0x200B, 0x2060, 0xFEFF))  # zero-width space, word joiner, byte-order mark
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -94,8 +96,8 @@ def soft_match(prediction: str, references: list[str]) -> bool:
 
 
 def _composed(text: str) -> str:
-    """The text with each accent in its letter (NFC): the same text to readers and to Unicode, however a system wrote it."""
-    return unicodedata.normalize("NFC", text)
+    """The text with each accent in its letter (NFC) and without marks that nobody sees: what readers take for the same text is one."""
+    return unicodedata.normalize("NFC", text.translate(_INVISIBLE))
 
 
 def warn_of_unmatchable(references: Iterable[Iterable[str]]) -> None:
@@ -120,7 +122,19 @@ def _warn_once(message: str) -> None:
 
 
 def score(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
-    """SoftEM and exact match in percent, each prediction against its best reference."""
+    """SoftEM and exact match in percent, each prediction against its best reference.
+
+    Raises:
+        ValueError: there is no prediction, there are not as many lists of references, or one is a text in place of a list.
+    """
+    if not predictions or len(predictions) != len(references):
+        raise ValueError(
+            f"Expected at least one prediction, and a list of references for each, found {len(predictions)} and {len(references)}."
+        )
+    if isinstance(predictions, str) or any(isinstance(accepted, str) for accepted in references):
+        raise ValueError(
+            "Expected lists of texts, found one text, whose letters would be compared. Pass `[text]` in its place."
+        )
     pairs = list(zip(predictions, references, strict=True))
     warn_of_unmatchable(references)
     return {
@@ -157,8 +171,8 @@ class SoftEM(evaluate.Metric):
         if predictions is None or references is None:
             raise ValueError("Expected predictions and references, found one of them missing. Pass both.")
         for name, texts in (("predictions", predictions), ("references", references)):
-            # The letters of a text, the keys of a mapping and a set in no order would be scored against one another.
-            if isinstance(texts, str | bytes | Mapping | Set):
+            # The letters of a text, the keys of a mapping, a table's columns and a set in no order would be scored against one another.
+            if isinstance(texts, str | bytes | Mapping | Set | pandas.DataFrame):
                 raise ValueError(
                     f"Expected a list of {name}, found {type(texts).__name__}. Pass a list, in the order of the inputs; of one text, "
                     "`[text]`."
