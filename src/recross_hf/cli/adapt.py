@@ -114,6 +114,14 @@ def main(argv: Sequence[str]) -> None:
     if script.pipeline is not None and script.query_file is None:
         parser.error("--pipeline needs --query_file, the unlabelled inputs of your task")
     if script.query_file is not None:
+        if script.query_file == "-":
+            parser.error(
+                "Expected a file of inputs, found -: standard input is not read, so that it must be saved first"
+            )
+        if "query_set" in said:
+            parser.error(
+                "Expected --query_set with a task of the starter, found it beside a query_file, which is one set"
+            )
         script.pipeline = script.pipeline or os.environ.get(PIPELINE_VARIABLE) or None
     adapt(parser, script, said)
 
@@ -121,8 +129,13 @@ def main(argv: Sequence[str]) -> None:
 def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) -> None:
     """Adapts a model, evaluates it where there are labels, writes what came of it and publishes it where that was asked for."""
     stages = Stages()
+    for name, number in (("num_queries", script.num_queries), ("lora_r", said.get("lora_r"))):
+        if number is not None and number < 1:
+            parser.error(f"Expected --{name} of at least 1, found {number}")
     with stages("load"):
         columns = named_values("--columns", script.columns, parser.error, known=list(COLUMNS))
+        if columns and script.eval_file is None and str(script.query_file).endswith(".txt"):
+            parser.error("Expected --columns of a file that has columns, found a text file of one input a line")
         pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
         presets = {
             None: in_todays_names(pipeline.adaptation),
@@ -138,6 +151,10 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
             pipeline.check_output_dir(output_dir)
         # The pipeline is pushed when it is whole, and not the model while it trains.
         push_to_hub, args.push_to_hub = args.push_to_hub, False
+        if said.get("num_retrieved", 0) > (there := len(pipeline.index)):
+            parser.error(
+                f"Expected --num_retrieved of at most {there:,}, the upstream examples that there are, found {said['num_retrieved']:,}"
+            )
         task, queries, evaluation = inputs_of(script, columns)
         retriever = retriever_of(script, pipeline, args.seed)
         peft_config = peft_config_of(parser, script, args, pipeline, said)

@@ -115,6 +115,9 @@ def main(argv: Sequence[str]) -> None:
     )
     said = parser.said(argv)
     script, args = parser.made(ScriptArguments, said), parser.made(AdaptationArguments, said)
+    for name in ("num_queries", "num_query_sets", "num_test", "lora_r"):
+        if (number := getattr(script, name)) is not None and number < 1:
+            parser.error(f"Expected --{name} of at least 1, found {number}")
     output_dir = args.output_dir or DEFAULTS["output_dir"]
     read = {f"the target task {path.name}": path for pattern in script.target_tasks for path in matching(pattern)}
     check_apart(output_dir, {"the pipeline": script.pipeline, "the encoder": script.sbert_name_or_path, **read})
@@ -158,6 +161,9 @@ def target_tasks(script: ScriptArguments) -> list[TargetTask]:
     else:
         found = [starter_target_task(name) for name in starter_tasks()]
         num_sets, num_test = num_sets or STARTER_QUERY_SETS, num_test or STARTER_TEST
+    most = max(len(task.query_sets) for task in found)
+    if num_sets is not None and num_sets > most:
+        raise UsageError(f"Expected --num_query_sets of at most {most}, as many as the tasks have, found {num_sets}.")
     return [task.limited(num_test, num_sets) for task in found]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import ModelCard, RepoCard
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from .. import ReCrossPipeline, soft_em
 from ..core.files import read_json
@@ -17,6 +18,7 @@ from ..hub.publishing import Publication, publish
 from ..hub.repository import Repository
 from ..pipeline.manifest import INDEX, RERANKER, UPSTREAM_MODEL
 from ..pipeline.saving import PIPELINE
+from .errors import UsageError
 from .parser import CommandParser
 
 # What the project itself publishes lies in a checkout of it, beside the package.
@@ -67,7 +69,11 @@ class PublishArguments:
 
 def read_card(path: str | Path, repo_id: str) -> RepoCard:
     """A card with the names that it is published under."""
-    text = Path(path).read_text(encoding="utf-8").replace("this-namespace/this-pipeline", repo_id)
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"Expected a card, a text in UTF-8, as --cards, found {path}, which is none.") from error
+    text = text.replace("this-namespace/this-pipeline", repo_id)
     return ModelCard(text.replace("this-namespace", repo_id.partition("/")[0]))
 
 
@@ -102,6 +108,12 @@ def main(argv: Sequence[str]) -> None:
     pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
     name = args.name or (Path(args.pipeline).resolve().name if args.pipeline else "starter")
     repo_id = f"{args.namespace}/{name}"
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UsageError(
+            f"Expected --namespace and --name of letters, digits, '-', '_' and '.', found {repo_id!r}. Choose others."
+        ) from error
     cards = {name: read_card(path, repo_id) for name, path in cards_at.items()}
     license = args.license
     if args.pipeline is None:

@@ -95,6 +95,10 @@ def main(argv: Sequence[str]) -> None:
     check_not_of_others(args.output_dir, None)
     set_seed(args.seed)
     pairs = read_parquet(script.pairs)
+    if missing := [name for name in ("query", "candidate", "label", "query_task") if name not in pairs.column_names]:
+        parser.error(
+            f"Expected pairs.parquet of `recross mine` as --pairs, found {script.pairs} without {', '.join(missing)}"
+        )
     train, dev = pairs, None
     if script.dev_tasks or script.num_dev_tasks:
         number = None if script.dev_tasks else script.num_dev_tasks

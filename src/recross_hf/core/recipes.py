@@ -55,6 +55,10 @@ def recipe_arguments(path: str | Path, known: Collection[str]) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
         recipe, node = yaml.load(text, Loader=RecipeLoader), yaml.compose(text, Loader=RecipeLoader)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"Expected YAML in {path}, found bytes that are no text in UTF-8. Name another file."
+        ) from error
     except yaml.YAMLError as error:
         said = str(error).replace("<unicode string>", path.name)
         raise ValueError(f"Expected YAML in {path}, found: {said}. Mend the file.") from error

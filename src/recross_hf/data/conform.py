@@ -64,7 +64,8 @@ def _to_schema(
             swapped = column in COLUMNS
             raise ExampleError(
                 f"Expected `columns` to map {', '.join(COLUMNS)}, found {name!r}."
-                + f" Write it the other way round: `columns={{{column!r}: {name!r}}}`." * swapped
+                + f" Write it the other way round: `columns={{{column!r}: {name!r}}}` (--columns {column}={name})."
+                * swapped
             )
         if column not in dataset.column_names:
             raise ExampleError(
@@ -79,7 +80,8 @@ def _to_schema(
     if missing:
         raise ExampleError(
             f"Expected the columns {', '.join(required)}, found {', '.join(dataset.column_names) or 'none'}. Say where "
-            f"{' and '.join(missing)} can be found, e.g. `columns={{{missing[0]!r}: 'name_in_your_data'}}`."
+            f"{' and '.join(missing)} can be found, e.g. `columns={{{missing[0]!r}: 'name_in_your_data'}}` "
+            f"(--columns {missing[0]}=name_in_your_data)."
         )
     fields: dict[str, pa.ChunkedArray] = {
         "task": pa.chunked_array([pa.repeat(pa.scalar(task), len(table))]),

@@ -145,7 +145,9 @@ def paper_methods(
                 f"Expected methods among {', '.join(_WAYS)}, found {name!r}. All but two go with `_by_task`."
             )
         if way == "sbert" and sbert_index is None:
-            raise ValueError(f"Expected an index by another encoder for the method {name}, found no `sbert_index`.")
+            raise ValueError(
+                f"Expected an index by another encoder for the method {name}, found no `sbert_index`. Name one with --sbert_name_or_path."
+            )
         if way == "recross" and pipeline.reranker is None:
             raise ValueError(f"Expected a pipeline with a reranker for the method {name}, found one without.")
         if way == "none":

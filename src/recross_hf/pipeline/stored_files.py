@@ -105,8 +105,8 @@ class StoredFiles:
         if isinstance(name_or_path, Path) or looks_like_path(name_or_path):
             raise FileNotFoundError(
                 f"Expected the folder of a pipeline, found none at {folder}. Name a folder that "
-                "`ReCrossPipeline.save_pretrained` wrote or a repository on the Hub (`org/name`), or call "
-                "`from_pretrained()` for the starter." + what_was_meant(str(name_or_path)) + _interrupted_save(folder)
+                "`ReCrossPipeline.save_pretrained` wrote or a repository on the Hub (`org/name`), or leave "
+                "it out for the starter." + what_was_meant(str(name_or_path)) + _interrupted_save(folder)
             )
         home = Repository(name_or_path, "model", revision)
         fetch = partial(fetch_file, name=MANIFEST_FILE, access=access, largest=MAX_MANIFEST_SIZE)

@@ -18,6 +18,7 @@ from ..core.distributed import process_state
 from ..core.files import write_parquet
 from ..data.conversations import texts_of
 from ..retrieval.encoder import Encoder
+from ..retrieval.faiss_indexes import empty_index
 from .plan import Plan, TimeEstimate
 from .probe import LESS_DISK, PROBE_EXAMPLES, PROBE_SECONDS
 from .resources import peak_memory
@@ -39,9 +40,9 @@ def index_bytes(dimension: int, num_vectors: int, factory: str = "Flat") -> int:
         The number of bytes.
 
     Raises:
-        RuntimeError: FAISS takes no such factory string.
+        ValueError: FAISS takes no such factory string.
     """
-    whole = faiss.index_factory(dimension, factory)  # it owns the indexes inside
+    whole = empty_index(dimension, factory, faiss.METRIC_L2)  # it owns the indexes inside
     return sum(_bytes_of(whole, num_vectors))
 
 
@@ -156,7 +157,7 @@ def plan_index(
     vectors, tried = _try_encoding(encoder, texts_of(sample), shard_size)
     dimension = vectors.shape[1]
     of_vectors = np.dtype(vector_dtype).itemsize * dimension * len(dataset)
-    empty = faiss.index_factory(dimension, factory, metric_type)
+    empty = empty_index(dimension, factory, metric_type)
     held, written = _bytes_of(empty, len(dataset))
     of_index = held + written
     assembling = _assembling_seconds(vectors, len(dataset), factory, metric_type, train_size)
