@@ -1,5 +1,6 @@
 import ast
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -43,6 +44,39 @@ def test_private_names_stay_in_their_module(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             assert not [name for alias in node.names if (name := alias.name).startswith("_") and name[1] != "_"]
+
+
+DOCUMENTED = re.compile(r"_(replace|asdict|make|foreach_\w+|info|compute|actions|option_string_actions)|_\w+_|__\w+")
+"""Names of `NamedTuple`, `torch`, `evaluate.Metric` and, which are those of the standard library alone, `argparse` and `enum`."""
+
+
+def own_names(tree: ast.AST) -> set[str]:
+    """Functions that a module defines, and attributes that it sets of its own objects."""
+    nodes = list(ast.walk(tree))
+    stored = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)]
+    declared = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AnnAssign)}
+    functions = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    return functions | declared | {node.attr for node in stored if not ast.unparse(node.value).endswith("config")}
+
+
+def test_private_names_of_the_stack_are_held_on_to_in_compat_alone():
+    trees = {
+        path: ast.parse(path.read_text(encoding="utf-8"))
+        for path in MODULES
+        if path.stem not in ("_compat", "__main__")
+    }
+    own = set().union(*map(own_names, trees.values()))
+    for path, tree in trees.items():
+        used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr[0] == "_"}
+        assert not [name for name in used - own if not DOCUMENTED.fullmatch(name)], path
+        module = importlib.import_module(f"recross_hf.{name_of(path)}")
+        for kind in filter(inspect.isclass, vars(module).values()):
+            foreign = [base for base in kind.__mro__ if not base.__module__.startswith("recross_hf")]
+            private = {name for name, value in vars(kind).items() if name[0] == "_" and inspect.isfunction(value)}
+            hooks = [
+                hook for base in foreign for hook in private & vars(base).keys() if not DOCUMENTED.fullmatch(hook)
+            ]
+            assert kind.__module__ != module.__name__ or not hooks, kind
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)

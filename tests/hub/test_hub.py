@@ -753,7 +753,7 @@ def test_a_cached_file_goes_only_if_it_is_not_what_the_hub_announced(content, tm
 
 def _commit_that_is_noted(repo_id, revision=None):
     from recross_hf import load_model
-    from recross_hf.training._compat import commit_of
+    from recross_hf.core._compat import commit_of
 
     return commit_of(load_model(repo_id, revision=revision))
 

@@ -142,14 +142,44 @@ def test_the_batch_size_in_use_is_the_lowered_one(bart, tokenizer, examples, tmp
     assert trainer.args.train_batch_size == 6
 
 
-def test_the_commit_that_was_noted_with_a_model_stays_with_it_and_is_not_saved(bart, tmp_path):
-    assert _compat.commit_of(bart) is None
-    model = copy.deepcopy(bart)
-    model.config._commit_hash = "0123abc"  # as a published pipeline notes it
-    wrapped = get_peft_model(_compat.unprepared_copy(model), LoraConfig(task_type="SEQ_2_SEQ_LM"))
-    assert _compat.commit_of(model) == _compat.commit_of(wrapped) == "0123abc"
-    model.save_pretrained(tmp_path)
-    assert "0123abc" not in (tmp_path / "config.json").read_text()
+def test_a_trainer_writes_its_own_model_into_each_checkpoint_and_at_the_end(bart, tokenizer, examples, tmp_path):
+    class Writing(_compat.WritesItsOwnModel, Seq2SeqTrainer):
+        def write_model(self, folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "mine.txt").write_text(str(self.state.global_step))
+
+    args = Seq2SeqTrainingArguments(
+        output_dir=str(tmp_path), max_steps=2, save_steps=1, use_cpu=True, disable_tqdm=True, report_to=[]
+    )
+    rows = [{"input_ids": [0, 5, 2], "labels": [0, 6, 2], "attention_mask": [1, 1, 1]}] * 2
+    trainer = Writing(copy.deepcopy(bart), args, train_dataset=rows)
+    trainer.train()
+    trainer.save_model()
+    assert [(tmp_path / name / "mine.txt").read_text() for name in ("checkpoint-1", "checkpoint-2", ".")] == list(
+        "122"
+    )
+    assert not list(tmp_path.rglob("model.safetensors"))
+    assert not list(tmp_path.rglob("training_args.bin"))
+
+
+def test_a_trainer_chooses_the_order_of_its_rows_or_leaves_it_to_the_base_class(bart, tmp_path):
+    asked = []
+
+    class Choosing(_compat.ChoosesItsSampler, Seq2SeqTrainer):
+        def training_sampler(self, rows):
+            asked.append(rows)
+            return order
+
+    args = Seq2SeqTrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=1, use_cpu=True, remove_unused_columns=False
+    )
+    rows = [{"input_ids": torch.tensor([number])} for number in range(6)]
+    trainer = Choosing(copy.deepcopy(bart), args, train_dataset=rows)
+    order = [4, 1, 3]
+    assert [int(batch["input_ids"]) for batch in trainer.get_train_dataloader()] == [4, 1, 3]
+    order = None
+    assert sorted(int(batch["input_ids"]) for batch in trainer.get_train_dataloader()) == list(range(6))
+    assert asked == [rows, rows]
 
 
 # ---- accelerate --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput
 
+from ..core._compat import commit_of
 from ..core.files import write_atomically, write_parquet
 from ..core.hashing import digest_of
 from ..data.conversations import texts_of
@@ -21,7 +22,6 @@ from ..data.readers import load_queries
 from ..models.adapters import adapter_settings
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
-from ..training._compat import commit_of
 from ..training.checkpoints import checkpoint_to_resume, refuse_other_weights
 from ..training.kept_configuration import check_can_be_saved
 from ..training.trainer import ExampleTrainer
@@ -276,8 +276,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
                 languages, license, tags, model_name, finetuned_from, tasks, dataset_tags, dataset, dataset_args
             )
             return
-        path = Path(str(self.args.output_dir)) / "README.md"
-        own_base = self.model.config.name_or_path or ""
+        path, own_base = Path(str(self.args.output_dir)) / "README.md", self.model.config.name_or_path or ""
         card = adapted_model_card(
             self.hub_model_id or self.args.hub_model_id or path.parent.resolve().name,
             title=model_name,

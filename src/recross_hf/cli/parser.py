@@ -178,9 +178,10 @@ class CommandParser(HfArgumentParser):
     def full_help(self) -> str:
         """Every argument, with its default."""
         known = HfArgumentParser(self.dataclass_types, prog=self.prog, description=self.description)
+        flags = {f"--{argument.name}" for kind in self.dataclass_types for argument in fields(kind)}
         for shown_as, said in _RUNNING.items():
             flag, _, value = shown_as.partition(" ")
-            if flag not in known._option_string_actions:  # --debug is one of the trainer's, too
+            if flag not in flags:  # --debug is one of the trainer's, too
                 known.add_argument(flag, metavar=value, help=said, default=argparse.SUPPRESS)
         return known.format_help()
 

@@ -14,6 +14,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 
+from ._compat import has_process_state
+
 Result = TypeVar("Result")
 
 # Variables that tell a process of `accelerate launch` or `torchrun` of the others.
@@ -75,7 +77,7 @@ def leave_process_group() -> int:
     Raises:
         RuntimeError: The process is part of its group already.
     """
-    if PartialState._shared_state:
+    if has_process_state():
         raise RuntimeError(
             "Expected a process that has not asked for its device or its group yet, found one that has. Call "
             "`leave_process_group` first of all."

@@ -13,6 +13,7 @@ from datasets import Dataset, Features, List
 from datasets.fingerprint import Hasher
 from datasets.table import InMemoryTable
 
+from ..core._compat import fingerprint_of
 from .schema import COLUMNS, EXAMPLE_FEATURES, MESSAGES, ExampleError
 from .text_files import parse_list
 from .turns import from_turns
@@ -42,9 +43,8 @@ def conform(
     _check_ids(table["id"])
     features = Features({name: COLUMNS[name] for name in COLUMNS if name in table.column_names})
     table = table.select(list(features)).cast(features.arrow_schema)
-    # Left to itself, `Dataset` hashes the whole table, in a copy; the sources' fingerprints, which have no public name, stand for
-    # their contents.
-    sources = [dataset._fingerprint for dataset in datasets]
+    # Left to itself, `Dataset` hashes the whole table, in a copy; the sources' fingerprints stand for their contents.
+    sources = list(map(fingerprint_of, datasets))
     fingerprint = Hasher.hash([sources, sorted(columns.items()), task, labelled, drop_invalid])
     table = InMemoryTable(table.replace_schema_metadata(features.arrow_schema.metadata))
     return Dataset(table, fingerprint=fingerprint)

@@ -119,8 +119,13 @@ class _SandboxedEnvironment(SandboxedEnvironment):
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%"})
 
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree = super()._parse(source, name, filename)
+    def compile(self, source: Any, name: str | None = None, filename: str | None = None, *args: Any) -> Any:
+        # The base class would parse a text by a method of its own.
+        tree = self.parse(source, name, filename) if isinstance(source, str) else source
+        return super().compile(tree, name, filename, *args)
+
+    def parse(self, source: str, name: str | None = None, filename: str | None = None) -> nodes.Template:
+        tree = super().parse(source, name, filename)
         for node in tree.find_all(nodes.Node):
             if refused := _refused(node):
                 raise PromptError(f"line {node.lineno}: {refused} is not allowed in a template")

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import find_adapter_config_file
 
+from ..core._compat import note_commit
 from ..core.files import read_json
 from ..hub.repository import looks_like_path
 from .architectures import architecture_of, load_model
@@ -73,7 +74,7 @@ def merged_in_place(model: PreTrainedModel, *, is_named: bool) -> PreTrainedMode
     vars(merged)[_MERGED] = True
     if not is_named:
         merged.name_or_path = merged.config._name_or_path = ""
-        merged.config._commit_hash = None
+        note_commit(merged, None)
     return cast(PreTrainedModel, merged)
 
 

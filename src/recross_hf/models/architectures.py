@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ..core._compat import commit_of, note_commit
 from ..core.devices import dtype_of
 from . import chat
 from .base import Architecture, TokenIds, less_padding, longest_input, say_inputs_are_cut, unwrapped
@@ -269,9 +270,9 @@ def load_model(
     auto_class = _architecture(config, found).auto_class
     check_built_size(auto_class, config, Path(name_or_path))
     model = auto_class.from_pretrained(name_or_path, dtype=precision, **kwargs)
-    if not is_here and getattr(model.config, "_commit_hash", None) is None:
+    if not is_here and commit_of(model) is None:
         # Newer versions of transformers no longer note it; a card that names the base names it at this commit.
-        model.config._commit_hash = _cached_commit(str(name_or_path), kwargs)
+        note_commit(model, _cached_commit(str(name_or_path), kwargs))
     return model
 
 

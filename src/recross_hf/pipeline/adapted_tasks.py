@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from transformers import PreTrainedModel
 
+from ..core._compat import commit_of
 from ..core.files import read_json
 from ..hub.fetching import artifact_folder
 from ..hub.repository import HubAccess, Repository, is_repo_id
 from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES, check_model_files
 from ..models.adapters import base_alone, check_plain_lora, is_on_merged, is_peft_model, sharing_copy
-from ..training._compat import activate_adapter, commit_of
+from ..training._compat import activate_adapter
 from .bases import ADAPTER_CONFIG
 from .manifest import ADAPTED_MODEL, UPSTREAM_MODEL, Part, check_files, read_manifest
 from .mixed_batches import BASE_NAME, mixing

@@ -13,10 +13,10 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from transformers import PreTrainedModel
 
+from ..core._compat import commit_of
 from ..core.files import read_json, sha256_of
 from ..hub.repository import COMMIT, Repository, is_repo_id
 from ..models.adapters import base_alone, check_plain_lora, is_on_merged, is_peft_model
-from ..training._compat import commit_of
 from .changes import holds_weights
 from .manifest import BASE_MODEL, UPSTREAM_MODEL, Part
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..adaptation.record import RETRIEVED_FILE
+from ..core._compat import commit_of
 from ..core.files import write_json, write_parquet
 from ..core.output_folders import check_not_within, folder_to_write
 from ..hub.safety import MANIFEST_FILE
@@ -18,7 +19,6 @@ from ..models.adapters import is_peft_model
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import MeanPooledEncoder
 from ..retrieval.vector_shards import IndexMismatchError
-from ..training._compat import commit_of
 from .bases import base_of_adapter, check_upstream_adapter, published_base
 from .manifest import (
     ADAPTED_MODEL,

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .._version import __version__
 from ..adaptation.record import RETRIEVED_FILE
+from ..core._compat import note_commit
 from ..core.files import REMEMBERED_SIZE, read_parquet, remember_check, was_checked
 from ..data.schema import check_plain
 from ..models.adapters import base_alone, merged_in_place
@@ -91,8 +92,8 @@ class StoredParts(StoredFiles):
         model, repository = self._load(name), self.repository(name)
         if repository is not None and self.manifest.parts[name].path == ".":
             # Cards and adapters name the model's repository, and no folder of somebody's cache.
-            model.name_or_path = model.config._name_or_path = repository.repo_id
-            model.config._commit_hash = repository.revision
+            model.name_or_path = model.config.name_or_path = repository.repo_id
+            note_commit(model, repository.revision)
         return model
 
     def _open_tokenizer(self) -> PreTrainedTokenizerBase:

@@ -164,13 +164,12 @@ class CrossEncoderReranker(Reranker):
                 f"{', '.join(sorted(loading['missing_keys']))}: its scores would be random. Train one with `train_reranker`."
             )
         processing_class = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        settings: dict[str, Any] = {}
         if hasattr(model.config, "include_answers"):  # saved below: its length is the tokenizer's, also beyond 512
-            settings = {
+            kwargs = {
                 "include_answers": model.config.include_answers,
                 "max_length": processing_class.model_max_length,
-            }
-        return cls(model.to(device).eval(), processing_class, **settings | kwargs)
+            } | kwargs
+        return cls(model.to(device).eval(), processing_class, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Writes the model (safetensors), the tokenizer and the settings into a folder; `aggregation` is code and not saved.

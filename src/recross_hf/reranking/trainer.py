@@ -8,6 +8,7 @@ beside the model or on the Hub.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,9 +19,8 @@ from transformers.trainer_utils import TrainOutput
 from ..core.deprecation import renamed_argument
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
-from ..core.output_folders import folder_to_write
 from ..models.base import check_finite_weights
-from ..training._compat import take_losses_as_means
+from ..training._compat import ChoosesItsSampler, WritesItsOwnModel, take_losses_as_means
 from ..training.checkpoints import ARGUMENTS_FILE, checkpoint_to_resume, described_arguments, refuse_other_batches
 from ..training.safe_push import SafePushTrainer
 from .arguments import RerankerTrainingArguments
@@ -79,7 +79,7 @@ def train_reranker(
     return trainer.reranker()
 
 
-class RerankerTrainer(SafePushTrainer):
+class RerankerTrainer(SafePushTrainer, WritesItsOwnModel, ChoosesItsSampler):
     """Trains a cross-encoder on mined pairs.
 
     Args:
@@ -218,15 +218,14 @@ class RerankerTrainer(SafePushTrainer):
         batch["query"] = torch.tensor([item["query"] for item in items])
         return batch
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        pairs = cast(TokenizedPairs, self.train_dataset if train_dataset is None else train_dataset)
-        if cast(RerankerTrainingArguments, self.args).group_by_query:
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            return QuerySampler(pairs.query_of, seed)
-        return super()._get_train_sampler(pairs)
+    def training_sampler(self, rows: TokenizedPairs) -> torch.utils.data.Sampler | None:
+        """The sampler that keeps the pairs of a query together, where the arguments ask for that."""
+        if not cast(RerankerTrainingArguments, self.args).group_by_query:
+            return None
+        return QuerySampler(rows.query_of, self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = folder_to_write(output_dir or str(self.args.output_dir))
+    def write_model(self, folder: Path) -> None:
+        """Writes the reranker, and the arguments as JSON."""
         self.reranker().save_pretrained(folder)
         write_json(folder / ARGUMENTS_FILE, self._arguments())
 

@@ -69,6 +69,38 @@ class SavesWithoutPickles(Trainer):
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
 
+class WritesItsOwnModel(Trainer):
+    """A `Trainer` whose subclass writes the model itself.
+
+    `Trainer._save` is what writes the model of each checkpoint and of the end, and no argument or callback takes its place; `save_model`, which is
+    public, also gathers the weights of several processes and pushes. Seen in transformers 5.17 to 5.23.
+    """
+
+    def write_model(self, folder: Path) -> None:
+        """Writes the model as it is now into a folder."""
+        raise NotImplementedError
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        self.write_model(folder_to_write(output_dir or str(self.args.output_dir)))
+
+
+class ChoosesItsSampler(Trainer):
+    """A `Trainer` whose subclass may choose the order of the training rows.
+
+    `Trainer._get_train_sampler` chooses among those that transformers knows; `get_train_dataloader`, which is public, would have to be written anew
+    with the workers, the seeds and the preparation for several processes. Seen in transformers 5.17 to 5.23.
+    """
+
+    def training_sampler(self, rows: Any) -> torch.utils.data.Sampler | None:
+        """The sampler of the training rows; None takes the base class's."""
+        raise NotImplementedError
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        sampler = self.training_sampler(rows)
+        return super()._get_train_sampler(rows) if sampler is None else sampler
+
+
 class PreparesInContext(Trainer):
     """A `Trainer` that lets a subclass work around the preparation of model and optimizer for the devices.
 
@@ -129,15 +161,6 @@ def train_batch_size_in_use(trainer: Trainer) -> int:
     5.17 to 5.23.
     """
     return trainer._train_batch_size
-
-
-def commit_of(model: PreTrainedModel) -> str | None:
-    """The commit of the Hub that a model was loaded at; None where that is not known.
-
-    transformers noted it in the configuration's `_commit_hash` (seen in 5.17) and has no other name for it; 5.23 does not note it any more,
-    and leaves the attribute out of `config.json` as before. `load_model` and published pipelines note it themselves.
-    """
-    return getattr(model.config, "_commit_hash", None)
 
 
 # ---- accelerate -----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import TrainOutput, enable_full_determinism, set_seed
 
+from ..core._compat import commit_of
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
 from ..models.adapters import is_peft_model, merged_in_place
@@ -22,7 +23,6 @@ from ..models.tokenization import TokenizedExamples
 from ._compat import (
     PreparesInContext,
     SavesWithoutPickles,
-    commit_of,
     loader_of_this_process,
     name_base_when_saved,
     shared_weights_in_one_group,
