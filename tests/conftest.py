@@ -18,7 +18,7 @@ import tiny  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from loopback_hub import Client, Clients, Hub, LoopbackHub, client_environment  # noqa: E402
 
-from recross_hf import ExampleTrainer, ExampleTrainingArguments, MeanPooledEncoder, UpstreamIndex  # noqa: E402
+from recross_hf import ExampleTrainer, ExampleTrainingArguments, MeanPooledEncoder, ReCrossPipeline, UpstreamIndex  # noqa: E402
 from recross_hf.mixture.template_files import promptsource_folder  # noqa: E402
 
 settings.register_profile("recross", deadline=None, max_examples=50, derandomize=True, database=None)
@@ -119,6 +119,12 @@ def answering_bart(tokenizer, examples, tmp_path_factory):
     )
     ExampleTrainer(model, args, train_dataset=examples, processing_class=tokenizer).train()
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def pipeline(answering_bart, tokenizer, examples, tmp_path_factory):
+    """A pipeline of the model that answers, in a folder of its own; modules that need another one have their own fixture."""
+    return ReCrossPipeline.build(answering_bart, tokenizer, examples, tmp_path_factory.mktemp("built") / "pipeline")
 
 
 def _delete(name):

@@ -9,14 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from contents import content_of
 
 from recross_hf import ReCrossPipeline
 
 WATCHED = {"open", "os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir", "shutil.copyfile", "shutil.rmtree"}
-
-
-def content_of(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def save_and_be_killed(pipeline, folder, left):

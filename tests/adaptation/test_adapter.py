@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from contents import same, weights
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import Seq2SeqTrainingArguments, TrainerCallback
@@ -55,14 +56,6 @@ def make_adapter(bart, tokenizer, index, queries, tmp_path):
         )
 
     return make
-
-
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def trained(adapter: RetrievalAugmentedAdapter, **kwargs) -> dict[str, torch.Tensor]:

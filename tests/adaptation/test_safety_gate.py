@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from contents import same, weights
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,14 +155,6 @@ def make_adapter(answering_bart, tokenizer, index, tmp_path):
         )
 
     return make
-
-
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

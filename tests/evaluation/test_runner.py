@@ -26,11 +26,6 @@ from recross_hf.evaluation.cells import CellKey, CellMismatchError
 from recross_hf.evaluation.overlaps import OverlapError
 
 
-@pytest.fixture(scope="module")
-def pipeline(answering_bart, tokenizer, examples, tmp_path_factory):
-    return ReCrossPipeline.build(answering_bart, tokenizer, examples, tmp_path_factory.mktemp("built") / "pipeline")
-
-
 def evaluate(pipeline, folder, *, of=None, by=None, **kwargs):
     settings = ADAPTATION | kwargs.pop("settings", {})
     found = of or tasks(), by or methods(pipeline)

@@ -108,10 +108,6 @@ def named(hub):
     return name
 
 
-def asked(hub, *methods):
-    return [f"{request.method} {request.target}" for request in hub.requests if request.method in methods]
-
-
 def without_fetched(found):
     return {name: value for name, value in found.items() if name != "fetched"}
 
@@ -172,7 +168,7 @@ def test_what_is_there_is_not_uploaded_again(loopback, writer, named, folder):
     first = writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
     loopback.requests.clear()
     assert writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id) == first
-    posted = asked(loopback, "POST", "PUT")
+    posted = loopback.asked("POST", "PUT")
     assert not [request for request in posted if "/commit/" in request or request.startswith("PUT")]
 
 
@@ -272,7 +268,7 @@ def test_an_adapted_pipeline_names_what_it_was_made_of(peft, loopback, writer, r
     expected = writer("hub_steps:adapt", name=base, peft=peft, inputs=INPUTS)
     loopback.requests.clear()
     writer("hub_steps:publish_adapted", name=base, peft=peft, repo_id=adapted)
-    assert {target.split("/")[4] for target in asked(loopback, "POST") if "/commit/" in target} == {
+    assert {target.split("/")[4] for target in loopback.asked("POST") if "/commit/" in target} == {
         adapted.split("/")[1]
     }
     files = loopback.repository("models", adapted).commit("main").files
@@ -368,7 +364,7 @@ def test_pinned_and_cached_asks_nothing_and_a_server_that_is_down_is_not_needed(
     assert behaviour(reader, revision=commit) == behaviours[0]
     assert not loopback.requests
     assert behaviour(reader) == behaviours[0]
-    assert asked(loopback, "HEAD", "GET", "POST") == [f"HEAD /{repo_id}/resolve/main/recross.json"]
+    assert loopback.asked("HEAD", "GET", "POST") == [f"HEAD /{repo_id}/resolve/main/recross.json"]
     assert behaviour(lost) == behaviours[0]
     assert behaviour(lost, local_files_only=True) == behaviours[0]
     offline = run_client(home=home, offline=True)
@@ -529,7 +525,7 @@ def test_a_large_file_is_verified_once_and_again_when_it_changes(
         reader.in_copy("hub_steps:predict", name=repo_id, revision=commit)
     assert not loopback.requests
     assert reader.in_copy("hub_steps:predict", name=repo_id, revision=commit) == expected
-    assert asked(loopback, "GET")
+    assert loopback.asked("GET")
 
 
 def test_a_download_that_breaks_off_leaves_nothing_half_written(loopback, writer, reader, home, named, folder):
@@ -590,7 +586,7 @@ def test_a_failure_half_way_leaves_the_old_pipeline_and_a_rerun_completes(
     loopback.requests.clear()
     writer("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
     if part == "":  # all parts were there
-        assert not asked(loopback, "PUT")
+        assert not loopback.asked("PUT")
     assert without_fetched(reader("hub_steps:behaviour", name=repo_id, inputs=INPUTS)) == behaviours[1]
 
 
@@ -631,7 +627,7 @@ def test_who_is_killed_publishing_breaks_nothing_and_a_rerun_completes(
     second = writer("hub_steps:publish", pipeline=str(other_folder), repo_id=repo_id)
     assert loopback.repository("models", repo_id).commit("main").oid == second != first
     if lands:
-        assert not [request for request in asked(loopback, "POST") if "/commit/" in request]
+        assert not [request for request in loopback.asked("POST") if "/commit/" in request]
     for revision, expected in ((None, behaviours[1]), (first, behaviours[0])):
         found = reader("hub_steps:behaviour", name=repo_id, inputs=INPUTS, revision=revision)
         assert without_fetched(found) == expected

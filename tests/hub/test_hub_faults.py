@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from contents import content_of
 from loopback_hub import CutAnswer, OnArrival, OnReceipt, Status, StepError, WrongBytes, client_environment
 from loopback_hub.faults import Fault
 
@@ -55,14 +56,6 @@ def reranker(shift=0.0):
     return CrossEncoderReranker(model, tokenizer, max_length=50)
 
 
-def content_of(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def asked(hub, *methods):
-    return [f"{request.method} {request.target}" for request in hub.requests if request.method in methods]
-
-
 # ---- before a byte is fetched ----------------------------------------------------------------------------------------
 
 
@@ -81,10 +74,8 @@ def test_what_is_too_large_is_not_fetched(loopback, run_client, folder):
         loopback.requests.clear()
         with pytest.raises(StepError, match=rf"Expected {limit} in the model repository {name}, found .* not fetched"):
             client(step, **({"repo_id": name} if step.endswith("reranker") else {"name": name}))
-        assert not [
-            request for request in asked(loopback, "GET") if request.endswith(("config.json", "large/recross"))
-        ]
-    assert not [request for request in asked(loopback, "GET") if "/resolve/" in request]
+        assert not [request for request in loopback.asked("GET") if request.endswith(("config.json", "large/recross"))]
+    assert not [request for request in loopback.asked("GET") if "/resolve/" in request]
 
 
 def test_a_cache_in_part_says_what_is_missing(loopback, run_client, folder):
@@ -184,7 +175,7 @@ def test_a_public_pipeline_names_no_private_parts(loopback, run_client, folder):
         match=rf"for the model repository {adapted} is public, found the dataset repository {base}-index private: nobody else",
     ):
         client("hub_steps:publish", pipeline=base, repo_id=adapted)
-    assert not asked(loopback, "POST", "PUT")
+    assert not loopback.asked("POST", "PUT")
     client("hub_steps:publish", pipeline=base, repo_id=adapted, private=True)
     assert loopback.repository("models", adapted).private
 
@@ -526,7 +517,7 @@ def test_saving_an_adapter_asks_nothing_of_its_base(loopback, run_client, folder
     loopback.requests.clear()
     named, _ = client(adapt_and_save, name=base, saved=str(tmp_path / "saved"), published=adapted)
     assert named == f"{base}-upstream-model"
-    assert not [request for request in asked(loopback, "HEAD") if f"{base}-" in request]
+    assert not [request for request in loopback.asked("HEAD") if f"{base}-" in request]
 
 
 def test_an_adapter_of_a_model_in_a_folder_of_a_repository_names_no_other(loopback, run_client, folder, tmp_path):

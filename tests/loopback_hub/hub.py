@@ -87,6 +87,10 @@ class LoopbackHub(Hub):
         self._rules.append(Rule(method, pattern, fault, times))
         return self._rules[-1]
 
+    def asked(self, *methods: str) -> list[str]:
+        """The requests of these methods, in order, as "GET /api/models/org/name"."""
+        return [f"{request.method} {request.target}" for request in self.requests if request.method in methods]
+
     def settle(self, timeout: float = 10.0) -> None:
         """Waits until what clients asked for is done or has failed, as after a client was killed.
 

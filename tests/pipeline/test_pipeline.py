@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from contents import content_of
 from datasets import Dataset, Features, Image
 from peft import LoraConfig
 
@@ -66,10 +67,6 @@ def folder(built_folder, tmp_path):
 def adapted(request, pipeline, queries, tmp_path_factory):
     output_dir = str(tmp_path_factory.mktemp("adapted"))
     return pipeline.adapt(queries, peft_config=PEFT[request.param], output_dir=output_dir, **FAST)
-
-
-def content_of(folder) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def files_of(manifest) -> set[str]:
@@ -349,6 +346,22 @@ def test_a_reranker_that_is_no_cross_encoder_cannot_be_saved(pipeline, folder):
     ):
         loaded.save_pretrained(folder)
     assert content_of(folder) == before
+
+
+def test_a_reranker_that_says_it_can_be_saved_is(pipeline, reranking, tmp_path):
+    class Wrapped(Reranker):
+        can_be_saved = True
+
+        def rank(self, queries, candidates):
+            return reranking.reranker.rank(queries, candidates)
+
+        def save_pretrained(self, folder):
+            reranking.reranker.save_pretrained(folder)
+
+    wrapping = copy.copy(pipeline)
+    wrapping.reranker = Wrapped()
+    wrapping.save_pretrained(tmp_path)
+    assert isinstance(ReCrossPipeline.from_pretrained(tmp_path).reranker, CrossEncoderReranker)
 
 
 def test_a_changed_byte_of_the_reranker_is_noticed(reranking, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from evaluation_cases import ADAPTATION, methods, task, tasks
 
-from recross_hf import DenseRetriever, Method, ReCrossPipeline, TargetTask, evaluate_methods, load_queries
+from recross_hf import DenseRetriever, Method, TargetTask, evaluate_methods, load_queries
 from recross_hf.evaluation.cells import CellMismatchError
 from recross_hf.evaluation.overlaps import OverlapError
 from recross_hf.evaluation.run import EvaluationRun
@@ -14,11 +14,6 @@ from recross_hf.planning.evaluation import plan_evaluation
 from recross_hf.planning.resources import peak_memory
 
 MB, GB = 10**6, 10**9
-
-
-@pytest.fixture(scope="module")
-def pipeline(answering_bart, tokenizer, examples, tmp_path_factory):
-    return ReCrossPipeline.build(answering_bart, tokenizer, examples, tmp_path_factory.mktemp("built") / "pipeline")
 
 
 def planned(pipeline, folder, of, by, *, settings=ADAPTATION, **kwargs):

@@ -30,6 +30,7 @@ from recross_hf.planning.mining import plan_mining
 from recross_hf.planning.mixture import plan_mixture
 from recross_hf.planning.resources import Resources
 from recross_hf.planning.training import checkpoint_bytes, plan_training, training_bytes
+from recross_hf.supervision.utility import by_groups
 
 
 @pytest.fixture(autouse=True)
@@ -185,13 +186,15 @@ def test_a_plan_of_mining_counts_the_sets_and_the_pairs_on_disk(tokenizer, index
     assert written * 0.95 < plan.disk < written * 1.05
     ten_times = plan_mining(*what, replace(args, num_query_sets=30), num_probed=3)
     assert ten_times.disk == pytest.approx(10 * plan.disk, rel=0.01)
+    with pytest.warns(DeprecationWarning, match="argument `judge` is now `utility_estimator`"):
+        assert plan_mining(*what, args, num_probed=3, judge=by_groups).disk == plan.disk
 
 
 def test_a_plan_of_mining_needs_two_sets(bart, tokenizer, index, examples, tmp_path):
     args = SupervisionArguments(
         num_query_sets=1, num_queries=2, num_held_out=4, num_candidates=6, group_size=3, num_rounds=1, num_labelled=2
     )
-    with pytest.raises(ValueError, match="Expected at least two query sets to be judged, found 1 of 1"):
+    with pytest.raises(ValueError, match="Expected at least two query sets with estimated utilities, found 1 of 1"):
         plan_mining(tiny.bart(tokenizer), tokenizer, DenseRetriever(index), examples, tmp_path, args)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from contents import same, weights
 from datasets import concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -53,16 +54,6 @@ def make_trainer(make_args, pair_tokenizer, cross_encoder):
 
 def logged(trainer: RerankerTrainer, name: str) -> list[float]:
     return [entry[name] for entry in trainer.state.log_history if name in entry]
-
-
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], atol: float = 0.0) -> bool:
-    return one.keys() == other.keys() and all(
-        torch.allclose(one[name], other[name], rtol=0, atol=atol) for name in one
-    )
 
 
 class ByUtility(CrossEncoderReranker):

@@ -8,6 +8,7 @@ import tiny
 import torch
 import transformers
 from accelerate.state import AcceleratorState
+from contents import same, weights
 from datasets import Dataset
 from packaging.version import Version
 from peft import LoraConfig, get_peft_model
@@ -305,14 +306,6 @@ def test_padding_is_no_target_and_unlabelled_batches_have_no_labels(tokenizer, b
 
 
 # ---- runs and files ----------------------------------------------------------------------------------------------------
-
-
-def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_the_seed_alone_decides_the_run(bart, make_trainer, examples):

@@ -94,9 +94,7 @@ class Method:
         """Everything that results depend on beside the model, the task and the evaluation's settings, as JSON values."""
         identity: dict[str, Any] = {"num_queries": self.num_queries, "retriever": self.retriever_for(seed).identity()}
         if self.reranker is not None:
-            # Any subclass may write `identity`, as that of the cross-encoder.
-            own = getattr(self.reranker, "identity", None)
-            identity["reranker"] = own() if own is not None else {"class": type(self.reranker).__name__}
+            identity["reranker"] = self.reranker.identity()
         if self.peft_config is not None:
             identity["peft_config"] = self.peft_config.to_dict()
         return json.loads(json.dumps(identity, default=_json_value, sort_keys=True))

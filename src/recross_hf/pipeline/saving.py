@@ -227,9 +227,10 @@ def check_can_be_saved(parts: PipelineParts, unmodified: frozenset[str]) -> None
         check_upstream_adapter(parts.part(UPSTREAM_MODEL))
     if not {UPSTREAM_MODEL, INDEX, *([BASE_MODEL] if parts.has(BASE_MODEL) else [])} <= unmodified:
         _check_encoder_of_index(parts)
-    if RERANKER not in unmodified and not isinstance(parts.part(RERANKER), CrossEncoderReranker | None):
+    reranker = None if RERANKER in unmodified else parts.part(RERANKER)
+    if reranker is not None and not reranker.can_be_saved:
         raise TypeError(
-            f"Expected a CrossEncoderReranker, found {type(parts.part(RERANKER)).__name__}: a pipeline folder cannot hold it. Set "
+            f"Expected a CrossEncoderReranker, found {type(reranker).__name__}: a pipeline folder cannot hold it. Set "
             "`pipeline.reranker = None` and save, then pass it to `adapt`."
         )
 

@@ -13,6 +13,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..core.deprecation import renamed_argument
 from ..core.distributed import process_state
 from ..core.files import write_parquet
 from ..retrieval.retriever import Retriever
@@ -34,6 +35,7 @@ def plan_mining(
     *,
     utility_estimator: UtilityEstimator = by_groups,
     num_probed: int = 3,
+    judge: UtilityEstimator | None = None,
     **kwargs: Any,
 ) -> Plan:
     """Plans [`mine_supervision`] with the same arguments: some query sets are mined, the first of them untimed.
@@ -49,16 +51,19 @@ def plan_mining(
         args: Settings of the mining.
         utility_estimator: Function that says how useful each candidate was.
         num_probed: Query sets that each process mines for the plan.
+        judge: Former name of `utility_estimator`.
         kwargs: Other arguments of [`mine_supervision`].
 
     Returns:
         The plan.
 
     Raises:
-        ValueError: Fewer than two query sets could be judged.
+        ValueError: The utilities of fewer than two query sets could be estimated.
     """
     args, state = args or SupervisionArguments(), process_state()
-    starts: list[float] = []  # the time at which each set's judgement began
+    if judge is not None:
+        utility_estimator = renamed_argument("judge", "utility_estimator", judge)
+    starts: list[float] = []  # the time at which each set's estimate began
 
     @functools.wraps(utility_estimator)
     def timed(*arguments: Any) -> Any:
@@ -80,8 +85,8 @@ def plan_mining(
         state.wait_for_everyone()
     if len(starts) < 2:
         raise ValueError(
-            f"Expected at least two query sets to be judged, found {len(starts)} of {probed.num_query_sets}: there is too little to "
-            "plan, or there are too few candidates."
+            f"Expected at least two query sets with estimated utilities, found {len(starts)} of {probed.num_query_sets}: there is too "
+            "little to plan, or there are too few candidates. Ask for more query sets, or for smaller ones."
         )
     num_sets = math.ceil(args.num_query_sets / state.num_processes)
     return Plan.after_probe(

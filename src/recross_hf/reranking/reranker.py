@@ -30,7 +30,9 @@ class Reranker(ABC):
 
     @property
     def can_be_saved(self) -> bool:
-        """Whether a folder can hold the reranker: one that can writes itself by `save_pretrained`."""
+        """Whether a folder can hold the reranker: one that can writes itself by `save_pretrained`, and is opened again as a
+        `CrossEncoderReranker`.
+        """
         return False
 
     def identity(self) -> dict[str, Any]:

@@ -39,12 +39,6 @@ Search = Callable[[int], Hits]
 Aggregation = Callable[[Search, int, int], Ranking]
 
 
-def name_of(aggregation: Aggregation) -> str:
-    """The name of a function, or of the class of a callable object, by which results know an aggregation."""
-    name: str = getattr(aggregation, "__qualname__", type(aggregation).__qualname__)
-    return name
-
-
 def interleave(search: Search, num_queries: int, num_retrieved: int) -> Ranking:
     """Every query's top ceil(|R| / |Q|), rank by rank, cut to |R| (paper, section 3.2).
 

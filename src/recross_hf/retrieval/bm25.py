@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from .aggregation import Aggregation, Hits, Ranking, interleave, name_of
+from ..core.hashing import function_name
+from .aggregation import Aggregation, Hits, Ranking, interleave
 from .retriever import Retriever
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class BM25Retriever(Retriever):
 
     def identity(self) -> dict[str, Any]:
         """The identity of the base class, the constants of BM25 and the aggregation."""
-        return super().identity() | {"k1": self.k1, "b": self.b, "aggregation": name_of(self.aggregation)}
+        return super().identity() | {"k1": self.k1, "b": self.b, "aggregation": function_name(self.aggregation)}
 
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
         words = self._tokenize(list(inputs), return_ids=False)

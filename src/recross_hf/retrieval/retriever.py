@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from .aggregation import Aggregation, Hits, Ranking, interleave, name_of
+from ..core.hashing import function_name
+from .aggregation import Aggregation, Hits, Ranking, interleave
 from .faiss_indexes import selecting
 from .index import UpstreamIndex
 from .upstream_rows import allowed_rows, column, content_hash, excluded_rows, gather_rows
@@ -181,7 +182,7 @@ class DenseRetriever(Retriever):
     def identity(self) -> dict[str, Any]:
         """The identity of the base class, the index and the aggregation."""
         config = {name: self.index.config.get(name) for name in ("encoder", "factory", "metric")}
-        return super().identity() | {"index": config, "aggregation": name_of(self.aggregation)}
+        return super().identity() | {"index": config, "aggregation": function_name(self.aggregation)}
 
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
         vectors = np.asarray(self.index.encoder.encode(list(inputs)), dtype=np.float32)
