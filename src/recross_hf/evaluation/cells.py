@@ -95,7 +95,7 @@ class CellFiles:
         """Refuses a finished cell of other settings.
 
         Raises:
-            CellMismatchError: the cell is finished and has other settings.
+            CellMismatchError: The cell is finished and has other settings.
         """
         cell = self.read(key)
         if cell is None:

@@ -25,6 +25,10 @@ from .tasks import TargetTask
 def compute_cell(run: EvaluationRun, key: CellKey) -> dict[str, Any]:
     """Adapts as the cell's method does, and answers the task's test examples.
 
+    Args:
+        run: Evaluation that the cell is of.
+        key: Name of the cell.
+
     Returns:
         The content of the cell's file: `settings`, `cell` (fields of [`Cell`]), `predictions`, `choices` (the answer that the model
         finds most likely), and `retrieved` where examples were.

@@ -51,7 +51,7 @@ class Method:
         family: Name of the method that this one varies, in an ablation.
 
     Raises:
-        ValueError: there is no name, |Q| is below 1, or a reranker, settings or a `peft_config` come without a retriever.
+        ValueError: There is no name, |Q| is below 1, or a reranker, settings or a `peft_config` come without a retriever.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Method:
         """The retriever, with this seed if it draws.
 
         Raises:
-            ValueError: the method has no retriever.
+            ValueError: The method has no retriever.
         """
         if self.retriever is None:
             raise ValueError(
@@ -122,7 +122,7 @@ def paper_methods(
         peft_config: Configuration of an adapter to train in place of all weights.
 
     Raises:
-        ValueError: there is no method of a name, no `sbert_index` for `sbert`, or no reranker for `recross`.
+        ValueError: There is no method of a name, no `sbert_index` for `sbert`, or no reranker for `recross`.
     """
     mu = upsampling_ratio or pipeline.arguments().upsampling_ratio
     mu = mu if mu > 1 else 2.0
@@ -198,7 +198,7 @@ def build_index_once(upstream: Dataset, encoder: Encoder, folder: str | Path) ->
         folder: Folder of the index.
 
     Raises:
-        IndexMismatchError: the folder holds the index of other examples or another encoder.
+        IndexMismatchError: The folder holds the index of other examples or another encoder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -90,7 +90,7 @@ def check_overlaps(overlaps: Mapping[str, Overlaps], tasks: Sequence[TargetTask]
     """Refuses test examples among queries or upstream.
 
     Raises:
-        OverlapError: there are such examples.
+        OverlapError: There are such examples.
     """
     found = []
     for task in tasks:
@@ -116,7 +116,7 @@ def without_overlaps(task: TargetTask, overlaps: Overlaps) -> TargetTask:
     """The task without test examples that are queries.
 
     Raises:
-        OverlapError: all test examples are queries.
+        OverlapError: All test examples are queries.
     """
     if len(overlaps.test_in_queries) == len(task.test):
         raise OverlapError(

@@ -214,7 +214,7 @@ class EvaluationRun:
         """Refuses finished cells of other settings.
 
         Raises:
-            CellMismatchError: there is one.
+            CellMismatchError: There is one.
         """
         for key in self.keys():
             if (cell := self.files.read(key)) is not None:

@@ -65,10 +65,10 @@ def evaluate_methods(
         The results, with the floors of [`floor_answers`]. A failed cell has an `error` and no predictions.
 
     Raises:
-        OverlapError: test examples are queries or upstream, and `on_overlap` is "refuse".
+        OverlapError: Test examples are queries or upstream, and `on_overlap` is "refuse".
         CellMismatchError: `output_dir` has a cell of other settings.
-        ValueError: names repeat, the pipeline is adapted already, or settings are out of range.
-        TypeError: there is no such setting.
+        ValueError: Names repeat, the pipeline is adapted already, or settings are out of range.
+        TypeError: There is no such setting.
     """
     run = prepare_evaluation(pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap)
     for name in run.tasks:

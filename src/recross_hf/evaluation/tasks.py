@@ -39,7 +39,7 @@ class TargetTask:
             examples.
 
     Raises:
-        ValueError: the test set or a query set is empty, or there is no query set.
+        ValueError: The test set or a query set is empty, or there is no query set.
     """
 
     name: str
@@ -118,9 +118,9 @@ def load_target_task(
             where the files are theirs.
 
     Raises:
-        FileNotFoundError: there is no such folder, or a file is missing.
-        ExampleError: a file cannot be read as examples.
-        ValueError: query sets are missing between others, or nothing is left to test.
+        FileNotFoundError: There is no such folder, or a file is missing.
+        ExampleError: A file cannot be read as examples.
+        ValueError: Query sets are missing between others, or nothing is left to test.
     """
     folder = Path(folder)
     name = name or folder.resolve().name
@@ -166,8 +166,8 @@ def read_target_tasks(path: str | Path) -> list[TargetTask]:
     `columns` is as [`load_examples`] takes it. Files are looked for from the working directory.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no such list; the message says where.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no such list; the message says where.
     """
     path = Path(path)
     if not path.is_file():

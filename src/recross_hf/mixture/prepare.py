@@ -120,7 +120,14 @@ def check_mixture(
     targets: Decontaminator,
     num_proc: int,
 ) -> None:
-    """Checks the arguments of [`prepare_mixture`], whose names they have.
+    """Checks, before any work, that a mixture can be prepared.
+
+    Args:
+        sources: The tasks.
+        output_dir: Folder that the examples go to.
+        args: Settings of the mixture.
+        targets: Texts that no example may share.
+        num_proc: Number of processes that render.
 
     Raises:
         ValueError: [`prepare_mixture`] could not begin.

@@ -31,7 +31,7 @@ class _Budget:
 
     def __init__(self, rng: random.Random) -> None:
         self.steps = MAX_STEPS
-        self.length = 0  # of the text that blocks make
+        self.length = 0  # characters of the text that blocks have made
         self.rng = rng
 
     def spend(self, steps: int) -> None:

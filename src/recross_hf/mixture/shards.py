@@ -30,7 +30,7 @@ class ExampleShards:
         self._paths: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
-        self._num_free = 0  # of the file that is open
+        self._num_free = 0  # rows that the open file still takes
 
     def write(self, table: pa.Table) -> None:
         """Takes examples, and writes them once they are worth a row group."""

@@ -131,7 +131,7 @@ class MeanPooledEncoder:
             token_budget: Number of tokens a batch.
             autocast_dtype: Type to compute in.
             pooling: "mean" or "weighted_mean".
-            kwargs: Passed to the `from_pretrained` of model and tokenizer (`revision`, `token`, ...).
+            kwargs: Other arguments that the `from_pretrained` of model and tokenizer both take (`revision`, `token`, ...).
         """
         place = device_of(device)
         model = load_model(name_or_path, dtype=dtype, **kwargs)

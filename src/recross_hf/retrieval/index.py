@@ -271,7 +271,7 @@ class UpstreamIndex:
         Args:
             vectors: Array `[n, d]` from the index's encoder.
             k: Number of examples; with more than there are, all of them and then -1 are given.
-            search_kwargs: Passed to FAISS, e.g. `params=faiss.SearchParametersIVF(nprobe=32)`.
+            search_kwargs: Arguments of the FAISS index's own `search`, e.g. `params=faiss.SearchParametersIVF(nprobe=32)`.
 
         Returns:
             [`Hits`] `[n, k]`. Distances are squared L2, or the inner product with its sign changed: they fall with relevance.

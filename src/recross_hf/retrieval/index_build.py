@@ -40,7 +40,25 @@ def build_index_files(
     vector_dtype: DTypeLike,
     seed: int,
 ) -> None:
-    """Writes the folder of an index; [`UpstreamIndex.build`] describes the arguments and the errors."""
+    """Writes the folder of an index.
+
+    Args:
+        folder: Folder to write.
+        dataset: Examples of the schema.
+        encoder: Encoder of the inputs.
+        factory: FAISS factory string.
+        metric_type: Metric, `faiss.METRIC_L2` or `faiss.METRIC_INNER_PRODUCT`.
+        train_size: Number of vectors, drawn at random, that an index which needs training is trained on.
+        nprobe: Lists that an IVF index visits in a search; a sixteenth of them by default.
+        shard_size: Examples a shard.
+        vector_dtype: Type of the shards, `np.float32` or `np.float16`.
+        seed: Seed for drawing training vectors.
+
+    Raises:
+        ExampleError: `dataset` does not have the schema's columns.
+        IndexMismatchError: `folder` holds the shards of another build.
+        ValueError: The factory string, the amount of data it needs, or a number is wrong.
+    """
     if metric_type not in METRIC_NAMES:
         raise ValueError(f"Expected faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, found {metric_type}.")
     for name, value, least in (("train_size", train_size, 1), ("shard_size", shard_size, 1), ("seed", seed, 0)):

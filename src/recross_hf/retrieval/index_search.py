@@ -17,10 +17,21 @@ MOST_HITS = 1 << 20
 
 
 def nearest(index: faiss.Index, vectors: np.ndarray, k: int, *, encoder: Encoder, **search_kwargs: Any) -> Hits:
-    """The `k` nearest vectors of each query; [`UpstreamIndex.search`] describes the arguments, the result and the errors.
+    """The `k` nearest vectors of each query.
 
     Args:
+        index: FAISS index to search.
+        vectors: Array `[n, d]` of the queries.
+        k: Number of hits; where there are fewer vectors, -1 fills the places.
         encoder: Encoder of the queries, which an error names.
+        search_kwargs: Arguments of the index's own `search`, such as `params`.
+
+    Returns:
+        [`Hits`] `[n, k]`; distances fall with relevance.
+
+    Raises:
+        IndexMismatchError: The index gives positions that it does not have.
+        ValueError: The vectors are of another dimension, or not finite, or `k` is below 1 or far above what there is.
     """
     try:
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)

@@ -43,7 +43,15 @@ def mining_settings(
 ) -> dict[str, Any]:
     """Settings that the query sets depend on, as JSON values: all but the number of the sets and the way they are labelled.
 
-    The arguments are those of [`mine_supervision`].
+    Args:
+        model: Upstream model.
+        retriever: Retriever of the candidates.
+        examples: Upstream examples to draw queries and held-out examples from.
+        args: Settings of the mining.
+        utility_estimator: Function that estimates how much each candidate helps.
+        reranker: Reranker of an earlier iteration, where one chooses the candidates.
+        exclude_tasks: Tasks neither queried nor retrieved.
+        peft_config: Configuration of an adapter that is fine-tuned in place of all weights.
     """
     settings = dataclasses.asdict(args)
     del settings["num_query_sets"], settings["num_labelled"], settings["label_by"]

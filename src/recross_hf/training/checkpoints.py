@@ -36,18 +36,18 @@ BATCH_SETTINGS = (
     "max_input_length",
     "max_target_length",
     "truncation_side",
-    # of an adaptation
+    # An adaptation has these.
     "gate",
     "gate_fraction",
     "num_retrieved",
     "upsampling_ratio",
     "select_by",
     "queries",
-    # of a reranker
+    # A reranker has these.
     "max_length",
     "include_answers",
     "group_by_query",
-    # last, for whatever else changes the examples changes it: their digest as token ids
+    # The digest of the examples as token ids is the last, for whatever else changes the examples changes it.
     "train_data",
 )
 
@@ -79,7 +79,7 @@ def refuse_other_batches(checkpoint: str | Path, now: Mapping[str, Any]) -> None
     """
     path = Path(checkpoint) / ARGUMENTS_FILE
     if not path.is_file():
-        return  # of another trainer
+        return  # another trainer wrote the checkpoint
     before, now = _comparable(json.loads(path.read_text(encoding="utf-8"))), _comparable(now)
     has_budget = None not in (before.get("token_budget"), now.get("token_budget"))
     refuse_other_settings(

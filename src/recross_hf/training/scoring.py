@@ -33,7 +33,7 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
         args: Arguments, which say how texts become tokens and answers are decoded.
         processing_class: The model's tokenizer.
         eval_dataset: Examples to evaluate on, or a dictionary of them by task.
-        kwargs: Arguments of [`Seq2SeqTrainer`].
+        kwargs: Other arguments of `Seq2SeqTrainer`, such as `train_dataset`, `callbacks` or `compute_metrics`.
     """
 
     args: ExampleTrainingArguments
@@ -75,7 +75,8 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
         """Turns examples into token ids, cut to `max_input_length` (or what the model takes) and `max_target_length`.
 
         Args:
-            kwargs: Arguments of [`TokenizedExamples`].
+            examples: Examples of the schema; without `references` the items have no labels.
+            kwargs: Order and choice of the items: `longest_first` and `drop_long_targets`, which are False by default.
         """
         longest = self.architecture.longest_prompt(
             self.model,

@@ -27,7 +27,7 @@ class AnalysisSettings:
         seed: Seed for drawing the resamples.
 
     Raises:
-        ValueError: there is no such metric.
+        ValueError: There is no such metric.
     """
 
     metric: str = "exact_match"
@@ -137,7 +137,7 @@ def analyze(
         pairs: Pairs of methods whose difference is looked at; by default those of [`default_pairs`].
 
     Raises:
-        ValueError: cells and predictions do not fit, or there is no method of a name.
+        ValueError: Cells and predictions do not fit, or there is no method of a name.
     """
     roles, scores = roles_of(results.cells, primary), EvaluationScores(results)
     contestants = roles.compared + roles.floors

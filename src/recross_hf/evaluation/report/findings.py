@@ -51,7 +51,7 @@ def roles_of(cells: Sequence[Cell], primary: str | None = None) -> Roles:
             chosen for its score, or that score is too good.
 
     Raises:
-        ValueError: there is no such method.
+        ValueError: There is no such method.
     """
     kinds: dict[str, list[str]] = {"base": [], "method": [], "floor": []}
     variants: dict[str, list[str]] = {}

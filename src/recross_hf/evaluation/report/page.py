@@ -59,7 +59,7 @@ def write_report(
         The content of `summary.json`.
 
     Raises:
-        ValueError: cells and predictions do not fit, or there is no method or metric of a name.
+        ValueError: Cells and predictions do not fit, or there is no method or metric of a name.
         ImportError: matplotlib is not installed.
     """
     judged_by = AnalysisSettings(metric, num_resamples, level, seed)

@@ -19,7 +19,7 @@ class EvaluationScores:
         query_sets: Numbers of the query sets.
 
     Raises:
-        ValueError: there are no cells, cells and predictions do not fit, or a task's cells have different examples.
+        ValueError: There are no cells, cells and predictions do not fit, or a task's cells have different examples.
     """
 
     def __init__(self, results: EvaluationResults) -> None:
