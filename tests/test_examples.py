@@ -547,7 +547,7 @@ def test_long_runs_are_planned_before_they_start(folder, upstream_model, pipelin
             *("--num_held_out", 6, "--num_candidates", 8, "--group_size", 4, "--num_rounds", 1, "--num_labelled", 2),
         ],
         "train_reranker.py": [
-            *("--pairs", "supervision/pairs.parquet", "--output_dir", "planned", "--model_name_or_path", "cross"),
+            *("--pairs", "supervision", "--output_dir", "planned", "--model_name_or_path", "cross"),
             *("--num_dev_tasks", 1, "--max_steps", 4, "--max_length", 48, *FAST),
         ],
     }

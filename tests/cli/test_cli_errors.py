@@ -62,6 +62,10 @@ MISTAKES = [
         "Expected `target_modules` that .* has, .* found 'zzz'",
     ),
     ("adapt --pipeline pipeline", "--pipeline needs --query_file, the unlabelled inputs of your task"),
+    (
+        "train-reranker --pairs . --model_name_or_path x -o out",
+        "Expected pairs.parquet of `recross mine` as --pairs, found none",
+    ),
     ("adapt tickets.txt --pipeline ./nowhere", "Expected the folder of a pipeline, found none at nowhere"),
     ("adapt tickets.txt --pipeline model", "Expected a pipeline folder with recross.json, found none in model"),
     ("adapt tickets.txt --pipeline damaged", "config.json is not the file that was saved: its checksum differs"),

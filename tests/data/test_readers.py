@@ -837,3 +837,17 @@ def test_a_split_of_what_is_not_on_the_hub_is_refused_and_not_ignored(read, argu
             ValueError, match=f"`{name}` beside the name of a data set on the Hub, found .*all rows are read"
         ):
             read(source, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"%PDF-1.7 text\n", "found a document or a picture"),
+        (b"{\\rtf1 text}\n", "found a document or a picture"),
+        (b"an input\na\0b\n", "found a zero byte in line 2"),
+    ],
+)
+def test_documents_and_programs_are_no_inputs(content, message, tmp_path):
+    (tmp_path / "inputs.txt").write_bytes(content)
+    with pytest.raises(ExampleError, match=message):
+        load_queries(tmp_path / "inputs.txt")

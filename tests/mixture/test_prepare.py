@@ -577,3 +577,11 @@ def test_digests_are_new_once(batches):
 @given(arrays.arrays(np.uint64, 200, elements=st.integers(0, 2**64 - 1), unique=True))
 def test_no_two_numbers_are_spread_into_one(values):
     assert len(np.unique(spread(values))) == len(values)
+
+
+def test_a_folder_of_templates_that_is_none_is_not_ignored(tmp_path):
+    (tmp_path / "task.jsonl").write_text('{"input": "a", "references": ["b"]}\n')
+    sources = [TaskSource("task", files=str(tmp_path / "task.jsonl"))]
+    with pytest.raises(NotADirectoryError, match=r"a folder of templates, .*found none at .*task\.jsonl"):
+        prepare_mixture(sources, tmp_path / "out", template_folder=tmp_path / "task.jsonl")
+    assert not (tmp_path / "out").exists()

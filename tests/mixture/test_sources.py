@@ -366,3 +366,9 @@ def test_a_data_set_that_cannot_be_had_says_why_and_what_to_do(read_hub):
     assert nobody["error"].startswith(
         "Task t: No connection to http://127.0.0.1:9 for the dataset repository org/native"
     )
+
+
+def test_an_empty_file_of_tasks_holds_nothing(tmp_path):
+    (tmp_path / "tasks.yaml").touch()
+    with pytest.raises(SourceError, match=r"in .*, found nothing"):
+        read_task_sources(tmp_path / "tasks.yaml")

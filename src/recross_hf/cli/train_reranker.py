@@ -50,7 +50,7 @@ GROUPS = {
 class ScriptArguments:
     """What `recross train-reranker` takes beside the arguments of the training."""
 
-    pairs: str = field(metadata={"help": "pairs.parquet of `recross mine`."})
+    pairs: str = field(metadata={"help": "pairs.parquet of `recross mine`, or the folder with it."})
     model_name_or_path: str = field(
         default="FacebookAI/roberta-base", metadata={"help": "An encoder, or a cross-encoder with one label."}
     )
@@ -89,16 +89,18 @@ def main(argv: Sequence[str]) -> None:
     script, args = parser.parse(argv)
     read = {"the model": script.model_name_or_path, "the pipeline": script.add_to_pipeline}
     check_apart(args.output_dir, read)
-    check_apart_from_files(args.output_dir, [script.pairs])
+    path = Path(script.pairs)
+    path = path / "pairs.parquet" if path.is_dir() else path
+    if not path.is_file():
+        parser.error(f"Expected pairs.parquet of `recross mine` as --pairs, found none at {path}")
+    check_apart_from_files(args.output_dir, [path])
     if script.overwrite:
         make_way(args.output_dir)
     check_not_of_others(args.output_dir, None)
     set_seed(args.seed)
-    pairs = read_parquet(script.pairs)
+    pairs = read_parquet(path)
     if missing := [name for name in ("query", "candidate", "label", "query_task") if name not in pairs.column_names]:
-        parser.error(
-            f"Expected pairs.parquet of `recross mine` as --pairs, found {script.pairs} without {', '.join(missing)}"
-        )
+        parser.error(f"Expected pairs.parquet of `recross mine` as --pairs, found {path} without {', '.join(missing)}")
     train, dev = pairs, None
     if script.dev_tasks or script.num_dev_tasks:
         number = None if script.dev_tasks else script.num_dev_tasks

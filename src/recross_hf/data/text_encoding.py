@@ -53,6 +53,10 @@ def check_is_data(head: bytes, path: Path) -> None:
         )
     if head.startswith((b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh")):
         raise ExampleError(f"Expected examples in {path}, found a compressed file. Unpack it first.")
+    if head.startswith((b"%PDF-", b"{\\rtf", b"\xd0\xcf\x11\xe0", b"\x89PNG", b"\xff\xd8\xff")):
+        raise ExampleError(
+            f"Expected examples in {path}, found a document or a picture under that name. Save its text as a file of text first."
+        )
 
 
 def _first_wrong_byte(path: Path) -> tuple[int, int]:

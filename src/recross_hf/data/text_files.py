@@ -30,6 +30,10 @@ def txt_lines(path: Path) -> list[str]:
     """
     with open_text(path) as file:
         lines = [line.strip() for line in file.read().split("\n")]
+    if (row := next((number for number, line in enumerate(lines, start=1) if "\0" in line), None)) is not None:
+        raise ExampleError(
+            f"Expected a file of text at {path}, found a zero byte in line {row}, as in programs and UTF-16. Save the texts as UTF-8."
+        )
     return [line for line in lines if line]
 
 

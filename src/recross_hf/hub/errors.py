@@ -141,24 +141,28 @@ def explanation(
         )
     if status in (409, 412):
         return f"Somebody else wrote to {wanted} at the same time, and nothing of this was written. Publish again."
-    if status == 413:
-        return f"The Hub takes no file as large as one of {wanted}. Save in smaller shards, or leave the file out."
-    if status == 429:
-        waits = cause.response.headers.get("Retry-After") if isinstance(cause, HfHubHTTPError) else None
-        return (
-            f"The Hub was asked too often, and refused {wanted} (429). Wait {f'{waits} seconds' if waits else 'some minutes'}, and try "
-            "again; with a token more is allowed."
-        )
-    if status is not None:
-        said = str(cause).partition("\n")[0].rstrip(".")
-        return (
-            f"The Hub answered {status} when asked for {wanted}: {said}. If that is its own trouble, try again later."
-        )
+    if isinstance(cause, HfHubHTTPError):
+        return _refusal(cause, wanted)
     return (
         f"No connection to {constants.ENDPOINT} for {wanted}"
         f"{'' if writes else ', which is not in the cache'}: {cause}. Check the network and try again"
         f"{'' if writes else '; if a folder was meant, check its path'}."
     )
+
+
+def _refusal(cause: HfHubHTTPError, wanted: str) -> str:
+    """What an answer with another status says."""
+    status = cause.response.status_code
+    if status == 413:
+        return f"The Hub takes no file as large as one of {wanted}. Save in smaller shards, or leave the file out."
+    if status == 429:
+        waits = cause.response.headers.get("Retry-After")
+        return (
+            f"The Hub was asked too often, and refused {wanted} (429). Wait {f'{waits} seconds' if waits else 'some minutes'}, and try "
+            "again; with a token more is allowed."
+        )
+    said = str(cause).partition("\n")[0].rstrip(".")
+    return f"The Hub answered {status} when asked for {wanted}: {said}. If that is its own trouble, try again later."
 
 
 def _explanation_of_others(error: BaseException, repository: Repository) -> str | None:

@@ -81,12 +81,17 @@ def prepare_mixture(
         ContaminationError: An example overlaps with a target, and `args.on_overlap` is "fail".
         ValueError: `output_dir` contains a task that was prepared with other settings, `targets` have other n-grams than
             `args`, or a task comes twice.
+        NotADirectoryError: `template_folder` is no folder.
         RuntimeError: A process that renders died.
     """
     args = args or MixtureArguments()
     output_dir = folder_to_write(output_dir)
     targets = Decontaminator(args.ngram_size) if targets is None else targets  # an empty Decontaminator is falsy
     check_mixture(sources, output_dir, args, targets, num_proc)
+    if template_folder is not None and not Path(template_folder).is_dir():
+        raise NotADirectoryError(
+            f"Expected a folder of templates, laid out as PromptSource's, found none at {template_folder}. Name one, or leave it out."
+        )
     common, before = _common_settings(args, targets), _reports_of(output_dir)
     reports: dict[str, dict[str, Any]] = {}
     with (

@@ -170,6 +170,7 @@ def read_task_sources(path: str | Path) -> dict[str, list[TaskSource]]:
         raise SourceError(f"Expected YAML in {path}, found: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict) or not content.get("upstream") or set(content) - {"upstream", "targets"}:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        found = "" if content is None else found
         raise SourceError(f"Expected `upstream` and, optionally, `targets` in {path}, found {found or 'nothing'}.")
     return {key: _sources(content.get(key) or [], key, path) for key in ("upstream", "targets")}
 
