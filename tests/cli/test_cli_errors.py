@@ -73,7 +73,7 @@ MISTAKES = [
     ("adapt tickets.txt --pipeline pipeline -o pipeline", "Expected an `output_dir` apart from the pipeline"),
     ("adapt tickets.txt --pipeline pipeline -o pipeline --overwrite", "Expected an `output_dir` apart from the pipe"),
     ("adapt tickets.txt -o index", r"Expected `output_dir` to be .*, found an index \(index.json\)"),
-    ("adapt tickets.txt -o tickets.txt", "Expected a place that can be written or read, found tickets.txt"),
+    ("adapt tickets.txt -o tickets.txt", "Expected a folder to write to at tickets.txt, found the file tickets.txt"),
     ("adapt tickets.txt --config nowhere.yaml", "Expected a recipe, a YAML file, at nowhere.yaml, found none"),
     ("adapt tickets.txt --config unknown.yaml", "unknown.yaml, line 2, found 'learnig_rate', .*mean learning_rate?"),
     ("adapt tickets.txt --config twice.yaml", "'num_retrieved' a second time in \"twice.yaml\", line 3"),
@@ -90,7 +90,7 @@ MISTAKES = [
     ("index --model_name_or_path ./nowhere --train_files pipeline/index/examples.parquet -o new", "nowhere"),
     ("index --model_name_or_path model --train_files x --part 1 -o new", "Expected --part and --num_parts together"),
     ("mine -o mined --judge groupz", "Expected one of 'groups', 'reversal' as --utility_estimator, found 'groupz'"),
-    ("train-reranker --pairs nowhere.parquet -o reranker", "found nowhere.parquet: No such file"),
+    ("train-reranker --pairs nowhere.parquet -o reranker", "as --pairs, found none at nowhere.parquet"),
     (
         "benchmark --methods none --ablations recross",
         r"Expected methods of the run \(none\) as --ablations, found recross",
