@@ -47,6 +47,11 @@ def adapting() -> Names:
     return names | {"test": tiny.examples(2)}
 
 
+def many_tasks() -> Names:
+    reviews = tiny.queries()
+    return _pipeline() | {"reviews": reviews, "tickets": [f"Which desk? {text}" for text in reviews]}
+
+
 def safety_gate() -> Names:
     return _pipeline() | {"queries": tiny.queries()}
 
