@@ -28,6 +28,7 @@ _MODULE_OF = {
     "Encoder": "retrieval.encoder",
     "MeanPooledEncoder": "retrieval.encoder",
     "encode_in_processes": "retrieval.encoder",
+    "SentenceEncoder": "retrieval.sentence_encoder",
     "UpstreamIndex": "retrieval.index",
     "rank_choices": "models.likelihood",
     "set_chat_format": "models.chat",
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
     from .retrieval.encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .retrieval.index import UpstreamIndex
     from .retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
+    from .retrieval.sentence_encoder import SentenceEncoder
     from .supervision.arguments import SupervisionArguments
     from .supervision.mining import mine_supervision
     from .supervision.pairs import label_pairs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples
+from .. import MeanPooledEncoder, ReCrossPipeline, SentenceEncoder, UpstreamIndex, load_examples
 from ..core.distributed import end_process_group, process_state
 from ..core.output_folders import OF_MODELS, check_apart, check_apart_from_files, check_not_of_others
 from ..core.recipes import named_values
@@ -85,6 +85,19 @@ class IndexArguments:
     max_target_length: int = field(
         default=64, metadata={"help": "Answers are cut to this many tokens in adaptations."}
     )
+    encoder_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "A sentence-transformers model that encodes the inputs in place of the upstream model: a folder, or a name on the Hub."
+        },
+    )
+    encoder_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of an encoder on the Hub."}
+    )
+    encoder_prompt: str | None = field(
+        default=None,
+        metadata={"help": "Text before each input, such as 'query: '; the encoder's default prompt by default."},
+    )
     pooling: Literal["mean", "weighted_mean"] = field(
         default="mean",
         metadata={
@@ -104,7 +117,10 @@ class IndexArguments:
 def main(argv: Sequence[str]) -> None:
     """Builds an index as the command line says, or a part of it, or says what it will take."""
     parser = CommandParser("index", [IndexArguments, ChatArguments], about=ABOUT, groups=GROUPS)
-    args, chat = parser.parse(argv)
+    given = parser.said(argv)
+    args: Any = parser.made(IndexArguments, given)
+    chat = parser.made(ChatArguments, given)
+    _check_encoder(parser, args, given)
     columns = named_values("--columns", args.columns, parser.error, known=list(COLUMNS))
     if (args.part is None) != (args.num_parts is None):
         parser.error("Expected --part and --num_parts together, found one of them")
@@ -121,13 +137,7 @@ def main(argv: Sequence[str]) -> None:
     chat.apply_to(tokenizer)
     with state.main_process_first():
         upstream = load_examples(args.train_files, columns=columns)
-    encoder = MeanPooledEncoder(
-        model,
-        tokenizer,
-        max_length=args.max_input_length,
-        autocast_dtype=torch.bfloat16 if args.bf16 else None,
-        pooling=args.pooling,
-    )
+    encoder = _encoder(args, model, tokenizer)
     index_settings = {
         "factory": args.factory,
         "metric_type": faiss.METRIC_INNER_PRODUCT if args.inner_product else faiss.METRIC_L2,
@@ -148,12 +158,38 @@ def main(argv: Sequence[str]) -> None:
     end_process_group()
 
 
+def _check_encoder(parser: CommandParser, args: IndexArguments, said: Collection[str]) -> None:
+    """Refuses flags of the one kind of encoder beside the other."""
+    own, others = ("pooling", "bf16"), ("encoder_revision", "encoder_prompt")
+    is_own = args.encoder_name_or_path is None
+    if wrong := [f"--{name}" for name in (others if is_own else own) if name in said]:
+        kind = (
+            "a sentence-transformers model (--encoder_name_or_path), found none"
+            if is_own
+            else ("the upstream model's own encoder, found --encoder_name_or_path")
+        )
+        parser.error(f"{', '.join(wrong)}: for {kind}; leave out the one or the other")
+
+
+def _encoder(
+    args: IndexArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> MeanPooledEncoder | SentenceEncoder:
+    if args.encoder_name_or_path is not None:
+        return SentenceEncoder.from_pretrained(
+            args.encoder_name_or_path, revision=args.encoder_revision, prompt=args.encoder_prompt
+        )
+    autocast_dtype = torch.bfloat16 if args.bf16 else None
+    return MeanPooledEncoder(
+        model, tokenizer, max_length=args.max_input_length, autocast_dtype=autocast_dtype, pooling=args.pooling
+    )
+
+
 def _build(
     args: IndexArguments,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     upstream: Dataset,
-    encoder: MeanPooledEncoder,
+    encoder: MeanPooledEncoder | SentenceEncoder,
     **settings: Any,
 ) -> ReCrossPipeline:
     if process_state().is_main_process:
@@ -164,7 +200,7 @@ def _build(
             "Use a larger disk, a smaller --factory, such as SQ8, or --vector_dtype float16.",
         )
     adaptation: dict[str, float] = {
-        "max_input_length": encoder.max_length,
+        "max_input_length": args.max_input_length or MeanPooledEncoder(model, tokenizer).max_length,
         "max_target_length": args.max_target_length,
     }
     if args.learning_rate is not None:

@@ -26,6 +26,7 @@ LARGEST_TEXT = 128 << 20
 _LARGE_SUFFIXES = frozenset({".safetensors", ".parquet", ".faiss"})
 _SAFE_FILES = sorted(f"*{suffix}" for suffix in SAFE_SUFFIXES)
 _BELOW = ["*/*"]
+_OTHER_RUNTIMES = ["onnx/*", "openvino/*"]
 
 
 class _Arguments(TypedDict):
@@ -100,22 +101,23 @@ def fetch_files(
     return root / folder
 
 
-def fetch_artifact(repository: Repository, access: HubAccess) -> Path:
-    """The files at the root of a repository that are in safe formats, each compared with what the Hub announced.
+def fetch_artifact(repository: Repository, access: HubAccess, *, nested: bool = False) -> Path:
+    """The files of a repository that are in safe formats, each compared with what the Hub announced.
 
     Args:
         repository: A repository at any revision.
         access: How the files are fetched.
+        nested: Whether the files of folders are fetched, too, and not those at the root alone.
 
     Raises:
         HubError: The repository could not be had, a file of settings is too large, or the bytes of a file are others.
             Those leave the cache.
     """
-    asked = _arguments(repository, access)
+    asked, ignored = _arguments(repository, access), _OTHER_RUNTIMES if nested else _BELOW
     with explained(repository, access=access):
         try:
             planned = snapshot_download(
-                repository.repo_id, dry_run=True, allow_patterns=_SAFE_FILES, ignore_patterns=_BELOW, **asked
+                repository.repo_id, dry_run=True, allow_patterns=_SAFE_FILES, ignore_patterns=ignored, **asked
             )
         except DryRunError:
             planned = []  # The Hub cannot be asked, so that nothing is fetched.
@@ -123,17 +125,18 @@ def fetch_artifact(repository: Repository, access: HubAccess) -> Path:
         for name, size in new.items():
             _check_size(size, repository, name, LARGEST_TEXT)
         folder = Path(
-            snapshot_download(repository.repo_id, allow_patterns=_SAFE_FILES, ignore_patterns=_BELOW, **asked)
+            snapshot_download(repository.repo_id, allow_patterns=_SAFE_FILES, ignore_patterns=ignored, **asked)
         )
     if not folder.is_dir():
         raise HubError(
             f"Expected files in safe formats ({', '.join(sorted(SAFE_SUFFIXES))}) at the root of {repository}, found none. It holds something "
             "else: check the name, or publish the artifact with `push_to_hub`."
         )
-    for path in sorted(folder.iterdir()):
-        if path.suffix in SAFE_SUFFIXES:
-            ask = access if path.name in new else None
-            _check(path, repository, path.name, _is_announced(path, repository, path.name, ask))
+    for path in sorted(folder.rglob("*") if nested else folder.iterdir()):
+        if path.is_file() and path.suffix in SAFE_SUFFIXES:
+            name = path.relative_to(folder).as_posix()
+            ask = access if name in new else None
+            _check(path, repository, name, _is_announced(path, repository, name, ask))
     return folder
 
 
@@ -150,7 +153,9 @@ def refuse_revision(folder: str | Path, revision: str | None) -> None:
         )
 
 
-def artifact_folder(name_or_path: str | Path, repo_type: str, revision: str | None, access: HubAccess) -> Path:
+def artifact_folder(
+    name_or_path: str | Path, repo_type: str, revision: str | None, access: HubAccess, *, nested: bool = False
+) -> Path:
     """The folder of an artifact, fetched if no folder has that name and a repository may ([`fetch_artifact`]).
 
     Raises:
@@ -167,7 +172,7 @@ def artifact_folder(name_or_path: str | Path, repo_type: str, revision: str | No
             f"Expected a folder, or the name of a repository on the Hub (`org/name`), found {str(name_or_path)!r}, and no such folder."
             f"{what_was_meant(str(name_or_path))}"
         )
-    return fetch_artifact(Repository(name_or_path, repo_type, revision), access)
+    return fetch_artifact(Repository(name_or_path, repo_type, revision), access, nested=nested)
 
 
 def _reach(repository: Repository, name: str, access: HubAccess) -> None:

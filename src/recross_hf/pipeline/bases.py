@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,23 +87,6 @@ def _cached_files(repo_id: str, revision: str | None) -> dict[str, Path] | None:
     needed = {"config.json", *shards}
     files = {file: path for file, path in found.items() if path is not None}
     return files if needed <= set(files) else None
-
-
-@contextmanager
-def alone(folder: Path, names: Iterable[str]) -> Iterator[Path]:
-    """A folder in which some files of another stand alone: of a repository that is not ours, the cache may hold others beside them.
-
-    transformers reads a folder as a whole.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in names:
-            target = Path(scratch) / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                target.symlink_to((folder / name).resolve())
-            except OSError:  # a system without links for everybody
-                shutil.copyfile(folder / name, target)
-        yield Path(scratch)
 
 
 def naming_base(config: Path | bytes, base: Repository | None) -> bytes:

@@ -213,3 +213,15 @@ def base_model_card(repo_id: str, config: PretrainedConfig, pipeline_id: str, ad
         auto_class="AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModelForCausalLM",
         settings=settings_rows({"architecture": ", ".join(config.architectures or [config.model_type])}),
     )
+
+
+def encoder_card(repo_id: str, pipeline_id: str) -> ModelCard:
+    """The card of an index's encoder of its own, where it is published with its pipeline.
+
+    Args:
+        repo_id: Name of the encoder's repository.
+        pipeline_id: Name of the pipeline.
+    """
+    data = ModelCardData(library_name="sentence-transformers", pipeline_tag="sentence-similarity", tags=["recross"])
+    name = repository_name(repo_id)
+    return render(ModelCard, "encoder.md", data, repo_id=repo_id, name=name, pipeline_id=pipeline_id)

@@ -19,12 +19,16 @@ from ..hub.repository import COMMIT, Repository, is_repo_id
 from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES
 from .settings import check_adaptation_settings, expect
 
-FORMAT_VERSION, WITH_BASE = 2, 3
-"""Versions of the format: of a pipeline whose upstream model is whole, and of one whose upstream model is an adapter on a base."""
+FORMAT_VERSION, WITH_NEW_PARTS = 2, 3
+"""Versions of the format: of a pipeline that earlier versions can open, and of one with a base or an encoder of its own."""
 MAX_MANIFEST_SIZE = 1 << 20
-PARTS = ("base_model", "upstream_model", "index", "reranker", "adapted_model", "retrieved")
-BASE_MODEL, UPSTREAM_MODEL, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED = PARTS
+PARTS = ("base_model", "upstream_model", "encoder", "index", "reranker", "adapted_model", "retrieved")
+BASE_MODEL, UPSTREAM_MODEL, ENCODER, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED = PARTS
+_NEW_PARTS = {BASE_MODEL, ENCODER}
 _AUTOCAST_DTYPES = (None, "bfloat16", "float16")
+
+
+_EXPECTED = "the encoder's max_length and autocast_dtype, or its prompt and max_length"
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Manifest:
 
     Args:
         parts: Parts by name; `upstream_model` and `index` are always there.
-        encoder: Settings of the encoder ([`MeanPooledEncoder.settings`]).
+        encoder: Settings of the encoder ([`MeanPooledEncoder.settings`]; of an encoder of its own, [`SentenceEncoder.settings`]).
         adaptation: Settings of [`AdaptationArguments`] that suit the model.
 
     Raises:
@@ -120,22 +124,24 @@ class Manifest:
         has_base = BASE_MODEL in self.parts
         expect(has_base or all(part.base is None for part in self.parts.values()), "the base of an adapter", "none")
         encoder = self.encoder
-        expect(
-            isinstance(encoder, dict)
-            and set(encoder) - {"chat_template", "pooling"} == {"max_length", "autocast_dtype"}
-            and isinstance(encoder.get("chat_template", True), bool)
-            and encoder.get("pooling", "mean") in ("mean", "weighted_mean")
-            and _is_count(encoder["max_length"])
-            and encoder["autocast_dtype"] in _AUTOCAST_DTYPES,
-            "the encoder's max_length and autocast_dtype",
-            encoder,
-        )
+        expect(isinstance(encoder, dict) and isinstance(encoder.get("chat_template", True), bool), _EXPECTED, encoder)
+        if ENCODER in self.parts:
+            holds = set(encoder) - {"chat_template"} == {"prompt", "max_length"} and isinstance(encoder["prompt"], str)
+            holds = holds and (encoder["max_length"] is None or _is_count(encoder["max_length"]))
+        else:
+            holds = (
+                set(encoder) - {"chat_template", "pooling"} == {"max_length", "autocast_dtype"}
+                and encoder.get("pooling", "mean") in ("mean", "weighted_mean")
+                and _is_count(encoder["max_length"])
+                and encoder["autocast_dtype"] in _AUTOCAST_DTYPES
+            )
+        expect(holds, _EXPECTED, encoder)
         check_adaptation_settings(self.adaptation)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `recross.json`."""
         return {
-            "format_version": WITH_BASE if BASE_MODEL in self.parts else FORMAT_VERSION,
+            "format_version": WITH_NEW_PARTS if _NEW_PARTS & {*self.parts} else FORMAT_VERSION,
             "recross_hf_version": __version__,
             "parts": {name: part.to_json() for name, part in self.parts.items()},
             "encoder": self.encoder,
@@ -167,7 +173,7 @@ class Manifest:
         read = read_json(path)
         content: Any = read if isinstance(read, dict) else {}
         named = content.get("parts")
-        expected = WITH_BASE if isinstance(named, dict) and BASE_MODEL in named else FORMAT_VERSION
+        expected = WITH_NEW_PARTS if isinstance(named, dict) and _NEW_PARTS & {*named} else FORMAT_VERSION
         if (version := content.get("format_version")) != expected:
             raise ArtifactError(
                 f"Expected a pipeline of format {expected}, found {version} in {where} (written by recross_hf "

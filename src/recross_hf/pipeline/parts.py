@@ -10,8 +10,9 @@ from datasets import Dataset
 from transformers import PreTrainedConfig
 
 from ..models.adapters import base_alone, is_peft_model
+from ..retrieval.sentence_encoder import SentenceEncoder
 from .changes import holds_weights
-from .manifest import ADAPTED_MODEL, BASE_MODEL, INDEX, PARTS, RERANKER, UPSTREAM_MODEL
+from .manifest import ADAPTED_MODEL, BASE_MODEL, ENCODER, INDEX, PARTS, RERANKER, UPSTREAM_MODEL
 from .stored_files import TOKENIZER
 from .stored_parts import StoredParts
 
@@ -42,6 +43,9 @@ class PipelineParts:
         if name == BASE_MODEL and (UPSTREAM_MODEL in self.assigned or self.stored is None):
             upstream: Any = self.assigned.get(UPSTREAM_MODEL)
             return base_alone(upstream) if is_peft_model(upstream) else None
+        if name == ENCODER and (INDEX in self.assigned or self.stored is None):
+            encoder = getattr(self.assigned.get(INDEX), "encoder", None)
+            return encoder if isinstance(encoder, SentenceEncoder) else None
         if name in self.assigned or self.stored is None:
             return self.assigned.get(name)
         return self.stored.part(name)
@@ -50,6 +54,8 @@ class PipelineParts:
         """Whether the pipeline has a part. Nothing is opened for that."""
         if name == BASE_MODEL and (UPSTREAM_MODEL in self.assigned or self.stored is None):
             return is_peft_model(self.assigned.get(UPSTREAM_MODEL))
+        if name == ENCODER and (INDEX in self.assigned or self.stored is None):
+            return self.part(ENCODER) is not None
         if name in self.assigned or self.stored is None:
             return self.assigned.get(name) is not None
         return name in self.stored
@@ -67,8 +73,10 @@ class PipelineParts:
             return not holds_weights(
                 self.stored.files(name), self.part(name)
             )  # another adapter may be on the same base
-        if name == BASE_MODEL and self.has(name) != (name in self.stored):
+        if name in (BASE_MODEL, ENCODER) and self.has(name) != (name in self.stored):
             return True
+        if name == ENCODER:
+            return self.has(name) and self.is_modified(INDEX)  # which comes with it
         if name in self.assigned:
             value = self.assigned[name]
             if value is None or name not in self.stored:

@@ -22,11 +22,12 @@ from ..reranking.reranker import Reranker
 from ..retrieval.encoder import MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.retriever import DenseRetriever, Retriever
+from ..retrieval.sentence_encoder import SentenceEncoder
 from .bases import check_upstream_adapter
 from .manifest import INDEX, write_manifest
 from .parts import PipelineParts
 from .prediction import LENGTHS_AND_BEAMS, PredictingPipeline
-from .saving import write_upstream
+from .saving import encoder_settings, write_encoder, write_upstream
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -96,11 +97,11 @@ class ReCrossPipeline(PredictingPipeline):
         upstream_dataset: Dataset,
         output_dir: str | Path,
         *,
-        encoder: MeanPooledEncoder | None = None,
+        encoder: MeanPooledEncoder | SentenceEncoder | None = None,
         adaptation: dict[str, Any] | None = None,
         **index_kwargs: Any,
     ) -> ReCrossPipeline:
-        """Indexes upstream examples with the model's own encoder and writes a pipeline folder (paper, section 3.2).
+        """Indexes upstream examples and writes a pipeline folder (paper, section 3.2).
 
         A killed build continues when it is called again. Under `accelerate launch` all processes encode.
 
@@ -109,8 +110,8 @@ class ReCrossPipeline(PredictingPipeline):
             processing_class: The model's tokenizer.
             upstream_dataset: Examples to retrieve from ([`load_examples`]).
             output_dir: Folder to write.
-            encoder: The model's encoder, where its length or precision matter; `MeanPooledEncoder(model, tokenizer)` by
-                default.
+            encoder: Encoder of the inputs: the model's own, `MeanPooledEncoder(model, tokenizer)`, by default; or a
+                [`SentenceEncoder`], which the pipeline keeps as a part, named by its commit where it is from the Hub.
             adaptation: Settings that suit this model, the defaults of `adapt`.
             index_kwargs: Arguments of [`UpstreamIndex.build`]: `factory`, `metric_type`, ...
 
@@ -129,7 +130,11 @@ class ReCrossPipeline(PredictingPipeline):
         encoder = encoder or MeanPooledEncoder(upstream_model, processing_class)
         index = UpstreamIndex.build(upstream_dataset, encoder, folder / INDEX, **index_kwargs)
         if state.is_main_process:
-            write_manifest(folder, (INDEX,), encoder.settings, dict(adaptation or {}), described=described)
+            parts = parts.replaced(index=index)
+            settings = encoder_settings(parts, frozenset())
+            write_manifest(
+                folder, (INDEX,), settings, dict(adaptation or {}), described=described | write_encoder(parts, folder)
+            )
         state.wait_for_everyone()
         return cls(upstream_model, processing_class, index, adaptation=adaptation)
 

@@ -20,8 +20,15 @@ from ..models.base import Architecture
 from ..reranking.model_card import reranker_card
 from ..retrieval.dataset_card import index_card
 from .bases import ADAPTER_CONFIG
-from .cards import base_model_card, lora_settings, pipeline_card, upstream_adapter_card, upstream_model_card
-from .manifest import ADAPTED_MODEL, BASE_MODEL, INDEX, RERANKER, RETRIEVED, UPSTREAM_MODEL, Part
+from .cards import (
+    base_model_card,
+    encoder_card,
+    lora_settings,
+    pipeline_card,
+    upstream_adapter_card,
+    upstream_model_card,
+)
+from .manifest import ADAPTED_MODEL, BASE_MODEL, ENCODER, INDEX, RERANKER, RETRIEVED, UPSTREAM_MODEL, Part
 from .parts import PipelineParts
 from .publication import CARD_FILE, PipelinePublication
 from .saving import (
@@ -30,12 +37,19 @@ from .saving import (
     check_can_be_saved,
     encoder_settings,
     named_base,
+    named_encoder,
     stored_base,
     write_part,
 )
 from .stored_files import TOKENIZER
 
-_REPO_TYPES = {BASE_MODEL: "model", UPSTREAM_MODEL: "model", INDEX: "dataset", RERANKER: "model"}
+_REPO_TYPES = {
+    BASE_MODEL: "model",
+    UPSTREAM_MODEL: "model",
+    ENCODER: "model",
+    INDEX: "dataset",
+    RERANKER: "model",
+}
 """Types of the repositories that parts have of their own."""
 
 
@@ -87,7 +101,8 @@ def plan_publication(parts: PipelineParts, repo_id: str, scratch: Path, content:
     for name, repo_type in _REPO_TYPES.items():
         if not parts.has(name):
             continue
-        if name == BASE_MODEL and (named := named_base(parts, unmodified)) is not None:
+        named_of = {BASE_MODEL: named_base, ENCODER: named_encoder}.get(name)
+        if named_of is not None and (named := named_of(parts, unmodified)) is not None:
             published_parts[name] = named
             continue
         repository = _repository(parts, name, unmodified)
@@ -166,6 +181,8 @@ def _card_of_part(
         card = index_card(part_id, *parts.indexed(), license=content.license)
     elif name == RERANKER:
         card = reranker_card(part_id, parts.config(RERANKER), license=content.license)
+    elif name == ENCODER:
+        card = encoder_card(part_id, repo_id)
     elif name == BASE_MODEL:
         card = base_model_card(part_id, parts.config(UPSTREAM_MODEL), repo_id, _part_id(repo_id, UPSTREAM_MODEL))
     elif ADAPTER_CONFIG in files:

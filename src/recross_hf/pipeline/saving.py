@@ -18,11 +18,13 @@ from ..hub.safety import MANIFEST_FILE
 from ..models.adapters import is_peft_model
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import MeanPooledEncoder
+from ..retrieval.sentence_encoder import SentenceEncoder
 from ..retrieval.vector_shards import IndexMismatchError
 from .bases import base_of_adapter, check_upstream_adapter, published_base
 from .manifest import (
     ADAPTED_MODEL,
     BASE_MODEL,
+    ENCODER,
     INDEX,
     PARTS,
     RERANKER,
@@ -117,6 +119,8 @@ def _write(parts: PipelineParts, name: str, unmodified: frozenset[str], partial:
     below = "." if name == RETRIEVED else name
     if name == BASE_MODEL and (named := named_base(parts, unmodified)) is not None:
         return named  # whoever has the pipeline has the Hub's cache, or the Hub
+    if name == ENCODER and (named := named_encoder(parts, unmodified)) is not None:
+        return named
     base = stored_base(parts, unmodified) if name == ADAPTED_MODEL else None
     if parts.stored is not None and name in unmodified:
         _copy(parts.stored.files(name), partial / below, replaced=folder)
@@ -137,12 +141,26 @@ def write_upstream(parts: PipelineParts, folder: Path) -> dict[str, Part]:
     return {name: _write(parts, name, frozenset(), folder, folder) for name in names}
 
 
+def write_encoder(parts: PipelineParts, folder: Path) -> dict[str, Part]:
+    """Writes the index's encoder, if it is not the upstream model's own; one that is on the Hub is named."""
+    return {ENCODER: _write(parts, ENCODER, frozenset(), folder, folder)} if parts.has(ENCODER) else {}
+
+
 def named_base(parts: PipelineParts, unmodified: frozenset[str]) -> Part | None:
     """The base of the upstream model, where it lies on the Hub as it is now."""
     if parts.stored is not None and BASE_MODEL in unmodified:
         repository = parts.stored.repository(BASE_MODEL)
         return None if repository is None else replace(parts.stored.manifest.parts[BASE_MODEL], repository=repository)
     return published_base(parts.part(UPSTREAM_MODEL))
+
+
+def named_encoder(parts: PipelineParts, unmodified: frozenset[str]) -> Part | None:
+    """The encoder of the index, where it lies on the Hub as it is now; None for one of a folder."""
+    if parts.stored is not None and ENCODER in unmodified:
+        repository = parts.stored.repository(ENCODER)
+        return None if repository is None else replace(parts.stored.manifest.parts[ENCODER], repository=repository)
+    encoder = parts.part(ENCODER)
+    return None if encoder.repository is None else Part(encoder.files, repository=encoder.repository)
 
 
 def stored_base(parts: PipelineParts, unmodified: frozenset[str]) -> str | None:
@@ -186,7 +204,12 @@ def encoder_settings(parts: PipelineParts, unmodified: frozenset[str]) -> dict[s
     """The settings of the index's encoder; an index that is stored as it is need not be opened for them."""
     if parts.stored is not None and INDEX in unmodified:
         return parts.stored.manifest.encoder
-    settings: dict[str, Any] = parts.part(INDEX).encoder.settings
+    encoder = parts.part(INDEX).encoder
+    settings: dict[str, Any] = encoder.settings
+    if isinstance(encoder, SentenceEncoder):
+        # How the model reads inputs, which an encoder of its own does not say.
+        own = MeanPooledEncoder(parts.part(UPSTREAM_MODEL), parts.part(TOKENIZER)).settings
+        settings |= {name: value for name, value in own.items() if name == "chat_template"}
     return settings
 
 
@@ -238,9 +261,11 @@ def check_can_be_saved(parts: PipelineParts, unmodified: frozenset[str]) -> None
 def _check_encoder_of_index(parts: PipelineParts) -> None:
     """Model and index go together; either may have been replaced since they were loaded."""
     index = parts.part(INDEX)
+    if isinstance(index.encoder, SentenceEncoder):
+        return  # it comes with the index, which was checked with it
     if not isinstance(index.encoder, MeanPooledEncoder):
         raise TypeError(
-            "Expected an index made with the upstream model's own encoder, found one of "
+            "Expected an index made with the upstream model's own encoder or a SentenceEncoder, found one of "
             f"{type(index.encoder).__name__}: a pipeline folder cannot hold it. Save the index on its own."
         )
     model, tokenizer = parts.part(UPSTREAM_MODEL), parts.part(TOKENIZER)

@@ -15,11 +15,11 @@ from transformers import AutoConfig, PreTrainedConfig
 from ..core.distributed import agreed
 from ..core.files import read_json, read_parquet
 from ..data.schema import check_plain
+from ..hub.alone import alone
 from ..hub.fetching import fetch_file, fetch_files, refuse_revision
 from ..hub.repository import COMMIT, HubAccess, Repository, check_revision, looks_like_path, what_was_meant
 from ..hub.safety import MANIFEST_FILE, check_model_files
 from ..retrieval.index_files import CONFIG_FILE, EXAMPLES_FILE
-from .bases import alone
 from .manifest import (
     ADAPTED_MODEL,
     BASE_MODEL,

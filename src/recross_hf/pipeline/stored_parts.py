@@ -16,17 +16,19 @@ from ..adaptation.record import RETRIEVED_FILE
 from ..core._compat import note_commit
 from ..core.files import REMEMBERED_SIZE, read_parquet, remember_check, was_checked
 from ..data.schema import check_plain
+from ..hub.alone import alone
 from ..models.adapters import base_alone, merged_in_place
 from ..models.architectures import load_model
 from ..reranking.cross_encoder import CrossEncoderReranker
-from ..retrieval.encoder import MeanPooledEncoder
+from ..retrieval.encoder import Encoder, MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.index_files import INDEX_FILE
-from .bases import alone
+from ..retrieval.sentence_encoder import SentenceEncoder, load_sentence_transformer
 from .changes import holds_weights, settings_of
 from .manifest import (
     ADAPTED_MODEL,
     BASE_MODEL,
+    ENCODER,
     INDEX,
     RERANKER,
     RETRIEVED,
@@ -75,6 +77,7 @@ class StoredParts(StoredFiles):
             TOKENIZER: self._open_tokenizer,
             UPSTREAM_TOKENIZER: partial(self._load_tokenizer, UPSTREAM_MODEL),
             INDEX: self._open_index,
+            ENCODER: self._open_encoder,
             RERANKER: self._open_reranker,
             BASE_MODEL: lambda: base_alone(self.part(UPSTREAM_MODEL)),
             ADAPTED_MODEL: self._open_adapter if self.is_adapter() else partial(self._load, ADAPTED_MODEL),
@@ -110,14 +113,29 @@ class StoredParts(StoredFiles):
         check_plain(retrieved, path)
         return retrieved
 
+    def _open_encoder(self) -> SentenceEncoder:
+        files, settings = self.manifest.parts[ENCODER].sha256, self.manifest.encoder
+        model = load_sentence_transformer(self.folder(ENCODER), list(files), dtype=self.dtype, device=self.device)
+        repository, named = self.repository(ENCODER), dict(files)
+        if repository is None or self.manifest.parts[ENCODER].path != ".":
+            repository, named = None, {}
+        settings = {"prompt": settings["prompt"], "max_length": settings["max_length"]}
+        return SentenceEncoder(model, **settings, repository=repository, files=named)
+
     def _open_index(self) -> UpstreamIndex:
         """Opens the index, memory-mapped."""
-        model, tokenizer = self.part(UPSTREAM_MODEL), self.part(UPSTREAM_TOKENIZER)
-        encoder = MeanPooledEncoder.from_settings(model, tokenizer, self.manifest.encoder)
+        encoder: Encoder
+        if ENCODER in self.manifest.parts:
+            encoder = self.part(ENCODER)
+        else:
+            model, tokenizer = self.part(UPSTREAM_MODEL), self.part(UPSTREAM_TOKENIZER)
+            encoder = MeanPooledEncoder.from_settings(model, tokenizer, self.manifest.encoder)
         folder, parts = self.folder(INDEX), self.manifest.parts
         # Whether model and index belong together depends on nothing but files whose checksums are known: of a large index
         # it is found out once.
-        pair: list[Any] = [dict(parts[name].sha256) for name in (BASE_MODEL, UPSTREAM_MODEL, INDEX) if name in parts]
+        pair: list[Any] = [
+            dict(parts[name].sha256) for name in (BASE_MODEL, UPSTREAM_MODEL, ENCODER, INDEX) if name in parts
+        ]
         pair += [self.manifest.encoder, str(self.dtype), __version__]
         vectors = folder / INDEX_FILE
         remembers = self.verify_checksums and vectors.is_file() and vectors.stat().st_size >= REMEMBERED_SIZE

@@ -16,7 +16,7 @@ from ..data.schema import MESSAGES, ExampleError, check_rows, check_types, colum
 from .encoder import Encoder, IdentifiedEncoder
 from .index_files import malformed_examples
 from .upstream_rows import column
-from .vector_shards import PROBES, IndexMismatchError, same_vectors
+from .vector_shards import IndexMismatchError, probes_for, same_vectors
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -81,7 +81,8 @@ def check_encoder(encoder: Encoder, config: Mapping[str, Any], folder: Path) -> 
         )
     # The vectors of an encoder that has no identity tell what it is.
     probes = np.asarray(config["probes"], dtype=np.float32)
-    vectors = np.asarray(encoder.encode(list(PROBES)), dtype=np.float32)
+    # Indexes of earlier versions have the short ones alone.
+    vectors = np.asarray(encoder.encode(probes_for(encoder)[: len(probes)]), dtype=np.float32)
     if not same_vectors(probes, vectors):
         raise IndexMismatchError(
             f"The index in {folder} was built with another encoder: for the same texts it gave other vectors. Pass the "

@@ -20,7 +20,7 @@ from ..core.run_settings import names_alone, refuse_other_settings
 from ..data.conversations import texts_of
 from ..data.schema import MESSAGES
 from ..hub.errors import ArtifactError
-from .encoder import Encoder, ReportingEncoder
+from .encoder import Encoder, MeanPooledEncoder, ReportingEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,10 @@ TEXTS_A_MOVE = 64
 """Texts that an encoder which does not report is given at once, so that the bar moves every few seconds."""
 PROBES = ("What is the capital of this country?", "Is the review positive or negative? It was a long wait.", "yes")
 """Texts that are encoded when an index is built and again when it is opened: an encoder that gives other vectors is another one."""
+LONG_PROBE = " ".join(
+    f"In the year {1900 + number} the bridge over the river was closed for {number} days." for number in range(60)
+)
+"""A text beyond what most sentence encoders take, which tells whether two cut alike; the hash of a model's own weights says that already."""
 
 
 class IndexMismatchError(ArtifactError):
@@ -76,13 +80,13 @@ class VectorShards:
             encoder: Encoder of the inputs.
 
         Returns:
-            The vectors of [`PROBES`], `[3, d]`.
+            The vectors of [`probes_for`] the encoder, `[3 or 4, d]`.
 
         Raises:
             IndexMismatchError: The folder holds another build.
         """
         build = build | {"shard_size": self.shard_size, "vector_dtype": self.dtype.name}
-        probes, path = encode(encoder, list(PROBES)), self.folder / BUILD_FILE
+        probes, path = encode(encoder, probes_for(encoder)), self.folder / BUILD_FILE
         if self.folder.is_dir() and not path.is_file():
             shutil.rmtree(self.folder)  # the settings of these shards are unknown
         if not path.is_file():
@@ -108,7 +112,9 @@ class VectorShards:
             error=IndexMismatchError,
         )
         # The vectors of an encoder that has no identity tell what it is.
-        if not same_vectors(np.asarray(started_with["probes"], dtype=np.float32), probes):
+        if not same_vectors(
+            np.asarray(started_with["probes"], dtype=np.float32), probes[: len(started_with["probes"])]
+        ):
             raise IndexMismatchError(
                 f"{self.folder} holds the vectors of an unfinished build with another encoder. Finish it with that one, choose "
                 f"another folder, or delete {self.folder}."
@@ -182,6 +188,11 @@ class VectorShards:
             sample[filled : filled + len(part)] = shard[part - number * self.shard_size]
             filled += len(part)
         return sample
+
+
+def probes_for(encoder: Encoder) -> list[str]:
+    """The texts that tell an encoder from others: short ones and, unless it is a model's own, a long one."""
+    return [*PROBES] if isinstance(encoder, MeanPooledEncoder) else [*PROBES, LONG_PROBE]
 
 
 def encode(encoder: Encoder, texts: list[str]) -> np.ndarray:
