@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> None:
     )
     said = parser.said(argv)
     script, args = parser.made(ScriptArguments, said), parser.made(AdaptationArguments, said)
-    for name in ("num_queries", "num_query_sets", "num_test", "lora_r"):
+    for name in ("num_queries", "num_query_sets", "num_test"):
         if (number := getattr(script, name)) is not None and number < 1:
             parser.error(f"Expected --{name} of at least 1, found {number}")
     output_dir = args.output_dir or DEFAULTS["output_dir"]
