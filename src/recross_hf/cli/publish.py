@@ -85,6 +85,19 @@ def metric_space(namespace: str) -> Publication:
     return Publication(f"{namespace}/soft_em", "space", files, space_sdk="gradio")
 
 
+def left_out_of_the_package(args: PublishArguments) -> list[str]:
+    """What would be published from a checkout of this project, and is not there."""
+    has_own_card = any(card.startswith(f"{PIPELINE}=") for card in args.cards)
+    wanted = {
+        "the SoftEM metric": (SPACE, args.metric),
+        "the starter's own card, in whose place one is written": (
+            MODEL_CARDS,
+            args.pipeline is None and not has_own_card,
+        ),
+    }
+    return [what for what, (folder, is_wanted) in wanted.items() if is_wanted and not folder.is_dir()]
+
+
 def show(publication: Publication) -> None:
     """Prints what a repository would hold."""
     sizes = publication.sizes
@@ -101,9 +114,11 @@ def main(argv: Sequence[str]) -> None:
     """Publishes as the command line says, or shows what it would publish."""
     parser = CommandParser("publish", [PublishArguments], about=ABOUT, groups=GROUPS)
     (args,) = parser.parse(argv)
-    if args.metric and not SPACE.is_dir():
-        print("The SoftEM metric is left out: its Space lies in a checkout of this project.")
-        args.metric = False
+    if left_out := left_out_of_the_package(args):
+        print(
+            f"Left out, for it lies in a checkout of this project and not in the installed package: {' and '.join(left_out)}."
+        )
+    args.metric = args.metric and SPACE.is_dir()
     cards_at = named_values("--cards", args.cards, parser.error, known=[PIPELINE, UPSTREAM_MODEL, INDEX, RERANKER])
     pipeline = ReCrossPipeline.from_pretrained(args.pipeline)
     name = args.name or (Path(args.pipeline).resolve().name if args.pipeline else "starter")
