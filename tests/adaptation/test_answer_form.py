@@ -184,3 +184,10 @@ def test_repetitions_within_an_answer_are_seen(text, expected):
 )
 def test_the_script_is_that_of_most_letters(text, expected):
     assert script_of(text) == expected
+
+
+def test_choices_that_the_input_does_not_say_are_no_answers_that_are_too_short():
+    before, after = ([Answer(text, True) for text in texts] for texts in (PROSE, LABELS))
+    known = [named_options(text, ["fine", "dull", "odd"]) for text in PLAIN]
+    assert lost_form(PLAIN, before, after, known) == []
+    assert len(lost_form(PLAIN, before, after, [frozenset()] * 16)) == 1
