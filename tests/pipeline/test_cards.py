@@ -24,7 +24,13 @@ from recross_hf.hub.repository import Repository
 from recross_hf.mixture.arguments import MixtureArguments
 from recross_hf.mixture.dataset_card import mixture_card
 from recross_hf.models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
-from recross_hf.pipeline.cards import pipeline_card, upstream_model_card
+from recross_hf.pipeline.cards import (
+    base_model_card,
+    lora_settings,
+    pipeline_card,
+    upstream_adapter_card,
+    upstream_model_card,
+)
 from recross_hf.reranking.model_card import reranker_card
 from recross_hf.retrieval.dataset_card import index_card
 
@@ -178,6 +184,16 @@ def written_cards(bart, cross_encoder, examples):
         "upstream_model": upstream_model_card(
             "org/p-u", bart.config, examples=dataset, results=results, license="mit"
         ),
+        "upstream_adapter": upstream_adapter_card(
+            "org/p-u",
+            base_model="org/base",
+            base_revision=COMMIT,
+            architecture=DECODER_ONLY,
+            settings=lora_settings({"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": {"b", "a"}}),
+            examples=dataset,
+            license="mit",
+        ),
+        "base_model": base_model_card("org/p-b", bart.config, "org/p", "org/p-u"),
         "index": index_card("org/p-i", dataset, INDEX_CONFIG),
         "reranker": reranker_card("org/p-r", cross_encoder.config, license="mit"),
         "adapted_model": adapted_card(parts=PLACES, evaluations=evaluations),
@@ -425,3 +441,16 @@ def test_cards_that_are_given_come_first_and_must_be_of_a_part(folder, tmp_path)
         ValueError, match="Expected cards of pipeline, upstream_model, index or reranker, found metric"
     ):
         published(pipeline, tmp_path, cards={"metric": cards["index"]})
+
+
+def test_the_card_of_an_adapter_names_all_that_is_beneath_it(bart, cross_encoder, examples):
+    card = read(written_cards(bart, cross_encoder, examples)["upstream_adapter"])
+    base = f'AutoModelForCausalLM.from_pretrained("org/base", revision="{COMMIT}")'
+    assert f'model = PeftModel.from_pretrained({base}, "org/p-u")' in card.text
+    assert (card.data.base_model, card.data.base_model_relation) == ("org/base", "adapter")
+    assert "| `target_modules` | a, b |" in card.text
+    beneath = Repository("org/base", "model", COMMIT)
+    given = {"is_peft": True, "base_model": "org/p-u", "base_revision": COMMIT, "beneath": beneath}
+    card = read(adapted_card(**given, parts=PLACES, architecture=DECODER_ONLY))
+    assert f'base = PeftModel.from_pretrained({base}, "org/p-u", revision="{COMMIT}").merge_and_unload()' in card.text
+    assert 'model = PeftModel.from_pretrained(base, "me/triage")' in card.text
