@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 _MODULE_OF = {
-    "load_model": "models.architectures",
+    "load_model": "models.loading",
     "AdaptationArguments": "adaptation.arguments",
     "AnswerForm": "adaptation.answer_form",
     "GateVerdict": "adaptation.safety_gate",
@@ -95,9 +95,9 @@ if TYPE_CHECKING:
     from .mixture.sources import TaskSource, read_task_sources
     from .mixture.template_files import load_templates, select_templates
     from .mixture.templates import PromptTemplate
-    from .models.architectures import load_model
     from .models.chat import set_chat_format
     from .models.likelihood import rank_choices
+    from .models.loading import load_model
     from .models.prompt_completion import to_prompt_completion
     from .models.warm_start import warm_start_seq2seq
     from .pipeline.pipeline import ReCrossPipeline

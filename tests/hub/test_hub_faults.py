@@ -272,7 +272,7 @@ def opened_index(name, **access):
 
 
 def opened_model(name, **access):
-    from recross_hf.models.architectures import load_model
+    from recross_hf.models.loading import load_model
 
     return load_model(name, **access)
 

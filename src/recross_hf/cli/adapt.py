@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -38,10 +36,9 @@ from .errors import NO_PICTURE, UsageError, can_draw
 from .lora import LORA_SHAPE, LoraArguments
 from .outputs import OVERWRITE, make_way, write_adapted_manifest, write_report
 from .parser import CommandParser
+from .stages import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from peft import PeftConfig
 
 PIPELINE_VARIABLE = "RECROSS_PIPELINE"
@@ -129,9 +126,8 @@ def main(argv: Sequence[str]) -> None:
 def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) -> None:
     """Adapts a model, evaluates it where there are labels, writes what came of it and publishes it where that was asked for."""
     stages = Stages()
-    for name, number in (("num_queries", script.num_queries), ("lora_r", said.get("lora_r"))):
-        if number is not None and number < 1:
-            parser.error(f"Expected --{name} of at least 1, found {number}")
+    if script.num_queries is not None and script.num_queries < 1:
+        parser.error(f"Expected --num_queries of at least 1, found {script.num_queries}")
     with stages("load"):
         columns = named_values("--columns", script.columns, parser.error, known=list(COLUMNS))
         if columns and script.eval_file is None and str(script.query_file).endswith(".txt"):
@@ -224,19 +220,6 @@ def run(
     with stages("save"):
         adapter.save_model()
     return ([answers[text][0] for text in inputs], [answers[text][1] for text in inputs]) if can_answer else None
-
-
-class Stages:
-    """Seconds of each stage of an adaptation."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def inputs_of(script: ScriptArguments, columns: dict[str, str]) -> tuple[str, Dataset, Dataset | None]:

@@ -32,6 +32,10 @@ class LoraArguments:
         },
     )
 
+    def __post_init__(self) -> None:
+        if self.lora_r < 1:
+            raise ValueError(f"Expected --lora_r of at least 1, found {self.lora_r}")
+
     def config_for(self, model: PreTrainedModel) -> PeftConfig:
         """The configuration of the LoRA adapter that is asked for, for a model."""
         from peft import LoraConfig

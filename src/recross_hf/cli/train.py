@@ -27,8 +27,6 @@ from ..data.files import files_of
 from ..data.schema import COLUMNS
 from ..models.adapters import check_peft_config, load_upstream_model, with_new_adapter
 from ..models.warm_start import freeze
-from ..pipeline.cards import lora_settings, upstream_adapter_card
-from ..pipeline.publication import CARD_FILE
 from ..planning.plan import warn_where_disk_is_short
 from ..planning.training import checkpoint_bytes, plan_training
 from ..training.checkpoints import checkpoint_to_resume
@@ -39,6 +37,7 @@ from .console import is_quiet, show
 from .lora import LoraArguments, four_bit
 from .outputs import OVERWRITE, make_way
 from .parser import CommandParser
+from .upstream_trainer import UpstreamTrainer
 
 COPIED_TEXTS = 512
 # What says how a model is grown.
@@ -247,32 +246,6 @@ def adapted_base(
     peft_config = lora.config_for(model)
     check_peft_config(model, peft_config)
     return with_new_adapter(model, peft_config, args.seed)
-
-
-class UpstreamTrainer(ExampleTrainer):
-    """An `ExampleTrainer` whose adapter, where it trains one, has a card that names the base by its commit."""
-
-    upstream_dataset: Dataset | None = None
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Writes `README.md`."""
-        model: Any = self.accelerator.unwrap_model(self.model)
-        if not hasattr(model, "peft_config"):
-            super().create_model_card(*args, **kwargs)
-        elif self.is_world_process_zero():
-            folder = Path(str(self.args.output_dir))
-            (peft_config,) = model.peft_config.values()
-            card = upstream_adapter_card(
-                self.hub_model_id or self.args.hub_model_id or folder.resolve().name,
-                base_model=peft_config.base_model_name_or_path or "",
-                base_revision=peft_config.revision,
-                architecture=self.architecture,
-                processing_class=self.processing_class,
-                settings=lora_settings(peft_config.to_dict()),
-                examples=self.upstream_dataset,
-                max_new_tokens=self.args.max_target_length,
-            )
-            (folder / CARD_FILE).write_text(str(card), encoding="utf-8")
 
 
 def tell_plan(

@@ -14,7 +14,8 @@ from transformers.utils import find_adapter_config_file
 from ..core._compat import note_commit
 from ..core.files import read_json
 from ..hub.repository import looks_like_path
-from .architectures import architecture_of, load_model
+from .architectures import architecture_of
+from .loading import load_model
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -73,7 +74,7 @@ def merged_in_place(model: PreTrainedModel, *, is_named: bool) -> PreTrainedMode
     merged = merged.merge_and_unload()
     vars(merged)[_MERGED] = True
     if not is_named:
-        merged.name_or_path = merged.config._name_or_path = ""
+        merged.name_or_path = merged.config.name_or_path = ""
         note_commit(merged, None)
     return cast(PreTrainedModel, merged)
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     PreTrainedConfig,
@@ -21,12 +18,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..core._compat import commit_of, note_commit
-from ..core.devices import dtype_of
 from . import chat
 from .base import Architecture, TokenIds, less_padding, longest_input, say_inputs_are_cut, unwrapped
 from .collators import Batch, CausalCollator, ExampleCollator, end_token_id
-from .foreign import check_built_size, is_folder_of_model
 
 SEPARATOR = "\n"
 """The text between the input and the answer of a decoder-only model, in training and in generation."""
@@ -238,50 +232,7 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     Raises:
         TypeError: The model is neither sequence-to-sequence nor decoder-only, such as a plain BERT.
     """
-    return _architecture(model.config, type(unwrapped(model)).__name__)
-
-
-def load_model(
-    name_or_path: str | Path, *, dtype: str | torch.dtype = torch.float32, **kwargs: Any
-) -> PreTrainedModel:
-    """Loads a sequence-to-sequence or decoder-only model, whichever it is.
-
-    Args:
-        name_or_path: A folder, or a name on the Hub.
-        dtype: Precision of the weights, whatever they were saved in: steps of 1e-6 round to nothing in half precision.
-        kwargs: Arguments of `from_pretrained` (`revision`, `token`, ...).
-
-    Raises:
-        FileNotFoundError: No folder is here, and no repository can have that name; or the folder holds no model.
-        TypeError: The model is of another kind, such as a plain BERT.
-        ArtifactError: The configuration in a folder asks for more than the weights beside it hold.
-        ValueError: A `revision` is asked for of a folder, or there is no such `dtype`.
-    """
-    precision = dtype if dtype == "auto" else dtype_of(dtype)
-    is_here = is_folder_of_model(name_or_path, kwargs)
-    kwargs = dict(kwargs, trust_remote_code=False)
-    try:
-        config = AutoConfig.from_pretrained(name_or_path, **kwargs)
-    except OSError as error:
-        if is_here:
-            raise
-        raise OSError(f"No folder {name_or_path} is here, and the Hub gave no such model: {error}") from error
-    found = f"{(config.architectures or [type(config).__name__])[0]} in {name_or_path}"
-    auto_class = _architecture(config, found).auto_class
-    check_built_size(auto_class, config, Path(name_or_path))
-    model = auto_class.from_pretrained(name_or_path, dtype=precision, **kwargs)
-    if not is_here and commit_of(model) is None:
-        # Newer versions of transformers no longer note it; a card that names the base names it at this commit.
-        note_commit(model, _cached_commit(str(name_or_path), kwargs))
-    return model
-
-
-def _cached_commit(repo_id: str, kwargs: dict[str, Any]) -> str | None:
-    """The commit of a model that was just loaded, by the snapshot of the cache that it came from."""
-    path = try_to_load_from_cache(
-        repo_id, "config.json", cache_dir=kwargs.get("cache_dir"), revision=kwargs.get("revision")
-    )
-    return Path(path).parent.name if isinstance(path, str) and not kwargs.get("subfolder") else None
+    return architecture_of_config(model.config, type(unwrapped(model)).__name__)
 
 
 @contextmanager
@@ -294,7 +245,8 @@ def _cut_at_their_end(processing_class: PreTrainedTokenizerBase) -> Iterator[Non
         processing_class.truncation_side = side
 
 
-def _architecture(config: PreTrainedConfig, found: str) -> Architecture:
+def architecture_of_config(config: PreTrainedConfig, found: str) -> Architecture:
+    """The kind of a model by its configuration; `found` names it where it is of neither."""
     if config.is_encoder_decoder and type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
         return SEQUENCE_TO_SEQUENCE
     # BERT-like encoders can be loaded as decoders, and have not learned to be any.

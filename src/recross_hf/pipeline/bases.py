@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from ..core.files import read_json, sha256_of
 from ..hub.repository import COMMIT, Repository, is_repo_id
 from ..models.adapters import base_alone, check_plain_lora, is_on_merged, is_peft_model
 from .changes import holds_weights
-from .manifest import BASE_MODEL, UPSTREAM_MODEL, Part
+from .manifest import ADAPTED_MODEL, BASE_MODEL, ENCODER, UPSTREAM_MODEL, Part
+from .parts import PipelineParts
 
 ADAPTER_CONFIG = "adapter_config.json"
 
@@ -70,6 +72,30 @@ def published_base(model: PreTrainedModel) -> Part | None:
     return Part(
         {file: sha256_of(path) for file, path in sorted(files.items())}, repository=Repository(name, "model", commit)
     )
+
+
+def named_base(parts: PipelineParts, unmodified: frozenset[str]) -> Part | None:
+    """The base of the upstream model, where it lies on the Hub as it is now."""
+    if parts.stored is not None and BASE_MODEL in unmodified:
+        repository = parts.stored.repository(BASE_MODEL)
+        return None if repository is None else replace(parts.stored.manifest.parts[BASE_MODEL], repository=repository)
+    return published_base(parts.part(UPSTREAM_MODEL))
+
+
+def named_encoder(parts: PipelineParts, unmodified: frozenset[str]) -> Part | None:
+    """The encoder of the index, where it lies on the Hub as it is now; None for one of a folder."""
+    if parts.stored is not None and ENCODER in unmodified:
+        repository = parts.stored.repository(ENCODER)
+        return None if repository is None else replace(parts.stored.manifest.parts[ENCODER], repository=repository)
+    encoder = parts.part(ENCODER)
+    return None if encoder.repository is None else Part(encoder.files, repository=encoder.repository)
+
+
+def stored_base(parts: PipelineParts, unmodified: frozenset[str]) -> str | None:
+    """The part that the adapter of the adapted model is on ([`Part.base`])."""
+    if parts.stored is not None and ADAPTED_MODEL in unmodified:
+        return parts.stored.manifest.parts[ADAPTED_MODEL].base
+    return base_of_adapter(parts.part(ADAPTED_MODEL), has_base=parts.has(BASE_MODEL))
 
 
 def _cached_files(repo_id: str, revision: str | None) -> dict[str, Path] | None:

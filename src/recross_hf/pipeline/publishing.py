@@ -19,7 +19,7 @@ from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
 from ..models.base import Architecture
 from ..reranking.model_card import reranker_card
 from ..retrieval.dataset_card import index_card
-from .bases import ADAPTER_CONFIG
+from .bases import ADAPTER_CONFIG, named_base, named_encoder, stored_base
 from .cards import (
     base_model_card,
     encoder_card,
@@ -36,9 +36,6 @@ from .saving import (
     card_beside,
     check_can_be_saved,
     encoder_settings,
-    named_base,
-    named_encoder,
-    stored_base,
     write_part,
 )
 from .stored_files import TOKENIZER

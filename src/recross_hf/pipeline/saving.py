@@ -20,7 +20,7 @@ from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import MeanPooledEncoder
 from ..retrieval.sentence_encoder import SentenceEncoder
 from ..retrieval.vector_shards import IndexMismatchError
-from .bases import base_of_adapter, check_upstream_adapter, published_base
+from .bases import check_upstream_adapter, named_base, named_encoder, stored_base
 from .manifest import (
     ADAPTED_MODEL,
     BASE_MODEL,
@@ -144,30 +144,6 @@ def write_upstream(parts: PipelineParts, folder: Path) -> dict[str, Part]:
 def write_encoder(parts: PipelineParts, folder: Path) -> dict[str, Part]:
     """Writes the index's encoder, if it is not the upstream model's own; one that is on the Hub is named."""
     return {ENCODER: _write(parts, ENCODER, frozenset(), folder, folder)} if parts.has(ENCODER) else {}
-
-
-def named_base(parts: PipelineParts, unmodified: frozenset[str]) -> Part | None:
-    """The base of the upstream model, where it lies on the Hub as it is now."""
-    if parts.stored is not None and BASE_MODEL in unmodified:
-        repository = parts.stored.repository(BASE_MODEL)
-        return None if repository is None else replace(parts.stored.manifest.parts[BASE_MODEL], repository=repository)
-    return published_base(parts.part(UPSTREAM_MODEL))
-
-
-def named_encoder(parts: PipelineParts, unmodified: frozenset[str]) -> Part | None:
-    """The encoder of the index, where it lies on the Hub as it is now; None for one of a folder."""
-    if parts.stored is not None and ENCODER in unmodified:
-        repository = parts.stored.repository(ENCODER)
-        return None if repository is None else replace(parts.stored.manifest.parts[ENCODER], repository=repository)
-    encoder = parts.part(ENCODER)
-    return None if encoder.repository is None else Part(encoder.files, repository=encoder.repository)
-
-
-def stored_base(parts: PipelineParts, unmodified: frozenset[str]) -> str | None:
-    """The part that the adapter of the adapted model is on ([`Part.base`])."""
-    if parts.stored is not None and ADAPTED_MODEL in unmodified:
-        return parts.stored.manifest.parts[ADAPTED_MODEL].base
-    return base_of_adapter(parts.part(ADAPTED_MODEL), has_base=parts.has(BASE_MODEL))
 
 
 def _copy(files: dict[str, Path], folder: Path, *, replaced: Path) -> None:

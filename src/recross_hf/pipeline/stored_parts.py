@@ -18,7 +18,7 @@ from ..core.files import REMEMBERED_SIZE, read_parquet, remember_check, was_chec
 from ..data.schema import check_plain
 from ..hub.alone import alone
 from ..models.adapters import base_alone, merged_in_place
-from ..models.architectures import load_model
+from ..models.loading import load_model
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import Encoder, MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex

@@ -16,10 +16,11 @@ from ..core.batching import TEXTS_A_CALL, chunks, on_device, token_budget_batche
 from ..core.devices import device_of
 from ..core.distributed import process_state, warn_where_bfloat16_is_slow
 from ..core.hashing import weights_hash
-from ..models.architectures import DECODER_ONLY, architecture_of, load_model
+from ..models.architectures import DECODER_ONLY, architecture_of
 from ..models.base import check_vocabulary, longest_input
 from ..models.chat import uses_chat_template
 from ..models.collators import pad_token_id, padded
+from ..models.loading import load_model
 from ..models.modes import evaluating
 
 POOLINGS = ("mean", "weighted_mean")

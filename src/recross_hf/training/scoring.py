@@ -9,23 +9,24 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch.distributed.fsdp import FSDPModule
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, PredictionOutput
 
-from ..models.architectures import DECODER_ONLY, architecture_of
+from ..models.architectures import architecture_of
 from ..models.base import check_vocabulary, longest_answer, unwrapped
 from ..models.collators import pad_token_id
 from ..models.generation import Answer, decoding_in_force, generate_answers, kept, one_answer
-from ..models.heads import answer_logits, contiguous_head, has_loss_of_its_own
+from ..models.heads import contiguous_head
 from ..models.tokenization import TokenizedExamples
 from ..soft_em import score
 from ._compat import ScoresEachRowOnce, forget_loader, take_losses_as_means
+from .answer_loss import TakesAnswersAlone
 from .arguments import ExampleTrainingArguments
 
 METRICS_OF_TASKS = ("loss", "soft_em", "exact_match")
 
 
-class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
+class ScoringTrainer(ScoresEachRowOnce, TakesAnswersAlone):
     """A `Seq2SeqTrainer` that takes examples of the schema and scores what a model generates by SoftEM and exact match.
 
     Args:
@@ -133,33 +134,6 @@ class ScoringTrainer(ScoresEachRowOnce, Seq2SeqTrainer):
     def decoding(self) -> dict[str, Any]:
         """Settings that change what is answered, beside those of the arguments: beams, penalties, lengths ([`decoding_in_force`])."""
         return decoding_in_force(self.model, self.generate_settings())
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """What the base class computes; of a decoder-only model logits are computed where answers are alone.
-
-        The outputs then hold these logits `[tokens of the answers, vocabulary]`. A `compute_loss_func` is given the outputs of the model.
-        """
-        if not self._takes_answers_alone or "labels" not in inputs:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        logits, labels = answer_logits(model, inputs, head_of=self.model)
-        if self.label_smoother is None:
-            loss = torch.nn.functional.cross_entropy(logits.float(), labels)
-        else:
-            loss = self.label_smoother({"logits": logits}, labels)
-        return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
-
-    @property
-    def _takes_answers_alone(self) -> bool:
-        # What is compiled sees no hook that comes later; a batch that is dealt out over devices has other rows in each.
-        is_whole = self.args.n_gpu <= 1 and not self.args.torch_compile and self.accelerator.parallelism_config is None
-        is_mean = self.compute_loss_func is None and not has_loss_of_its_own(self.model)
-        return self.architecture is DECODER_ONLY and is_whole and is_mean
 
     # ---- loaders -------------------------------------------------------------------------------------------------------
 
