@@ -170,7 +170,7 @@ class Plan:
         if self.seconds is not None and self.shared:
             more = [self.num_processes * factor for factor in (2, 4, 8)]
             times = ", ".join(f"{number}: {duration(self.seconds_on(number))}" for number in more)
-            lines.append(f"\nTime on more processes (computed): {times}")
+            lines.append(f"\ntime on more processes (computed): {times}")
         return "\n".join([*lines, *(f"\n{warning}" for warning in self.warnings)])
 
 
