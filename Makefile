@@ -14,6 +14,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
+# trl asks for newer datasets than the oldest that is supported.
+EXTRAS ?= test,trl
 READY := $(VENV)/.recross-ready
 DOCS_READY := $(VENV)/.recross-docs-ready
 
@@ -35,7 +37,7 @@ test-slow: $(READY)
 test-all: test test-slow
 
 test-min:
-	$(MAKE) VENV=$(VENV)-min CONSTRAINTS=constraints-min.txt test
+	$(MAKE) VENV=$(VENV)-min CONSTRAINTS=constraints-min.txt EXTRAS=test test
 
 coverage: $(READY)
 	$(TESTS) -m "not slow" --cov --cov-report=term-missing:skip-covered
@@ -64,6 +66,6 @@ $(DOCS_READY): $(READY)
 $(READY): setup.py pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "recross_hf needs Python 3.11 or newer, found " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[test]'
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[$(EXTRAS)]'
 	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python promptsource==0.2.3
 	touch $(READY)
