@@ -7,10 +7,12 @@ import shutil
 import pytest
 import tiny
 import torch
+from chat_templates import CHATML, chat_tokenizer
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from recross_hf import ReCrossPipeline
 from recross_hf.hub.errors import ArtifactError
+from recross_hf.models.chat import set_chat_format
 from recross_hf.models.generation import generate_texts
 
 INPUTS = [row["input"] for row in tiny.examples().select(range(0, 48, 4))]
@@ -239,3 +241,29 @@ def test_an_adapter_of_embeddings_is_refused_and_leaves_the_others(pipeline, kin
         pipeline.add_adapted("embeddings", tmp_path / "embeddings")
     assert pipeline.adapter_names == ["billing", "delivery", "bugs"]
     assert pipeline.adapted_as("bugs")(INPUTS) == expected
+
+
+def test_an_adapter_that_was_trained_on_other_prompts_is_refused(examples, queries, tmp_path):
+    tokenizer = chat_tokenizer(CHATML)
+    model = tiny.llama(tokenizer, dropout=0.0)
+    pipeline = ReCrossPipeline.build(model, tokenizer, examples, tmp_path / "built", adaptation=ADAPTATION)
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")
+    adapted = pipeline.adapt(queries, peft_config=config, num_retrieved=4, max_steps=1, disable_tqdm=True)
+    adapted.save_pretrained(tmp_path / "adapted")
+    adapted.adapted_model.save_pretrained(tmp_path / "alone")
+    tokenizer.save_pretrained(tmp_path / "alone")
+    other = chat_tokenizer(CHATML)
+    set_chat_format(other, system_prompt="Answer in French.")
+    french = ReCrossPipeline.build(model, other, examples, tmp_path / "french", adaptation=ADAPTATION)
+    for source in (adapted, tmp_path / "adapted", tmp_path / "alone"):
+        pipeline.add_adapted(f"task{len(pipeline.adapter_names)}", source)
+        with pytest.raises(ValueError, match=r"another chat template or system prompt \(`system_prompt` Answ"):
+            french.add_adapted("task", source)
+    assert not french.adapter_names
+    # One that was written before templates were read was trained without.
+    path = tmp_path / "adapted" / "recross.json"
+    manifest = json.loads(path.read_text())
+    del manifest["encoder"]["chat_template"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="trained with another chat template"):
+        pipeline.add_adapted("before", tmp_path / "adapted")

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core._compat import commit_of
 from ..core.files import read_json
+from ..core.run_settings import both_values, changed_settings
 from ..hub.fetching import artifact_folder
 from ..hub.repository import HubAccess, Repository, is_repo_id
 from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES, check_model_files
 from ..models.adapters import base_alone, check_plain_lora, is_on_merged, is_peft_model, sharing_copy
+from ..models.architectures import architecture_of
 from ..training._compat import activate_adapter
 from .bases import ADAPTER_CONFIG
 from .manifest import ADAPTED_MODEL, UPSTREAM_MODEL, Part, check_files, read_manifest
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
+
+
 class AdaptedTasks:
     """Plain LoRA adapters, by name, on one base whose weights they share.
 
@@ -34,11 +39,15 @@ class AdaptedTasks:
         base: The base, whose weights are shared with the caller; its modules stay as they are.
         base_files: The base's files as they were stored, which tell whether an adapted pipeline has the same; None where they are
             not known.
+        processing_class: The tokenizer that inputs of all tasks are read with.
     """
 
-    def __init__(self, base: PreTrainedModel, base_files: Part | None = None) -> None:
+    def __init__(
+        self, base: PreTrainedModel, base_files: Part | None = None, *, processing_class: PreTrainedTokenizerBase
+    ) -> None:
         self.base = base
         self.base_files = base_files
+        self.processing_class = processing_class
         self.settings: dict[str, dict[str, Any]] = {}
         self._model: PeftModel | None = None
         self._layers: list[Any] = []
@@ -74,6 +83,7 @@ class AdaptedTasks:
             return
         folder = artifact_folder(source, "model", revision, access)
         settings: dict[str, Any] = {}
+        reads_turns = True
         if (folder / MANIFEST_FILE).is_file():
             manifest = read_manifest(folder)
             part = manifest.parts.get(ADAPTED_MODEL)
@@ -82,12 +92,17 @@ class AdaptedTasks:
             check_files(folder, part)
             self._check_base_files(manifest.parts, part, source)
             settings, folder, files = manifest.adaptation, folder / part.path, list(part.sha256)
+            reads_turns = bool(manifest.encoder.get("chat_template"))
         elif (folder / ADAPTER_CONFIG).is_file():
             files = [path.name for path in folder.iterdir() if path.is_file() and path.suffix in SAFE_SUFFIXES]
         else:
             raise _no_adapter(source, f"no {ADAPTER_CONFIG}")
         check_model_files(folder, files, adapter_allowed=True)
         self._check_named_base(folder, source)
+        if TOKENIZER_CONFIG in files:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            tokenizer.chat_template = tokenizer.chat_template if reads_turns else None
+            self.check_reading(tokenizer, source)
         self._load(name, folder, source)
         self.settings[name] = dict(settings)
 
@@ -186,6 +201,24 @@ class AdaptedTasks:
             raise ValueError(
                 f"Expected the adapter {source} to change linear layers, found one that changes embeddings, which does not mix with others. "
                 "Leave them out of `target_modules`."
+            )
+
+    def check_reading(self, processing_class: PreTrainedTokenizerBase, source: Any) -> None:
+        """Refuses an adapter that was trained on other prompts than those that it would be given here.
+
+        Args:
+            processing_class: The tokenizer that it was trained with.
+            source: The adapter, for the message.
+
+        Raises:
+            ValueError: The tokenizer has another chat template or system prompt.
+        """
+        reading = architecture_of(self.base).reading
+        changed = changed_settings(reading(processing_class), reading(self.processing_class))
+        if changed:
+            raise ValueError(
+                f"Expected the adapter {source} to read inputs as this pipeline does, found that it was trained with another chat template or "
+                f"system prompt ({both_values(changed)}). Open a pipeline that reads so, or adapt this one to the task."
             )
 
     # ---- the base ----------------------------------------------------------------------------------------------------

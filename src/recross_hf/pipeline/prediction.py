@@ -124,13 +124,15 @@ class PredictingPipeline(PipelineHubMixin):
         Raises:
             ArtifactError: The files are not those that were saved, or not safe to read.
             HubError: The repository could not be had.
-            ValueError: The name cannot be taken, there is no plain LoRA adapter, or it is on another base or commit of it.
+            ValueError: The name cannot be taken, there is no plain LoRA adapter, it is on another base or commit of it, or it was trained
+                with another chat template or system prompt.
         """
         settings: dict[str, Any] = {}
         given: Any = source
+        tasks = self._loaded_tasks()
         if isinstance(source, PredictingPipeline):
             settings, given = source.adaptation, source.adapted_model
-        tasks = self._loaded_tasks()
+            tasks.check_reading(source.processing_class, "the adapted model")
         tasks.add(name, given, HubAccess(token, cache_dir, local_files_only), revision)
         tasks.settings[name] |= settings
 
@@ -160,7 +162,8 @@ class PredictingPipeline(PipelineHubMixin):
         if self._tasks is None:
             stored, base = self.parts.stored, BASE_MODEL if self.parts.has(BASE_MODEL) else UPSTREAM_MODEL
             known = stored.manifest.parts[base] if stored is not None and self.parts.is_stored(base) else None
-            self._tasks = AdaptedTasks(base_alone(self.upstream_model), known)
+            base_model = base_alone(self.upstream_model)
+            self._tasks = AdaptedTasks(base_model, known, processing_class=self.processing_class)
         return self._tasks
 
 
