@@ -27,6 +27,7 @@ from recross_hf.models.generation import generate_texts, one_answer
 from recross_hf.models.likelihood import choice_log_likelihoods
 from recross_hf.models.prompt_completion import to_prompt_completion
 from recross_hf.models.tokenization import TokenizedExamples
+from recross_hf.retrieval.vector_shards import IndexMismatchError
 
 TOKENIZERS = {name: chat_tokenizer(template) for name, template in TEMPLATES.items()}
 TURNS_OF_THREE = [
@@ -283,6 +284,29 @@ def test_a_pipeline_adapts_answers_and_is_saved_with_conversations(examples, tmp
     opened = ReCrossPipeline.from_pretrained(tmp_path / "adapted")
     assert opened([messages, messages[1:]]) == answers
     assert opened.retrieved["messages"][:] == adapted.retrieved["messages"][:]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda tokenizer: chat.set_chat_format(tokenizer, system_prompt="Be short."), "system_prompt"),
+        (lambda tokenizer: setattr(tokenizer, "chat_template", HEADERS), "chat_template_sha256"),
+        (lambda tokenizer: setattr(tokenizer, "truncation_side", "left"), "truncation_side"),
+    ],
+)
+def test_a_pipeline_whose_inputs_are_read_otherwise_than_its_index_is_not_saved(change, named, examples, tmp_path):
+    tokenizer = chat_tokenizer(CHATML)
+    ReCrossPipeline.build(tiny.llama(tokenizer), tokenizer, examples, tmp_path / "built")
+    opened = ReCrossPipeline.from_pretrained(tmp_path / "built")
+    assert len(opened.index) == len(examples)
+    change(opened.processing_class)
+    assert opened.parts.is_modified("upstream_model")
+    with pytest.raises(IndexMismatchError, match=rf"found one of another {named}: how the tokenizer reads inputs was"):
+        opened.save_pretrained(tmp_path / "saved")
+    built = ReCrossPipeline.build(opened.upstream_model, opened.processing_class, examples, tmp_path / "again")
+    again = ReCrossPipeline.from_pretrained(tmp_path / "again")
+    assert again(examples["input"][:4]) == built(examples["input"][:4])
+    assert len(again.index) == len(examples)
 
 
 def test_a_pipeline_that_was_written_without_templates_reads_none(examples, tmp_path):

@@ -13,6 +13,7 @@ from datasets import Dataset
 from packaging.version import Version
 from peft import LoraConfig, get_peft_model
 from transformers import (
+    AutoTokenizer,
     BartForConditionalGeneration,
     EarlyStoppingCallback,
     GenerationConfig,
@@ -679,6 +680,12 @@ def test_tasks_are_evaluated_one_by_one_and_their_mean_chooses_the_best_checkpoi
     assert trainer.state.best_metric == max(found)
     assert metrics["eval_exact_match"] == max(found)
     assert sum("eval_exact_match" in metrics for metrics in evaluated.found) == 4
+
+
+def test_the_side_that_is_cut_is_saved_with_the_tokenizer(bart, make_trainer, tokenizer, monkeypatch, tmp_path):
+    monkeypatch.setattr(tokenizer, "truncation_side", "left")
+    make_trainer(bart).save_model()
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").truncation_side == "left"
 
 
 def test_early_stopping_sees_the_mean_of_tasks(bart, make_trainer, examples):

@@ -230,7 +230,6 @@ def start_of(
         )
     if upstream.truncation_side is not None:
         tokenizer.truncation_side = upstream.truncation_side
-        tokenizer.init_kwargs["truncation_side"] = upstream.truncation_side  # what is saved
     return model, tokenizer
 
 

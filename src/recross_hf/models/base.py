@@ -134,6 +134,11 @@ def longest_answer(model: PreTrainedModel) -> int:
     return UNLIMITED if positions is None else int(positions)
 
 
+def keep_truncation_side(processing_class: PreTrainedTokenizerBase) -> None:
+    """Makes a tokenizer save the side that it cuts; of what was set since it was made, transformers saves what it was made with alone."""
+    processing_class.init_kwargs["truncation_side"] = processing_class.truncation_side
+
+
 def check_vocabulary(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> None:
     """Makes sure, before any work, that a model has an embedding for each token of its tokenizer.
 

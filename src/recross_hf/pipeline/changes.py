@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..models.chat import system_prompt_of
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.faiss_indexes import search_depths
 from ..retrieval.index import UpstreamIndex
@@ -25,7 +26,8 @@ def settings_of(part: Any) -> Any:
         return model, tokenizer, part.include_answers, part.max_length
     if isinstance(part, PreTrainedTokenizerBase):
         sides = part.padding_side, part.truncation_side
-        return len(part), part.special_tokens_map, part.model_max_length, part.chat_template, *sides
+        read = part.chat_template, system_prompt_of(part)
+        return len(part), part.special_tokens_map, part.model_max_length, *read, *sides
     if isinstance(part, UpstreamIndex):
         return search_depths(part.faiss_index)
     if isinstance(part, PreTrainedModel) or hasattr(part, "peft_config"):

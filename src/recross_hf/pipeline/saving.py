@@ -16,6 +16,7 @@ from ..core.files import write_json, write_parquet
 from ..core.output_folders import check_not_within, folder_to_write
 from ..hub.safety import MANIFEST_FILE
 from ..models.adapters import is_peft_model
+from ..models.base import keep_truncation_side
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import MeanPooledEncoder
 from ..retrieval.sentence_encoder import SentenceEncoder
@@ -57,7 +58,7 @@ def save_pipeline(parts: PipelineParts, adaptation: dict[str, Any], save_directo
 
     Raises:
         FileExistsError: The folder holds something that is no pipeline.
-        IndexMismatchError: The upstream model was replaced or trained since the index was built.
+        IndexMismatchError: The upstream model was replaced or trained, or reads inputs otherwise, since the index was built.
         NotADirectoryError: The path is that of a file.
         TypeError: A part is of a class that a pipeline folder cannot hold.
         ValueError: The folder lies inside that of this pipeline.
@@ -172,7 +173,9 @@ def write_part(parts: PipelineParts, name: str, folder: Path) -> None:
     else:
         part.save_pretrained(folder)
     if name in (UPSTREAM_MODEL, ADAPTED_MODEL):
-        parts.part(TOKENIZER).save_pretrained(folder)
+        tokenizer = parts.part(TOKENIZER)
+        keep_truncation_side(tokenizer)
+        tokenizer.save_pretrained(folder)
     (folder / CARD_FILE).unlink(missing_ok=True)  # PEFT writes a card that says nothing
 
 
@@ -219,7 +222,7 @@ def check_can_be_saved(parts: PipelineParts, unmodified: frozenset[str]) -> None
         unmodified: Names of the parts that are stored as they are ([`PipelineParts.unmodified`]).
 
     Raises:
-        IndexMismatchError: The upstream model was replaced or trained since the index was built.
+        IndexMismatchError: The upstream model was replaced or trained, or reads inputs otherwise, since the index was built.
         TypeError: A part is of a class that a pipeline folder cannot hold.
     """
     if UPSTREAM_MODEL not in unmodified:
@@ -246,10 +249,17 @@ def _check_encoder_of_index(parts: PipelineParts) -> None:
         )
     model, tokenizer = parts.part(UPSTREAM_MODEL), parts.part(TOKENIZER)
     encoder = MeanPooledEncoder.from_settings(model, tokenizer, index.encoder.settings)
-    if index.config["encoder"].get("weights") != encoder.identity()["weights"]:
+    expected, actual = index.config["encoder"], encoder.identity()
+    differing = [name for name in sorted({*expected, *actual}) if expected.get(name) != actual.get(name)]
+    if "weights" in differing:
         raise IndexMismatchError(
             "Expected an index of this upstream model's vectors, found one of other weights: the model was replaced or trained "
             "since. Build the index again with `ReCrossPipeline.build`."
+        )
+    if differing:
+        raise IndexMismatchError(
+            f"Expected an index of this upstream model's vectors, found one of another {', '.join(differing)}: how the tokenizer reads inputs "
+            "was changed since. Put that back, or build the index again with `ReCrossPipeline.build`."
         )
 
 

@@ -18,7 +18,7 @@ from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
 from ..models.adapters import is_peft_model, merged_in_place
 from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
-from ..models.base import check_finite_weights
+from ..models.base import check_finite_weights, keep_truncation_side
 from ..models.tokenization import TokenizedExamples
 from ._compat import (
     PreparesInContext,
@@ -184,6 +184,7 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
         own = nullcontext() if self._special_tokens is None else self._special_tokens.in_force()
         for peft_config in getattr(self.model, "peft_config", {}).values():
             name_base_when_saved(peft_config, commit_of(self.model))
+        keep_truncation_side(self.processing_class)
         with super().saving_to(folder), own:
             yield
         write_json(folder / ARGUMENTS_FILE, self._arguments())
