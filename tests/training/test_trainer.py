@@ -688,6 +688,19 @@ def test_the_side_that_is_cut_is_saved_with_the_tokenizer(bart, make_trainer, to
     assert AutoTokenizer.from_pretrained(tmp_path / "out").truncation_side == "left"
 
 
+@pytest.mark.parametrize("are_own", [True, False])
+def test_what_is_asked_of_generate_holds_for_each_task(are_own, bart, make_trainer, examples, monkeypatch):
+    tasks, asked = examples_by_task(examples, max_examples_per_task=2), []
+    trainer = make_trainer(copy.deepcopy(bart), eval_dataset=tasks if are_own else None)
+    generate = trainer.model.generate
+    monkeypatch.setattr(
+        trainer.model, "generate", lambda *args, **kwargs: asked.append(kwargs) or generate(*args, **kwargs)
+    )
+    trainer.evaluate(None if are_own else tasks, num_beams=2, min_new_tokens=3)
+    assert len(asked) == len(tasks)
+    assert all((one["num_beams"], one["min_new_tokens"]) == (2, 3) for one in asked)
+
+
 def test_early_stopping_sees_the_mean_of_tasks(bart, make_trainer, examples):
     trainer = make_trainer(
         copy.deepcopy(bart),

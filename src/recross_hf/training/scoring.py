@@ -182,12 +182,16 @@ class ScoringTrainer(ScoresEachRowOnce, TakesAnswersAlone):
 
         Of a dictionary of tasks, each task's metrics are `{prefix}_{task}_...`, and those of the tasks' unweighted mean `{prefix}_...`.
         """
-        # The base class takes names and dictionaries, too, and says so in words alone.
-        evaluated: Any = eval_dataset
-        metrics = super().evaluate(evaluated, ignore_keys, metric_key_prefix, **self._with_tokenizer(gen_kwargs))
         tasks = self.eval_dataset if eval_dataset is None else eval_dataset
         if not isinstance(tasks, dict):
-            return metrics
+            # The base class takes names, too, and says so in words alone.
+            evaluated: Any = eval_dataset
+            return super().evaluate(evaluated, ignore_keys, metric_key_prefix, **self._with_tokenizer(gen_kwargs))
+        metrics: dict[str, float] = {}
+        # The base class would evaluate each task without what is asked of `generate`. It tokenises its own sets once, by their names.
+        for task, examples in tasks.items():
+            of_task = task if eval_dataset is None else examples
+            metrics |= self.evaluate(of_task, ignore_keys, f"{metric_key_prefix}_{task}", **gen_kwargs)
         mean = mean_of_tasks(metrics, tasks, metric_key_prefix)
         self.log(dict(mean))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, mean)
