@@ -27,6 +27,7 @@ from recross_hf.adaptation.safety_gate import (
     token_loss,
 )
 from recross_hf.adaptation.weights_before import WeightsBefore
+from recross_hf.data.conversations import Conversation
 from recross_hf.models.architectures import architecture_of
 from recross_hf.models.generation import Answer
 from recross_hf.models.tokenization import TokenizedExamples
@@ -134,6 +135,9 @@ def test_the_inputs_of_the_gate_are_distinct_and_know_no_order():
     assert len(found) == len(set(found)) == MOST_ANSWERS
     assert gate_inputs(inputs[::-1]) == found
     assert gate_inputs(["b", "a", "b"]) == gate_inputs(["a", "b"])
+    system = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+    conversations = [Conversation(system), Conversation([system[1] | {"content": "a\n\nb"}])]  # of one text
+    assert gate_inputs(conversations) == gate_inputs(conversations[::-1])
 
 
 # ---- in an adaptation --------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import shutil
 import evaluation_script
 import numpy as np
 import pytest
+import tiny
+from chat_templates import CHATML, chat_tokenizer
 from evaluation_cases import ADAPTATION, LOG, LoggedRetriever, methods, task, tasks
 from forks import fork
 from peft import LoraConfig
@@ -18,12 +20,14 @@ from recross_hf import (
     ReCrossPipeline,
     TargetTask,
     evaluate_methods,
+    load_examples,
     load_queries,
     rank_choices,
 )
 from recross_hf.evaluation import runner as evaluation_module
 from recross_hf.evaluation.cells import CellKey, CellMismatchError
 from recross_hf.evaluation.overlaps import OverlapError
+from recross_hf.models.chat import set_chat_format
 
 
 def evaluate(pipeline, folder, *, of=None, by=None, **kwargs):
@@ -94,6 +98,29 @@ def test_cells_of_inputs_cut_at_the_left_are_none_of_those_cut_at_the_right(pipe
     monkeypatch.setattr(pipeline.processing_class, "truncation_side", "left")
     with pytest.raises(CellMismatchError, match="truncation_side"):
         evaluate_methods(pipeline, of, by, tmp_path, show_progress=False)
+
+
+def test_cells_of_one_chat_template_are_none_of_another(tmp_path):
+    tokenizer, of, by = chat_tokenizer(CHATML), [task("film", "film", 1)], [Method("none")]
+    pipeline = ReCrossPipeline.build(tiny.llama(tokenizer), tokenizer, tiny.examples(), tmp_path / "built")
+    evaluate_methods(pipeline, of, by, tmp_path / "cells", show_progress=False)
+    evaluate_methods(pipeline, of, by, tmp_path / "cells", show_progress=False)
+    set_chat_format(tokenizer, system_prompt="Be short.")
+    with pytest.raises(CellMismatchError, match="chat"):
+        evaluate_methods(pipeline, of, by, tmp_path / "cells", show_progress=False)
+
+
+def test_a_task_of_other_turns_is_another_though_its_texts_are_the_same():
+    turns = [
+        [{"role": "system", "content": "Answer."}, {"role": "user", "content": f"Is {n} even?"}] for n in range(4)
+    ]
+    test = load_examples({"prompt": turns, "completion": ["yes", "no", "yes", "no"]})
+    texts = load_examples({"input": test["input"][:], "references": test["references"][:]})
+    spoken, written = (
+        TargetTask("even", examples, [examples.select_columns([*{"id", "input", "messages"} & {*examples.features}])])
+        for examples in (test, texts)
+    )
+    assert all(spoken.identity(0)[name] != written.identity(0)[name] for name in ("test", "queries"))
 
 
 def test_choices_are_ranked_by_the_adapted_model(finished, pipeline):

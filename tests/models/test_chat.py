@@ -319,6 +319,19 @@ def test_a_pipeline_that_was_written_without_templates_reads_none(examples, tmp_
     assert ReCrossPipeline.from_pretrained(tmp_path).processing_class.chat_template is None
 
 
+def test_an_adaptation_to_other_turns_of_the_same_text_is_not_resumed(examples, tmp_path):
+    tokenizer = chat_tokenizer(CHATML)
+    pipeline = ReCrossPipeline.build(tiny.llama(tokenizer), tokenizer, examples, tmp_path / "built")
+    inputs = [[SYSTEM, {"role": "user", "content": text}] for text in ("Is it late?", "Is it so?")]
+    args = {"num_retrieved": 4, "max_steps": 1, "save_steps": 1, "save_strategy": "steps", "gate": "off"}
+    args["output_dir"] = str(tmp_path / "out")
+    pipeline.adapter(inputs, pipeline.arguments(**args)).train()
+    pipeline.adapter(inputs, pipeline.arguments(**args)).train(resume_from_checkpoint=True)
+    texts = ["\n\n".join(turn["content"] for turn in turns) for turns in inputs]
+    with pytest.raises(ValueError, match="found `queries`"):
+        pipeline.adapter(texts, pipeline.arguments(**args)).train(resume_from_checkpoint=True)
+
+
 def test_examples_are_handed_to_trl_as_turns_or_texts(examples):
     tokenizer = chat_tokenizer(CHATML)
     chat.set_chat_format(tokenizer, system_prompt="Be short.")

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 from collections import Counter
@@ -6,8 +7,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tiny
+import torch
+from chat_templates import CHATML, chat_tokenizer
 from datasets import Dataset, concatenate_datasets
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 
 from recross_hf import (
     CrossEncoderReranker,
@@ -17,12 +20,14 @@ from recross_hf import (
     SupervisionArguments,
     UpstreamIndex,
     label_pairs,
+    load_examples,
     load_query_sets,
     mine_supervision,
     summarize_supervision,
 )
 from recross_hf.core.files import write_parquet
 from recross_hf.data.schema import ExampleError
+from recross_hf.models.chat import set_chat_format
 from recross_hf.supervision.group_trainer import GroupTrainer
 from recross_hf.supervision.pairs import PAIR_FEATURES
 from recross_hf.supervision.query_sets import SET_FEATURES
@@ -271,6 +276,37 @@ def test_an_adapter_can_be_fine_tuned_in_place_of_all_weights(mine, mined, tmp_p
 
 
 # ---- going on --------------------------------------------------------------------------------------------------------
+
+
+def test_an_upstream_adapter_is_merged_in_a_copy(mine, many, tokenizer, tmp_path):
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False)
+    model = get_peft_model(tiny.llama(tokenizer, dropout=0.0), config)
+    before = copy.deepcopy(model.state_dict())
+    pairs = mine("adapter", model=model, num_query_sets=2)
+    merged = copy.deepcopy(model).merge_and_unload().requires_grad_(True)
+    assert pairs[:] == mine("merged", model=merged, num_query_sets=2)[:]
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_another_template_or_other_turns_need_another_folder(many, tmp_path):
+    turns = [[{"role": "system", "content": "Answer."}, {"role": "user", "content": text}] for text in many["input"]]
+    columns = {name: many[name][:] for name in ("id", "task", "references")}
+    tokenizer = chat_tokenizer(CHATML)
+    model = tiny.llama(tokenizer, dropout=0.0)
+
+    def mined(examples):
+        args, retriever = SupervisionArguments(**SETTINGS | {"num_query_sets": 1}), RandomRetriever(examples)
+        return mine_supervision(model, tokenizer, retriever, examples, tmp_path / "mined", args)
+
+    spoken = load_examples(columns | {"prompt": turns, "completion": [one[0] for one in columns["references"]]})
+    pairs = mined(spoken)
+    assert mined(spoken)[:] == pairs[:]
+    # The same texts, of one turn each.
+    with pytest.raises(ValueError, match=r"mined with another examples, upstream\. Mine with the same"):
+        mined(load_examples(columns | {"input": spoken["input"][:]}))
+    set_chat_format(tokenizer, system_prompt="Be short.")
+    with pytest.raises(ValueError, match=r"mined with another chat\. Mine with the same"):
+        mined(spoken)
 
 
 def test_what_is_missing_or_damaged_alone_is_mined_again(mine, mined, tmp_path, caplog):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import tiny
@@ -147,6 +149,21 @@ def test_a_token_budget_pads_little(make_trainer, tokenizer):
     assert max(mask.numel() for mask in masks) <= 1000
     assert sum(map(len, masks)) == len(words)
     assert sum(int(mask.sum()) for mask in masks) >= 0.95 * sum(mask.numel() for mask in masks)
+
+
+def test_a_token_budget_of_an_earlier_version_made_other_batches(make_trainer, tmp_path):
+    settings = {"token_budget": 300, "save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    make_trainer(**settings).train()
+    checkpoint = max(tmp_path.rglob("checkpoint-1"))
+    make_trainer(**settings).train(resume_from_checkpoint=str(checkpoint))
+    path = checkpoint / "training_args.json"
+    written = json.loads(path.read_text())
+    del written["token_budget_of"]
+    path.write_text(json.dumps(written))
+    with pytest.raises(
+        ValueError, match=r"`token_budget_of` whole rows in place of inputs and answers apart\. Resume"
+    ):
+        make_trainer(**settings).train(resume_from_checkpoint=str(checkpoint))
 
 
 def test_predictions_show_the_head_contiguous_states_alone(make_trainer, train):

@@ -17,7 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from ..core._compat import commit_of
 from ..core.files import write_atomically, write_parquet
 from ..core.hashing import digest_of
-from ..data.conversations import texts_of
+from ..data.conversations import as_json, texts_of
 from ..data.readers import load_queries
 from ..models.adapters import adapter_settings
 from ..reranking.reranker import Reranker
@@ -201,7 +201,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
 
     def _arguments(self) -> dict[str, Any]:
         # Of others, the checkpoint's retrieved examples would be learned from, and said to be theirs.
-        return super()._arguments() | {"queries": digest_of(texts_of(self.query_dataset))}
+        return super()._arguments() | {"queries": digest_of(as_json(texts_of(self.query_dataset)))}
 
     def evaluate(
         self,

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import agreed
 from ..core.hashing import digest_of
-from ..data.conversations import texts_of
+from ..data.conversations import as_json, texts_of
 from ..models.collators import Batch
 from ..models.generation import Answer
 from ..models.heads import mean_token_loss
@@ -189,7 +189,7 @@ def _say_there_is_no_gate() -> None:
 
 def gate_inputs(inputs: Sequence[str]) -> list[str]:
     """The distinct inputs that are answered for the gate, at most [`MOST_ANSWERS`], whatever order they come in."""
-    return sorted(set(inputs), key=lambda text: (digest_of(text), text))[:MOST_ANSWERS]
+    return sorted(set(inputs), key=lambda text: (digest_of(text), str(as_json([text]))))[:MOST_ANSWERS]
 
 
 def hold_out(retrieved: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

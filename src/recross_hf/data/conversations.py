@@ -113,6 +113,11 @@ def texts_of(examples: Dataset | Mapping[str, Any]) -> list[str]:
     return [Conversation(turns) if turns else text for text, turns in zip(texts, columns[MESSAGES], strict=True)]
 
 
+def as_json(texts: Iterable[str]) -> list[Any]:
+    """Inputs as JSON values, which are the same where the inputs are: a text, or the turns of a [`Conversation`]."""
+    return [list(text.messages) if isinstance(text, Conversation) else text for text in texts]
+
+
 def columns_of(texts: Sequence[str]) -> tuple[dict[str, list[Any]], Features]:
     """Inputs as columns, the reverse of [`texts_of`], and their types."""
     columns: dict[str, list[Any]] = {"input": [str(text) for text in texts]}

@@ -13,6 +13,7 @@ from .._version import __version__
 from ..adaptation.arguments import AdaptationArguments, in_todays_names
 from ..core.hashing import digest_of, weights_hash
 from ..core.output_folders import check_apart, check_not_of_others, folder_to_write
+from ..models.architectures import chat_reading
 from ..models.generation import decoding_in_force
 from ..pipeline.pipeline import ReCrossPipeline
 from ..pipeline.prediction import LENGTHS_AND_BEAMS
@@ -174,6 +175,9 @@ class EvaluationRun:
         common: dict[str, Any] = {"version": __version__, "model": self._weights, "task": task.identity()}
         if (side := self.pipeline.processing_class.truncation_side) != "right":
             common["truncation_side"] = side
+        # Where a method has no index of the model's own, nothing else tells how inputs are read.
+        if reading := chat_reading(self.pipeline.upstream_model, self.pipeline.processing_class):
+            common["chat"] = reading
         if self.pipeline.upstream_model.generation_config.do_sample:
             common["do_sample"] = False  # earlier versions drew the answers of such a model at random
         if decoding := self._decoding(key):

@@ -16,6 +16,7 @@ import yaml
 from datasets import Dataset
 
 from ..core.recipes import RecipeLoader
+from ..data.conversations import as_json, texts_of
 from ..data.readers import load_examples, load_queries
 from ..data.starter import NUM_QUERY_SETS, load_starter_task
 from ..mixture.decontamination import source_example
@@ -69,7 +70,7 @@ class TargetTask:
 
     @cached_property
     def _test_hash(self) -> str:
-        columns = [self.test[name][:] for name in ("id", "input", "references")]
+        columns = [self.test["id"][:], as_json(texts_of(self.test)), self.test["references"][:]]
         return _hash([*columns, self.sources, self.answers])
 
     def without(self, rows: Sequence[int] | set[int]) -> TargetTask:
@@ -99,7 +100,7 @@ class TargetTask:
         """Hashes of the test set and, with a query set, of its first inputs."""
         identity = {"test": self._test_hash}
         if query_set is not None:
-            identity["queries"] = _hash(self.query_sets[query_set]["input"][:num_queries])
+            identity["queries"] = _hash(as_json(texts_of(self.query_sets[query_set])[:num_queries]))
         return identity
 
 

@@ -235,6 +235,12 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     return architecture_of_config(model.config, type(unwrapped(model)).__name__)
 
 
+def chat_reading(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> dict[str, str]:
+    """The chat template and the system prompt that a model reads inputs in, as JSON values; none where it reads texts."""
+    reads_turns = architecture_of(model) is DECODER_ONLY and chat.uses_chat_template(processing_class)
+    return chat.chat_identity(processing_class) if reads_turns else {}
+
+
 @contextmanager
 def _cut_at_their_end(processing_class: PreTrainedTokenizerBase) -> Iterator[None]:
     """Answers keep their beginning, whichever end of an input the tokenizer cuts."""

@@ -17,11 +17,13 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..adaptation.model_copy import adaptable_copy
 from ..core.deprecation import renamed_argument
 from ..core.distributed import process_state
 from ..core.files import write_parquet
 from ..core.output_folders import check_apart, check_not_of_others, folder_to_write
 from ..core.progress import progress_bar
+from ..models.adapters import is_peft_model
 from ..models.base import check_finite_weights
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
@@ -66,7 +68,8 @@ def mine_supervision(
     sets are spread over the processes.
 
     Args:
-        model: Upstream model; it is fine-tuned in place and put back.
+        model: Upstream model; it is fine-tuned in place and put back. Of one with a PEFT adapter, a copy is fine-tuned into whose weights the
+            adapter is merged.
         processing_class: Tokenizer of the model.
         retriever: Retriever of the candidates; each set's own task is excluded.
         examples: Upstream examples to draw queries and held-out examples from, such as those of the index.
@@ -92,6 +95,8 @@ def mine_supervision(
         raise TypeError("Expected `exclude_tasks` to be a collection of strings, found one string. Pass a list.")
     args = args or SupervisionArguments()
     folder, state = folder_to_write(output_dir), process_state()
+    if is_peft_model(model):
+        model = adaptable_copy(model, None, args.seed, upstream_adapter="merge")
     check_finite_weights(model)
     check_apart(folder, {"the upstream model": model.name_or_path})
     check_not_of_others(folder, SETTINGS_FILE, overwritten=("README.md",))
@@ -102,7 +107,7 @@ def mine_supervision(
     retriever = retriever.excluding(exclude_tasks)
     if state.is_main_process:
         settings = mining_settings(
-            model, retriever, examples, args, utility_estimator, reranker, exclude_tasks, peft_config
+            model, retriever, examples, args, utility_estimator, reranker, exclude_tasks, peft_config, processing_class
         )
         check_settings(folder, settings)
     state.wait_for_everyone()

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.files import read_json, write_json
 from ..core.hashing import function_name, weights_hash
 from ..core.run_settings import names_alone, refuse_other_settings
-from ..data.schema import column_hash
+from ..data.conversations import texts_of
+from ..data.schema import MESSAGES, column_hash
+from ..models.architectures import chat_reading
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
 from .arguments import SupervisionArguments
@@ -40,6 +42,7 @@ def mining_settings(
     reranker: Reranker | None,
     exclude_tasks: Collection[str],
     peft_config: PeftConfig | None,
+    processing_class: PreTrainedTokenizerBase,
 ) -> dict[str, Any]:
     """Settings that the query sets depend on, as JSON values: all but the number of the sets and the way they are labelled.
 
@@ -52,14 +55,15 @@ def mining_settings(
         reranker: Reranker of an earlier iteration, where one chooses the candidates.
         exclude_tasks: Tasks neither queried nor retrieved.
         peft_config: Configuration of an adapter that is fine-tuned in place of all weights.
+        processing_class: Tokenizer of the model.
     """
     settings = dataclasses.asdict(args)
     del settings["num_query_sets"], settings["num_labelled"], settings["label_by"]
-    probe = retriever.retrieve(examples.select([0, len(examples) - 1])["input"][:], min(8, retriever.num_allowed))
+    probe = retriever.retrieve(texts_of(examples.select([0, len(examples) - 1])), min(8, retriever.num_allowed))
     settings |= {
         "model": weights_hash(model),
-        "examples": [column_hash(examples, name) for name in ("id", "input", "references")],
-        "upstream": [column_hash(retriever.upstream, name) for name in ("id", "input", "references")],
+        "examples": _hashes(examples),
+        "upstream": _hashes(retriever.upstream),
         "retriever": [
             type(retriever).__name__,
             *sorted(probe["id"][:]),
@@ -70,9 +74,19 @@ def mining_settings(
         "exclude_tasks": sorted(exclude_tasks),
         "peft_config": peft_config.to_dict() if peft_config is not None else None,
     }
+    if reading := chat_reading(model, processing_class):
+        settings["chat"] = reading
     return json.loads(
         json.dumps(settings, default=lambda value: sorted(value) if isinstance(value, set) else str(value))
     )
+
+
+def _hashes(examples: Dataset) -> list[str]:
+    return [
+        column_hash(examples, name)
+        for name in ("id", "input", "references", MESSAGES)
+        if name != MESSAGES or name in examples.column_names
+    ]
 
 
 def _identity(reranker: Reranker | None) -> dict[str, Any] | str | None:

@@ -28,6 +28,7 @@ BATCH_SETTINGS = (
     "accelerator_config.even_batches",
     "accelerator_config.use_seedable_sampler",
     "token_budget",
+    "token_budget_of",
     "mixing_temperature",
     "max_examples_per_task",
     "data_seed",
@@ -152,6 +153,9 @@ def _comparable(arguments: Mapping[str, Any]) -> dict[str, Any]:
     flat = dict(arguments)
     if flat.get("data_seed") is None:
         flat["data_seed"] = flat.get("seed")
+    if flat.get("token_budget") is not None:
+        # Earlier versions made batches of decoder-only models as of others.
+        flat.setdefault("token_budget_of", "inputs and answers apart")
     # Only the strict gate holds examples out; its name was another one.
     if flat.get("safety_gate") is not None or "gate" in flat:
         is_strict = flat.get("gate") == "strict" or flat.get("safety_gate") is True

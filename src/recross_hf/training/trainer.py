@@ -176,7 +176,9 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
         self.model = self.model_wrapped = merged_in_place(model, is_named=True)
 
     def _arguments(self) -> dict[str, Any]:
-        return described_arguments(self, self.train_dataset.digest if self.train_dataset is not None else None)
+        described = described_arguments(self, self.train_dataset.digest if self.train_dataset is not None else None)
+        has_whole_rows = self.args.token_budget is not None and self.architecture is DECODER_ONLY
+        return described | ({"token_budget_of": "whole rows"} if has_whole_rows else {})
 
     @contextmanager
     def saving_to(self, folder: Path) -> Iterator[None]:
