@@ -327,9 +327,9 @@ def mined(folder, pipeline_folder):
 
 
 def test_a_mining_that_went_on_does_not_say_how_long_all_of_it_took(folder, mined):
-    again = shutil.copytree(mined[0], folder / "again")
+    again = shutil.copytree(mined[0], folder / "gone-on")
     next(again.glob("query_sets/*4.parquet")).unlink()
-    output = run(folder, "mine_supervision.py", "--output_dir", "again", *MINING)
+    output = run(folder, "mine_supervision.py", "--output_dir", "gone-on", *MINING)
     summary, before = (json.loads((path / "summary.json").read_text()) for path in (again, mined[0]))
     assert summary["seconds"] is None
     assert summary["last_run"]["num_sets"] == 1

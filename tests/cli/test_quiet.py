@@ -13,7 +13,7 @@ ADAPTED = [*SHORT, "--num_retrieved", 4, "--max_target_length", 4]
 TRAINED = [*SHORT, "--save_strategy", "no"]
 MINED = ["--num_query_sets", 5, "--num_queries", 2, "--num_held_out", 4, "--num_candidates", 20, "--group_size", 10]
 LINES = {
-    "demo": [*ADAPTED, "--safety_gate"],
+    "demo": [*ADAPTED, "--gate", "strict"],
     "adapt": ["tickets.txt", "--eval_file", "upstream.parquet", "--pipeline", "index", *ADAPTED],
     "prepare": ["--files", "upstream.parquet"],
     "train": ["--train_files", "upstream.parquet", "--eval_files", "upstream.parquet", "--model_name_or_path", "bart", *TRAINED],

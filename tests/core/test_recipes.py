@@ -68,7 +68,7 @@ def test_values_are_the_words_that_are_written(tmp_path, parse):
         lr_scheduler_type: cosine_with_min_lr
         lr_scheduler_kwargs: {min_lr: 0.1}
     """
-    _, args, _ = parse(["--config", str(written(tmp_path, recipe)), "--train_files", "x", "--use_cpu"])
+    *_, args, _ = parse(["--config", str(written(tmp_path, recipe)), "--train_files", "x", "--use_cpu"])
     assert (args.save_strategy, args.eval_strategy, args.run_name, args.max_steps) == ("no", "no", "-x", -1)
     assert args.lr_scheduler_kwargs == {"min_lr": 0.1}
 
@@ -93,12 +93,14 @@ def test_every_recipe_parses_and_the_command_line_overrides_it(path, parse):
     recipe = yaml.safe_load(path.read_text())
     line = ["--config", str(path), "--train_files", "a", "b", "--eval_files", "c"]
     cpu = [] if "use_cpu" in recipe else ["--use_cpu"]  # bf16 asks for a device that has it
-    upstream, args, _ = parse([*line, *cpu])
+    upstream, _, _, args, _ = parse([*line, *cpu])
     assert upstream.train_files == ["a", "b"]
     for name, value in recipe.items():
         found = getattr(upstream if hasattr(upstream, name) else args, name)
         assert type(value)(getattr(found, "value", found)) == value or float(found) == float(value), name
-    upstream, args, _ = parse([*line, *cpu, "--learning_rate", "0.5", "--bf16", "false", "--max_target_length", "9"])
+    upstream, _, _, args, _ = parse(
+        [*line, *cpu, "--learning_rate", "0.5", "--bf16", "false", "--max_target_length", "9"]
+    )
     assert (args.learning_rate, args.bf16, args.max_target_length) == (0.5, False, 9)
     assert args.max_steps == recipe["max_steps"]
 
@@ -114,7 +116,7 @@ def test_there_are_the_recipes_of_the_paper_and_a_small_one(parse):
         "z",
         "--use_cpu",
     ]
-    upstream, args, _ = parse(line)
+    upstream, _, _, args, _ = parse(line)
     assert upstream.model_name_or_path == "facebook/bart-large"
     assert (args.learning_rate, args.max_steps, args.per_device_train_batch_size) == (3e-5, 22000, 14)
     assert (args.max_input_length, args.max_target_length, args.token_budget) == (512, 128, None)

@@ -26,6 +26,7 @@ from recross_hf.mixture.dataset_card import mixture_card
 from recross_hf.models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
 from recross_hf.pipeline.cards import (
     base_model_card,
+    encoder_card,
     lora_settings,
     pipeline_card,
     upstream_adapter_card,
@@ -189,11 +190,13 @@ def written_cards(bart, cross_encoder, examples):
             base_model="org/base",
             base_revision=COMMIT,
             architecture=DECODER_ONLY,
+            processing_class=tiny.causal_tokenizer(),
             settings=lora_settings({"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": {"b", "a"}}),
             examples=dataset,
             license="mit",
         ),
         "base_model": base_model_card("org/p-b", bart.config, "org/p", "org/p-u"),
+        "encoder": encoder_card("org/p-e", "org/p"),
         "index": index_card("org/p-i", dataset, INDEX_CONFIG),
         "reranker": reranker_card("org/p-r", cross_encoder.config, license="mit"),
         "adapted_model": adapted_card(parts=PLACES, evaluations=evaluations),

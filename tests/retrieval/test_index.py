@@ -413,8 +413,8 @@ class OddEncoder:
             lambda vectors, texts: np.where([["lovely film. (No. 4)" in text] for text in texts], np.nan, vectors),
             "found NaN or infinity for the example 'sentiment/4'",
         ),
-        (lambda vectors, texts: vectors[:, 0], r"vectors \[3, d\], found \[3\] from OddEncoder"),
-        (lambda vectors, texts: vectors[:2], r"vectors \[3, d\], found \[2, 16\] from OddEncoder"),
+        (lambda vectors, texts: vectors[:, 0], r"vectors \[4, d\], found \[4\] from OddEncoder"),
+        (lambda vectors, texts: vectors[:2], r"vectors \[4, d\], found \[2, 16\] from OddEncoder"),
     ],
     ids=["NaN", "one dimension", "too few"],
 )

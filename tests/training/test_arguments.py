@@ -83,6 +83,7 @@ def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line(
         "select_by",
         "rerank",
         "gate",
+        "upstream_adapter",
         "safety_gate",
         "gate_fraction",
     }

@@ -151,7 +151,8 @@ def load_upstream_model(name_or_path: str | Path, *, is_trainable: bool = False,
         ImportError: It is an adapter, and PEFT is not installed.
         ValueError: It is an adapter that names no base.
     """
-    is_somewhere = Path(name_or_path).exists() or not looks_like_path(str(name_or_path))
+    place = Path(name_or_path)
+    is_somewhere = place.is_dir() or not (place.exists() or looks_like_path(str(name_or_path)))
     found = find_adapter_config_file(str(name_or_path)) if is_somewhere else None
     if found is None:
         return load_model(name_or_path, **kwargs)
