@@ -256,6 +256,23 @@ def train_and_push(kind, pipeline, repo_id, output_dir):
     trainer.push_to_hub()
 
 
+def build_with_encoder(encoder, base, folder, examples):
+    """The manifest of a pipeline whose index is encoded by a sentence-transformers model."""
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    from recross_hf import SentenceEncoder
+
+    ReCrossPipeline.build(
+        AutoModelForSeq2SeqLM.from_pretrained(base),
+        AutoTokenizer.from_pretrained(base),
+        load_examples(examples),
+        folder,
+        encoder=SentenceEncoder.from_pretrained(encoder, prompt="search: "),
+        adaptation={"max_input_length": 64, "max_target_length": 8},
+    )
+    return json.loads((Path(folder) / "recross.json").read_text())
+
+
 def build_on_adapter(base, folder, examples):
     """Trains a LoRA upstream adapter on a base by the commands, and makes a pipeline of both."""
     from recross_hf.cli.main import main

@@ -189,6 +189,22 @@ def llama(tokenizer: PreTrainedTokenizerFast, *, dropout: float = 0.1) -> LlamaF
     return LlamaForCausalLM(config).eval()
 
 
+def sentence_transformer(folder):
+    """A tiny sentence encoder with prompts; its BERT is written to a folder on the way."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    bert_tokenizer = tokenizer()
+    bert_tokenizer.model_max_length = 64
+    torch.manual_seed(0)
+    BertModel(bert_config(bert_tokenizer)).eval().save_pretrained(folder)
+    bert_tokenizer.save_pretrained(folder)
+    transformer = Transformer(str(folder))
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    prompts = {"query": "query: ", "none": ""}
+    return SentenceTransformer(modules=[transformer, pooling, Normalize()], prompts=prompts, device="cpu")
+
+
 def bert_config(tokenizer: PreTrainedTokenizerFast, **kwargs) -> BertConfig:
     return BertConfig(
         vocab_size=len(tokenizer),

@@ -102,7 +102,9 @@ def named(hub):
 
     def name(name):
         repo_id = hub.name(name)
-        hub.named.extend(f"{repo_id}-{part}" for part in ("base-model", "upstream-model", "index", "reranker"))
+        hub.named.extend(
+            f"{repo_id}-{part}" for part in ("base-model", "upstream-model", "encoder", "index", "reranker")
+        )
         return repo_id
 
     return name
@@ -345,6 +347,55 @@ def test_an_upstream_adapter_is_published_apart_from_its_base(
     assert manifest["parts"]["adapted_model"]["base"] == "base_model"
     assert reader("hub_steps:predict", name=adapted, inputs=INPUTS) == answers
     assert reader("hub_steps:open_adapted_plainly", repo_id=adapted, peft=True, text=INPUTS[0]) == answers[0]
+
+
+# ---- encoders of their own -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_published", [True, False], ids=["encoder of the Hub", "encoder of a folder"])
+def test_an_encoder_is_named_where_the_hub_has_it_and_published_otherwise(
+    is_published, loopback, writer, reader, named, answering_bart, tokenizer, examples, tmp_path
+):
+    base, encoder, repo_id = tmp_path / "base", tmp_path / "encoder", named("encoded")
+    for one in (answering_bart, tokenizer):
+        one.save_pretrained(base)
+    tiny.sentence_transformer(tmp_path / "bert").save_pretrained(str(encoder), create_model_card=False)
+    examples.to_parquet(tmp_path / "examples.parquet")
+    encoder_id = f"{repo_id}-encoder"
+    if is_published:
+        encoder_id = named("public-encoder")
+        files = {
+            path.relative_to(encoder).as_posix(): path.read_bytes() for path in encoder.rglob("*") if path.is_file()
+        }
+        loopback.add("models", encoder_id, files | {"README.md": b"# An encoder", "training.bin": b"pickled"})
+    folder = tmp_path / "pipeline"
+    built = writer(
+        "hub_steps:build_with_encoder",
+        encoder=encoder_id if is_published else str(encoder),
+        base=str(base),
+        folder=str(folder),
+        examples=str(tmp_path / "examples.parquet"),
+    )
+    place = built["parts"]["encoder"]
+    assert ("repo_id" in place, (folder / "encoder").exists()) == (is_published, not is_published)
+    expected = writer("hub_steps:behaviour", name=str(folder), inputs=INPUTS)
+    writer("hub_steps:publish", pipeline=str(folder), repo_id=repo_id)
+    manifest = json.loads(loopback.repository("models", repo_id).commit("main").files["recross.json"].content)
+    published = manifest["parts"]["encoder"]
+    commit = loopback.repository("models", encoder_id).commit("main")
+    assert (published["repo_id"], published["revision"]) == (encoder_id, commit.oid)
+    if is_published:
+        assert published == place
+        assert ("models", f"{repo_id}-encoder") not in loopback.store.repositories
+    else:
+        assert '.encode(["an input of the task"], prompt="search: ")' in commit.files["README.md"].content.decode()
+    found = reader("hub_steps:behaviour", name=repo_id, inputs=INPUTS, token=False)
+    assert without_fetched(found) == without_fetched(expected)
+    # What was opened from the Hub names the encoder where it is, and so does what is published of that.
+    again = named("encoded-again")
+    writer("hub_steps:publish", pipeline=repo_id, repo_id=again)
+    manifest = json.loads(loopback.repository("models", again).commit("main").files["recross.json"].content)
+    assert manifest["parts"]["encoder"] == published
 
 
 # ---- requests --------------------------------------------------------------------------------------------------------

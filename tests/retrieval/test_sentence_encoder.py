@@ -8,8 +8,7 @@ import pytest
 import tiny
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding, Transformer
-from transformers import BertModel
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, SentenceEncoder, UpstreamIndex
 from recross_hf.data.conversations import Conversation
@@ -20,16 +19,7 @@ from recross_hf.retrieval.vector_shards import IndexMismatchError
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A tiny sentence encoder with prompts."""
-    bert = tmp_path_factory.mktemp("bert")
-    tokenizer = tiny.tokenizer()
-    tokenizer.model_max_length = 64
-    torch.manual_seed(0)
-    BertModel(tiny.bert_config(tokenizer)).eval().save_pretrained(bert)
-    tokenizer.save_pretrained(bert)
-    transformer = Transformer(str(bert))
-    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
-    prompts = {"query": "query: ", "none": ""}
-    model = SentenceTransformer(modules=[transformer, pooling, Normalize()], prompts=prompts, device="cpu")
+    model = tiny.sentence_transformer(tmp_path_factory.mktemp("bert"))
     saved = tmp_path_factory.mktemp("encoder")
     model.save_pretrained(str(saved), create_model_card=False)
     return saved

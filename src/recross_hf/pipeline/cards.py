@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,13 +216,15 @@ def base_model_card(repo_id: str, config: PretrainedConfig, pipeline_id: str, ad
     )
 
 
-def encoder_card(repo_id: str, pipeline_id: str) -> ModelCard:
+def encoder_card(repo_id: str, pipeline_id: str, prompt: str) -> ModelCard:
     """The card of an index's encoder of its own, where it is published with its pipeline.
 
     Args:
         repo_id: Name of the encoder's repository.
         pipeline_id: Name of the pipeline.
+        prompt: Text before each input.
     """
     data = ModelCardData(library_name="sentence-transformers", pipeline_tag="sentence-similarity", tags=["recross"])
     name = repository_name(repo_id)
-    return render(ModelCard, "encoder.md", data, repo_id=repo_id, name=name, pipeline_id=pipeline_id)
+    code = {"prompt": json.dumps(prompt)}
+    return render(ModelCard, "encoder.md", data, repo_id=repo_id, name=name, pipeline_id=pipeline_id, **code)

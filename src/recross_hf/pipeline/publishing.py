@@ -179,7 +179,7 @@ def _card_of_part(
     elif name == RERANKER:
         card = reranker_card(part_id, parts.config(RERANKER), license=content.license)
     elif name == ENCODER:
-        card = encoder_card(part_id, repo_id)
+        card = encoder_card(part_id, repo_id, encoder_settings(parts, unmodified)["prompt"])
     elif name == BASE_MODEL:
         card = base_model_card(part_id, parts.config(UPSTREAM_MODEL), repo_id, _part_id(repo_id, UPSTREAM_MODEL))
     elif ADAPTER_CONFIG in files:
