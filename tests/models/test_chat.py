@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 import tiny
-from chat_templates import CHATML, DROPPING, ENDS, HEADERS, TEMPLATES, TURNS, chat_tokenizer
+from chat_templates import CHATML, DROPPING, ENDS, HEADERS, INSTRUCTIONS, TEMPLATES, TURNS, chat_tokenizer
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PythonBackend
 
 from recross_hf import (
     ExampleTrainer,
@@ -36,6 +36,38 @@ TURNS_OF_THREE = [
     {"role": "user", "content": "And the grass?"},
 ]
 SYSTEM = {"role": "system", "content": "Answer in a word."}
+
+
+# Names a channel in words before what is answered.
+CHANNELS = """\
+{% for message in messages %}<|start|>{{ message.role }}{% if message.role == "assistant" %}final<|end|>{% else %}<|end|>{% endif %}\
+{{ message.content }}<|eot|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}"""
+
+
+class Letters(PythonBackend):
+    """A tokenizer of letters in Python alone."""
+
+    def __init__(self) -> None:
+        letters = [chr(code) for code in range(32, 127)]
+        self.numbers = {token: number for number, token in enumerate(["<s>", "</s>", "<unk>", *letters])}
+        super().__init__(bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+    vocab_size = property(lambda self: len(self.numbers))
+
+    def get_vocab(self):
+        return dict(self.numbers)
+
+    def _tokenize(self, text, **kwargs):
+        return list(text)
+
+    def _convert_token_to_id(self, token):
+        return self.numbers.get(token, self.numbers["<unk>"])
+
+    def _convert_id_to_token(self, index):
+        return list(self.numbers)[index]
+
+    def convert_tokens_to_string(self, tokens):
+        return "".join(tokens)
 
 
 @pytest.fixture(params=TOKENIZERS)
@@ -196,11 +228,34 @@ def test_turns_that_the_template_does_not_take_are_named(template, messages, tol
             "drops that of 'yes'",
         ),
         (CHATML.replace("<|im_start|>assistant\n", "<|im_start|>bot\n"), "whose answers begin as its prompts end"),
+        (CHANNELS, "between its prompts' end and an answer's text, found 'final'"),
     ],
 )
 def test_a_template_that_answers_otherwise_is_refused(template, told):
     with pytest.raises(ValueError, match=told):
         chat.set_chat_format(chat_tokenizer(template))
+
+
+def test_special_tokens_before_an_answer_are_none_of_its_text():
+    tokenizer = chat_tokenizer(CHANNELS.replace("final", ""))
+    chat.set_chat_format(tokenizer)
+    ids = chat.answer_ids(tokenizer, ["yes"], 50)[0]
+    assert tokenizer.decode(ids) == "<|end|>yes<|eot|>"
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "yes"
+
+
+def test_a_tokenizer_without_offsets_cuts_long_inputs():
+    tokenizer = Letters()
+    tokenizer.chat_template = INSTRUCTIONS
+    for side in ("left", "right"):
+        tokenizer.truncation_side = side
+        (ids,) = chat.prompt_ids(tokenizer, ["abc" * 50 + "xyz"], 40)
+        text = tokenizer.decode(ids)
+        assert len(ids) <= 40
+        assert text.startswith("<s>[INST] ") and text.endswith(" [/INST]")
+        assert ("abcabc" in text) and ("xyz" in text) == (side == "left")
+    with pytest.raises(ValueError, match="Expected room for the chat template's own tokens"):
+        chat.prompt_ids(tokenizer, ["abc"], 3)
 
 
 def test_the_day_does_not_change_what_is_read(monkeypatch):

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from chat_templates import CHATML, chat_tokenizer
 from decoders import FAMILIES, decoder
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
+from recross_hf.data.conversations import Conversation
 from recross_hf.models.architectures import DECODER_ONLY, architecture_of
+from recross_hf.models.generation import generate_texts
 from recross_hf.models.likelihood import choice_log_likelihoods, rank_choices
 
 INPUTS = ["Is the film good?", "Add one and two, then three, then four, then five.", "", "Up or down? " * 12, "Who?"]
@@ -74,6 +77,18 @@ def test_a_model_that_knows_no_logits_to_keep_gives_the_same(monkeypatch):
     )
     for of_input, as_expected in zip(choice_log_likelihoods(model, tokenizer, INPUTS, CHOICES), expected, strict=True):
         assert of_input == pytest.approx(as_expected, abs=1e-5)
+
+
+def test_turns_are_read_as_a_conversation():
+    tokenizer = chat_tokenizer(CHATML)
+    model = tiny.llama(tokenizer, dropout=0.0)
+    turns = [{"role": "system", "content": "Answer."}, {"role": "user", "content": "Is it late?"}]
+    of_turns, of_conversation = (
+        choice_log_likelihoods(model, tokenizer, [one], [["yes", "no"]])[0] for one in (turns, Conversation(turns))
+    )
+    assert of_turns.tolist() == of_conversation.tolist()
+    answers = (generate_texts(model, tokenizer, [one], max_new_tokens=8) for one in (turns, Conversation(turns)))
+    assert len({*map(tuple, answers)}) == 1
 
 
 def test_without_normalisation_it_is_the_sum_over_tokens(bart, tokenizer):

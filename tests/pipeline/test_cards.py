@@ -55,7 +55,7 @@ INDEX_CONFIG = {
 
 # Of what the Hub allows, those that stand in cards here.
 LICENCES = {"apache-2.0", "mit", "other"}
-PIPELINE_TAGS = {"text-generation", "text-ranking"}
+PIPELINE_TAGS = {"text-generation", "text-ranking", "sentence-similarity"}
 LIBRARIES = {"transformers", "peft", "recross_hf", "sentence-transformers"}
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 

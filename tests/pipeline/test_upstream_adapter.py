@@ -291,6 +291,9 @@ def test_a_killed_adaptation_of_the_upstream_adapter_goes_on(pipeline, queries, 
 def test_the_commands_train_index_and_adapt_an_adapter(trained, kind, tmp_path):
     base = shutil.copytree(trained[2] / "base", tmp_path / "base")
     trained[1].save_pretrained(base)
+    (tmp_path / "plain").mkdir()
+    plain = get_peft_model(AUTO[kind].from_pretrained(base), LoraConfig(task_type=BUILDS[kind][2], r=2))
+    plain.save_pretrained(tmp_path / "plain")  # without a tokenizer
     tiny.examples().to_parquet(tmp_path / "upstream.parquet")
     (tmp_path / "tickets.txt").write_text("My parcel is lost.\nMy bill is wrong.\n")
     few = ["--use_cpu", "--max_steps", 2, "--disable_tqdm", "true"]
@@ -304,6 +307,8 @@ def test_the_commands_train_index_and_adapt_an_adapter(trained, kind, tmp_path):
         "train", "--train_files", "upstream.parquet", "--model_name_or_path", "base", "--use_peft", *few, "-o", "lora"
     )
     succeed("index", "--model_name_or_path", "lora", "--train_files", "upstream.parquet", "--output_dir", "pipeline")
+    succeed("index", "--model_name_or_path", "plain", "--train_files", "upstream.parquet", "--output_dir", "of-plain")
+    assert len(ReCrossPipeline.from_pretrained(tmp_path / "of-plain").processing_class) == len(trained[1])
     adapt = ["adapt", "tickets.txt", "--pipeline", "pipeline", "--num_retrieved", 8, "--max_target_length", 4, *few]
     succeed(*adapt, "-o", "further")
     assert '.from_pretrained("further/base_model")' in html.unescape(

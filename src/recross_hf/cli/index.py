@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import MeanPooledEncoder, ReCrossPipeline, SentenceEncoder, UpstreamIndex, load_examples
 from ..core.distributed import end_process_group, process_state
@@ -21,7 +21,7 @@ from ..core.recipes import named_values
 from ..data.files import files_of
 from ..data.schema import COLUMNS
 from ..hub.safety import MANIFEST_FILE
-from ..models.adapters import load_upstream_model
+from ..models.adapters import load_upstream_model, load_upstream_tokenizer
 from ..pipeline.manifest import INDEX
 from ..planning.index import index_bytes, plan_index
 from ..planning.plan import warn_where_disk_is_short
@@ -133,7 +133,7 @@ def main(argv: Sequence[str]) -> None:
     state = process_state(timeout=timedelta(days=1))
     loaded: torch.nn.Module = load_upstream_model(args.model_name_or_path)
     model = cast(PreTrainedModel, loaded.to(state.device))
-    tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
+    tokenizer = load_upstream_tokenizer(args.model_name_or_path)
     chat.apply_to(tokenizer)
     with state.main_process_first():
         upstream = load_examples(args.train_files, columns=columns)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from .. import (
     ExampleTrainer,
@@ -25,7 +25,7 @@ from ..core.output_folders import check_apart, check_apart_from_files, check_not
 from ..core.recipes import named_values
 from ..data.files import files_of
 from ..data.schema import COLUMNS
-from ..models.adapters import check_peft_config, load_upstream_model, with_new_adapter
+from ..models.adapters import check_peft_config, load_upstream_model, load_upstream_tokenizer, with_new_adapter
 from ..models.warm_start import freeze
 from ..planning.plan import warn_where_disk_is_short
 from ..planning.training import checkpoint_bytes, plan_training
@@ -209,7 +209,7 @@ def start_of(
     if upstream.model_name_or_path is not None:
         quantized = {"quantization_config": four_bit()} if upstream.load_in_4bit else {}
         model = load_upstream_model(upstream.model_name_or_path, is_trainable=True, **quantized)
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(upstream.model_name_or_path)
+        tokenizer = load_upstream_tokenizer(upstream.model_name_or_path)
         freeze(model, embeddings=upstream.freeze_embeddings, encoder_layers=upstream.freeze_encoder_layers)
         if lora.use_peft and not hasattr(model, "peft_config"):
             model = adapted_base(model, lora, args, is_quantized=upstream.load_in_4bit)

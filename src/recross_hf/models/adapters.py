@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import PreTrainedModel, set_seed
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from transformers.pytorch_utils import Conv1D
-from transformers.utils import find_adapter_config_file
+from transformers.utils import cached_file, find_adapter_config_file
 
 from ..core._compat import note_commit
 from ..core.files import read_json
@@ -20,6 +20,7 @@ from .loading import load_model
 if TYPE_CHECKING:
     from peft import PeftConfig
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
 ALL_LINEAR = "all-linear"
 """PEFT's name, as `target_modules`, for all linear layers but the output layer."""
 
@@ -151,22 +152,42 @@ def load_upstream_model(name_or_path: str | Path, *, is_trainable: bool = False,
         ImportError: It is an adapter, and PEFT is not installed.
         ValueError: It is an adapter that names no base.
     """
+    if (found := _named_base(name_or_path)) is None:
+        return load_model(name_or_path, **kwargs)
+    from peft import PeftModel
+
+    base_name, revision = found
+    base = load_model(base_name, **{"revision": revision, **kwargs})
+    return cast(PreTrainedModel, PeftModel.from_pretrained(base, str(name_or_path), is_trainable=is_trainable))
+
+
+def load_upstream_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of [`load_upstream_model`]: PEFT writes none beside an adapter, which then has that of its base.
+
+    Args:
+        name_or_path: A folder, or a name on the Hub.
+    """
+    named, revision = str(name_or_path), None
+    base = _named_base(name_or_path)
+    if base is not None and not cached_file(named, TOKENIZER_CONFIG, _raise_exceptions_for_missing_entries=False):
+        named, revision = base
+    return AutoTokenizer.from_pretrained(named, revision=revision or "main", trust_remote_code=False)
+
+
+def _named_base(name_or_path: str | Path) -> tuple[str, str | None] | None:
+    """The base that an adapter names, and its revision; None for what is no adapter."""
     place = Path(name_or_path)
     is_somewhere = place.is_dir() or not (place.exists() or looks_like_path(str(name_or_path)))
     found = find_adapter_config_file(str(name_or_path)) if is_somewhere else None
     if found is None:
-        return load_model(name_or_path, **kwargs)
-    from peft import PeftModel
-
+        return None
     settings = read_json(Path(found))
-    base_name = settings.get("base_model_name_or_path")
-    if not base_name:
+    if not (base_name := settings.get("base_model_name_or_path")):
         raise ValueError(
             f"Expected an adapter that names its base, found none in {found}. Write it there as `base_model_name_or_path`, or load the "
             "base and pass `PeftModel.from_pretrained(base, adapter)`."
         )
-    base = load_model(base_name, **{"revision": settings.get("revision"), **kwargs})
-    return cast(PreTrainedModel, PeftModel.from_pretrained(base, str(name_or_path), is_trainable=is_trainable))
+    return base_name, settings.get("revision")
 
 
 def _check_target_modules(model: PreTrainedModel, peft_config: PeftConfig) -> None:

@@ -127,7 +127,7 @@ def answer_ids(processing_class: PreTrainedTokenizerBase, texts: Sequence[str], 
     """Answers as token ids as they stand after a prompt, with what ends them; those that are too long lose the end of their text.
 
     Raises:
-        ValueError: The template drops an answer's text, or its answers do not begin as its prompts end.
+        ValueError: The template drops an answer's text, its answers do not begin as its prompts end, or other words stand before them.
     """
     prompt = _rendered(processing_class, [[_ASKED]], opens_answer=True)[0]
     answered = [[_ASKED, {"role": "assistant", "content": text}] for text in texts]
@@ -143,6 +143,13 @@ def answer_ids(processing_class: PreTrainedTokenizerBase, texts: Sequence[str], 
                 f"Expected a chat template that keeps an answer's text, found that it drops that of {text[:80]!r}. Leave such answers "
                 "out, or read without the template (`chat_template` 'none')."
             )
+        # Tokens that are special are not in a predicted text; words are, and would be a part of each answer.
+        before = whole[len(prompt) : whole.index(text.strip(), len(prompt))]
+        if before.strip() and (words := _words(processing_class, before)):
+            raise ValueError(
+                f"Expected a chat template that writes nothing between its prompts' end and an answer's text, found {words!r}. Mend the "
+                "template, or read without one (`chat_template` 'none')."
+            )
     opened, special = _tokenized(processing_class, [prompt])[0], _special_ids(processing_class)
     found = []
     for whole, ids in zip(rendered, _tokenized(processing_class, rendered), strict=True):
@@ -151,6 +158,11 @@ def answer_ids(processing_class: PreTrainedTokenizerBase, texts: Sequence[str], 
         text_ids, end = _split(processing_class, ids[len(opened) :], special)
         found.append([*text_ids[: max(0, max_length - len(end))], *end][:max_length])
     return found
+
+
+def _words(processing_class: PreTrainedTokenizerBase, text: str) -> str:
+    """What a predicted text keeps of a text: all but special tokens."""
+    return str(processing_class.decode(_tokenized(processing_class, [text])[0], skip_special_tokens=True)).strip()
 
 
 def answer_end_id(processing_class: PreTrainedTokenizerBase) -> int:
@@ -233,13 +245,16 @@ def _cut(
 
 def _without(processing_class: PreTrainedTokenizerBase, text: str, num_tokens: int, max_length: int) -> str:
     """A text without so many tokens of its beginning or end, as the tokenizer's `truncation_side` says."""
-    settings = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
-    offsets = processing_class(text, **settings)["offset_mapping"]
-    if num_tokens >= len(offsets):
+    settings = {"add_special_tokens": False, "return_offsets_mapping": processing_class.is_fast, "verbose": False}
+    tokenized = processing_class(text, **settings)
+    if num_tokens >= len(tokenized["input_ids"]):
         raise ValueError(
             f"Expected room for the chat template's own tokens and an input's text, found {max_length} tokens. Set the longest input higher, "
             "the longest answer lower (they share the positions of the model), or the system prompt shorter."
         )
-    if processing_class.truncation_side == "left":
-        return text[offsets[num_tokens][0] :]
-    return text[: offsets[-num_tokens - 1][1]]
+    is_left = processing_class.truncation_side == "left"
+    if not processing_class.is_fast:  # which does not tell where a token stands
+        kept = tokenized["input_ids"][num_tokens:] if is_left else tokenized["input_ids"][:-num_tokens]
+        return str(processing_class.decode(kept))
+    offsets = tokenized["offset_mapping"]
+    return text[offsets[num_tokens][0] :] if is_left else text[: offsets[-num_tokens - 1][1]]

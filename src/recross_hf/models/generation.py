@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from ..core.batching import on_device, token_budget_batches
 from ..core.progress import progress_bar
+from ..data.inputs import input_texts
 from .architectures import architecture_of
 from .base import check_vocabulary, longest_answer
 from .collators import pad_token_id, padded
@@ -153,7 +154,7 @@ def generate_texts(
     Args:
         model: A sequence-to-sequence or decoder-only model, with or without PEFT.
         processing_class: The model's tokenizer.
-        inputs: The texts to answer.
+        inputs: The texts, or the conversations, to answer.
         max_input_length: Tokens that an input is cut to, or to what the model takes.
         token_budget: Input tokens a batch, padding included; batches are made of inputs of like length.
         around_batch: Gives the context in which a batch is answered, by the positions of its inputs.
@@ -193,7 +194,8 @@ def generate_answers(
     Raises:
         ValueError: An argument would be ignored, or asks for more than one text an input.
     """
-    if not len(inputs):
+    inputs = input_texts(inputs)
+    if not inputs:
         return []
     architecture, pad = architecture_of(model), pad_token_id(processing_class)
     _check_asked(generate_kwargs)

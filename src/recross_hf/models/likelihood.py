@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from ..core.batching import on_device, token_budget_batches
 from ..core.progress import progress_bar
+from ..data.inputs import input_texts
 from .architectures import SEQUENCE_TO_SEQUENCE, architecture_of
 from .base import TokenIds, check_vocabulary, longest_input, unwrapped
 from .collators import pad_token_id, padded, padded_rows
@@ -37,7 +38,7 @@ def rank_choices(
     Args:
         model: A sequence-to-sequence or decoder-only model, with or without PEFT.
         processing_class: The model's tokenizer.
-        inputs: The texts to answer.
+        inputs: The texts, or the conversations, to answer.
         choices: Answers to choose from, one at least for each input; their number may differ.
         max_input_length: Tokens that an input is cut to, or to what the model takes.
         token_budget: Tokens a batch, input and choice, padding included.
@@ -81,7 +82,7 @@ def choice_log_likelihoods(
     Args:
         model: A sequence-to-sequence or decoder-only model, with or without PEFT.
         processing_class: The model's tokenizer.
-        inputs: The texts to answer.
+        inputs: The texts, or the conversations, to answer.
         choices: Answers to choose from, one at least for each input; their number may differ.
         max_input_length: Tokens that an input is cut to, or to what the model takes.
         token_budget: Tokens a batch, input and choice, padding included.
@@ -93,6 +94,7 @@ def choice_log_likelihoods(
         ValueError: An input has no choices, a choice has more tokens than the model takes or than 512, there are not as many
             lists of choices as inputs, or the model has a prompt that was learned (PEFT's prompt tuning), which no encoder sees.
     """
+    inputs = input_texts(inputs)
     _check(model, inputs, choices)
     check_vocabulary(model, processing_class)
     architecture = architecture_of(model)

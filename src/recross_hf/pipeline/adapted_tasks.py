@@ -18,7 +18,7 @@ from ..core.run_settings import both_values, changed_settings
 from ..hub.fetching import artifact_folder
 from ..hub.repository import HubAccess, Repository, is_repo_id
 from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES, check_model_files
-from ..models.adapters import base_alone, check_plain_lora, is_on_merged, is_peft_model, sharing_copy
+from ..models.adapters import TOKENIZER_CONFIG, base_alone, check_plain_lora, is_on_merged, is_peft_model, sharing_copy
 from ..models.architectures import architecture_of
 from ..training._compat import activate_adapter
 from .bases import ADAPTER_CONFIG
@@ -27,9 +27,6 @@ from .mixed_batches import BASE_NAME, mixing
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-
-TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 class AdaptedTasks:
