@@ -196,7 +196,7 @@ def written_cards(bart, cross_encoder, examples):
             license="mit",
         ),
         "base_model": base_model_card("org/p-b", bart.config, "org/p", "org/p-u"),
-        "encoder": encoder_card("org/p-e", "org/p"),
+        "encoder": encoder_card("org/p-e", "org/p", prompt="query: "),
         "index": index_card("org/p-i", dataset, INDEX_CONFIG),
         "reranker": reranker_card("org/p-r", cross_encoder.config, license="mit"),
         "adapted_model": adapted_card(parts=PLACES, evaluations=evaluations),
