@@ -40,6 +40,15 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize("said", [["--system_prompt", "Be short."], ["--chat_template", "none"]])
+@pytest.mark.parametrize("command", ["train", "index"])
+def test_what_is_said_of_turns_is_refused_for_a_model_that_reads_texts(command, said, folder):
+    write_model("bart", folder)
+    words = [command, "--model_name_or_path", "bart", "--train_files", "upstream.parquet", "--output_dir", "out"]
+    code, _, told = recross(folder, *words, *said, *(["--use_cpu"] if command == "train" else []))
+    assert (code, "Expected a decoder-only model for --chat_template and --system_prompt" in told) == (2, True), told
+
+
 def write_model(kind, folder):
     tokenizer = MODELS[kind][1]()
     model = MODELS[kind][0](tokenizer, dropout=0.0)

@@ -258,6 +258,19 @@ def test_a_tokenizer_without_offsets_cuts_long_inputs():
         chat.prompt_ids(tokenizer, ["abc"], 3)
 
 
+def test_the_code_of_cards_asks_with_the_prompt_that_was_trained_on(tokenizer):
+    asked = []
+
+    class Model:
+        def generate(self, input_ids, **settings):
+            asked.append((input_ids[0].tolist(), settings["eos_token_id"]))
+            return input_ids
+
+    exec(chat.usage(tokenizer, ""), {"tokenizer": tokenizer, "model": Model()})
+    (prompt,) = chat.prompt_ids(tokenizer, ["an input of the task"], 500)
+    assert asked == [(prompt, chat.answer_end_id(tokenizer))]
+
+
 def test_the_day_does_not_change_what_is_read(monkeypatch):
     shown = HEADERS.replace("date_string if date_string is defined else ", "")
     (prompt,) = DECODER_ONLY.prompt_ids(chat_tokenizer(shown), ["x"], 500)

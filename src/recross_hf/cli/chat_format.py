@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..models.architectures import DECODER_ONLY, architecture_of
+from ..models.base import unwrapped
 from ..models.chat import set_chat_format
 
 
@@ -27,11 +29,18 @@ class ChatArguments:
         },
     )
 
-    def apply_to(self, processing_class: PreTrainedTokenizerBase) -> None:
-        """Makes a tokenizer read so.
+    def apply_to(self, processing_class: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+        """Makes a model's tokenizer read so.
 
         Raises:
             FileNotFoundError: The template's file is not there.
-            ValueError: The template is faulty, or there is none for the system prompt.
+            ValueError: The template is faulty, there is none for the system prompt, or the model reads texts alone.
         """
+        if architecture_of(model) is not DECODER_ONLY:
+            if self.chat_template != "auto" or self.system_prompt:
+                raise ValueError(
+                    f"Expected a decoder-only model for --chat_template and --system_prompt, found {type(unwrapped(model)).__name__}, whose "
+                    "encoder reads texts. Leave them out, or write the prompt into the inputs."
+                )
+            return
         set_chat_format(processing_class, self.chat_template, self.system_prompt)

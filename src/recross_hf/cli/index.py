@@ -134,7 +134,7 @@ def main(argv: Sequence[str]) -> None:
     loaded: torch.nn.Module = load_upstream_model(args.model_name_or_path)
     model = cast(PreTrainedModel, loaded.to(state.device))
     tokenizer = load_upstream_tokenizer(args.model_name_or_path)
-    chat.apply_to(tokenizer)
+    chat.apply_to(tokenizer, model)
     with state.main_process_first():
         upstream = load_examples(args.train_files, columns=columns)
     encoder = _encoder(args, model, tokenizer)

@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> None:
                 max_examples_per_task=upstream.max_eval_examples_per_task,
             )
     model, tokenizer = start_of(upstream, lora, args, train)
-    chat.apply_to(tokenizer)
+    chat.apply_to(tokenizer, model)
     if upstream.dry_run:
         tell_plan(model, tokenizer, args, train, evaluation)
         return

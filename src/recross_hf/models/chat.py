@@ -86,11 +86,12 @@ def chat_identity(processing_class: PreTrainedTokenizerBase) -> dict[str, str]:
 def usage(processing_class: PreTrainedTokenizerBase, settings: str) -> str:
     """Code for a model card that answers an input; `settings` are further arguments of `generate`."""
     messages = json.dumps(messages_of(processing_class, "an input of the task"))
-    thinking = ", enable_thinking=False" if "enable_thinking" in processing_class.get_chat_template() else ""
+    template = processing_class.get_chat_template()
+    told = "".join(f", {name}={value!r}" for name, value in TEMPLATE_SETTINGS.items() if name in template)
     end = json.dumps(processing_class.convert_ids_to_tokens(answer_end_id(processing_class)))
     return f"""\
 messages = {messages}
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True{thinking}, return_tensors="pt")
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True{told}, return_tensors="pt")
 settings = {{"do_sample": False, "eos_token_id": tokenizer.convert_tokens_to_ids({end})}}
 output = model.generate(**inputs, **settings{settings})[0, inputs["input_ids"].shape[1] :]
 tokenizer.decode(output, skip_special_tokens=True)"""
