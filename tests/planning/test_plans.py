@@ -24,7 +24,7 @@ from recross_hf.core.files import write_parquet
 from recross_hf.mixture.sources import SourceError
 from recross_hf.mixture.trial import try_out
 from recross_hf.planning import index as index_plan
-from recross_hf.planning import probe
+from recross_hf.planning import probe, training
 from recross_hf.planning.index import index_bytes, plan_index
 from recross_hf.planning.mining import plan_mining
 from recross_hf.planning.mixture import plan_mixture
@@ -109,6 +109,17 @@ def test_a_training_has_the_steps_and_the_disk_of_its_plan(settings, make_traine
     tensors = [*(tmp_path / "out").rglob("*.safetensors"), *(tmp_path / "out").rglob("optimizer.pt")]
     assert plan.kept == pytest.approx(sum(path.stat().st_size for path in tensors), rel=0.1)
     assert plan.disk > plan.kept
+
+
+@pytest.mark.parametrize(("seconds", "evaluated"), [(15.0, 20), (0.0, 8)])
+def test_a_plan_evaluates_a_few_examples_where_all_of_the_sample_would_take_long(
+    seconds, evaluated, make_trainer, examples, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "PROBE_SECONDS", seconds)
+    sample = examples.select(range(20))
+    args = arguments(tmp_path, max_steps=7)
+    plan = plan_training(make_trainer, examples, args, eval_sample=sample, num_eval_examples=8)
+    assert plan.probe.endswith(f", {evaluated} examples evaluated")
 
 
 def test_a_probe_begins_with_the_largest_batches(make_trainer, examples, tmp_path):

@@ -3,6 +3,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from recross_hf import (
@@ -86,6 +87,7 @@ def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line(
         "upstream_adapter",
         "safety_gate",
         "gate_fraction",
+        "upstream_adapter",
     }
     assert all(len(field.metadata["help"]) > 20 for field in ours)
     line = "--output_dir x --num_retrieved 7 --sum_token_loss --max_target_length 9 --learning_rate 1e-3"
@@ -112,6 +114,15 @@ def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line(
 def test_arguments_that_would_be_ignored_or_do_harm_are_refused(arguments, match, tmp_path):
     with pytest.raises(ValueError, match=match):
         AdaptationArguments(output_dir=tmp_path, use_cpu=True, **arguments)
+
+
+@pytest.mark.parametrize("kind", [AdaptationArguments, RerankerTrainingArguments])
+@pytest.mark.parametrize("has_accelerator", [False, True])
+def test_bfloat16_needs_no_second_flag_where_a_cpu_is_all_that_there_is(kind, has_accelerator, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: has_accelerator)
+    monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: has_accelerator)
+    args = kind(output_dir=str(tmp_path), bf16=True)
+    assert args.use_cpu is not has_accelerator
 
 
 # ---- mining ----------------------------------------------------------------------------------------------------------

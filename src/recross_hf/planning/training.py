@@ -17,14 +17,14 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from ..core.distributed import process_state
+from ..core.distributed import agreed, process_state
 from ..models.tokenization import TokenizedExamples
 from ..training.arguments import ExampleTrainingArguments
 from .plan import Plan, TimeEstimate
-from .probe import LESS_DISK, PROBE_EXAMPLES, Timer
+from .probe import LESS_DISK, PROBE_EXAMPLES, PROBE_SECONDS, Timer
 from .resources import Resources, peak_memory
 
-_PROBE_STEPS = 16
+_PROBE_STEPS, _FIRST_EVALUATED = 16, 8
 _ADVICE = {
     "memory": "Lower --token_budget or --per_device_train_batch_size and raise --gradient_accumulation_steps; "
     "freeze layers or embeddings; train an adapter; or choose a smaller model.",
@@ -129,7 +129,8 @@ def plan_training(
                 device_memory=least if on_gpu else None,
             )
         timer = _try_steps(trainer, epoch)
-        seconds_of_evaluation = _try_evaluation(trainer, eval_sample) * num_eval_examples
+        evaluated, seconds_of_one = _try_evaluation(trainer, eval_sample)
+        seconds_of_evaluation = seconds_of_one * num_eval_examples
         tried = timer.seconds
         tokens = [_num_tokens(batch) for batch in epoch.random[: len(tried) * args.gradient_accumulation_steps]]
         scale = epoch.mean_tokens / float(np.mean(tokens))
@@ -139,8 +140,7 @@ def plan_training(
         examples = trainer.train_dataset
         growth = examples.num_bytes / share - examples.num_bytes if isinstance(examples, TokenizedExamples) else 0
         return plan(
-            probe=f"{len(timer.ends)} steps"
-            + (f", {len(eval_sample)} examples evaluated" if eval_sample is not None else ""),
+            probe=f"{len(timer.ends)} steps" + (f", {evaluated} examples evaluated" if evaluated else ""),
             seconds=seconds,
             shared=0.0 if args.max_steps > 0 else of_steps.expected / seconds.expected,
             memory=round(peak_memory() + growth),
@@ -168,10 +168,18 @@ def _try_steps(trainer: Trainer, epoch: _Epoch) -> Timer:
     return timer
 
 
-def _try_evaluation(trainer: Trainer, sample: Dataset | None) -> float:
-    """Seconds that the evaluation of an example takes."""
+def _try_evaluation(trainer: Trainer, sample: Dataset | None) -> tuple[int, float]:
+    """How many examples were evaluated, and the seconds that one takes: of a slow model, a few say enough."""
     if sample is None:
-        return 0.0
+        return 0, 0.0
+    number = min(_FIRST_EVALUATED, len(sample))
+    each = _seconds_each(trainer, sample.select(range(number)))
+    if number < len(sample) and agreed(lambda: each * len(sample) < PROBE_SECONDS):  # all processes or none
+        number, each = len(sample), _seconds_each(trainer, sample)
+    return number, each
+
+
+def _seconds_each(trainer: Trainer, sample: Dataset) -> float:
     start = time.perf_counter()
     trainer.evaluate(sample)
     return (time.perf_counter() - start) / len(sample)

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..training.arguments import check_ranges, check_sampling, check_types, refuse_other_evaluation
+from ..training.arguments import (
+    check_ranges,
+    check_sampling,
+    check_types,
+    refuse_other_evaluation,
+    take_bfloat16_on_cpu,
+)
 from ..training.safe_push import refuse_pickled_pushes
 
 
@@ -51,6 +57,7 @@ class RerankerTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         check_types(self)
+        take_bfloat16_on_cpu(self)
         super().__post_init__()
         refuse_pickled_pushes(self)
         check_ranges(self)

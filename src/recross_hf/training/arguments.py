@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from .safe_push import refuse_pickled_pushes
@@ -84,6 +85,7 @@ class ExampleTrainingArguments(Seq2SeqTrainingArguments):
 
     def __post_init__(self) -> None:
         check_types(self)
+        take_bfloat16_on_cpu(self)
         super().__post_init__()
         refuse_pickled_pushes(self)
         check_ranges(self)
@@ -197,6 +199,12 @@ def check_types(args: Any) -> None:
         raise TypeError(
             f"`{known.name}` must be {what}, found {value!r}.{' Write it without quotes.' * isinstance(value, str)}"
         )
+
+
+def take_bfloat16_on_cpu(args: TrainingArguments) -> None:
+    """Takes `bf16` where a CPU is all that there is; the base class wants `use_cpu` beside it, and does not name that flag."""
+    if args.bf16 and not torch.accelerator.is_available():
+        args.use_cpu = True
 
 
 def check_ranges(args: Any) -> None:
