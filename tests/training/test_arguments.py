@@ -87,7 +87,6 @@ def test_every_field_of_ours_is_documented_and_can_be_given_on_the_command_line(
         "upstream_adapter",
         "safety_gate",
         "gate_fraction",
-        "upstream_adapter",
     }
     assert all(len(field.metadata["help"]) > 20 for field in ours)
     line = "--output_dir x --num_retrieved 7 --sum_token_loss --max_target_length 9 --learning_rate 1e-3"
