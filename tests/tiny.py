@@ -2,6 +2,8 @@
 
 import hashlib
 import itertools
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -189,22 +191,6 @@ def llama(tokenizer: PreTrainedTokenizerFast, *, dropout: float = 0.1) -> LlamaF
     return LlamaForCausalLM(config).eval()
 
 
-def sentence_transformer(folder):
-    """A tiny sentence encoder with prompts; its BERT is written to a folder on the way."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-
-    bert_tokenizer = tokenizer()
-    bert_tokenizer.model_max_length = 64
-    torch.manual_seed(0)
-    BertModel(bert_config(bert_tokenizer)).eval().save_pretrained(folder)
-    bert_tokenizer.save_pretrained(folder)
-    transformer = Transformer(str(folder))
-    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
-    prompts = {"query": "query: ", "none": ""}
-    return SentenceTransformer(modules=[transformer, pooling, Normalize()], prompts=prompts, device="cpu")
-
-
 def bert_config(tokenizer: PreTrainedTokenizerFast, **kwargs) -> BertConfig:
     return BertConfig(
         vocab_size=len(tokenizer),
@@ -320,3 +306,21 @@ def pairs(num_sets: int = 8, num_queries: int = 2, num_candidates: int = 6) -> D
                 }
             )
     return Dataset.from_list(rows, features=PAIR_FEATURES)
+
+
+def sentence_transformer(folder: Path, *, prompts: dict[str, str] | None = None) -> Path:
+    """Saves a tiny sentence encoder in a folder."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    its_tokenizer = tokenizer()
+    its_tokenizer.model_max_length = 64
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as bert:
+        BertModel(bert_config(its_tokenizer)).eval().save_pretrained(bert)
+        its_tokenizer.save_pretrained(bert)
+        transformer = Transformer(bert)
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    model = SentenceTransformer(modules=[transformer, pooling, Normalize()], prompts=prompts, device="cpu")
+    model.save_pretrained(str(folder), create_model_card=False)
+    return folder

@@ -69,6 +69,7 @@ def chat_models() -> Names:
 
 def indexes() -> Names:
     _upstream_file()
+    tiny.sentence_transformer(Path("sentence-transformers/all-MiniLM-L6-v2"))
     return _model()
 
 

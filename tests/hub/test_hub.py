@@ -359,7 +359,7 @@ def test_an_encoder_is_named_where_the_hub_has_it_and_published_otherwise(
     base, encoder, repo_id = tmp_path / "base", tmp_path / "encoder", named("encoded")
     for one in (answering_bart, tokenizer):
         one.save_pretrained(base)
-    tiny.sentence_transformer(tmp_path / "bert").save_pretrained(str(encoder), create_model_card=False)
+    tiny.sentence_transformer(encoder, prompts={"query": "query: ", "none": ""})
     examples.to_parquet(tmp_path / "examples.parquet")
     encoder_id = f"{repo_id}-encoder"
     if is_published:

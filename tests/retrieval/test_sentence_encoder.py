@@ -19,10 +19,7 @@ from recross_hf.retrieval.vector_shards import IndexMismatchError
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A tiny sentence encoder with prompts."""
-    model = tiny.sentence_transformer(tmp_path_factory.mktemp("bert"))
-    saved = tmp_path_factory.mktemp("encoder")
-    model.save_pretrained(str(saved), create_model_card=False)
-    return saved
+    return tiny.sentence_transformer(tmp_path_factory.mktemp("encoder"), prompts={"query": "query: ", "none": ""})
 
 
 @pytest.fixture

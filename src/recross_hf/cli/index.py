@@ -31,13 +31,13 @@ from .outputs import OVERWRITE, make_way
 from .parser import CommandParser
 
 ABOUT = (
-    "Index upstream examples with an upstream model's own encoder, and write a pipeline folder, which `recross adapt` takes. A killed run "
+    "Index upstream examples with an upstream model's own encoder, or another one, and write a pipeline folder, which `recross adapt` takes. A killed run "
     "continues when the same command is given again. Nodes that do not know of one another each encode a --part; the command without a "
     "part, last, finishes."
 )
 GROUPS = {
     "What to index, and where it goes": ["model_name_or_path", "train_files", "columns", "output_dir", "overwrite"],
-    "How": ["factory", "vector_dtype", "bf16", "max_input_length"],
+    "How": ["encoder_name_or_path", "factory", "bf16", "max_input_length"],
     "Before and apart": ["dry_run", "part", "num_parts"],
 }
 
@@ -79,7 +79,8 @@ class IndexArguments:
     max_input_length: int | None = field(
         default=None,
         metadata={
-            "help": "Inputs are cut to this many tokens, here and in adaptations; what the model takes by default."
+            "help": "Inputs are cut to this many tokens, here and in adaptations; what the model takes by default. A sentence-transformers encoder cuts "
+            "where it says itself."
         },
     )
     max_target_length: int = field(
@@ -87,9 +88,7 @@ class IndexArguments:
     )
     encoder_name_or_path: str | None = field(
         default=None,
-        metadata={
-            "help": "A sentence-transformers model that encodes the inputs in place of the upstream model: a folder, or a name on the Hub."
-        },
+        metadata={"help": "A sentence-transformers model that encodes in place of the upstream model."},
     )
     encoder_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of an encoder on the Hub."}
