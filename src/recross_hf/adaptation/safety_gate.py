@@ -78,7 +78,7 @@ class GateVerdict:
         """Keeps the adapted model if its answers have the base's form and, where examples were held out, the loss on them fell.
 
         Args:
-            lost: Forms that were lost, as [`lost_form`] says them.
+            lost: Forms that were lost, as [`lost_form`][recross_hf.adaptation.answer_form.lost_form] says them.
             num_held_out: Number of held-out examples; None where only the form counts.
         """
         answers, form = adapted.answers.num_answers, " ".join(lost)
