@@ -83,15 +83,12 @@ def refuse_other_batches(checkpoint: str | Path, now: Mapping[str, Any]) -> None
         return  # another trainer wrote the checkpoint
     before, now = _comparable(json.loads(path.read_text(encoding="utf-8"))), _comparable(now)
     has_budget = None not in (before.get("token_budget"), now.get("token_budget"))
+    # A budget of tokens takes the place of the batch size, and what it counts says nothing where there is none.
+    of_no_effect = "per_device_train_batch_size" if has_budget else "token_budget_of"
     refuse_other_settings(
         before,
         now,
-        # A budget of tokens takes the place of the batch size.
-        names=[
-            name
-            for name in BATCH_SETTINGS
-            if name in before and not (has_budget and name == "per_device_train_batch_size")
-        ],
+        names=[name for name in BATCH_SETTINGS if name in before and name != of_no_effect],
         expected=f"the settings that made the batches of {checkpoint}",
         remedy="Resume with the same ones, or begin anew from the checkpoint's model.",
     )
