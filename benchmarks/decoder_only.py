@@ -4,12 +4,13 @@
     python benchmarks/decoder_only.py --model_name_or_path gemma-3-270m --files 'upstream/*/train.parquet' \
         --columns references=outputs id=example_id --num_inputs 64
 
-By default a random Llama of a small shape with a vocabulary of 65,536, and the starter's tokenizer and upstream examples. All sides train on
-the same rows with the same answers as targets, and take turns: `Trainer` with `DataCollatorForSeq2Seq`, random batches of a fixed size; TRL's
-`SFTTrainer` with each of its ways to make batches that run on a CPU, where TRL is installed, of which the fastest counts; `ExampleTrainer`
-with a token budget of as many tokens a step, padding included. The bound is a bare loop over rows without any padding that computes logits of as many answers'
-tokens alone. Tokens a second count no padding. Memory is the peak of a process above its loaded model. Seconds are those of the process on a
-CPU, which other work on the machine does not lengthen where `OMP_NUM_THREADS` is 1.
+By default a random Llama of a small shape with a vocabulary of 65,536, and the starter's tokenizer and upstream examples. All sides train
+on the same rows with the same answers as targets, and take turns: `Trainer` with `DataCollatorForSeq2Seq`, random batches of a fixed size;
+TRL's `SFTTrainer` with each of its ways to make batches that run on a CPU, where TRL is installed, of which the fastest counts;
+`ExampleTrainer` with a token budget of as many tokens a step, padding included. The bound is a bare loop over rows without any padding that
+computes logits of as many answers' tokens alone. Tokens a second count no padding. Memory is the peak of a process above its loaded model,
+with as many examples a step on both sides. Seconds are those of the process on a CPU, which other work on the machine does not lengthen
+where `OMP_NUM_THREADS` is 1.
 """
 
 from __future__ import annotations
@@ -99,9 +100,11 @@ class Setting:
         return Dataset.from_dict(found)
 
     def budget(self) -> int:
-        """Mean tokens, padding included, of random batches of the fixed size."""
+        """Mean tokens of random batches of the fixed size, padding included; for memory those of as many examples, without padding."""
         order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(0)).numpy()
         lengths, size = self.rows.input_lengths + self.rows.target_lengths, self.options.batch_size
+        if self.is_alone:
+            return round(size * float(lengths.mean()))
         batches = [lengths[order[start : start + size]] for start in range(0, len(order), size)]
         return round(sum(len(batch) * int(batch.max()) for batch in batches) / len(batches))
 
@@ -287,7 +290,7 @@ def compare_memory(options: argparse.Namespace) -> tuple[list[Figure], dict[str,
 def _peak_of_training(name: str, options: argparse.Namespace, queue: multiprocessing.Queue) -> None:
     with tempfile.TemporaryDirectory() as folder:
         setting = prepared(options, folder)
-        options.steps, setting.is_alone = 3, True
+        options.steps, setting.is_alone = min(3, options.steps), True
         if torch.cuda.is_available():
             before = torch.cuda.memory_allocated() / 1e6
         else:
@@ -304,6 +307,7 @@ def _peak_of_training(name: str, options: argparse.Namespace, queue: multiproces
 
 def compare_answers(setting: Setting, inputs: list[str]) -> tuple[list[Figure], dict[str, Any]]:
     options, model = setting.options, setting.model.eval()
+    model.requires_grad_(not options.frozen)
     choices = [["yes", "no", "it is not possible to tell", "maybe"]] * len(inputs)
     limits = {"max_input_length": options.max_input_length}
     work: list[tuple[str, str, str, Callable[[], Any], Callable[[], Any]]] = [
@@ -434,6 +438,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_name_or_path", help="a decoder-only model; random weights by default")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of its weights")
+    parser.add_argument(
+        "--frozen", action="store_true", help="answer with weights frozen, as they are beside an adapter"
+    )
     parser.add_argument("--files", nargs="+", help="examples; the starter's upstream ones by default")
     parser.add_argument("--columns", nargs="*", default=[], help="their columns")
     parser.add_argument("--num_examples", type=int, default=8000, help="of them, drawn at random")

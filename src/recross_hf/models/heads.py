@@ -49,8 +49,8 @@ def logits_at(
 def contiguous_head(model: Any) -> Iterator[None]:
     """Within it, the head of a model is shown contiguous hidden states.
 
-    The first step of `generate` computes logits of `hidden[:, -1:]`. Of such a slice PyTorch's linear layer on a CPU makes a product of
-    matrices in batches, and copies the weight once a row.
+    The first step of `generate` computes logits of `hidden[:, -1:]`. Of such a slice and a weight that is frozen, as beside an adapter,
+    PyTorch's linear layer makes a product of matrices in batches; on a CPU it copies the weight once a row for that.
     """
     with _before_head(model, lambda module, args: (args[0].contiguous(), *args[1:])):
         yield
