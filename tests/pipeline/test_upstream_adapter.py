@@ -333,3 +333,12 @@ def test_the_commands_train_index_and_adapt_an_adapter(trained, kind, tmp_path):
     assert not hasattr(ReCrossPipeline.from_pretrained(tmp_path / "whole").adapted_model, "peft_config")
     code, _, told = recross(tmp_path, *adapt, "-o", "other", "--use_peft", "--lora_r", 2)
     assert (code, "Expected no `peft_config` (--lora_r, ...)" in told) == (2, True)
+
+
+def test_an_adapter_of_pickled_weights_is_not_opened(trained, tmp_path):
+    _, _, folder = trained
+    pickled = shutil.copytree(folder / "lora", tmp_path / "lora")
+    torch.save(load_file(pickled / "adapter_model.safetensors"), pickled / "adapter_model.bin")
+    (pickled / "adapter_model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"weights as safetensors in .* Pickles are never loaded"):
+        load_upstream_model(pickled)

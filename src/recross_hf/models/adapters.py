@@ -13,7 +13,9 @@ from transformers.utils import cached_file, find_adapter_config_file
 
 from ..core._compat import note_commit
 from ..core.files import read_json
-from ..hub.repository import looks_like_path
+from ..hub.fetching import artifact_folder
+from ..hub.repository import HubAccess, looks_like_path
+from ..hub.safety import check_model_files
 from .architectures import architecture_of
 from .loading import load_model
 
@@ -149,6 +151,7 @@ def load_upstream_model(name_or_path: str | Path, *, is_trainable: bool = False,
         kwargs: Arguments of [`load_model`] for the whole model, or for the base.
 
     Raises:
+        ArtifactError: It is an adapter whose weights are pickled, or that asks for code.
         ImportError: It is an adapter, and PEFT is not installed.
         ValueError: It is an adapter that names no base.
     """
@@ -156,9 +159,12 @@ def load_upstream_model(name_or_path: str | Path, *, is_trainable: bool = False,
         return load_model(name_or_path, **kwargs)
     from peft import PeftModel
 
+    # PEFT alone would read pickles where there are no safetensors.
+    folder = artifact_folder(name_or_path, "model", None, HubAccess())
+    check_model_files(folder, [path.name for path in folder.iterdir() if path.is_file()], adapter_allowed=True)
     base_name, revision = found
     base = load_model(base_name, **{"revision": revision, **kwargs})
-    return cast(PreTrainedModel, PeftModel.from_pretrained(base, str(name_or_path), is_trainable=is_trainable))
+    return cast(PreTrainedModel, PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable))
 
 
 def load_upstream_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
