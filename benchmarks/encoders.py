@@ -1,6 +1,6 @@
-"""Which encoder finds the tasks that are alike? A decoder-only model's own states, pooled in two ways, beside a sentence encoder.
+"""Which encoder finds the tasks that are alike? The states of decoder-only models, pooled in two ways, beside a sentence encoder.
 
-    python benchmarks/encoders.py --model_name_or_path gemma-3-270m --sentence_encoder all-MiniLM-L6-v2 \
+    python benchmarks/encoders.py --models gemma-3-270m gemma-upstream --sentence_encoders all-MiniLM-L6-v2 \
         --train_files 'upstream/*/train.parquet' --held_out_files 'upstream/*/dev.parquet' --columns references=outputs id=example_id
 
 Held-out inputs of each upstream task ask for their k nearest training examples. Two shares are counted, without any label: that of
@@ -32,7 +32,6 @@ from recross_hf.core.recipes import named_values
 from recross_hf.core.statistics import interval_of
 from recross_hf.core.tables import format_table
 from recross_hf.models.adapters import load_upstream_model
-from recross_hf.models.chat import set_chat_format
 from recross_hf.retrieval.encoder import Encoder
 
 FAMILIES = {
@@ -62,10 +61,9 @@ FAMILIES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument("--sentence_encoder", nargs="*", default=[])
+    parser.add_argument("--models", nargs="+", required=True, help="decoder-only models or adapters, by folder")
+    parser.add_argument("--sentence_encoders", nargs="*", default=[])
     parser.add_argument("--poolings", nargs="*", default=["mean", "weighted_mean"])
-    parser.add_argument("--chat_template", default="auto")
     parser.add_argument("--train_files", nargs="+", required=True)
     parser.add_argument("--held_out_files", nargs="+", required=True)
     parser.add_argument("--columns", nargs="*", default=[])
@@ -93,7 +91,7 @@ def main() -> None:
         for name, vectors in zip(names, found_vectors, strict=True):
             for measure, made in (("L2", vectors), ("cosine", normalised(vectors))):
                 of_one = shares(made[: len(train)], made[len(train) :], train["task"][:], held_out["task"][:], args.k)
-                found[f"{name}, {measure}"] = of_one | {"seconds": seconds}
+                found[f"{name}, {measure}"] = of_one | {"seconds": round(seconds, 1)}
         print(table(found), flush=True)
     write_json(
         args.output, {"settings": settings(args), "examples": len(train), "inputs": len(held_out), "found": found}
@@ -102,7 +100,7 @@ def main() -> None:
 
 def missing(args: argparse.Namespace) -> str | None:
     """What is not here, of what was asked for."""
-    for pattern in [args.model_name_or_path, *args.sentence_encoder, *args.train_files, *args.held_out_files]:
+    for pattern in [*args.models, *args.sentence_encoders, *args.train_files, *args.held_out_files]:
         if not glob.glob(pattern):
             return f"no file or folder {pattern} is here."
     return None
@@ -122,17 +120,13 @@ def drawn(files: list[str], columns: dict[str, str], number: int) -> Dataset:
 
 def encoders(args: argparse.Namespace) -> Iterator[tuple[list[str], Encoder]]:
     """The encoders with the names of what they give, sentence encoders first, for they are fast."""
-    for path in args.sentence_encoder:
+    for path in args.sentence_encoders:
         yield [Path(path).name], SentenceEncoder.from_pretrained(path, max_length=args.max_length)
-    if not args.poolings:
-        return
-    tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
-    set_chat_format(tokenizer, args.chat_template)
-    model = load_upstream_model(args.model_name_or_path, dtype=getattr(torch, args.dtype))
-    yield (
-        [f"own {pooling}" for pooling in args.poolings],
-        AllPoolings(model, tokenizer, args.max_length, args.poolings),
-    )
+    for path in args.models if args.poolings else ():
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = load_upstream_model(path, dtype=getattr(torch, args.dtype))
+        names = [f"{Path(path).name}, {pooling}" for pooling in args.poolings]
+        yield names, AllPoolings(model, tokenizer, args.max_length, args.poolings)
 
 
 class AllPoolings(MeanPooledEncoder):
@@ -179,11 +173,11 @@ def shares(vectors: np.ndarray, queries: np.ndarray, tasks: list[str], asked: li
         others = ranked[data_sets[ranked] != data_set]
         share = 100 * float(np.mean(families[others] == family))
         if share > 0:
-            chance[task] = share
+            chance[task] = round(share, 2)
             kin.setdefault(task, []).append(100 * float(np.mean(families[others[:k]] == family)))
     return {
-        "own task": {task: float(np.mean(values)) for task, values in own.items()},
-        "family": {task: float(np.mean(values)) for task, values in kin.items()},
+        "own task": {task: round(float(np.mean(values)), 2) for task, values in own.items()},
+        "family": {task: round(float(np.mean(values)), 2) for task, values in kin.items()},
         "chance": chance,
     }
 

@@ -308,6 +308,13 @@ def test_an_adapters_card_names_the_commit_of_its_base_and_how_it_answers():
     compile(code, "card", "exec")
 
 
+@pytest.mark.parametrize("part", ["base_model", "upstream_model"])
+def test_a_base_that_is_a_part_of_a_pipeline_is_named_with_its_folder(part):
+    card = read(adapted_card(base_model=f"/home/x/tickets/{part}", is_peft=True, architecture=DECODER_ONLY))
+    assert f'AutoModelForCausalLM.from_pretrained("tickets/{part}"), "me/triage")' in card.text
+    assert f"This model is `tickets/{part}` adapted" in card.text and "/home/x" not in str(card)
+
+
 def test_an_adapters_card_loads_it_onto_its_base():
     card = read(adapted_card(parts=PLACES, base_model="org/p-upstream-model", is_peft=True, architecture=DECODER_ONLY))
     assert (

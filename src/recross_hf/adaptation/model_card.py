@@ -157,7 +157,8 @@ def local_name(path: str) -> str:
     folder = Path(path).resolve()
     if not path:
         return "a local model"
-    return f"{folder.parent.name}/{folder.name}" if folder.name == "upstream_model" else folder.name
+    is_part = folder.name in ("upstream_model", "base_model")
+    return f"{folder.parent.name}/{folder.name}" if is_part else folder.name
 
 
 def _evaluation_row(prefix: str, evaluation: Evaluation) -> list[str]:
