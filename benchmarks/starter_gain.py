@@ -91,7 +91,7 @@ def main() -> None:
                     continue
                 start = time.perf_counter()
                 way = way | ({"retriever": random} if name == "random" else {})
-                adapted = pipeline.adapt(queries, **way, seed=query_set, disable_tqdm=True, **overrides)
+                adapted = pipeline.adapt(queries, **way, gate="off", seed=query_set, disable_tqdm=True, **overrides)
                 seconds.append(time.perf_counter() - start)
                 for metric, right in _correct(adapted, test).items():
                     correct[task][metric].setdefault(name, []).append(right)
