@@ -82,7 +82,13 @@ def main() -> None:
                 if way in scores:
                     settings = {"reranker": Oracle(dict(zip(first, scores[way].tolist(), strict=True)))}
                 adapted = pipeline.adapt(
-                    queries, select_by="example", upsampling_ratio=2.0, seed=query_set, disable_tqdm=True, **settings
+                    queries,
+                    select_by="example",
+                    upsampling_ratio=2.0,
+                    seed=query_set,
+                    gate="off",
+                    disable_tqdm=True,
+                    **settings,
                 )
                 answers = adapted(test["input"][:])
                 right[task][way].append(
