@@ -88,7 +88,9 @@ def _to_schema(
         "template": pa.chunked_array([pa.repeat(pa.scalar(""), len(table))]),
     }
     if columns.get(MESSAGES, MESSAGES) in table.column_names:
-        fields[MESSAGES] = table[columns.get(MESSAGES, MESSAGES)].cast(COLUMNS.arrow_schema.field(MESSAGES).type)
+        # By their names: older versions of pyarrow cast no turns whose content comes before their role.
+        turns = table[columns.get(MESSAGES, MESSAGES)].to_pylist()
+        fields[MESSAGES] = pa.chunked_array([pa.array(turns, COLUMNS.arrow_schema.field(MESSAGES).type)])
     for name, feature in EXAMPLE_FEATURES.items():
         column = columns.get(name, name)
         if name == "references" and not labelled and column in table.column_names:
