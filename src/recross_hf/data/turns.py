@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .conversations import Conversation, checked_turns, is_conversation
+from .conversations import Conversation, checked_turns, conversation, is_conversation
 from .schema import COLUMNS, MESSAGES, ExampleError
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def _split(values: Mapping[str, Any], labelled: bool) -> tuple[str, str | None]:
         raise ExampleError(
             f"Expected a conversation that ends with the assistant's answer, found that of the {turns[-1]['role']}. Add the answer."
         )
-    return _input(turns), answer
+    return conversation(turns), answer
 
 
 def _prompted(values: Mapping[str, Any], labelled: bool) -> tuple[str, str | None]:
@@ -107,12 +107,7 @@ def _prompted(values: Mapping[str, Any], labelled: bool) -> tuple[str, str | Non
         return prompt, completion
     if not is_conversation(prompt):
         raise ExampleError(f"Expected a prompt, a text or turns, found {str(prompt)[:60]}. Mend it.")
-    return _input(checked_turns(prompt)), completion
-
-
-def _input(turns: list[dict[str, str]]) -> str:
-    found = Conversation(turns)
-    return str(found) if len(turns) == 1 else found
+    return conversation(checked_turns(prompt)), completion
 
 
 def _refuse_tools(values: Mapping[str, Any]) -> None:
