@@ -25,12 +25,13 @@ from ..retrieval.retriever import Retriever
 from ..training.checkpoints import checkpoint_to_resume, refuse_other_weights
 from ..training.kept_configuration import check_can_be_saved
 from ..training.trainer import ExampleTrainer
+from .answer_form import gate_inputs
 from .arguments import AdaptationArguments
 from .model_card import adapted_model_card, as_list, first_of
 from .model_copy import adaptable_copy
 from .record import RETRIEVED_FILE, Adaptation, Evaluation, read_retrieved, recorded_settings
 from .retrieval import check_parts, retrieve_examples, selects, timed
-from .safety_gate import GateVerdict, SafetyGate, gate_inputs, hold_out, level_in_force
+from .safety_gate import GateVerdict, SafetyGate, hold_out, level_in_force
 
 if TYPE_CHECKING:
     from peft import PeftConfig

@@ -10,8 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..core.hashing import digest_of
+from ..data.conversations import as_json
 from ..models.generation import Answer
 from ..soft_em import answer_key
+
+MOST_ANSWERS = 64
+"""Number of distinct inputs that are answered for the gate: of thousands, so many tell a loss of a quarter from chance."""
 
 SIGNIFICANCE = 0.05
 """Chance at which a loss of form counts. Of the answers whose form changed, as many would gain it as lose it if the adaptation did
@@ -89,6 +94,11 @@ class AnswerForm:
             script=script,
             script_share=in_script,
         )
+
+
+def gate_inputs(inputs: Sequence[str]) -> list[str]:
+    """The distinct inputs that are answered for the gate, at most [`MOST_ANSWERS`], whatever order they come in."""
+    return sorted(set(inputs), key=lambda text: (digest_of(text), str(as_json([text]))))[:MOST_ANSWERS]
 
 
 def lost_form(

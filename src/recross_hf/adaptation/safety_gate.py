@@ -15,22 +15,19 @@ from transformers import PreTrainedModel
 
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import agreed
-from ..core.hashing import digest_of
-from ..data.conversations import as_json, texts_of
+from ..data.conversations import texts_of
 from ..models.collators import Batch
 from ..models.generation import Answer
 from ..models.heads import mean_token_loss
 from ..models.modes import evaluating
 from ..models.tokenization import TokenizedExamples
 from ..training.trainer import ExampleTrainer
-from .answer_form import AnswerForm, lost_form
+from .answer_form import MOST_ANSWERS as MOST_ANSWERS
+from .answer_form import AnswerForm, gate_inputs, lost_form
 from .named_options import named_options
 from .weights_before import WeightsBefore
 
 logger = logging.getLogger(__name__)
-
-MOST_ANSWERS = 64
-"""Number of distinct inputs that are answered for the gate: of thousands, so many tell a loss of a quarter from chance."""
 
 AnswerStats = AnswerForm
 """What is said of answers, by the name that it had first."""
@@ -185,11 +182,6 @@ def _say_there_is_no_gate() -> None:
         "The safety gate is off: it needs whole weights in each process to put them back, and FSDP or DeepSpeed spread them over devices. "
         "Compare the answers before and after by hand; `gate='off'` says that this is meant."
     )
-
-
-def gate_inputs(inputs: Sequence[str]) -> list[str]:
-    """The distinct inputs that are answered for the gate, at most [`MOST_ANSWERS`], whatever order they come in."""
-    return sorted(set(inputs), key=lambda text: (digest_of(text), str(as_json([text]))))[:MOST_ANSWERS]
 
 
 def hold_out(retrieved: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

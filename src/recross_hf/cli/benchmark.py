@@ -44,7 +44,7 @@ ABOUT = (
 GROUPS = {
     "What to compare, and where it goes": ["pipeline", "target_tasks", "methods", "ablations", "output_dir"],
     "How much": ["num_queries", "num_query_sets", "num_test", "dry_run"],
-    "How": ["use_peft", "on_overlap"],
+    "How": ["use_peft", "on_overlap", "signals"],
 }
 
 
@@ -94,6 +94,13 @@ class ScriptArguments:
         default="refuse",
         metadata={"help": "What to do about test examples among the queries or upstream.", "choices": list(HANDLINGS)},
     )
+    signals: bool = field(
+        default=False,
+        metadata={
+            "help": "Record what can be said of each adaptation without labels: losses on further neighbours, how answers and their "
+            "likelihoods changed."
+        },
+    )
     dry_run: bool = field(
         default=False,
         metadata={
@@ -129,6 +136,7 @@ def main(argv: Sequence[str]) -> None:
     given: dict[str, Any] = {
         "settings": settings,
         "on_overlap": script.on_overlap,
+        "signals": script.signals,
         "show_progress": rank == 0 and not is_quiet(),
     }
     methods = methods_of(script, parser.made(LoraArguments, said), output_dir, pipeline, settings)

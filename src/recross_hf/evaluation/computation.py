@@ -19,6 +19,7 @@ from ..models.likelihood import rank_choices
 from ..pipeline.pipeline import ReCrossPipeline
 from .cells import CellKey
 from .run import EvaluationRun, draw_seed
+from .signals import recorded_signals
 from .tasks import TargetTask
 
 
@@ -74,7 +75,7 @@ def _adapt(
         )
         adapter.remove_callback(PrinterCallback)
     retrieved = adapter.retrieve()
-    with _timed(seconds, "train"):
+    with recorded_signals(adapter, is_on=run.signals) as details, _timed(seconds, "train"):
         adapter.train()
     seconds |= adapter.seconds
     seconds["train"] -= adapter.seconds.get("gate", 0.0)
@@ -85,7 +86,7 @@ def _adapt(
         "num_retrieved": arguments.num_retrieved,
         "upsampling_ratio": arguments.upsampling_ratio if adapter.selects else None,
         "retrieved_tasks": task_shares(retrieved),
-        "details": {"gate": asdict(adapter.gate)} if adapter.gate is not None else {},
+        "details": details | ({"gate": asdict(adapter.gate)} if adapter.gate is not None else {}),
     }
     distances = [None if math.isnan(value) else value for value in retrieved["distance"]]
     provenance = {"id": retrieved["id"][:], "task": retrieved["task"][:], "distance": distances}

@@ -52,7 +52,8 @@ class Cell:
         retrieved_tasks: Share of each upstream task in the examples that were learned from.
         seconds: Wall time by stage: "retrieve", "rerank", "train", "predict", ...
         error: Message of a cell that failed, which has no predictions; None otherwise.
-        details: Settings, overlaps, the name of the cell's file and the verdict of the safety gate.
+        details: Settings, overlaps, the name of the cell's file, the verdict of the safety gate and, where they were recorded, the
+            `signals` of the adaptation ([`AdaptationSignals`]).
     """
 
     method: str

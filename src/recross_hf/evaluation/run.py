@@ -36,6 +36,7 @@ def prepare_evaluation(
     *,
     settings: Mapping[str, Any] | None = None,
     on_overlap: str = "refuse",
+    signals: bool = False,
 ) -> EvaluationRun:
     """Checks all arguments of [`evaluate_methods`], and raises as it does; nothing is computed or written.
 
@@ -46,6 +47,7 @@ def prepare_evaluation(
         output_dir: Folder of the cells.
         settings: Fields of [`AdaptationArguments`] for all methods.
         on_overlap: Handling of overlaps, one of [`HANDLINGS`].
+        signals: Whether the signals of each adaptation are recorded.
 
     Returns:
         The run, with the tasks as they will be tested.
@@ -64,7 +66,8 @@ def prepare_evaluation(
         check_overlaps(overlaps, tasks)
     if on_overlap == "drop":
         tasks = [without_overlaps(task, overlaps[task.name]) for task in tasks]
-    run = EvaluationRun(pipeline, tasks, methods, CellFiles(output_dir), settings, overlaps, on_overlap)
+    run = EvaluationRun(pipeline, tasks, methods, CellFiles(output_dir), settings, overlaps, on_overlap, signals)
+    run.check_signals()
     run.check_finished_cells()
     return run
 
@@ -98,6 +101,7 @@ class EvaluationRun:
         settings: Fields of [`AdaptationArguments`] for all methods.
         overlaps: Overlaps of each target task.
         on_overlap: Handling of overlaps, one of [`HANDLINGS`].
+        signals: Whether the signals of each adaptation are recorded.
 
     Attributes:
         tasks: Target tasks by name.
@@ -114,6 +118,7 @@ class EvaluationRun:
         settings: Mapping[str, Any],
         overlaps: Mapping[str, Overlaps],
         on_overlap: str,
+        signals: bool = False,
     ) -> None:
         self.pipeline = pipeline
         self.tasks = {task.name: task for task in tasks}
@@ -122,6 +127,7 @@ class EvaluationRun:
         self.settings = settings
         self.overlaps = overlaps
         self.on_overlap = on_overlap
+        self.signals = signals
         self._weights = weights_hash(pipeline.upstream_model)
         self._identities: dict[tuple[str, int], dict[str, Any]] = {}
         # Methods that differ in how they choose, and ablations of mu, share a reranker's scores.
@@ -194,6 +200,7 @@ class EvaluationRun:
                 for name, value in sorted(self._chosen(method).items())
                 if name not in _WITHOUT_EFFECT and (name, value) != ("gate", "off")
             },
+            **({"signals": True} if self.signals else {}),
         }
 
     def _decoding(self, key: CellKey) -> dict[str, Any]:
@@ -214,6 +221,20 @@ class EvaluationRun:
         ids = sorted(overlaps.upstream_in_test) if self.on_overlap == "drop" else []
         return {"tasks": [task.name] if overlaps.is_upstream else [], "ids": ids}
 
+    def check_signals(self) -> None:
+        """Refuses to record the signals of adaptations that a gate may undo.
+
+        Raises:
+            ValueError: Signals are asked for, and a method has a gate.
+        """
+        for method in self.methods.values() if self.signals else ():
+            gate = self._chosen(method).get("gate", "off") if method.retriever is not None else "off"
+            if gate != "off":
+                raise ValueError(
+                    f"Expected `gate='off'` where signals are recorded, found {gate!r} for the method {method.name}: what the gate undoes has "
+                    "no signals. Leave the gate out, or `signals`."
+                )
+
     def check_finished_cells(self) -> None:
         """Refuses finished cells of other settings.
 
@@ -225,6 +246,8 @@ class EvaluationRun:
                 settings = self.settings_of(key)
                 if "decoding" not in cell["settings"]:
                     settings.pop("decoding", None)  # earlier versions decoded so, too, and did not write it down
+                if self.methods[key.method].retriever is not None and cell["settings"].get("signals"):
+                    settings["signals"] = True  # a cell that has more than is asked for has that, too
                 adaptation = cell["settings"].get("adaptation", {})
                 if "safety_gate" in adaptation and settings["adaptation"].get("gate") != "form":
                     is_strict = settings["adaptation"].pop("gate", "off") == "strict"

@@ -35,6 +35,7 @@ def evaluate_methods(
     *,
     settings: Mapping[str, Any] | None = None,
     on_overlap: str = "refuse",
+    signals: bool = False,
     show_progress: bool = True,
 ) -> EvaluationResults:
     """Adapts by every method to every query set of every task, and scores the answers of the adapted models.
@@ -59,6 +60,8 @@ def evaluate_methods(
             `seed`. `gate` is "off" unless they, the pipeline's or a method's own say otherwise: what adapting does is measured.
         on_overlap: Handling of test examples that are queries or upstream, see [`Overlaps`]: "refuse"; "drop", which leaves queries
             out of the test set and test examples out of retrieval; or "report", which lists them in the cells' details.
+        signals: Whether what can be said of each adaptation without labels is recorded, as `signals` of the cells' details
+            ([`AdaptationSignals`]); it changes nothing else.
         show_progress: Whether a bar shows the time left.
 
     Returns:
@@ -70,7 +73,9 @@ def evaluate_methods(
         ValueError: Names repeat, the pipeline is adapted already, or settings are out of range.
         TypeError: There is no such setting.
     """
-    run = prepare_evaluation(pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap)
+    run = prepare_evaluation(
+        pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap, signals=signals
+    )
     for name in run.tasks:
         if run.overlaps[name].is_upstream:
             logger.warning("Target task %s is an upstream task, too: nothing is retrieved from it here.", name)

@@ -28,6 +28,7 @@ def plan_evaluation(
     *,
     settings: Mapping[str, Any] | None = None,
     on_overlap: str = "refuse",
+    signals: bool = False,
     show_progress: bool = True,
 ) -> Plan:
     """Plans [`evaluate_methods`] with the same arguments, in all its cells: those that are finished already are included.
@@ -42,6 +43,7 @@ def plan_evaluation(
         output_dir: Folder that the evaluation writes to.
         settings: Fields of [`AdaptationArguments`] for all methods, beside those of the pipeline.
         on_overlap: Handling of test examples that are queries or upstream: "refuse", "drop" or "report".
+        signals: Whether the signals of each adaptation are recorded.
         show_progress: Whether to show a progress bar.
 
     Returns:
@@ -54,7 +56,9 @@ def plan_evaluation(
         ValueError: Names repeat, the pipeline is adapted already, or settings are out of range.
         TypeError: There is no such setting.
     """
-    run = prepare_evaluation(pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap)
+    run = prepare_evaluation(
+        pipeline, tasks, methods, output_dir, settings=settings, on_overlap=on_overlap, signals=signals
+    )
     keys, tested = run.keys(), list(run.tasks.values())
     task = sorted(tested, key=lambda task: len(task.test))[len(tested) // 2]
     reset_peak_device_memory(run.device)
@@ -66,6 +70,7 @@ def plan_evaluation(
             folder,
             settings=settings,
             on_overlap=on_overlap,
+            signals=signals,
             show_progress=show_progress,
         )
         cells = [cell for cell in probed.cells if cell.kind != "floor"]
