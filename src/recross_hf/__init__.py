@@ -44,6 +44,8 @@ _MODULE_OF = {
     "Retriever": "retrieval.retriever",
     "DenseRetriever": "retrieval.retriever",
     "RandomRetriever": "retrieval.retriever",
+    "SIFTRetriever": "retrieval.sift",
+    "MixedRetriever": "retrieval.mixed",
     "ExampleTrainer": "training.trainer",
     "BM25Retriever": "retrieval.bm25",
     "RetrievalAugmentedAdapter": "adaptation.adapter",
@@ -56,7 +58,7 @@ _MODULE_OF = {
     "evaluate_reranker": "reranking.evaluation",
     "train_reranker": "reranking.trainer",
     "split_by_task": "reranking.evaluation",
-    "Method": "evaluation.methods",
+    "Method": "evaluation.method",
     "paper_methods": "evaluation.methods",
     "evaluate_methods": "evaluation.runner",
     "starter_tasks": "data.starter",
@@ -84,7 +86,8 @@ if TYPE_CHECKING:
     from .data.readers import load_examples, load_queries
     from .data.schema import examples_by_task
     from .data.starter import load_starter_task, starter_tasks
-    from .evaluation.methods import Method, paper_methods
+    from .evaluation.method import Method
+    from .evaluation.methods import paper_methods
     from .evaluation.report.page import write_report
     from .evaluation.results import EvaluationResults
     from .evaluation.runner import evaluate_methods
@@ -109,8 +112,10 @@ if TYPE_CHECKING:
     from .retrieval.bm25 import BM25Retriever
     from .retrieval.encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .retrieval.index import UpstreamIndex
+    from .retrieval.mixed import MixedRetriever
     from .retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
     from .retrieval.sentence_encoder import SentenceEncoder
+    from .retrieval.sift import SIFTRetriever
     from .supervision.arguments import SupervisionArguments
     from .supervision.mining import mine_supervision
     from .supervision.pairs import label_pairs

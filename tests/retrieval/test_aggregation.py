@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from recross_hf.retrieval.aggregation import Hits, interleave, interleave_distinct, mean_distance
+from recross_hf.retrieval.aggregation import Hits, interleave, interleave_distinct, mean_distance, round_robin
 
 
 def search_in(distances: np.ndarray):
@@ -126,3 +126,27 @@ def test_interleave_keeps_repetitions_and_distinct_searches_deeper():
     distances = np.array([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
     assert interleave(search_in(distances), 2, 4).positions.tolist() == [0, 0, 1, 1]
     assert interleave_distinct(search_in(distances), 2, 3).positions.tolist() == [0, 1, 2]
+
+
+@given(matrices(), st.integers(1, 12))
+def test_in_a_round_robin_each_query_takes_its_nearest_that_is_free(distances, num_retrieved):
+    ranking = round_robin(search_in(distances), len(distances), num_retrieved)
+    taken, queries = [], []
+    while len(taken) < num_retrieved:
+        before = len(taken)
+        for query, row in enumerate(distances):
+            free = [place for place in range(len(row)) if place not in taken and np.isfinite(row[place])]
+            if free and len(taken) < num_retrieved:
+                taken.append(min(free, key=lambda place: row[place]))
+                queries.append(query)
+        if len(taken) == before:
+            break
+    assert ranking.positions.tolist() == taken
+    assert ranking.queries.tolist() == queries
+    assert ranking.distances.tolist() == [distances[query, row] for query, row in zip(queries, taken, strict=True)]
+
+
+def test_a_round_robin_gives_a_query_whose_nearest_is_taken_its_next():
+    distances = np.array([[0.0, 1.0, 2.0, 9.0], [0.0, 3.0, 2.0, 1.0]])
+    assert round_robin(search_in(distances), 2, 3).positions.tolist() == [0, 3, 1]
+    assert interleave_distinct(search_in(distances), 2, 3).positions.tolist() == [0, 1, 3]

@@ -17,10 +17,15 @@ from ..adaptation.results import task_shares
 from ..data.conversations import texts_of
 from ..models.likelihood import rank_choices
 from ..pipeline.pipeline import ReCrossPipeline
+from ..retrieval.retriever import Retriever
 from .cells import CellKey
+from .in_context import examples_to_show, in_context_prompts, longest_answer
 from .run import EvaluationRun, draw_seed
 from .signals import recorded_signals
 from .tasks import TargetTask
+
+_TOKENS_A_BATCH = 4096
+"""Input tokens a batch; an input below k examples counts as 1 + k."""
 
 
 def compute_cell(run: EvaluationRun, key: CellKey) -> dict[str, Any]:
@@ -38,18 +43,23 @@ def compute_cell(run: EvaluationRun, key: CellKey) -> dict[str, Any]:
     content: dict[str, Any] = {"settings": run.settings_of(key)}
     seconds: dict[str, float] = {}
     cell: dict[str, Any] = {"method": key.method, "task": key.task, "query_set": key.query_set, "seconds": seconds}
-    if method.retriever is None:
+    inputs, token_budget = texts_of(task.test), _TOKENS_A_BATCH * (1 + (method.in_context or 0))
+    if not method.trains:
         cell |= {"kind": "base", "family": method.family or method.name}
         adapted = copy.copy(run.pipeline)
         adapted.adaptation = run.pipeline.adaptation | content["settings"]["generation"]
+        if method.in_context is not None:
+            with _timed(seconds, "retrieve"):
+                inputs, fields, content["retrieved"] = _below_examples(run, key, adapted)
+            cell |= fields
     else:
         with tempfile.TemporaryDirectory() as scratch:
             adapted, fields, content["retrieved"] = _adapt(run, key, seconds, scratch)
         cell |= fields
     with _timed(seconds, "predict"):
-        predictions = adapted(texts_of(task.test), show_progress=False)
+        predictions = adapted(inputs, show_progress=False, token_budget=token_budget)
     with _timed(seconds, "rank"):
-        choices = _likeliest_answers(adapted, task)
+        choices = _likeliest_answers(adapted, task, inputs, token_budget)
     return content | {"cell": cell, "predictions": predictions, "choices": choices}
 
 
@@ -62,9 +72,7 @@ def _adapt(
         arguments, queries = run.arguments_of(key), task.query_sets[key.query_set]
         arguments.output_dir = scratch
         queries = queries.select(range(min(method.num_queries, len(queries))))
-        retriever, excluded = method.retriever_for(draw_seed(key)), run.excluded(task)
-        if excluded["tasks"] or excluded["ids"]:
-            retriever = retriever.excluding(excluded["tasks"], excluded["ids"])
+        retriever = _retriever_of(run, key)
         adapter = run.pipeline.adapter(
             queries,
             arguments,
@@ -93,16 +101,56 @@ def _adapt(
     return run.pipeline.adapted(adapter), fields, provenance
 
 
-def _likeliest_answers(adapted: ReCrossPipeline, task: TargetTask) -> list[str | None]:
+def _below_examples(
+    run: EvaluationRun, key: CellKey, pipeline: ReCrossPipeline
+) -> tuple[list[str], dict[str, Any], dict[str, list]]:
+    """The test inputs below examples in context, fields of the [`Cell`], and the examples."""
+    method, task = run.methods[key.method], run.tasks[key.task]
+    retriever, inputs, arguments = _retriever_of(run, key), texts_of(task.test), pipeline.arguments()
+    model, processing_class = pipeline.model, pipeline.processing_class
+    queries = None if method.is_shared else texts_of(task.query_sets[key.query_set])[: method.num_queries]
+    found = in_context_prompts(
+        model,
+        processing_class,
+        inputs,
+        retriever.upstream,
+        examples_to_show(retriever, inputs, method.in_context or 0, queries),
+        max_input_length=arguments.max_input_length,
+        max_answer_length=max(arguments.max_target_length, longest_answer(model, processing_class, task.answers)),
+    )
+    shown = retriever.upstream.select([row for rows in found.rows for row in rows])
+    places = [place for place, rows in enumerate(found.rows) for _ in rows]
+    used = {"num_examples": method.in_context, "per": method.in_context_per, "mean_shown": found.mean_shown}
+    fields = {
+        "kind": "method",
+        "num_queries": None if queries is None else len(queries),
+        "retrieved_tasks": task_shares(shown),
+        "details": {"in_context": used},
+    }
+    return found.texts, fields, {"id": shown["id"][:], "task": shown["task"][:], "test_row": places}
+
+
+def _retriever_of(run: EvaluationRun, key: CellKey) -> Retriever:
+    """The retriever of a cell's method, without what is never retrieved for its task."""
+    retriever, excluded = run.methods[key.method].retriever_for(draw_seed(key)), run.excluded(run.tasks[key.task])
+    if excluded["tasks"] or excluded["ids"]:
+        return retriever.excluding(excluded["tasks"], excluded["ids"])
+    return retriever
+
+
+def _likeliest_answers(
+    adapted: ReCrossPipeline, task: TargetTask, inputs: list[str], token_budget: int
+) -> list[str | None]:
     """The answer that the model finds most likely, among those that a test example may have; None where they are not known."""
     rows = [row for row, answers in enumerate(task.answers) if answers]
-    inputs, answers = texts_of(task.test), [task.answers[row] for row in rows]
+    answers = [task.answers[row] for row in rows]
     places = rank_choices(
         adapted.model,
         adapted.processing_class,
         [inputs[row] for row in rows],
         answers,
         max_input_length=adapted.arguments().max_input_length,
+        token_budget=token_budget,
     )
     choices: list[str | None] = [None] * len(inputs)
     for row, allowed, place in zip(rows, answers, places, strict=True):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import enum
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,90 +12,26 @@ from filelock import FileLock
 
 from ..data.schema import ids_hash
 from ..pipeline.pipeline import ReCrossPipeline
-from ..reranking.reranker import Reranker
+from ..retrieval.aggregation import round_robin
 from ..retrieval.bm25 import BM25Retriever
-from ..retrieval.encoder import Encoder
+from ..retrieval.encoder import Encoder, MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.index_files import CONFIG_FILE
-from ..retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
+from ..retrieval.mixed import MixedRetriever
+from ..retrieval.retriever import DenseRetriever, RandomRetriever
+from ..retrieval.sift import SIFTRetriever
 from ..retrieval.vector_shards import IndexMismatchError
+from .method import Method, RetrieverSource
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-_WAYS = ("none", "random", "bm25", "sbert", "dense", "recross")
-
-RetrieverSource = Retriever | Callable[[int], Retriever]
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to adapt, as a row of a comparison.
-
-    ```python
-    Method("mine", MyRetriever(index.dataset), settings={"num_retrieved": 256})
-    Method("random", lambda seed: RandomRetriever(index.dataset, seed=seed))
-    ```
-
-    Args:
-        name: Name in tables.
-        retriever: Retriever of the examples to learn from. A method that draws them gives a function of a seed, which differs from task
-            to task and from query set to query set. None stands for the model as it is.
-        reranker: Reranker that chooses among `upsampling_ratio` times as many examples. The pipeline's own is used only where it is
-            given here.
-        settings: Fields of [`AdaptationArguments`] that this method has in place of the evaluation's, such as `{"gate": "form"}`.
-        num_queries: Number of inputs to use of a query set, |Q|; of smaller sets, all inputs.
-        peft_config: Configuration of an adapter to train in place of all weights.
-        family: Name of the method that this one varies, in an ablation.
-
-    Raises:
-        ValueError: There is no name, |Q| is below 1, or a reranker, settings or a `peft_config` come without a retriever.
-    """
-
-    name: str
-    retriever: RetrieverSource | None = None
-    reranker: Reranker | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    num_queries: int = 16
-    peft_config: PeftConfig | None = None
-    family: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.name.strip():
-            raise ValueError("Expected a method with a name, found an empty one.")
-        if self.num_queries < 1:
-            raise ValueError(f"Method {self.name}: expected at least one query, found num_queries={self.num_queries}.")
-        if self.retriever is None and (self.reranker is not None or self.settings or self.peft_config is not None):
-            raise ValueError(
-                f"Method {self.name}: expected a retriever beside a reranker, settings or a `peft_config`, found none. Without a "
-                "retriever, a method is the model as it is."
-            )
-
-    @property
-    def draws(self) -> bool:
-        """Whether the examples are drawn, so that they depend on a seed."""
-        return self.retriever is not None and not isinstance(self.retriever, Retriever)
-
-    def retriever_for(self, seed: int) -> Retriever:
-        """The retriever, with this seed if it draws.
-
-        Raises:
-            ValueError: The method has no retriever.
-        """
-        if self.retriever is None:
-            raise ValueError(
-                f"Method {self.name}: expected a retriever, found none. It is the model as it is, which retrieves nothing."
-            )
-        return self.retriever if isinstance(self.retriever, Retriever) else self.retriever(seed)
-
-    def identity(self, seed: int) -> dict[str, Any]:
-        """Everything that results depend on beside the model, the task and the evaluation's settings, as JSON values."""
-        identity: dict[str, Any] = {"num_queries": self.num_queries, "retriever": self.retriever_for(seed).identity()}
-        if self.reranker is not None:
-            identity["reranker"] = self.reranker.identity()
-        if self.peft_config is not None:
-            identity["peft_config"] = self.peft_config.to_dict()
-        return json.loads(json.dumps(identity, default=_json_value, sort_keys=True))
+WITHOUT_TASKS = ("none", "random", "rds", "sift", "dense_replay", "in_context", "in_context_per_task")
+"""Names of methods that there is no `_by_task` of."""
+WAYS = ("none", "random", "bm25", "sbert", "dense", "recross", *WITHOUT_TASKS[2:])
+"""Names of the methods of [`paper_methods`]."""
+WEIGHTED_COSINE: dict[str, Any] = {"factory": "L2norm,Flat"}
+"""Arguments of an index build for `rds`, which compares by cosine; its encoder has `pooling="weighted_mean"`."""
 
 
 def paper_methods(
@@ -105,46 +39,44 @@ def paper_methods(
     names: Sequence[str] = ("none", "random", "bm25", "dense", "recross", "dense_by_task", "recross_by_task"),
     *,
     sbert_index: UpstreamIndex | None = None,
+    indexes: Mapping[str, UpstreamIndex] | None = None,
     num_queries: int = 16,
     upsampling_ratio: float | None = None,
     peft_config: PeftConfig | None = None,
+    num_in_context: int = 4,
 ) -> list[Method]:
-    """The methods of the paper's tables, and methods that select whole tasks.
+    """The methods of the paper's tables, methods that select whole tasks, and those of other papers.
 
     Args:
         pipeline: Pipeline with the examples, the encoder and the reranker of the methods.
-        names: Names of methods: `none`, the model as it is; `random`; `bm25`; `sbert`; `dense`, ReCross-dagger; `recross`, with the
-            pipeline's reranker; and all but the first two with `_by_task`, which selects whole tasks (`select_by="task"`).
+        names: Names of methods. Of the paper: `none`, the model as it is; `random`; `bm25`; `sbert`; `dense`, ReCross-dagger; `recross`,
+            with the pipeline's reranker. All but the first two also with `_by_task`, which selects whole tasks (`select_by="task"`).
+            Of others: `rds`, [`round_robin`] over the index "rds" (RDS+, Ivison et al. 2025); `sift`, [`SIFTRetriever`]; `dense_replay`,
+            half of it random ([`MixedRetriever`]); `in_context`, each input below its own nearest examples without training (Liu et al.
+            2022); `in_context_per_task`, all inputs below those nearest to the query set. A name of `indexes` is dense retrieval there.
         sbert_index: Index of the pipeline's examples by another encoder, for `sbert`.
+        indexes: Further indexes of the pipeline's examples by the names of their methods. That of `rds` is of the model's own vectors with
+            `pooling="weighted_mean"`, compared by cosine ([`WEIGHTED_COSINE`]); by default the pipeline's own, where it has that pooling.
         num_queries: Number of inputs to use of a query set, |Q|.
         upsampling_ratio: Ratio mu of candidates to chosen examples, where a method chooses; the pipeline's by default, 2 where that
             is 1.
         peft_config: Configuration of an adapter to train in place of all weights.
+        num_in_context: Number of examples above an input, k, of methods that show them.
 
     Raises:
-        ValueError: There is no method of a name, no `sbert_index` for `sbert`, or no reranker for `recross`.
+        ValueError: There is no method of a name, no index for `sbert` or `rds`, or no reranker for `recross`.
     """
     mu = upsampling_ratio or pipeline.arguments().upsampling_ratio
     mu = mu if mu > 1 else 2.0
+    known = {**(indexes or {}), **({} if sbert_index is None else {"sbert": sbert_index})}
     retrievers: dict[str, RetrieverSource] = {}
-
-    def retriever(way: str) -> RetrieverSource:
-        if way == "random":
-            return lambda seed: RandomRetriever(pipeline.index.dataset, seed=seed)
-        if way == "bm25":
-            return BM25Retriever(pipeline.index.dataset)
-        return DenseRetriever(sbert_index if way == "sbert" and sbert_index is not None else pipeline.index)
-
     methods = []
     for name in names:
         way = name.removesuffix("_by_task")
-        if way not in _WAYS or name in ("none_by_task", "random_by_task"):
+        if (way not in WAYS and way not in known) or (name != way and way in WITHOUT_TASKS):
+            others = ", ".join([*WAYS, *(of_index for of_index in known if of_index not in WAYS)])
             raise ValueError(
-                f"Expected methods among {', '.join(_WAYS)}, found {name!r}. All but two go with `_by_task`."
-            )
-        if way == "sbert" and sbert_index is None:
-            raise ValueError(
-                f"Expected an index by another encoder for the method {name}, found no `sbert_index`. Name one with --sbert_name_or_path."
+                f"Expected methods among {others}, found {name!r}. All but {', '.join(WITHOUT_TASKS)} go with `_by_task`."
             )
         if way == "recross" and pipeline.reranker is None:
             raise ValueError(f"Expected a pipeline with a reranker for the method {name}, found one without.")
@@ -152,7 +84,13 @@ def paper_methods(
             methods.append(Method(name))
             continue
         if way not in retrievers:
-            retrievers[way] = retriever(way)
+            retrievers[way] = _retriever(way, pipeline, known, name)
+        if way.startswith("in_context"):
+            per = "task" if way == "in_context_per_task" else "input"
+            methods.append(
+                Method(name, retrievers[way], num_queries=num_queries, in_context=num_in_context, in_context_per=per)
+            )
+            continue
         by_task = name != way
         settings: dict[str, Any] = {"select_by": "task" if by_task else "example"}
         if by_task or way == "recross":
@@ -160,6 +98,44 @@ def paper_methods(
         reranker = pipeline.reranker if way == "recross" else None
         methods.append(Method(name, retrievers[way], reranker, settings, num_queries, peft_config))
     return methods
+
+
+def _retriever(
+    way: str, pipeline: ReCrossPipeline, indexes: Mapping[str, UpstreamIndex], name: str
+) -> RetrieverSource:
+    """The retriever of a method of [`paper_methods`]; `name` is what the method is called in an error."""
+    if way == "random":
+        return lambda seed: RandomRetriever(pipeline.index.dataset, seed=seed)
+    if way == "bm25":
+        return BM25Retriever(pipeline.index.dataset)
+    if way == "sift":
+        return SIFTRetriever(indexes.get(way, pipeline.index))
+    if way == "dense_replay":
+        return lambda seed: MixedRetriever(DenseRetriever(pipeline.index), share=0.5, seed=seed)
+    if way == "sbert" and way not in indexes:
+        raise ValueError(
+            f"Expected an index by another encoder for the method {name}, found no `sbert_index`. Name one with --sbert_name_or_path."
+        )
+    if way == "rds":
+        own = pipeline.index if getattr(pipeline.index.encoder, "pooling", "") == "weighted_mean" else None
+        if (index := indexes.get(way, own)) is None:
+            raise ValueError(
+                "Expected an index of the model's own vectors with the pooling weighted_mean for the method rds, found none. Pass "
+                '`indexes={"rds": index}`, or a pipeline whose index has that pooling.'
+            )
+        return DenseRetriever(index, aggregation=round_robin)
+    return DenseRetriever(indexes.get(way, pipeline.index))
+
+
+def build_weighted_index_once(pipeline: ReCrossPipeline, folder: str | Path) -> UpstreamIndex:
+    """Opens or builds the index for `rds`: the pipeline's examples by its model's own vectors, later tokens counting more, by cosine.
+
+    Args:
+        pipeline: Pipeline with the model and the examples.
+        folder: Folder of the index.
+    """
+    encoder = MeanPooledEncoder(pipeline.upstream_model, pipeline.processing_class, pooling="weighted_mean")
+    return build_index_once(pipeline.index.dataset, encoder, folder, **WEIGHTED_COSINE)
 
 
 def ablations(
@@ -189,13 +165,14 @@ def ablations(
     return [replace(other, family=method.name) for other in variants]
 
 
-def build_index_once(upstream: Dataset, encoder: Encoder, folder: str | Path) -> UpstreamIndex:
+def build_index_once(upstream: Dataset, encoder: Encoder, folder: str | Path, **build_kwargs: Any) -> UpstreamIndex:
     """Opens the index in a folder; if there is none, the first process that asks builds it while the others wait.
 
     Args:
         upstream: Examples to index.
         encoder: Encoder of the examples.
         folder: Folder of the index.
+        build_kwargs: Arguments of [`UpstreamIndex.build`], where it is built.
 
     Raises:
         IndexMismatchError: The folder holds the index of other examples or another encoder.
@@ -204,7 +181,7 @@ def build_index_once(upstream: Dataset, encoder: Encoder, folder: str | Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "build.lock"):
         if not (folder / CONFIG_FILE).is_file():
-            return UpstreamIndex.build(upstream, encoder, folder)
+            return UpstreamIndex.build(upstream, encoder, folder, **build_kwargs)
     index = UpstreamIndex.from_pretrained(folder, encoder=encoder)
     if ids_hash(index.dataset) != ids_hash(upstream):
         raise IndexMismatchError(
@@ -212,10 +189,3 @@ def build_index_once(upstream: Dataset, encoder: Encoder, folder: str | Path) ->
             "choose another folder."
         )
     return index
-
-
-def _json_value(value: Any) -> Any:
-    """A JSON value for what PEFT's configurations hold: sets, enumerations and objects."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    return sorted(value) if isinstance(value, set | frozenset) else repr(value)

@@ -143,10 +143,7 @@ class EvaluationRun:
         Query set comes after query set, so that a run that is cut short has all tasks.
         """
         shared = [
-            CellKey(name, task)
-            for task in self.tasks
-            for name, method in self.methods.items()
-            if method.retriever is None
+            CellKey(name, task) for task in self.tasks for name, method in self.methods.items() if method.is_shared
         ]
         most = max(len(task.query_sets) for task in self.tasks.values())
         return shared + [
@@ -155,7 +152,7 @@ class EvaluationRun:
             for task in self.tasks.values()
             if number < len(task.query_sets)
             for name, method in self.methods.items()
-            if method.retriever is not None
+            if not method.is_shared
         ]
 
     @property
@@ -188,9 +185,13 @@ class EvaluationRun:
             common["do_sample"] = False  # earlier versions drew the answers of such a model at random
         if decoding := self._decoding(key):
             common["decoding"] = decoding
-        if method.retriever is None:
+        if not method.trains:
             arguments = self.arguments_of(key)
-            return common | {"generation": {name: getattr(arguments, name) for name in LENGTHS_AND_BEAMS}}
+            common["generation"] = {name: getattr(arguments, name) for name in LENGTHS_AND_BEAMS}
+            if method.retriever is None:
+                return common
+            shown = common | {"method": self._identity_of(method, key), "excluded": self.excluded(task)}
+            return shown | ({} if method.is_shared else {"task": task.identity(key.query_set, method.num_queries)})
         return common | {
             "task": task.identity(key.query_set, method.num_queries),
             "method": self._identity_of(method, key),

@@ -59,6 +59,29 @@ def interleave_distinct(search: Search, num_queries: int, num_retrieved: int) ->
         depth, found = 2 * depth, len(ranking.positions)
 
 
+def round_robin(search: Search, num_queries: int, num_retrieved: int) -> Ranking:
+    """Each query in turn takes its nearest example that none has taken yet, until there are |R| (RDS+, Ivison et al. 2025, section 3).
+
+    [`interleave_distinct`] passes over a query whose turn brings an example that was taken; here that query takes its next one, so
+    that all queries have as many. A query's |R| nearest are deep enough, for no more than |R| - 1 of them are taken.
+    """
+    hits = search(num_retrieved)
+    taken: dict[int, tuple[int, float]] = {}
+    waiting = [
+        iter(zip(*of_query, strict=True)) for of_query in zip(hits.positions.tolist(), hits.distances, strict=True)
+    ]
+    while len(taken) < num_retrieved:
+        before = len(taken)
+        for query, of_query in enumerate(waiting):
+            found = next(((row, far) for row, far in of_query if row >= 0 and row not in taken), None)
+            if found is not None and len(taken) < num_retrieved:
+                taken[found[0]] = query, found[1]
+        if len(taken) == before:
+            break
+    queries, distances = np.array([*taken.values()], dtype=np.float64).reshape(-1, 2).T
+    return Ranking(np.fromiter(taken, dtype=np.int64), queries.astype(np.int64), distances)
+
+
 def mean_distance(search: Search, num_queries: int, num_retrieved: int) -> Ranking:
     """The |R| examples with the least mean distance over all queries, among each query's top |R|.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .aggregation import Hits
 from .encoder import Encoder
+from .faiss_indexes import reason
 from .vector_shards import IndexMismatchError
 
 MOST_HITS = 1 << 20
@@ -70,3 +71,18 @@ def nearest(index: faiss.Index, vectors: np.ndarray, k: int, *, encoder: Encoder
             "none of these examples. Download the index or build it again."
         )
     return Hits(positions, np.where(positions < 0, np.inf, distances))
+
+
+def stored_vectors(index: faiss.Index, rows: np.ndarray) -> np.ndarray:
+    """The vectors `[n, d]` of rows of an index, as it holds them: of small codes, approximately.
+
+    Raises:
+        ValueError: The index is of a kind that does not give them.
+    """
+    try:
+        return np.asarray(index.reconstruct_batch(np.asarray(rows, dtype=np.int64)), dtype=np.float32)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected an index that gives its vectors, found {type(faiss.downcast_index(index)).__name__}: {reason(error)}. Build it with "
+            "the factory string Flat, SQ8 or HNSW32."
+        ) from error

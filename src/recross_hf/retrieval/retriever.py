@@ -107,6 +107,23 @@ class Retriever(ABC):
             A [`Ranking`] with positions in `self.upstream` for which `self.allowed` is true.
         """
 
+    def nearest(self, inputs: Sequence[str], k: int) -> Hits:
+        """Each input's own `k` examples, as [`rank`] gives them for that input alone: what an input is shown, and not a task.
+
+        Args:
+            inputs: Inputs, each of which is a query of its own.
+            k: Number of examples for each.
+
+        Returns:
+            [`Hits`] `[len(inputs), k]`, first is first; -1 where an input has fewer.
+        """
+        positions, distances = np.full((len(inputs), k), -1), np.full((len(inputs), k), np.inf)
+        for row, text in enumerate(inputs):
+            ranking = self.rank([text], k)
+            positions[row, : len(ranking.positions)] = ranking.positions
+            distances[row, : len(ranking.positions)] = ranking.distances
+        return Hits(positions, distances)
+
     def retrieve(self, inputs: Sequence[str], num_retrieved: int) -> Dataset:
         """Retrieves examples to learn from.
 
@@ -185,6 +202,24 @@ class DenseRetriever(Retriever):
         return super().identity() | {"index": config, "aggregation": function_name(self.aggregation)}
 
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
+        vectors = self.encode(inputs)
+        return self.aggregation(lambda k: self.search(vectors, k), len(inputs), num_retrieved)
+
+    def nearest(self, inputs: Sequence[str], k: int) -> Hits:
+        """Each input's `k` nearest examples, all inputs searched at once."""
+        hits = self.search(self.encode(inputs), k)
+        missing = ((0, 0), (0, k - hits.positions.shape[1]))
+        return Hits(
+            np.pad(hits.positions, missing, constant_values=-1),
+            np.pad(hits.distances, missing, constant_values=np.inf),
+        )
+
+    def encode(self, inputs: Sequence[str]) -> np.ndarray:
+        """The vectors of query inputs `[n, d]`.
+
+        Raises:
+            ValueError: One is not finite.
+        """
         vectors = np.asarray(self.index.encoder.encode(list(inputs)), dtype=np.float32)
         unusable = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
         if unusable:
@@ -193,9 +228,9 @@ class DenseRetriever(Retriever):
                 f"for {len(unusable)} of {len(inputs)} ({_shown(inputs, unusable)}). Encode in float32 or bfloat16, for "
                 "float16 overflows in some models, and check the encoder's weights for NaN."
             )
-        return self.aggregation(lambda k: self._search_allowed(vectors, k), len(inputs), num_retrieved)
+        return vectors
 
-    def _search_allowed(self, vectors: np.ndarray, k: int) -> Hits:
+    def search(self, vectors: np.ndarray, k: int) -> Hits:
         """The `k` nearest allowed examples; an index that cannot pass over the others is searched deeper until all are found."""
         wanted = min(k, self.num_allowed)
         depth = wanted

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...core.metrics import METRICS
 from ...core.tables import Change, Table, TableCell
-from ..results import Cell
+from ..results import SHARED, Cell
 from .comparison import Comparison, Difference, Estimate
 from .paper_results import COLUMNS, TABLE_1, TABLE_1_SPREAD, TABLE_3, PaperRow
 from .scores import EvaluationScores
@@ -175,7 +175,7 @@ def data_table(scores: EvaluationScores, cells: Iterable[Cell], *, name: str, ca
     num_queries: dict[str, set[int]] = defaultdict(set)
     for cell in cells:
         if cell.kind == "method":
-            query_sets[cell.task].add(cell.query_set)
+            query_sets[cell.task] |= {cell.query_set} - {SHARED}
             if cell.num_queries is not None:
                 num_queries[cell.task].add(cell.num_queries)
     rows: list[list[TableCell]] = []
