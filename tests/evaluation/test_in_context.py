@@ -45,7 +45,7 @@ def test_the_nearest_example_stands_right_above_the_input(causal, index):
 
 
 def test_the_farthest_examples_that_do_not_fit_are_left_out(causal, index):
-    model, tokenizer = causal
+    _, tokenizer = causal
     rows = np.array([[3, 30, 7, 9]] * 2)
     inputs = ["one?", "one? " * 60]
     whole = in_context_prompts(*causal, inputs, index.dataset, rows, max_input_length=60, max_answer_length=4)

@@ -1,5 +1,6 @@
 """Methods: what they are made of and what tells them apart."""
 
+import numpy as np
 import pytest
 import tiny
 from evaluation_cases import ByLength
@@ -9,13 +10,16 @@ from recross_hf import (
     BM25Retriever,
     DenseRetriever,
     Method,
+    MixedRetriever,
     RandomRetriever,
     ReCrossPipeline,
+    SIFTRetriever,
     UpstreamIndex,
     paper_methods,
 )
-from recross_hf.evaluation.methods import ablations, build_index_once
+from recross_hf.evaluation.methods import ablations, build_index_once, build_weighted_index_once
 from recross_hf.reranking.reranker import RememberingReranker
+from recross_hf.retrieval.aggregation import round_robin
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 
 
@@ -63,15 +67,52 @@ def test_the_papers_methods(pipeline, examples, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("densest", "Expected methods among none, random, bm25, sbert, dense, recross, found 'densest'"),
+        ("densest", "Expected methods among none, random, bm25, sbert, dense, recross, rds, .*, found 'densest'"),
         ("random_by_task", "found 'random_by_task'"),
         ("sbert", "Expected an index by another encoder for the method sbert, found no `sbert_index`"),
         ("recross", "Expected a pipeline with a reranker for the method recross, found one without"),
+        ("sift_by_task", "found 'sift_by_task'. All but none, random, rds, sift, .* go with `_by_task`"),
+        (
+            "rds",
+            "Expected an index of the model's own vectors with the pooling weighted_mean for the method rds, found none",
+        ),
     ],
 )
 def test_what_is_no_method_is_said(name, message, bart, tokenizer, index):
     with pytest.raises(ValueError, match=message):
         paper_methods(ReCrossPipeline(bart, tokenizer, index), [name])
+
+
+def test_methods_of_other_papers(pipeline, bart, tokenizer, examples, tmp_path):
+    weighted = build_weighted_index_once(pipeline, tmp_path / "weighted")
+    names = ("rds", "sift", "dense_replay", "in_context", "in_context_per_task", "mine", "mine_by_task")
+    found = paper_methods(
+        pipeline, names, indexes={"rds": weighted, "mine": weighted}, num_queries=4, num_in_context=3
+    )
+    by_name = {method.name: method for method in found}
+    assert tuple(by_name) == names
+    rds, sift, replay, shown, shown_per_task, mine, mine_by_task = found
+    assert (rds.retriever.index, rds.retriever.aggregation) == (weighted, round_robin)
+    assert isinstance(sift.retriever, SIFTRetriever) and sift.retriever.index is pipeline.index
+    assert replay.draws and isinstance(replay.retriever_for(7), MixedRetriever)
+    assert (replay.retriever_for(7).seed, replay.retriever_for(7).share) == (7, 0.5)
+    assert [method.in_context for method in found] == [None, None, None, 3, 3, None, None]
+    assert (shown.in_context_per, shown.is_shared, shown.trains) == ("input", True, False)
+    assert (shown_per_task.in_context_per, shown_per_task.is_shared, shown_per_task.num_queries) == ("task", False, 4)
+    assert mine.retriever is mine_by_task.retriever and mine.retriever.index is weighted
+    own = ReCrossPipeline(bart, tokenizer, weighted)
+    assert paper_methods(own, ["rds"])[0].retriever.index is weighted
+
+
+def test_the_index_for_rds_compares_by_cosine_and_weighs_later_tokens_more(pipeline, queries, tmp_path):
+    index = build_weighted_index_once(pipeline, tmp_path / "weighted")
+    again = build_weighted_index_once(pipeline, tmp_path / "weighted")
+    assert index.encoder.pooling == again.encoder.pooling == "weighted_mean"
+    vectors = [index.encoder.encode(texts) for texts in (queries, index.dataset["input"][:])]
+    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in vectors]
+    hits = DenseRetriever(again).nearest(queries, 5)
+    expected = np.sort(2 - 2 * unit[0] @ unit[1].T, axis=1)[:, :5]
+    assert hits.distances == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_method_that_makes_no_sense_is_refused(index):

@@ -26,7 +26,7 @@ from .. import (
 from ..core.distributed import leave_process_group
 from ..core.files import matching
 from ..core.output_folders import check_apart
-from ..evaluation.methods import ablations, build_index_once
+from ..evaluation.methods import ablations, build_index_once, build_weighted_index_once
 from ..evaluation.overlaps import HANDLINGS
 from ..planning.evaluation import plan_evaluation
 from .console import is_quiet, show
@@ -67,8 +67,8 @@ class ScriptArguments:
     methods: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "none, random, bm25, sbert, dense, recross; all but the first two also with _by_task. By default those that the "
-            "pipeline allows."
+            "help": "none, random, bm25, sbert, dense, recross; all but the first two also with _by_task. Of other papers: rds, sift, "
+            "dense_replay, in_context, in_context_per_task. By default those of ReCross that the pipeline allows."
         },
     )
     num_queries: int = field(default=16, metadata={"help": "|Q|: inputs of a query set to use."})
@@ -90,6 +90,13 @@ class ScriptArguments:
         default=None,
         metadata={"help": "The SentenceTransformer of `sbert`; its index is built below output_dir, once."},
     )
+    num_in_context: int = field(
+        default=4,
+        metadata={
+            "help": "k: examples above an input in the methods in_context and in_context_per_task, fewer where they are too long for "
+            "--max_input_length."
+        },
+    )
     on_overlap: str = field(
         default="refuse",
         metadata={"help": "What to do about test examples among the queries or upstream.", "choices": list(HANDLINGS)},
@@ -104,7 +111,8 @@ class ScriptArguments:
     dry_run: bool = field(
         default=False,
         metadata={
-            "help": "Say what it will take, time, memory and disk, from one cell of each method, and stop; the index of `sbert` is kept."
+            "help": "Say what it will take, time, memory and disk, from one cell of each method, and stop; the indexes of `sbert` and `rds` are "
+            "kept."
         },
     )
 
@@ -122,7 +130,7 @@ def main(argv: Sequence[str]) -> None:
     )
     said = parser.said(argv)
     script, args = parser.made(ScriptArguments, said), parser.made(AdaptationArguments, said)
-    for name in ("num_queries", "num_query_sets", "num_test"):
+    for name in ("num_queries", "num_query_sets", "num_test", "num_in_context"):
         if (number := getattr(script, name)) is not None and number < 1:
             parser.error(f"Expected --{name} of at least 1, found {number}")
     output_dir = args.output_dir or DEFAULTS["output_dir"]
@@ -190,14 +198,19 @@ def methods_of(
 
         encoder: Any = SentenceTransformer(script.sbert_name_or_path)
         sbert_index = build_index_once(pipeline.index.dataset, encoder, Path(output_dir) / "sbert")
+    has_weighted = getattr(pipeline.index.encoder, "pooling", "") == "weighted_mean"
+    is_to_build = "rds" in names and not has_weighted
+    indexes = {"rds": build_weighted_index_once(pipeline, Path(output_dir) / "rds")} if is_to_build else {}
     peft_config = lora.config_for(pipeline.upstream_model) if lora.use_peft else None
     methods = paper_methods(
         pipeline,
         names,
         sbert_index=sbert_index,
+        indexes=indexes,
         num_queries=script.num_queries,
         upsampling_ratio=settings.get("upsampling_ratio"),
         peft_config=peft_config,
+        num_in_context=script.num_in_context,
     )
     by_name = {method.name: method for method in methods}
     unknown = [name for name in script.ablations if name not in by_name]
