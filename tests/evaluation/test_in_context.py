@@ -42,6 +42,7 @@ def test_the_nearest_example_stands_right_above_the_input(causal, index):
     assert found.texts == [f"{q30}\n{a30}\n\n{q3}\n{a3}\n\none?", f"{q5}\n{a5}\n\ntwo?", "three?"]
     assert found.rows == [[30, 3], [5], []]
     assert found.mean_shown == 1.0
+    assert found.cut("yes, it is\nindeed \n\nfour?\nno\n\n") == "yes, it is\nindeed"
 
 
 def test_the_farthest_examples_that_do_not_fit_are_left_out(causal, index):
@@ -75,6 +76,7 @@ def test_a_chat_model_reads_examples_as_earlier_turns(index):
     own = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "one?"}]
     found = in_context_prompts(model, tokenizer, [Conversation(own), "one?"], index.dataset, rows, **ANY)
     assert found.texts == [Conversation([own[0], *shown, own[1]]), Conversation([*shown, own[1]])]
+    assert found.end is None and found.cut("a\n\nb") == "a\n\nb"
     limits = {"max_input_length": 100, "max_answer_length": 4}
     assert in_context_prompts(model, tokenizer, ["one?"], index.dataset, rows[:1], **limits).rows == [[3]]
 
@@ -140,7 +142,7 @@ def evaluated(causal, examples, tmp_path_factory):
     of, asked = task("film", "film"), []
 
     def ranked(*args, **kwargs):
-        asked.append((args[2], kwargs["max_input_length"]))
+        asked.append((args[2], kwargs["max_input_length"], kwargs["end"]))
         return rank_choices(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -175,9 +177,10 @@ def test_predictions_and_rank_classification_see_the_same_prompts(evaluated):
         rows = [by_id[name] for name, row in zip(shown["id"], shown["test_row"], strict=True) if row == place]
         prompts.append("".join("{}\n{}\n\n".format(*example(pipeline.index, row)) for row in rows) + text)
     assert any("\n\n" in text for text in prompts)
-    assert cell["predictions"] == pipeline(prompts, max_new_tokens=4, max_input_length=100)
+    answers = pipeline(prompts, max_new_tokens=4, max_input_length=100)
+    assert cell["predictions"] == [answer.partition("\n\n")[0].strip() for answer in answers]
     assert cell["predictions"] != json.loads((folder / results.cells[0].details["file"]).read_text())["predictions"]
-    assert asked[1] == (prompts, 100)
+    assert [asked[0][2], asked[1]] == [None, (prompts, 100, "\n\n")]
 
 
 def test_a_drawn_prompt_differs_by_query_set(evaluated):

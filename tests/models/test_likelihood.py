@@ -224,3 +224,17 @@ def test_an_adapter_of_peft_goes_on_from_what_was_read():
     read = tokens_read(model.get_base_model())
     choice_log_likelihoods(model, tokenizer, ["Up?"], [["u", "d"]])
     assert len(read) == 2
+
+
+def test_another_end_stands_in_place_of_the_end_token():
+    tokenizer = tiny.causal_tokenizer("<s> $A")
+    model, choices = tiny.llama(tokenizer), [["yes", "it is no"]] * 2
+    found = choice_log_likelihoods(model, tokenizer, ["one?", "two? or"], choices, normalize=False, end=" blue")
+    for text, likelihoods in zip(["one?", "two? or"], found, strict=True):
+        prompt = tokenizer(text + "\n")["input_ids"]
+        for choice, likelihood in zip(choices[0], likelihoods, strict=True):
+            ids = prompt + tokenizer(choice + " blue", add_special_tokens=False)["input_ids"]
+            with torch.inference_mode():
+                logits = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+            expected = sum(float(logits[place - 1, ids[place]]) for place in range(len(prompt), len(ids)))
+            assert likelihood == pytest.approx(expected, abs=1e-3)

@@ -19,7 +19,7 @@ from ..models.likelihood import rank_choices
 from ..pipeline.pipeline import ReCrossPipeline
 from ..retrieval.retriever import Retriever
 from .cells import CellKey
-from .in_context import examples_to_show, in_context_prompts, longest_answer
+from .in_context import InContextPrompts, examples_to_show, in_context_prompts, longest_answer
 from .run import EvaluationRun, draw_seed
 from .signals import recorded_signals
 from .tasks import TargetTask
@@ -43,24 +43,27 @@ def compute_cell(run: EvaluationRun, key: CellKey) -> dict[str, Any]:
     content: dict[str, Any] = {"settings": run.settings_of(key)}
     seconds: dict[str, float] = {}
     cell: dict[str, Any] = {"method": key.method, "task": key.task, "query_set": key.query_set, "seconds": seconds}
-    inputs, token_budget = texts_of(task.test), _TOKENS_A_BATCH * (1 + (method.in_context or 0))
+    prompts, token_budget = (
+        InContextPrompts(texts_of(task.test), [], None),
+        _TOKENS_A_BATCH * (1 + (method.in_context or 0)),
+    )
     if not method.trains:
         cell |= {"kind": "base", "family": method.family or method.name}
         adapted = copy.copy(run.pipeline)
         adapted.adaptation = run.pipeline.adaptation | content["settings"]["generation"]
         if method.in_context is not None:
             with _timed(seconds, "retrieve"):
-                inputs, fields, content["retrieved"] = _below_examples(run, key, adapted)
+                prompts, fields, content["retrieved"] = _below_examples(run, key, adapted)
             cell |= fields
     else:
         with tempfile.TemporaryDirectory() as scratch:
             adapted, fields, content["retrieved"] = _adapt(run, key, seconds, scratch)
         cell |= fields
     with _timed(seconds, "predict"):
-        predictions = adapted(inputs, show_progress=False, token_budget=token_budget)
+        predictions = adapted(prompts.texts, show_progress=False, token_budget=token_budget)
     with _timed(seconds, "rank"):
-        choices = _likeliest_answers(adapted, task, inputs, token_budget)
-    return content | {"cell": cell, "predictions": predictions, "choices": choices}
+        choices = _likeliest_answers(adapted, task, prompts, token_budget)
+    return content | {"cell": cell, "predictions": list(map(prompts.cut, predictions)), "choices": choices}
 
 
 def _adapt(
@@ -103,7 +106,7 @@ def _adapt(
 
 def _below_examples(
     run: EvaluationRun, key: CellKey, pipeline: ReCrossPipeline
-) -> tuple[list[str], dict[str, Any], dict[str, list]]:
+) -> tuple[InContextPrompts, dict[str, Any], dict[str, list]]:
     """The test inputs below examples in context, fields of the [`Cell`], and the examples."""
     method, task = run.methods[key.method], run.tasks[key.task]
     retriever, inputs, arguments = _retriever_of(run, key), texts_of(task.test), pipeline.arguments()
@@ -127,7 +130,7 @@ def _below_examples(
         "retrieved_tasks": task_shares(shown),
         "details": {"in_context": used},
     }
-    return found.texts, fields, {"id": shown["id"][:], "task": shown["task"][:], "test_row": places}
+    return found, fields, {"id": shown["id"][:], "task": shown["task"][:], "test_row": places}
 
 
 def _retriever_of(run: EvaluationRun, key: CellKey) -> Retriever:
@@ -139,7 +142,7 @@ def _retriever_of(run: EvaluationRun, key: CellKey) -> Retriever:
 
 
 def _likeliest_answers(
-    adapted: ReCrossPipeline, task: TargetTask, inputs: list[str], token_budget: int
+    adapted: ReCrossPipeline, task: TargetTask, prompts: InContextPrompts, token_budget: int
 ) -> list[str | None]:
     """The answer that the model finds most likely, among those that a test example may have; None where they are not known."""
     rows = [row for row, answers in enumerate(task.answers) if answers]
@@ -147,12 +150,13 @@ def _likeliest_answers(
     places = rank_choices(
         adapted.model,
         adapted.processing_class,
-        [inputs[row] for row in rows],
+        [prompts.texts[row] for row in rows],
         answers,
         max_input_length=adapted.arguments().max_input_length,
         token_budget=token_budget,
+        end=prompts.end,
     )
-    choices: list[str | None] = [None] * len(inputs)
+    choices: list[str | None] = [None] * len(task.answers)
     for row, allowed, place in zip(rows, answers, places, strict=True):
         choices[row] = allowed[place]
     return choices

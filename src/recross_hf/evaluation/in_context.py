@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..core.batching import TEXTS_A_CALL, chunks
 from ..data.conversations import Conversation, Message, conversation, texts_of
-from ..models.architectures import SEPARATOR, architecture_of, chat_reading
+from ..models.architectures import DECODER_ONLY, SEPARATOR, architecture_of, chat_reading
 from ..models.likelihood import LONGEST_CHOICE
 from ..retrieval.retriever import Retriever
 
@@ -24,11 +24,17 @@ _ANY_LENGTH = 1 << 30
 class InContextPrompts(NamedTuple):
     """Inputs below their examples.
 
-    `texts` are what the model reads, `rows` the upstream rows that each shows, the nearest last.
+    `texts` are what the model reads, `rows` the upstream rows that each shows, the nearest last. `end` is what ends an answer there: the
+    blank line of a decoder-only model, which goes on with an example of its own otherwise; None where the model's end token does.
     """
 
     texts: list[str]
     rows: list[list[int]]
+    end: str | None
+
+    def cut(self, prediction: str) -> str:
+        """A prediction up to what ends it."""
+        return prediction if self.end is None else prediction.partition(self.end)[0].strip()
 
     @property
     def mean_shown(self) -> float:
@@ -109,14 +115,15 @@ def in_context_prompts(
             chosen[number].pop()
             texts[number] = prompt([known[row] for row in reversed(chosen[number])], inputs[number])
         unchecked = [number for number in long if chosen[number]]
-    return InContextPrompts(texts, [of_input[::-1] for of_input in chosen])
+    end = None if is_chat or architecture is not DECODER_ONLY else _BETWEEN_EXAMPLES
+    return InContextPrompts(texts, [of_input[::-1] for of_input in chosen], end)
 
 
 def longest_answer(
     model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, answers: Sequence[Sequence[str]]
 ) -> int:
-    """Tokens of the longest of some answers."""
-    texts = sorted({text for of_input in answers for text in of_input})
+    """Tokens of the longest of some answers, with what ends it."""
+    texts = sorted({text + _BETWEEN_EXAMPLES for of_input in answers for text in of_input})
     token_ids = architecture_of(model).answer_ids(processing_class, texts, LONGEST_CHOICE) if texts else []
     return max(map(len, token_ids), default=0)
 

@@ -31,6 +31,7 @@ def rank_choices(
     max_input_length: int = 512,
     token_budget: int = 4096,
     normalize: bool = True,
+    end: str | None = None,
     show_progress: bool = False,
 ) -> list[int]:
     """For each input the place of its likeliest choice, the first of equals (rank classification, Sanh et al. 2022, section 5).
@@ -44,6 +45,7 @@ def rank_choices(
         token_budget: Tokens a batch, input and choice, padding included.
         normalize: Compare means over the tokens of a choice, so that long ones have a chance; False compares sums, as T0 was
             evaluated.
+        end: Text that ends a choice of a decoder-only model in place of its end token, such as the blank line below examples in context.
         show_progress: Show a progress bar.
 
     Raises:
@@ -57,6 +59,7 @@ def rank_choices(
         max_input_length=max_input_length,
         token_budget=token_budget,
         normalize=normalize,
+        end=end,
         show_progress=show_progress,
     )
     return [int(np.argmax(of_input)) for of_input in found]
@@ -72,6 +75,7 @@ def choice_log_likelihoods(
     max_input_length: int = 512,
     token_budget: int = 4096,
     normalize: bool = True,
+    end: str | None = None,
     show_progress: bool = False,
 ) -> list[np.ndarray]:
     """The log-likelihood of each choice after its input: one float64 array an input, with a value a choice.
@@ -88,6 +92,7 @@ def choice_log_likelihoods(
         token_budget: Tokens a batch, input and choice, padding included.
         normalize: Give means over the tokens of a choice, so that long ones have a chance; False gives sums, as T0 was
             evaluated.
+        end: Text that ends a choice of a decoder-only model in place of its end token, such as the blank line below examples in context.
         show_progress: Show a progress bar.
 
     Raises:
@@ -99,7 +104,7 @@ def choice_log_likelihoods(
     check_vocabulary(model, processing_class)
     architecture = architecture_of(model)
     distinct = [list(dict.fromkeys(of_input)) for of_input in choices]
-    answers = _answers(model, processing_class, distinct)
+    answers = _answers(model, processing_class, distinct, end)
     limits = [
         min(max_input_length, architecture.longest_prompt(model, processing_class, max(map(len, of_input))))
         for of_input in answers
@@ -147,17 +152,25 @@ def _check(model: PreTrainedModel, inputs: Sequence[str], choices: Sequence[Sequ
 
 
 def _answers(
-    model: PreTrainedModel, processing_class: PreTrainedTokenizerBase, choices: Sequence[Sequence[str]]
+    model: PreTrainedModel,
+    processing_class: PreTrainedTokenizerBase,
+    choices: Sequence[Sequence[str]],
+    end: str | None,
 ) -> list[TokenIds]:
-    """The token ids of each choice, each text tokenised once."""
+    """The token ids of each choice, each text tokenised once, with the end token or the text that stands for it."""
     texts = list(dict.fromkeys(text for of_input in choices for text in of_input))
     if not texts:
         return []
     architecture = architecture_of(model)
     writer = unwrapped(model).get_decoder() if architecture is SEQUENCE_TO_SEQUENCE else architecture.reader(model)
     limit = min(LONGEST_CHOICE, longest_input(writer, processing_class))
-    # One token more shows which are longer.
-    ids_of = dict(zip(texts, architecture.answer_ids(processing_class, texts, limit + 1), strict=True))
+    if end is None:
+        token_ids = architecture.answer_ids(
+            processing_class, texts, limit + 1
+        )  # one token more shows which are longer
+    else:
+        token_ids = processing_class([text + end for text in texts], add_special_tokens=False)["input_ids"]
+    ids_of = dict(zip(texts, token_ids, strict=True))
     if (long := next((text for text, ids in ids_of.items() if len(ids) > limit), None)) is not None:
         raise ValueError(
             f"Expected choices of at most {limit} tokens, found one of more: {long[:80]!r} ... Cut that short, it would be taken "
