@@ -1,6 +1,7 @@
 """Pipelines whose upstream model is an adapter on a base: built, saved, opened, adapted in three ways."""
 
 import html
+import importlib
 import json
 import shutil
 
@@ -10,12 +11,12 @@ import torch
 from example_scripts import recross
 from huggingface_hub import constants
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from recross_hf import AdaptationArguments, DenseRetriever, ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline
 from recross_hf.hub.errors import ArtifactError
-from recross_hf.models.adapters import load_upstream_model
+from recross_hf.models.adapters import load_upstream_model, load_upstream_tokenizer
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -208,6 +209,75 @@ def test_a_base_of_the_hub_is_named_and_not_stored(cached, trained, kind, exampl
         loaded.get_base_model().get_input_embeddings().weight[5] += 1
     ReCrossPipeline.build(loaded, tokenizer, examples, tmp_path / "other")
     assert "repo_id" not in parts_of(tmp_path / "other")["parts"]["base_model"]
+
+
+@pytest.fixture
+def published(cached, trained):
+    """An adapter in the cache of the Hub that has two revisions; the older one names the base at its commit, the newer one is zero."""
+    repository, commits = cached / "models--org--lora", {"old": "a" * 40, "main": "b" * 40}
+    (repository / "refs").mkdir(parents=True)
+    for name, commit in commits.items():
+        snapshot = repository / "snapshots" / commit
+        shutil.copytree(trained[2] / "lora", snapshot, ignore=shutil.ignore_patterns("tokenizer*"))
+        settings = json.loads((snapshot / "adapter_config.json").read_text())
+        base = {"base_model_name_or_path": "org/base", "revision": COMMIT if name == "old" else None}
+        (snapshot / "adapter_config.json").write_text(json.dumps(settings | base))
+        (repository / "refs" / name).write_text(commit)
+    zero = {key: value * 0 for key, value in load_file(snapshot / "adapter_model.safetensors").items()}
+    save_file(zero, snapshot / "adapter_model.safetensors", metadata={"format": "pt"})
+    # The base's own main branch is another one since the old adapter was trained.
+    newer = shutil.copytree(
+        cached / "models--org--base" / "snapshots" / COMMIT, cached / "models--org--base/snapshots" / ("c" * 40)
+    )
+    ones = {key: torch.ones_like(value) for key, value in load_file(newer / "model.safetensors").items()}
+    save_file(ones, newer / "model.safetensors", metadata={"format": "pt"})
+    (cached / "models--org--base" / "refs" / "main").write_text("c" * 40)
+    return "org/lora"
+
+
+def test_the_revision_asked_for_is_that_of_the_adapter_and_the_adapter_names_that_of_its_base(published, trained):
+    model = trained[0]
+    loaded = load_upstream_model(published, revision="old")
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    newest = load_upstream_model(published).state_dict()
+    assert not any(value.any() for name, value in newest.items() if "lora_" in name)
+    assert all((value == 1).all() for name, value in newest.items() if name.endswith("embed_tokens.weight"))
+
+
+def test_how_files_are_fetched_holds_for_an_adapter_its_base_and_its_tokenizer(
+    published, cached, trained, monkeypatch
+):
+    asked = []
+
+    def noting(name):
+        owner, _, attribute = name.rpartition(".")
+        called = getattr(importlib.import_module(owner), attribute)
+
+        def call(*args, **kwargs):
+            asked.append((attribute, str(args[0]), kwargs.get("revision"), kwargs.get("token")))
+            return called(*args, **kwargs)
+
+        monkeypatch.setattr(name, call)
+
+    for name in ("find_adapter_config_file", "load_model", "cached_file"):
+        noting(f"recross_hf.models.adapters.{name}")
+    noting("recross_hf.hub.fetching.snapshot_download")
+    load_upstream_model(published, revision="old", token="hf_own")
+    assert {(name, repository, revision) for name, repository, revision, _ in asked} == {
+        ("find_adapter_config_file", "org/lora", "old"),
+        ("snapshot_download", "org/lora", "old"),
+        ("load_model", "org/base", COMMIT),
+    }
+    trained[1].save_pretrained(cached / "models--org--base" / "snapshots" / COMMIT)
+    tokenizer = load_upstream_tokenizer(published, revision="old", token="hf_own")
+    assert tokenizer.get_vocab() == trained[1].get_vocab()
+    assert ("cached_file", "org/lora", "old", "hf_own") in asked
+    assert {token for *_, token in asked} == {"hf_own"}
+
+
+def test_a_revision_of_a_folder_with_an_adapter_is_refused(trained):
+    with pytest.raises(ValueError, match=r"found 'old' of the folder"):
+        load_upstream_model(trained[2] / "lora", revision="old")
 
 
 # ---- adapting --------------------------------------------------------------------------------------------------------

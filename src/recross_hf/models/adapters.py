@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +15,7 @@ from transformers.utils import cached_file, find_adapter_config_file
 from ..core._compat import note_commit
 from ..core.files import read_json
 from ..hub.fetching import artifact_folder
-from ..hub.repository import HubAccess, looks_like_path
+from ..hub.repository import HubAccess, check_revision, looks_like_path
 from ..hub.safety import check_model_files
 from .architectures import architecture_of
 from .loading import load_model
@@ -148,43 +149,57 @@ def load_upstream_model(name_or_path: str | Path, *, is_trainable: bool = False,
     Args:
         name_or_path: A folder, or a name on the Hub.
         is_trainable: Whether an adapter is to be trained further.
-        kwargs: Arguments of [`load_model`] for the whole model, or for the base.
+        kwargs: Arguments of [`load_model`]. `revision` is that of the repository that is named: an adapter's, whose configuration names
+            the revision of its base. How files are fetched (`token`, `cache_dir`, ...) holds for both.
 
     Raises:
         ArtifactError: It is an adapter whose weights are pickled, or that asks for code.
         ImportError: It is an adapter, and PEFT is not installed.
-        ValueError: It is an adapter that names no base.
+        ValueError: It is an adapter that names no base, or a `revision` is asked for of a folder.
     """
-    if (found := _named_base(name_or_path)) is None:
+    revision, fetched = kwargs.get("revision"), _fetching(kwargs)
+    if (found := _named_base(name_or_path, revision, fetched)) is None:
         return load_model(name_or_path, **kwargs)
     from peft import PeftModel
 
     # PEFT alone would read pickles where there are no safetensors.
-    folder = artifact_folder(name_or_path, "model", None, HubAccess())
+    folder = artifact_folder(name_or_path, "model", revision, HubAccess(**fetched))
     check_model_files(folder, [path.name for path in folder.iterdir() if path.is_file()], adapter_allowed=True)
-    base_name, revision = found
-    base = load_model(base_name, **{"revision": revision, **kwargs})
+    base_name, base_revision = found
+    base = load_model(base_name, **kwargs | {"revision": base_revision})
     return cast(PreTrainedModel, PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable))
 
 
-def load_upstream_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
+def load_upstream_tokenizer(name_or_path: str | Path, **kwargs: Any) -> PreTrainedTokenizerBase:
     """Loads the tokenizer of [`load_upstream_model`]: PEFT writes none beside an adapter, which then has that of its base.
 
     Args:
         name_or_path: A folder, or a name on the Hub.
+        kwargs: `revision`, `token`, ..., as of the model.
     """
-    named, revision = str(name_or_path), None
-    base = _named_base(name_or_path)
-    if base is not None and not cached_file(named, TOKENIZER_CONFIG, _raise_exceptions_for_missing_entries=False):
+    named, revision, fetched = str(name_or_path), kwargs.get("revision"), _fetching(kwargs)
+    base = _named_base(name_or_path, revision, fetched)
+    lookup = {"revision": revision, **fetched, "_raise_exceptions_for_missing_entries": False}
+    if base is not None and not cached_file(named, TOKENIZER_CONFIG, **lookup):
         named, revision = base
-    return AutoTokenizer.from_pretrained(named, revision=revision or "main", trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(
+        named, **kwargs | {"revision": revision or "main", "trust_remote_code": False}
+    )
 
 
-def _named_base(name_or_path: str | Path) -> tuple[str, str | None] | None:
+def _fetching(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Of the arguments of `from_pretrained`, those that say how files are fetched from any repository."""
+    return {field.name: kwargs[field.name] for field in fields(HubAccess) if field.name in kwargs}
+
+
+def _named_base(
+    name_or_path: str | Path, revision: str | None, fetched: dict[str, Any]
+) -> tuple[str, str | None] | None:
     """The base that an adapter names, and its revision; None for what is no adapter."""
+    check_revision(revision)
     place = Path(name_or_path)
     is_somewhere = place.is_dir() or not (place.exists() or looks_like_path(str(name_or_path)))
-    found = find_adapter_config_file(str(name_or_path)) if is_somewhere else None
+    found = find_adapter_config_file(str(name_or_path), revision=revision, **fetched) if is_somewhere else None
     if found is None:
         return None
     settings = read_json(Path(found))
