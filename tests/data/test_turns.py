@@ -114,6 +114,19 @@ def test_turns_beside_an_input_are_those_before_the_answer():
         load_examples(Dataset.from_dict(rows))
 
 
+def test_turns_beside_an_input_of_other_text_are_refused_with_their_row():
+    rows = {"id": ["a", "b"], "input": ["Is the sky blue?"] * 2, "references": [["yes"]] * 2}
+    same = load_examples(Dataset.from_dict(rows | {"messages": [[USER], None]}))
+    assert same["input"][:] == rows["input"]
+    green = {"role": "user", "content": "Is the sky green?"}
+    for turns, told in (
+        ([SYSTEM, USER], r"'Be short\.\\n\\nIs the sky blue\?' after 0 characters, found 'Is the sky blue\?' there"),
+        ([green], r"'green\?' after 11 characters, found 'blue\?' there"),
+    ):
+        with pytest.raises(ExampleError, match=f"beside 'input', found in row 1: .*{told}"):
+            load_examples(Dataset.from_dict(rows | {"messages": [[USER], turns]}))
+
+
 def test_columns_say_where_conversations_are():
     examples = load_examples(Dataset.from_dict({"chat": [[SYSTEM, USER, ANSWER]]}), columns={"messages": "chat"})
     assert examples["messages"][:] == [[SYSTEM, USER]]

@@ -34,7 +34,7 @@ def from_turns(table: pa.Table, columns: Mapping[str, str], *, labelled: bool, d
     """
     turns = columns.get(MESSAGES, MESSAGES)
     if columns.get("input", "input") in table.column_names or not {turns, PROMPT} & {*table.column_names}:
-        return _checked(table, turns) if turns in table.column_names else table
+        return _checked(table, turns, columns.get("input", "input")) if turns in table.column_names else table
     used = [turns] if turns in table.column_names else [PROMPT, *({COMPLETION} & {*table.column_names})]
     inputs: list[str] = []
     messages: list[Any] = []
@@ -115,18 +115,30 @@ def _refuse_tools(values: Mapping[str, Any]) -> None:
         raise ExampleError("Expected conversations without tools, found some. Leave such rows out.")
 
 
-def _checked(table: pa.Table, name: str) -> pa.Table:
-    """A table with inputs and their turns, which have to be those of a conversation."""
-    for row, values in enumerate(_rows(table, [name])):
+def _checked(table: pa.Table, name: str, input_name: str) -> pa.Table:
+    """A table with inputs and their turns, which have to be those of a conversation and say what the input says."""
+    for row, values in enumerate(_rows(table, [name, input_name])):
         if values[name]:
             try:
-                Conversation(values[name])
+                _refuse_other_text(Conversation(values[name]), values[input_name])
             except ExampleError as error:
                 raise ExampleError(
-                    f"Expected turns before an answer in the column {name!r}, beside 'input', found in row {row}: {error} Or drop one of "
-                    "the two columns."
+                    f"Expected turns before an answer in the column {name!r}, beside {input_name!r}, found in row {row}: {error} Or drop "
+                    "one of the two columns."
                 ) from error
     return table
+
+
+def _refuse_other_text(turns: Conversation, text: str | None) -> None:
+    """Models with a chat template read the turns, and retrieval and other models the text: both have to be of one example."""
+    said = str(turns)
+    if text is not None and text != said:
+        alike = (one == other for one, other in zip(said, text, strict=False))
+        place = next((place for place, same in enumerate(alike) if not same), min(len(said), len(text)))
+        raise ExampleError(
+            f"Expected the text of the turns, joined by blank lines, which has {said[place : place + 60]!r} after {place} characters, "
+            f"found {text[place : place + 60]!r} there. Mend the row."
+        )
 
 
 def _say(faults: list[str], num_rows: int, drop_invalid: bool) -> None:
