@@ -153,6 +153,32 @@ def test_of_a_long_conversation_the_oldest_turns_go_first_and_the_system_prompt_
     assert "yes" not in cut
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_cut_prompt_keeps_text_of_its_last_user_turn_before_older_turns(side):
+    tokenizer = copy.deepcopy(TOKENIZERS["chatml"])
+    tokenizer.truncation_side = side
+    older, last = {"role": "user", "content": "long ago " * 20}, {"role": "user", "content": "Is the grass green?"}
+    own = own_ids(tokenizer, [last], add_generation_prompt=True)
+    for turns in ([older, last], [SYSTEM, older, last], [older, TURNS_OF_THREE[1], older, last]):
+        room = len(own) + 8 + 30 * (turns[0] is SYSTEM)
+        cut = tokenizer.decode(DECODER_ONLY.prompt_ids(tokenizer, [Conversation(turns)], room)[0])
+        assert ("Is the grass green?" in cut, "long ago" in cut) == (True, False)
+        assert ("Answer in a word." in cut) == (turns[0] is SYSTEM)
+    blank = " \n" * 60
+    for text in (f"green{blank}", f"{blank}green"):
+        cut = tokenizer.decode(DECODER_ONLY.prompt_ids(tokenizer, [text], len(own))[0])
+        assert cut == tokenizer.decode(
+            own_ids(tokenizer, [{"role": "user", "content": "green"}], add_generation_prompt=True)
+        )
+
+
+def test_a_template_that_drops_the_last_user_turn_is_refused():
+    tokenizer = chat_tokenizer(CHATML.replace("{{ message.content }}", "{{ message.content if not loop.last }}"))
+    for text in ("Is it?", Conversation(TURNS_OF_THREE)):
+        with pytest.raises(ValueError, match="found that it drops the user turn"):
+            chat.prompt_ids(tokenizer, [text], 500)
+
+
 def test_a_frame_without_room_for_text_is_refused(tokenizer):
     with pytest.raises(ValueError, match="Expected room for the chat template's own tokens"):
         DECODER_ONLY.prompt_ids(tokenizer, ["Is the sky blue?"], 3)

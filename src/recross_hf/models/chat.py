@@ -202,9 +202,9 @@ def _rendered(
                 f"Expected a chat template that takes the turns {roles}, found that it refuses them: {error}. Leave out the system "
                 "prompt or join turns of one role, mend the template, or read without one (`chat_template` 'none')."
             ) from error
-        dropped = next(
-            (turn for turn in turns[:-1] if turn["role"] != "assistant" and turn["content"].strip() not in text), None
-        )
+        # The last turn of what is answered is the user's, too; of what has an answer, the answer is looked for by the caller.
+        asked = [turn for turn in turns if turn["role"] != "assistant"]
+        dropped = next((turn for turn in asked if turn["content"].strip() not in text), None)
         if dropped is not None:
             raise ValueError(
                 f"Expected a chat template that keeps all turns, found that it drops the {dropped['role']} turn "
@@ -231,12 +231,14 @@ def _tokenized(processing_class: PreTrainedTokenizerBase, rendered: list[str]) -
 def _cut(
     processing_class: PreTrainedTokenizerBase, turns: list[Message], ids: list[int], max_length: int
 ) -> list[int]:
-    """The token ids of a conversation without its oldest turns, or without a part of its last one's text."""
-    kept, content, lost = list(turns), turns[-1]["content"], 0
+    """The token ids of a conversation without its oldest turns, or without a part of its last one's text, of which some stays."""
+    kept, content, lost = list(turns), turns[-1]["content"].strip(), 0
     while len(ids) > max_length:
         first = int(kept[0]["role"] == "system")
-        if len(kept) - first > 2:
-            del kept[first : first + 2]
+        if len(kept) - first > 1:
+            del kept[first : min(first + 2, len(kept) - 1)]
+        elif kept[-1]["content"] != content and not lost:
+            kept[-1] = {"role": "user", "content": content}  # blanks around a text go first
         else:
             lost += len(ids) - max_length
             kept[-1] = {"role": "user", "content": _without(processing_class, content, lost, max_length)}
@@ -248,14 +250,18 @@ def _without(processing_class: PreTrainedTokenizerBase, text: str, num_tokens: i
     """A text without so many tokens of its beginning or end, as the tokenizer's `truncation_side` says."""
     settings = {"add_special_tokens": False, "return_offsets_mapping": processing_class.is_fast, "verbose": False}
     tokenized = processing_class(text, **settings)
+    is_left, kept = processing_class.truncation_side == "left", ""
     if num_tokens >= len(tokenized["input_ids"]):
+        pass
+    elif not processing_class.is_fast:  # which does not tell where a token stands
+        ids = tokenized["input_ids"]
+        kept = str(processing_class.decode(ids[num_tokens:] if is_left else ids[:-num_tokens]))
+    else:
+        offsets = tokenized["offset_mapping"]
+        kept = text[offsets[num_tokens][0] :] if is_left else text[: offsets[-num_tokens - 1][1]]
+    if not kept.strip():
         raise ValueError(
             f"Expected room for the chat template's own tokens and an input's text, found {max_length} tokens. Set the longest input higher, "
             "the longest answer lower (they share the positions of the model), or the system prompt shorter."
         )
-    is_left = processing_class.truncation_side == "left"
-    if not processing_class.is_fast:  # which does not tell where a token stands
-        kept = tokenized["input_ids"][num_tokens:] if is_left else tokenized["input_ids"][:-num_tokens]
-        return str(processing_class.decode(kept))
-    offsets = tokenized["offset_mapping"]
-    return text[offsets[num_tokens][0] :] if is_left else text[: offsets[-num_tokens - 1][1]]
+    return kept
