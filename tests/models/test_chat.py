@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PythonBackend
 
 from recross_hf import (
+    DenseRetriever,
     ExampleTrainer,
     ExampleTrainingArguments,
     MeanPooledEncoder,
@@ -385,15 +386,27 @@ def test_a_pipeline_adapts_answers_and_is_saved_with_conversations(examples, tmp
     [
         (lambda tokenizer: chat.set_chat_format(tokenizer, system_prompt="Be short."), "system_prompt"),
         (lambda tokenizer: setattr(tokenizer, "chat_template", HEADERS), "chat_template_sha256"),
+        (lambda tokenizer: chat.set_chat_format(tokenizer, "none"), "chat_template_sha256, separator"),
         (lambda tokenizer: setattr(tokenizer, "truncation_side", "left"), "truncation_side"),
     ],
 )
-def test_a_pipeline_whose_inputs_are_read_otherwise_than_its_index_is_not_saved(change, named, examples, tmp_path):
+def test_a_pipeline_whose_inputs_are_read_otherwise_than_its_index_neither_retrieves_nor_is_saved(
+    change, named, examples, tmp_path
+):
     tokenizer = chat_tokenizer(CHATML)
     ReCrossPipeline.build(tiny.llama(tokenizer), tokenizer, examples, tmp_path / "built")
     opened = ReCrossPipeline.from_pretrained(tmp_path / "built")
     assert len(opened.index) == len(examples)
+    inputs = examples["input"][:3]
+    assert len(DenseRetriever(opened.index).retrieve(inputs, 4)) == 4
     change(opened.processing_class)
+    read_name = named.split(", ")[-1]
+    with pytest.raises(
+        IndexMismatchError, match=rf"found another {read_name}: how the tokenizer reads inputs was changed"
+    ):
+        DenseRetriever(opened.index).retrieve(inputs, 4)
+    with pytest.raises(IndexMismatchError, match=rf"found another {read_name}: how"):
+        opened.adapt(inputs, max_steps=1, num_retrieved=4, use_cpu=True, disable_tqdm=True)
     assert opened.parts.is_modified("upstream_model")
     with pytest.raises(IndexMismatchError, match=rf"found one of another {named}: how the tokenizer reads inputs was"):
         opened.save_pretrained(tmp_path / "saved")
@@ -401,6 +414,18 @@ def test_a_pipeline_whose_inputs_are_read_otherwise_than_its_index_is_not_saved(
     again = ReCrossPipeline.from_pretrained(tmp_path / "again")
     assert again(examples["input"][:4]) == built(examples["input"][:4])
     assert len(again.index) == len(examples)
+
+
+def test_a_system_prompt_that_is_dropped_or_put_back_is_noticed_at_the_next_retrieval(examples, tmp_path):
+    tokenizer = chat_tokenizer(CHATML)
+    chat.set_chat_format(tokenizer, system_prompt="Be short.")
+    index = ReCrossPipeline.build(tiny.llama(tokenizer), tokenizer, examples, tmp_path).index
+    found = DenseRetriever(index).retrieve(examples["input"][:3], 4)["id"][:]
+    chat.set_chat_format(tokenizer, system_prompt="")
+    with pytest.raises(IndexMismatchError, match="found another system_prompt"):
+        DenseRetriever(index).retrieve(examples["input"][:3], 4)
+    chat.set_chat_format(tokenizer, system_prompt="Be short.")
+    assert DenseRetriever(index).retrieve(examples["input"][:3], 4)["id"][:] == found
 
 
 def test_a_pipeline_that_was_written_without_templates_reads_none(examples, tmp_path):

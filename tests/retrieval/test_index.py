@@ -940,9 +940,14 @@ def test_an_index_is_written_to_a_folder_of_the_home_and_to_no_file(index, examp
     assert (tmp_path / "taken").read_text() == "notes"
 
 
-def test_an_index_is_not_saved_inside_itself(index, encoder, tmp_path):
+@pytest.mark.parametrize("memory_map", [True, False])
+def test_an_index_is_not_saved_inside_itself_and_keeps_what_lies_beside_it(memory_map, index, encoder, tmp_path):
     index.save_pretrained(tmp_path / "index")
-    opened = UpstreamIndex.from_pretrained(tmp_path / "index", encoder=encoder)
+    opened = UpstreamIndex.from_pretrained(tmp_path / "index", encoder=encoder, memory_map=memory_map)
     with pytest.raises(ValueError, match=r"a folder apart from the index, .* which lies inside it"):
         opened.save_pretrained(tmp_path / "index" / "copy")
     assert files_in(tmp_path / "index") == FILES
+    (tmp_path / "index" / "notes.txt").write_text("mine")
+    opened.save_pretrained(tmp_path / "index")
+    assert files_in(tmp_path / "index") == FILES | {"notes.txt"}
+    assert len(UpstreamIndex.from_pretrained(tmp_path / "index", encoder=encoder)) == len(opened.dataset) == len(index)

@@ -31,7 +31,7 @@ from .index_files import (
     read_examples,
     write_index_files,
 )
-from .index_identity import check_count, check_encoder, check_examples, check_replacement
+from .index_identity import check_count, check_encoder, check_examples, check_reading, check_replacement
 from .index_search import nearest
 
 FAISS_INDEX_NAME = "embeddings"
@@ -67,6 +67,7 @@ class UpstreamIndex:
         self.encoder = encoder
         self.config = config
         self._mapped_file: BinaryIO | None = None
+        self._home: Path | None = None
 
     @property
     def metric_type(self) -> int:
@@ -161,11 +162,10 @@ class UpstreamIndex:
 
         Raises:
             IndexMismatchError: The new files cannot be opened; the folder is left as it was.
-            NotADirectoryError, ValueError: The path is that of a file, or lies inside this index's own folder, which is mapped.
+            NotADirectoryError, ValueError: The path is that of a file, or lies inside the folder that this index was opened from.
         """
         folder = folder_to_write(save_directory)
-        if self._mapped_file is not None:
-            check_not_within(folder, "the index", Path(self._mapped_file.name).parent)
+        check_not_within(folder, "the index", self._home)
         write_index_files(folder, self._write_vectors, self.dataset, self.config)
 
     def _write_vectors(self, path: Path) -> None:
@@ -256,11 +256,9 @@ class UpstreamIndex:
             check_encoder(encoder, config, folder)
             check_examples(dataset, config, folder / EXAMPLES_FILE)
         path = folder / INDEX_FILE
-        if not memory_map:
-            return cls(dataset, read_index(path, config, memory_map=False), encoder, config)
-        faiss_index, mapped_file = read_mapped(path, config)
-        index = cls(dataset, faiss_index, encoder, config)
-        index._mapped_file = mapped_file
+        read = read_mapped(path, config) if memory_map else (read_index(path, config, memory_map=False), None)
+        index = cls(dataset, read[0], encoder, config)
+        index._mapped_file, index._home = read[1], folder
         return index
 
     # ---- searching -------------------------------------------------------------------------------------------------
@@ -277,10 +275,11 @@ class UpstreamIndex:
             [`Hits`] `[n, k]`. Distances are squared L2, or the inner product with its sign changed: they fall with relevance.
 
         Raises:
-            IndexMismatchError: The vectors name examples that are not there, or vectors were added since.
+            IndexMismatchError: The vectors name examples that are not there, vectors were added, or the encoder reads otherwise, since.
             ValueError: The vectors are of another dimension, or not finite.
         """
         check_count(self._dataset, self.faiss_index)
+        check_reading(self.encoder, self.config)
         return nearest(self.faiss_index, vectors, k, encoder=self.encoder, **search_kwargs)
 
     def with_faiss_index(self) -> Dataset:

@@ -13,7 +13,8 @@ from datasets import Dataset
 
 from ..core.tables import shortened
 from ..data.schema import MESSAGES, ExampleError, check_rows, check_types, column_hash, ids_hash
-from .encoder import Encoder, IdentifiedEncoder
+from ..models.chat import SYSTEM_PROMPT
+from .encoder import Encoder, IdentifiedEncoder, MeanPooledEncoder
 from .index_files import malformed_examples
 from .upstream_rows import column
 from .vector_shards import IndexMismatchError, probes_for, same_vectors
@@ -87,6 +88,27 @@ def check_encoder(encoder: Encoder, config: Mapping[str, Any], folder: Path) -> 
         raise IndexMismatchError(
             f"The index in {folder} was built with another encoder: for the same texts it gave other vectors. Pass the "
             "encoder it was built with, or build the index again with this one."
+        )
+
+
+def check_reading(encoder: Encoder, config: Mapping[str, Any]) -> None:
+    """Makes sure, at little cost, that the tokenizer of a model's own encoder reads inputs as it did when the index was built.
+
+    Whoever has the tokenizer may change its chat template, system prompt or side long after the index was opened.
+
+    Raises:
+        IndexMismatchError: It reads them otherwise: vectors of queries would be those of other texts.
+    """
+    if not isinstance(encoder, MeanPooledEncoder):
+        return
+    tokenizer, built = encoder.processing_class, {"truncation_side": "right"} | config["encoder"]
+    read = encoder.architecture.reading(tokenizer) | {"truncation_side": tokenizer.truncation_side}
+    # A system prompt that was dropped is not there to be read.
+    differing = [name for name in sorted({*read, SYSTEM_PROMPT}) if read.get(name) != built.get(name)]
+    if differing:
+        raise IndexMismatchError(
+            f"Expected queries to be read as the index's examples were, found another {', '.join(differing)}: how the tokenizer reads inputs "
+            "was changed since (`set_chat_format`, `truncation_side`). Put that back, or build the index again."
         )
 
 
