@@ -7,6 +7,7 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 
 from recross_hf import (
     DenseRetriever,
@@ -29,7 +30,7 @@ from recross_hf.planning.index import index_bytes, plan_index
 from recross_hf.planning.mining import plan_mining
 from recross_hf.planning.mixture import plan_mixture
 from recross_hf.planning.resources import Resources
-from recross_hf.planning.training import checkpoint_bytes, plan_training, training_bytes
+from recross_hf.planning.training import checkpoint_bytes, plan_training, tokenizer_bytes, training_bytes
 from recross_hf.supervision.utility import by_groups
 
 
@@ -106,8 +107,9 @@ def test_a_training_has_the_steps_and_the_disk_of_its_plan(settings, make_traine
     trainer.train()
     trainer.save_model()
     assert f", {trainer.state.max_steps} steps" in plan.work
-    tensors = [*(tmp_path / "out").rglob("*.safetensors"), *(tmp_path / "out").rglob("optimizer.pt")]
-    assert plan.kept == pytest.approx(sum(path.stat().st_size for path in tensors), rel=0.1)
+    names = ("*.safetensors", "optimizer.pt", "tokenizer*.json")
+    written = [path for name in names for path in (tmp_path / "out").rglob(name)]
+    assert plan.kept == pytest.approx(sum(path.stat().st_size for path in written), rel=0.1)
     assert plan.disk > plan.kept
 
 
@@ -162,12 +164,30 @@ def test_what_training_holds_at_least():
         ({"save_strategy": "epoch", "num_train_epochs": 5}, 5, 5),
     ],
 )
-def test_checkpoints_are_counted(settings, most, stay, bart, tmp_path):
+def test_checkpoints_are_counted(settings, most, stay, bart, tokenizer, tmp_path):
     args = arguments(tmp_path, **settings)
     weights = 4 * sum(parameter.numel() for parameter in bart.parameters())
     assert checkpoint_bytes(bart, args, 100) == (max(3 * most, 3 * stay + 1) * weights, (3 * stay + 1) * weights)
     args.save_only_model = True
     assert checkpoint_bytes(bart, args, 100) == (max(most, stay + 1) * weights, (stay + 1) * weights)
+    of_each = weights + tokenizer_bytes(tokenizer)
+    found = checkpoint_bytes(bart, args, 100, of_tokenizer=tokenizer_bytes(tokenizer))
+    assert found == (max(most, stay + 1) * of_each, (stay + 1) * of_each)
+
+
+def test_a_plan_of_an_adapter_counts_the_tokenizer_beside_it(tokenizer, examples, tmp_path):
+    def make(data, args):
+        lora = LoraConfig(task_type="SEQ_2_SEQ_LM", r=1, target_modules=["q_proj"])
+        model = get_peft_model(tiny.bart(tokenizer), lora)
+        return ExampleTrainer(model, args, train_dataset=data, processing_class=tokenizer)
+
+    args = arguments(tmp_path / "out", max_steps=4, save_steps=2, save_only_model=True)
+    plan = plan_training(make, examples, args)
+    trainer = make(examples, args)
+    trainer.train()
+    trainer.save_model()
+    written = [path for name in ("*.safetensors", "tokenizer*.json") for path in (tmp_path / "out").rglob(name)]
+    assert plan.kept == pytest.approx(sum(path.stat().st_size for path in written), rel=0.2)
 
 
 def test_mining_is_planned_from_a_few_sets(bart, tokenizer, index, examples, tmp_path):

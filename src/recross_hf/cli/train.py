@@ -28,7 +28,7 @@ from ..data.schema import COLUMNS
 from ..models.adapters import check_peft_config, load_upstream_model, load_upstream_tokenizer, with_new_adapter
 from ..models.warm_start import freeze
 from ..planning.plan import warn_where_disk_is_short
-from ..planning.training import checkpoint_bytes, plan_training
+from ..planning.training import checkpoint_bytes, plan_training, tokenizer_bytes
 from ..training.checkpoints import checkpoint_to_resume
 from ..training.results import format_task_results, task_results
 from .bars import use_bars
@@ -170,7 +170,8 @@ def main(argv: Sequence[str]) -> None:
     trainer = UpstreamTrainer(model, args, train_dataset=train, eval_dataset=evaluation, processing_class=tokenizer)
     trainer.upstream_dataset = train
     if trainer.is_world_process_zero():
-        least, _ = checkpoint_bytes(model, args, args.max_steps if args.max_steps > 0 else 1)
+        num_steps, of_tokenizer = max(args.max_steps, 1), tokenizer_bytes(tokenizer)
+        least, _ = checkpoint_bytes(model, args, num_steps, of_tokenizer=of_tokenizer)
         warn_where_disk_is_short(
             args.output_dir, least, "Keep fewer checkpoints (--save_total_limit) or --save_only_model."
         )

@@ -8,13 +8,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..core.distributed import agreed, process_state
@@ -42,21 +43,32 @@ def training_bytes(model: torch.nn.Module) -> int:
     )
 
 
-def checkpoint_bytes(model: torch.nn.Module, args: TrainingArguments, num_steps: int) -> tuple[int, int]:
+def tokenizer_bytes(processing_class: PreTrainedTokenizerBase) -> int:
+    """Bytes of a saved tokenizer, which can be more than those of an adapter."""
+    with tempfile.TemporaryDirectory() as folder:
+        processing_class.save_pretrained(folder)
+        return sum(path.stat().st_size for path in Path(folder).rglob("*"))
+
+
+def checkpoint_bytes(
+    model: torch.nn.Module, args: TrainingArguments, num_steps: int, *, of_tokenizer: int = 0
+) -> tuple[int, int]:
     """Bytes of the checkpoints and of the final model that a training writes.
 
-    A checkpoint holds AdamW's two moments of the weights that are trained; with an adapter, it holds the adapter alone.
+    A checkpoint holds AdamW's two moments of the weights that are trained; with an adapter, it holds the adapter alone. The
+    tokenizer lies beside the weights of each.
 
     Args:
         model: Model of the training.
         args: Arguments of the training.
         num_steps: Number of its steps.
+        of_tokenizer: Bytes of the saved tokenizer ([`tokenizer_bytes`]).
 
     Returns:
         The bytes at their most, and the bytes that stay.
     """
     adapter, parameters = hasattr(model, "peft_config"), list(model.parameters())
-    weights = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad or not adapter)
+    weights = of_tokenizer + sum(p.numel() * p.element_size() for p in parameters if p.requires_grad or not adapter)
     moments = sum(2 * p.numel() * p.element_size() for p in parameters if p.requires_grad)
     if args.save_strategy == SaveStrategy.NO:
         return weights, weights
@@ -107,7 +119,8 @@ def plan_training(
         epoch, model = _epoch(trainer), cast(torch.nn.Module, trainer.model)
         steps_an_epoch = math.ceil(epoch.num_batches / share / args.gradient_accumulation_steps)
         num_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_an_epoch)
-        disk, kept = checkpoint_bytes(model, args, num_steps)
+        of_tokenizer = tokenizer_bytes(cast(PreTrainedTokenizerBase, trainer.processing_class))
+        disk, kept = checkpoint_bytes(model, args, num_steps, of_tokenizer=of_tokenizer)
         plan = partial(
             Plan.after_probe,
             str(args.output_dir),
