@@ -121,6 +121,14 @@ def test_the_strict_verdict_says_why(loss, lost, kept, reason):
     assert (verdict.kept, verdict.reason, verdict.level, verdict.num_held_out) == (kept, reason, "strict", 51)
 
 
+@pytest.mark.parametrize("loss", [0.5, 2.0])
+def test_a_reason_says_where_held_out_examples_are_too_few_to_tell_and_the_verdict_stays(loss):
+    few, enough = (GateVerdict.on(evidence(1.0), evidence(loss), [], number) for number in (4, 5))
+    assert "So few examples do not tell a change of the loss from chance" in few.reason
+    assert "So few" not in enough.reason
+    assert few.kept == enough.kept == (loss < 1)
+
+
 @pytest.mark.parametrize("lost", [[], LOST])
 def test_the_verdict_on_the_form_says_why(lost):
     verdict = GateVerdict.on(evidence(), evidence(), lost)

@@ -29,6 +29,9 @@ from .weights_before import WeightsBefore
 
 logger = logging.getLogger(__name__)
 
+FEWEST_HELD_OUT = 5
+"""Number of held-out examples from which a loss can tell: of four, all fall by chance in one of 16 cases."""
+
 AnswerStats = AnswerForm
 """What is said of answers, by the name that it had first."""
 
@@ -93,6 +96,8 @@ class GateVerdict:
             reason = f"{form} The {losses}, all the same."
         else:
             reason = f"The {losses}, which is no improvement.{f' {form}' if lost else ''}"
+        if num_held_out < FEWEST_HELD_OUT:
+            reason += " So few examples do not tell a change of the loss from chance: retrieve more (`num_retrieved`)."
         return cls(falls and not lost, reason, num_held_out, base, adapted, "strict", tuple(lost))
 
 
