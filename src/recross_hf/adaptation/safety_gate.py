@@ -97,7 +97,7 @@ class GateVerdict:
         else:
             reason = f"The {losses}, which is no improvement.{f' {form}' if lost else ''}"
         if num_held_out < FEWEST_HELD_OUT:
-            reason += " So few examples do not tell a change of the loss from chance: retrieve more (`num_retrieved`)."
+            reason += " So few examples do not tell a change of the loss from chance."
         return cls(falls and not lost, reason, num_held_out, base, adapted, "strict", tuple(lost))
 
 
