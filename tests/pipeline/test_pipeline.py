@@ -14,6 +14,7 @@ import torch
 from contents import content_of
 from datasets import Dataset, Features, Image
 from peft import LoraConfig
+from transformers import TrainerCallback
 
 from recross_hf import (
     AdaptationArguments,
@@ -855,3 +856,20 @@ def test_a_call_may_say_how_much_of_an_input_is_read(pipeline):
     )
     assert pipeline(text, max_input_length=5) == pipeline(cut)
     assert pipeline([text, cut], max_input_length=5) == [pipeline(cut)] * 2
+
+
+def test_a_callback_may_ask_the_pipeline_for_answers_while_it_trains(pipeline, queries):
+    class Asks(TrainerCallback):
+        def __init__(self):
+            self.answers = []
+
+        def on_step_end(self, args, state, control, **kwargs):
+            self.answers.append(pipeline(queries))
+
+    asks, weights = Asks(), []
+    for callbacks in ([], [asks]):
+        adapter = pipeline.adapter(queries, pipeline.arguments(**FAST), callbacks=callbacks)
+        adapter.train()
+        weights.append(adapter.model.state_dict())
+    assert asks.answers == [pipeline(queries)] * FAST["max_steps"]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())

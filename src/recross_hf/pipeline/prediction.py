@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from datasets import Dataset
 from transformers import PreTrainedModel
 
+from ..core._compat import has_process_state
 from ..data.inputs import one_or_many
 from ..hub.repository import HubAccess
 from ..models.adapters import base_alone
@@ -77,7 +78,9 @@ class PredictingPipeline(PipelineHubMixin):
             model = self.model if task is None else self._loaded_tasks().with_active(task)
         if not texts:
             return []
-        args = self.arguments(**{name: value for name, value in adaptation.items() if name in LENGTHS_AND_BEAMS})
+        own = {name: value for name, value in adaptation.items() if name in LENGTHS_AND_BEAMS}
+        # Arguments take the process's devices anew, below a trainer whose callback asks for answers, unless they are told not to.
+        args = self.arguments(**own, accelerator_config={"use_configured_state": has_process_state()})
         settings = {"max_input_length": args.max_input_length, "max_new_tokens": args.max_target_length}
         settings |= {} if args.generation_num_beams is None else {"num_beams": args.generation_num_beams}
         answers = generate_texts(
