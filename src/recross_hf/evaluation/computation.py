@@ -6,6 +6,7 @@ import copy
 import math
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from ..data.conversations import texts_of
 from ..models.likelihood import rank_choices
 from ..pipeline.pipeline import ReCrossPipeline
 from ..retrieval.retriever import Retriever
+from .averaging import average_adapters, lora_state
 from .cells import CellKey
 from .in_context import InContextPrompts, examples_to_show, in_context_prompts, longest_answer
 from .run import EvaluationRun, draw_seed
@@ -57,7 +59,8 @@ def compute_cell(run: EvaluationRun, key: CellKey) -> dict[str, Any]:
             cell |= fields
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            adapted, fields, content["retrieved"] = _adapt(run, key, seconds, scratch)
+            adapt = _adapt if method.num_adapters == 1 else _adapt_in_parts
+            adapted, fields, content["retrieved"] = adapt(run, key, seconds, scratch)
         cell |= fields
     with _timed(seconds, "predict"):
         predictions = adapted(prompts.texts, show_progress=False, token_budget=token_budget)
@@ -66,15 +69,43 @@ def compute_cell(run: EvaluationRun, key: CellKey) -> dict[str, Any]:
     return content | {"cell": cell, "predictions": list(map(prompts.cut, predictions)), "choices": choices}
 
 
-def _adapt(
+def _adapt_in_parts(
     run: EvaluationRun, key: CellKey, seconds: dict[str, float], scratch: str
 ) -> tuple[ReCrossPipeline, dict[str, Any], dict[str, list]]:
-    """The adapted pipeline, fields of the [`Cell`], and the retrieved examples."""
+    """What [`_adapt`] gives, of the mean of adapters that each learned from a part of the query set."""
+    number, others, first, cells = run.methods[key.method].num_adapters, [], None, []
+    provenance: dict[str, list] = {"id": [], "task": [], "distance": []}
+    for part in range(number):
+        of_part: dict[str, float] = {}
+        adapted, fields, found = _adapt(run, key, of_part, scratch, slice(part, None, number))
+        for stage, spent in of_part.items():
+            seconds[stage] = seconds.get(stage, 0.0) + spent
+        cells.append(fields)
+        for name, values in found.items():
+            provenance[name] += values
+        if first is None:
+            first = adapted
+        else:
+            others.append(lora_state(adapted.model))
+    assert first is not None
+    lora_state(first.model)  # an error where it is none
+    first.adapted_model = average_adapters(first.model, others)
+    shares = {task: count / len(provenance["task"]) for task, count in Counter(provenance["task"]).most_common()}
+    sums = {name: sum(fields[name] for fields in cells) for name in ("num_queries", "num_retrieved")}
+    details = {"parts": [fields["details"] for fields in cells]}
+    return first, cells[0] | sums | {"retrieved_tasks": shares, "details": details}, provenance
+
+
+def _adapt(
+    run: EvaluationRun, key: CellKey, seconds: dict[str, float], scratch: str, part: slice = slice(None)
+) -> tuple[ReCrossPipeline, dict[str, Any], dict[str, list]]:
+    """The adapted pipeline, fields of the [`Cell`], and the retrieved examples; of a part of the queries, a part of |R|."""
     method, task = run.methods[key.method], run.tasks[key.task]
     with _timed(seconds, "prepare"):
         arguments, queries = run.arguments_of(key), task.query_sets[key.query_set]
         arguments.output_dir = scratch
-        queries = queries.select(range(min(method.num_queries, len(queries))))
+        queries = queries.select(range(min(method.num_queries, len(queries)))[part])
+        arguments.num_retrieved = -(-arguments.num_retrieved // method.num_adapters)
         retriever = _retriever_of(run, key)
         adapter = run.pipeline.adapter(
             queries,

@@ -43,6 +43,8 @@ class Method:
             would be too long (`settings={"max_input_length": ...}`), as the cell's details say.
         in_context_per: Whose examples those are. "input" shows each test input its own nearest (Liu et al. 2022, arXiv 2101.06804), so
             that all query sets share a cell; "task" shows all of them the first that were retrieved for the query set.
+        num_adapters: Number of parts of the query set that adapters learn from apart, each from its share of |R|; the mean of what they
+            change is the adapted model (Wortsman et al. 2022, arXiv 2203.05482). They need a `peft_config` of LoRA.
 
     Raises:
         ValueError: There is no name, |Q| is below 1, or a reranker, settings or a `peft_config` come without a retriever. Examples in
@@ -58,6 +60,7 @@ class Method:
     family: str = ""
     in_context: int | None = None
     in_context_per: str = "input"
+    num_adapters: int = 1
 
     def __post_init__(self) -> None:
         if not self.name.strip():
@@ -72,6 +75,16 @@ class Method:
         if self.in_context_per not in PER:
             raise ValueError(
                 f"Method {self.name}: `in_context_per` must be {' or '.join(PER)}, found {self.in_context_per!r}."
+            )
+        if not 1 <= self.num_adapters <= self.num_queries:
+            raise ValueError(
+                f"Method {self.name}: expected a number of 1 to {self.num_queries} adapters, one for an input at the most, found "
+                f"num_adapters={self.num_adapters}."
+            )
+        if self.num_adapters > 1 and self.peft_config is None:
+            raise ValueError(
+                f"Method {self.name}: expected a `peft_config` for the {self.num_adapters} adapters to average, found none. Pass a "
+                "LoraConfig."
             )
         if self.in_context is not None:
             self._check_in_context(self.in_context)
@@ -124,6 +137,8 @@ class Method:
             identity["reranker"] = self.reranker.identity()
         if self.in_context is not None:
             identity["in_context"] = {"num_examples": self.in_context, "per": self.in_context_per}
+        if self.num_adapters > 1:
+            identity["num_adapters"] = self.num_adapters
         if self.is_shared:
             del identity["num_queries"]
         if self.peft_config is not None:
