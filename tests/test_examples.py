@@ -487,6 +487,25 @@ def test_upstream_data_is_prepared(folder, tmp_path):
     assert "not compared with any target task" in output
 
 
+def test_methods_of_other_papers_are_compared(folder, pipeline_folder, tmp_path):
+    listed = {"task": "tickets", "test": "test.jsonl", "queries": ["tickets.txt"]}
+    columns = {"columns": {"input": "question", "references": "answer"}}
+    (tmp_path / "targets.yaml").write_text(json.dumps({"targets": [listed | columns]}))
+    names = ["none", "rds", "sift", "dense_replay", "in_context", "in_context_per_task"]
+    run(
+        folder,
+        *("benchmark.py", "--pipeline", "pipeline", "--target_tasks", tmp_path / "targets.yaml", "--num_test", 2),
+        *("--methods", *names, "--num_in_context", 2, "--max_input_length", 64, "--output_dir", tmp_path / "out"),
+        *("--num_retrieved", 6, "--max_target_length", 4, "--use_cpu", "--use_peft"),
+    )
+    cells = {cell.method: cell for cell in EvaluationResults.load(tmp_path / "out").cells}
+    assert [*cells][: len(names)] == names and not any(cell.error for cell in cells.values())
+    assert cells["in_context"].details["in_context"]["num_examples"] == 2
+    assert cells["in_context"].details["settings"]["generation"]["max_input_length"] == 64
+    assert cells["rds"].details["settings"]["method"]["retriever"]["index"]["factory"] == "L2norm,Flat"
+    assert (tmp_path / "out" / "rds").is_dir()
+
+
 def test_methods_are_compared_on_target_tasks(folder, pipeline_folder, tmp_path):
     listed = {"task": "tickets", "test": "test.jsonl", "queries": ["tickets.txt"]}
     columns = {"columns": {"input": "question", "references": "answer"}}

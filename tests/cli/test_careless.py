@@ -108,6 +108,8 @@ CARELESS = [
     ("benchmark --target_tasks tickets.txt", "Expected a target task in tickets.txt"),
     ("benchmark --target_tasks targets.yaml", "Expected a list `targets` of tasks in targets.yaml, found str"),
     ("benchmark --methods sbert", "Name one with --sbert_name_or_path"),
+    ("benchmark --num_in_context 0", "Expected --num_in_context of at least 1, found 0"),
+    ("benchmark --methods in_context_by_task", "found 'in_context_by_task'. All but none, random, rds"),
     ("benchmark --num_test 0", "Expected --num_test of at least 1, found 0"),
     ("benchmark --num_query_sets 9", "Expected --num_query_sets of at most 5, as many as the tasks have, found 9"),
     ("publish --namespace a/b --dry_run", "Expected --namespace and --name of letters, .*, found 'a/b/starter'"),

@@ -140,6 +140,12 @@ def test_ablations_vary_one_thing_and_name_their_family(pipeline):
     assert len(ablations(dense)) == 5  # without mu
 
 
+def test_what_trains_nothing_has_no_ablations(pipeline):
+    for method in paper_methods(pipeline, ["none", "in_context"]):
+        with pytest.raises(ValueError, match=f"Expected a method that trains, found {method.name}"):
+            ablations(method)
+
+
 def test_identity_tells_methods_apart(pipeline, examples):
     recross, dense, random = paper_methods(pipeline, ["recross", "dense", "random"])
     lora = Method("lora", dense.retriever, peft_config=LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules={"b", "a"}))

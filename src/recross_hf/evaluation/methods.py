@@ -152,7 +152,15 @@ def ablations(
         num_queries: Values of |Q|.
         num_retrieved: Values of |R|.
         upsampling_ratios: Values of mu, which is varied only where it is a setting of the method.
+
+    Raises:
+        ValueError: The method trains nothing.
     """
+    if not method.trains:
+        raise ValueError(
+            f"Expected a method that trains, found {method.name}, which has no |R| or mu. Vary `num_in_context` yourself, by methods of "
+            "different names."
+        )
     variants = [replace(method, name=f"{method.name} |Q|={count}", num_queries=count) for count in num_queries]
     varied: dict[str, tuple[str, Sequence[float]]] = {"num_retrieved": ("|R|", num_retrieved)}
     if "upsampling_ratio" in method.settings:
