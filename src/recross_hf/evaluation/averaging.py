@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from peft import PeftModel
 
 _MEAN = "mean"
 
@@ -28,13 +25,13 @@ def lora_state(model: Any) -> tuple[Any, dict[str, Tensor]]:
     return config, {name: weight.detach().cpu() for name, weight in get_peft_model_state_dict(model).items()}
 
 
-def average_adapters(model: PeftModel, others: list[tuple[Any, dict[str, Tensor]]]) -> PeftModel:
+def average_adapters(model: Any, others: list[tuple[Any, dict[str, Tensor]]]) -> Any:
     """Gives a model the mean of its own and other adapters' changes BA (a uniform soup, Wortsman et al. 2022, arXiv 2203.05482).
 
     The mean of the products is not the product of the means. PEFT's "cat" keeps it exactly: one adapter whose rank is the sum of theirs.
 
     Args:
-        model: Model with a LoRA adapter, which is changed.
+        model: `PeftModel` with a LoRA adapter, which is changed.
         others: Adapters that were trained on the same base ([`lora_state`]).
     """
     from peft import set_peft_model_state_dict
@@ -44,8 +41,7 @@ def average_adapters(model: PeftModel, others: list[tuple[Any, dict[str, Tensor]
         names.append(f"part_{number}")
         model.add_adapter(names[-1], config)
         set_peft_model_state_dict(model, weights, adapter_name=names[-1])
-    tuner: Any = model
-    tuner.add_weighted_adapter(names, [1 / len(names)] * len(names), _MEAN, combination_type="cat")
+    model.add_weighted_adapter(names, [1 / len(names)] * len(names), _MEAN, combination_type="cat")
     model.set_adapter(_MEAN)
     for name in names:
         model.delete_adapter(name)
