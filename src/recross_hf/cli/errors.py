@@ -34,6 +34,7 @@ _OF_THE_MACHINE = {
 EXTRAS = {
     "peft": "recross_hf[peft]",
     "bitsandbytes": "recross_hf[qlora]",
+    "gguf": "recross_hf[gguf]",
     "bm25s": "recross_hf[bm25]",
     "matplotlib": "recross_hf[plot]",
     "sentence_transformers": "sentence-transformers",

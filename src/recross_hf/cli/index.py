@@ -86,6 +86,12 @@ class IndexArguments:
     max_target_length: int = field(
         default=64, metadata={"help": "Answers are cut to this many tokens in adaptations."}
     )
+    gguf_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "A GGUF file in the model's folder or repository, whose weights and tokenizer are read (the extra [gguf])."
+        },
+    )
     encoder_name_or_path: str | None = field(
         default=None,
         metadata={"help": "A sentence-transformers model that encodes in place of the upstream model."},
@@ -130,9 +136,10 @@ def main(argv: Sequence[str]) -> None:
     check_not_of_others(args.output_dir, MANIFEST_FILE, overwritten=OF_MODELS)
     # The others wait while the main process trains and fills an index of millions.
     state = process_state(timeout=timedelta(days=1))
-    loaded: torch.nn.Module = load_upstream_model(args.model_name_or_path)
+    packed = {} if args.gguf_file is None else {"gguf_file": args.gguf_file}
+    loaded: torch.nn.Module = load_upstream_model(args.model_name_or_path, **packed)
     model = cast(PreTrainedModel, loaded.to(state.device))
-    tokenizer = load_upstream_tokenizer(args.model_name_or_path)
+    tokenizer = load_upstream_tokenizer(args.model_name_or_path, **packed)
     chat.apply_to(tokenizer, model)
     with state.main_process_first():
         upstream = load_examples(args.train_files, columns=columns)

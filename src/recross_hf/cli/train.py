@@ -80,6 +80,12 @@ class UpstreamArguments:
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "A sequence-to-sequence or decoder-only model to start from."}
     )
+    gguf_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "A GGUF file in the model's folder or repository, whose weights and tokenizer are read (the extra [gguf])."
+        },
+    )
     encoder_name_or_path: str | None = field(
         default=None, metadata={"help": "Or a BERT-like encoder to grow one from."}
     )
@@ -133,6 +139,10 @@ def parse(
         parser.error(
             f"{', '.join(given)}: for a model that is grown from --encoder_name_or_path, found with --model_name_or_path, "
             "which is taken as it is; leave out the one or the other"
+        )
+    if upstream.gguf_file is not None and (upstream.encoder_name_or_path is not None or upstream.load_in_4bit):
+        parser.error(
+            "--gguf_file: for --model_name_or_path, whose weights it holds unpacked; leave out the encoder, or --load_in_4bit"
         )
     if lora.use_peft and (wrong := [f"--{name}" for name in NOT_WITH_LORA if name in said]):
         parser.error(
@@ -209,8 +219,9 @@ def start_of(
     """The model that the training starts from, as it is, with a new adapter or grown from an encoder, and its tokenizer."""
     if upstream.model_name_or_path is not None:
         quantized = {"quantization_config": four_bit()} if upstream.load_in_4bit else {}
-        model = load_upstream_model(upstream.model_name_or_path, is_trainable=True, **quantized)
-        tokenizer = load_upstream_tokenizer(upstream.model_name_or_path)
+        packed = {} if upstream.gguf_file is None else {"gguf_file": upstream.gguf_file}
+        model = load_upstream_model(upstream.model_name_or_path, is_trainable=True, **quantized, **packed)
+        tokenizer = load_upstream_tokenizer(upstream.model_name_or_path, **packed)
         freeze(model, embeddings=upstream.freeze_embeddings, encoder_layers=upstream.freeze_encoder_layers)
         if lora.use_peft and not hasattr(model, "peft_config"):
             model = adapted_base(model, lora, args, is_quantized=upstream.load_in_4bit)

@@ -41,7 +41,15 @@ def is_folder_of_model(name_or_path: str | Path, kwargs: Mapping[str, Any]) -> b
             )
         return False
     refuse_revision(name_or_path, revision)
-    if not (folder / kwargs.get("subfolder", "") / "config.json").is_file():
+    place = folder / kwargs.get("subfolder", "")
+    packed = kwargs.get("gguf_file")
+    if not (place / (packed or "config.json")).is_file():
+        others = [path.name for path in sorted(place.glob("*.gguf"))]
+        if packed or others:
+            found = (
+                f"{', '.join(others)}. Name one of them with `gguf_file`" if others else "no GGUF file. Check the name"
+            )
+            raise FileNotFoundError(f"Expected a model with {packed or 'config.json'} in {folder}, found {found}.")
         raise FileNotFoundError(
             f"Expected a model with config.json in {folder}, found none. Name a folder that `save_pretrained` of a model wrote; a pipeline "
             "keeps its model in its folder upstream_model."

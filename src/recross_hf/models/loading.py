@@ -13,6 +13,7 @@ from ..core._compat import commit_of, note_commit
 from ..core.devices import dtype_of
 from .architectures import architecture_of_config
 from .foreign import check_built_size, is_folder_of_model
+from .gguf import as_plain, unpacking
 
 
 def load_model(
@@ -23,16 +24,18 @@ def load_model(
     Args:
         name_or_path: A folder, or a name on the Hub.
         dtype: Precision of the weights, whatever they were saved in: steps of 1e-6 round to nothing in half precision.
-        kwargs: Arguments of `from_pretrained` (`revision`, `token`, ...).
+        kwargs: Arguments of `from_pretrained` (`revision`, `token`, ...). `gguf_file` names a GGUF file there, whose weights are unpacked.
 
     Raises:
         FileNotFoundError: No folder is here, and no repository can have that name; or the folder holds no model.
+        ImportError: A GGUF file is named, and the extra `[gguf]` is not installed.
         TypeError: The model is of another kind, such as a plain BERT.
         ArtifactError: The configuration in a folder asks for more than the weights beside it hold.
         ValueError: A `revision` is asked for of a folder, or there is no such `dtype`.
     """
     precision = dtype if dtype == "auto" else dtype_of(dtype)
-    is_here = is_folder_of_model(name_or_path, kwargs)
+    is_here, is_gguf = is_folder_of_model(name_or_path, kwargs), kwargs.get("gguf_file") is not None
+    unpacked = unpacking() if is_gguf else {}
     kwargs = dict(kwargs, trust_remote_code=False)
     try:
         config = AutoConfig.from_pretrained(name_or_path, **kwargs)
@@ -42,8 +45,10 @@ def load_model(
         raise OSError(f"No folder {name_or_path} is here, and the Hub gave no such model: {error}") from error
     found = f"{(config.architectures or [type(config).__name__])[0]} in {name_or_path}"
     auto_class = architecture_of_config(config, found).auto_class
-    check_built_size(auto_class, config, Path(name_or_path))
-    model = auto_class.from_pretrained(name_or_path, dtype=precision, **kwargs)
+    if not is_gguf:
+        check_built_size(auto_class, config, Path(name_or_path))
+    model = auto_class.from_pretrained(name_or_path, dtype=precision, **kwargs, **unpacked)
+    model = as_plain(model) if is_gguf else model
     if not is_here and commit_of(model) is None:
         # Newer versions of transformers no longer note it; a card that names the base names it at this commit.
         note_commit(model, _cached_commit(str(name_or_path), kwargs))
@@ -52,7 +57,6 @@ def load_model(
 
 def _cached_commit(repo_id: str, kwargs: dict[str, Any]) -> str | None:
     """The commit of a model that was just loaded, by the snapshot of the cache that it came from."""
-    path = try_to_load_from_cache(
-        repo_id, "config.json", cache_dir=kwargs.get("cache_dir"), revision=kwargs.get("revision")
-    )
+    file = kwargs.get("gguf_file") or "config.json"
+    path = try_to_load_from_cache(repo_id, file, cache_dir=kwargs.get("cache_dir"), revision=kwargs.get("revision"))
     return Path(path).parent.name if isinstance(path, str) and not kwargs.get("subfolder") else None
