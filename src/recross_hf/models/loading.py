@@ -45,7 +45,9 @@ def load_model(
         raise OSError(f"No folder {name_or_path} is here, and the Hub gave no such model: {error}") from error
     found = f"{(config.architectures or [type(config).__name__])[0]} in {name_or_path}"
     auto_class = architecture_of_config(config, found).auto_class
-    if not is_gguf:
+    if is_gguf:
+        unpacked["config"] = config  # to read it again would take almost as long as to read the weights
+    else:
         check_built_size(auto_class, config, Path(name_or_path))
     model = auto_class.from_pretrained(name_or_path, dtype=precision, **kwargs, **unpacked)
     model = as_plain(model) if is_gguf else model
