@@ -13,7 +13,8 @@ from datasets import Dataset
 from peft import LoraConfig
 
 from recross_hf import AdaptationArguments, DenseRetriever, RandomRetriever, RetrievalAugmentedAdapter, load_examples
-from recross_hf.adaptation.signal_recorder import SignalRecorder, further_neighbours
+from recross_hf.adaptation.retrieval import further_neighbours
+from recross_hf.adaptation.signal_recorder import SignalRecorder
 from recross_hf.adaptation.signals import AdaptationSignals, ModelReading
 from recross_hf.models.answer_reading import read_answers
 from recross_hf.models.architectures import architecture_of
@@ -173,7 +174,7 @@ def signals_of(base, adapted, names=None, **changes):
     return replace(
         AdaptationSignals(
             base, adapted, [-2.0] * number, [0.1] * number, [0.2] * number, names or [[]] * number, [frozenset()] * number,
-            [True] * (len(base.losses) - 4) + [False] * 4, {}, frozenset({"yes"}), (),
+            [0.75, 0.25], [True] * (len(base.losses) - 4) + [False] * 4, {}, frozenset({"yes"}), (),
         ),
         **changes,
     )  # fmt: skip
@@ -187,6 +188,7 @@ def test_the_numbers_say_what_changed():
         [["no", "yes"]] * 4,
     ).numbers
     assert found["held_out_fall"] == 0.75
+    assert (found["top_task_share"], found["num_tasks"]) == (0.75, 2)
     assert found["held_out_relative_fall"] == 0.375
     assert found["held_out_fall_error"] == pytest.approx(np.std([1.0] * 5 + [0.5] * 5, ddof=1) / math.sqrt(10))
     assert (found["held_out_share"], found["held_out_learned_share"]) == (1, 0.6)

@@ -31,7 +31,8 @@ from .model_card import adapted_model_card, as_list, first_of
 from .model_copy import adaptable_copy
 from .record import RETRIEVED_FILE, Adaptation, Evaluation, read_retrieved, recorded_settings
 from .retrieval import check_parts, retrieve_examples, selects, timed
-from .safety_gate import GateVerdict, SafetyGate, hold_out, level_in_force
+from .safety_gate import GateVerdict, level_in_force, split
+from .signal_gate import gate_of
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -181,16 +182,14 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"))
             self.retrieved = read_retrieved(checkpoint)
         retrieved = self.retrieve() if self.retrieved is None else self.retrieved
-        level, learned, held_out = level_in_force(self), retrieved, None
-        if level == "strict":
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            learned, held_out = hold_out(retrieved, self.args.gate_fraction, seed)
+        level = level_in_force(self)
+        learned, held_out = split(level, retrieved, self.args)
         self.train_dataset = self.tokenize_for_training(learned)
         if level == "off":
             return super().train(checkpoint, trial, ignore_keys_for_eval)
         self.seconds.pop("gate", None)
         with timed(self.seconds, "gate"):
-            gate = SafetyGate(self, self.query_dataset, held_out, self._copied_from())
+            gate = gate_of(level, self, self.query_dataset, learned, held_out, self.retriever, self._copied_from())
         output = super().train(checkpoint, trial, ignore_keys_for_eval)
         with timed(self.seconds, "gate"):
             self.gate, self.gate_answers = gate.decide(), gate.answers

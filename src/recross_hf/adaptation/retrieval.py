@@ -6,16 +6,24 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
 from ..core.distributed import agreed
+from ..data.conversations import texts_of
+from ..mixture.decontamination import source_example
 from ..reranking.reranker import Reranker
 from ..reranking.selection import SELECTIONS
 from ..retrieval.retriever import Retriever
 from .arguments import AdaptationArguments
+
+NUM_HELD_OUT = 32
+"""Number of further neighbours that the loss is measured on: the standard error of a mean over so many is a sixth of their spread."""
+_DEEPER = 4
+_ROUNDS = 4
 
 
 def check_parts(retriever: Any, reranker: Any, peft_config: Any) -> None:
@@ -70,6 +78,38 @@ def retrieve_examples(
     if not has_choice:
         return retrieved
     return select(retrieved, np.zeros(len(retrieved)), args.num_retrieved).remove_columns("score")
+
+
+def further_neighbours(
+    retriever: Retriever, inputs: Sequence[str], learned: Dataset, number: int = NUM_HELD_OUT
+) -> Dataset:
+    """The first of a retriever's ranking that were not learned from, neither they nor another rendering of their source example.
+
+    Nothing changes in what is learned: of a ranking of which all of the first |R| are learned from, these are the next.
+
+    Args:
+        retriever: Retriever that found the learned examples.
+        inputs: Query inputs.
+        learned: Examples that are learned from.
+        number: Number of examples to find, of different source examples; where there are fewer, all are returned.
+    """
+    known_inputs, known_sources = set(texts_of(learned)), set(map(source_example, learned["id"][:]))
+    most = retriever.num_allowed * (len(inputs) if retriever.uses_inputs else 1)
+    depth = len(learned) + _DEEPER * number
+    for _ in range(_ROUNDS):
+        depth = min(depth, most)
+        ranked = _agreed(partial(retriever.retrieve, inputs, depth))
+        found: dict[str, int] = {}
+        seen = set(known_inputs)
+        for row, (text, identity) in enumerate(zip(texts_of(ranked), ranked["id"][:], strict=True)):
+            source = source_example(identity)
+            if text not in seen and source not in known_sources and source not in found and len(found) < number:
+                found[source] = row
+                seen.add(text)
+        if len(found) == number or len(ranked) < depth or depth == most:
+            break
+        depth *= 2
+    return ranked.select([*found.values()])
 
 
 @contextmanager

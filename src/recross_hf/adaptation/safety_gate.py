@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..models.tokenization import TokenizedExamples
 from ..training.trainer import ExampleTrainer
 from .answer_form import MOST_ANSWERS as MOST_ANSWERS
 from .answer_form import AnswerForm, gate_inputs, lost_form
+from .arguments import AdaptationArguments
 from .named_options import named_options
 from .weights_before import WeightsBefore
 
@@ -59,8 +60,10 @@ class GateVerdict:
         reason: Sentences for people.
         num_held_out: Number of distinct retrieved examples that were not trained on.
         base, adapted: Evidence of the two models that were compared.
-        level: What was asked of the adapted model: "form", or "strict".
+        level: What was asked of the adapted model: "form", "strict", or "signals".
         lost_form: Sentences that say what form of the base's answers those of the adapted model do not have.
+        probability: Probability that the adaptation helps, as the score of its signals says it; None where no signals were asked for.
+        signals: The signals by name ([`AdaptationSignals.numbers`]).
     """
 
     kept: bool
@@ -70,6 +73,8 @@ class GateVerdict:
     adapted: GateEvidence
     level: str = "strict"
     lost_form: Sequence[str] = ()
+    probability: float | None = None
+    signals: Mapping[str, float | None] = field(default_factory=dict)
 
     @classmethod
     def on(
@@ -187,6 +192,13 @@ def _say_there_is_no_gate() -> None:
         "The safety gate is off: it needs whole weights in each process to put them back, and FSDP or DeepSpeed spread them over devices. "
         "Compare the answers before and after by hand; `gate='off'` says that this is meant."
     )
+
+
+def split(level: str, retrieved: Dataset, args: AdaptationArguments) -> tuple[Dataset, Dataset | None]:
+    """The examples to train on, and those that the strict gate holds out of them."""
+    if level != "strict":
+        return retrieved, None
+    return hold_out(retrieved, args.gate_fraction, args.seed if args.data_seed is None else args.data_seed)
 
 
 def hold_out(retrieved: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

@@ -12,57 +12,19 @@ import torch
 from datasets import Dataset
 
 from ..data.conversations import texts_of
-from ..mixture.decontamination import source_example
 from ..models.adapters import is_peft_model
 from ..models.answer_reading import AnswerReading, read_answers
 from ..models.base import TokenIds, longest_answer
 from ..models.generation import Answer
 from ..models.likelihood import choice_log_likelihoods
-from ..retrieval.retriever import Retriever
 from ..soft_em import answer_key
 from ..training.trainer import ExampleTrainer
 from .answer_form import ANSWERS_A_LABEL, gate_inputs, lost_form
 from .named_options import named_options
 from .signals import AdaptationSignals, ModelReading
 
-NUM_HELD_OUT = 32
-"""Number of further neighbours that the loss is measured on: the standard error of a mean over so many is a sixth of their spread."""
 MOST_OPTIONS = 20
 """Number of options of an input from which on they are no choice between a few; letters and texts of five options are fifteen."""
-_DEEPER = 4
-_ROUNDS = 4
-
-
-def further_neighbours(
-    retriever: Retriever, inputs: Sequence[str], learned: Dataset, number: int = NUM_HELD_OUT
-) -> Dataset:
-    """The first of a retriever's ranking that were not learned from, neither they nor another rendering of their source example.
-
-    Nothing changes in what is learned: of a ranking of which all of the first |R| are learned from, these are the next.
-
-    Args:
-        retriever: Retriever that found the learned examples.
-        inputs: Query inputs.
-        learned: Examples that are learned from.
-        number: Number of examples to find, of different source examples; where there are fewer, all are returned.
-    """
-    known_inputs, known_sources = set(texts_of(learned)), set(map(source_example, learned["id"][:]))
-    most = retriever.num_allowed * (len(inputs) if retriever.uses_inputs else 1)
-    depth = len(learned) + _DEEPER * number
-    for _ in range(_ROUNDS):
-        depth = min(depth, most)
-        ranked = retriever.retrieve(inputs, depth)
-        found: dict[str, int] = {}
-        seen = set(known_inputs)
-        for row, (text, identity) in enumerate(zip(texts_of(ranked), ranked["id"][:], strict=True)):
-            source = source_example(identity)
-            if text not in seen and source not in known_sources and source not in found and len(found) < number:
-                found[source] = row
-                seen.add(text)
-        if len(found) == number or len(ranked) < depth or depth == most:
-            break
-        depth *= 2
-    return ranked.select([*found.values()])
 
 
 class SignalRecorder:
@@ -72,7 +34,7 @@ class SignalRecorder:
         trainer: Trainer of the model, whose weights are whole in each process.
         queries: Unlabelled inputs, with the column `input` and perhaps `choices`.
         learned: Examples that are learned from.
-        held_out: Labelled examples that are not ([`further_neighbours`]); there may be none.
+        held_out: Labelled examples that are not ([`retrieval.further_neighbours`]); there may be none.
 
     Attributes:
         inputs: Inputs that are answered.
@@ -107,7 +69,7 @@ class SignalRecorder:
         adapted, first = self._read(answers)
         with self._trainer.accelerator.autocast():
             of_base = self._reading(self._prompts, self._answers)
-        tasks = set(self._learned["task"][:])
+        tasks = Counter(self._learned["task"][:])
         references = self._learned["references"][:]
         columns = {name: self._held_out[name][:] for name in ("id", "task", "rank")}
         return AdaptationSignals(
@@ -118,6 +80,7 @@ class SignalRecorder:
             distances=((self._first.exp() - first.exp()).abs().sum(dim=1) / 2).tolist(),
             option_names=self._options,
             named=self._named,
+            task_shares=[number / tasks.total() for number in tasks.values()],
             is_of_learned_task=[task in tasks for task in columns["task"]],
             held_out=columns,
             learned_answers=frozenset(answer_key(text) for accepted in references for text in accepted[:1]),

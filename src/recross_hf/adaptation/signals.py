@@ -69,6 +69,7 @@ class AdaptationSignals:
         distances: Total variation distance of the two, for each input, between 0 and 1.
         option_names: Options of each input that `options` of the readings are of.
         named: Answers that each input names, as [`answer_key`] has them.
+        task_shares: Share of each task in the examples that were learned from.
         is_of_learned_task: Whether each held-out example is of a task that was learned from.
         held_out: What is known of the held-out examples, by column: `id`, `task`, `rank`.
         learned_answers: Answers that were learned from, as [`answer_key`] has them.
@@ -82,6 +83,7 @@ class AdaptationSignals:
     distances: Sequence[float]
     option_names: Sequence[Sequence[str]]
     named: Sequence[frozenset[str]]
+    task_shares: Sequence[float]
     is_of_learned_task: Sequence[bool]
     held_out: Mapping[str, Sequence[Any]]
     learned_answers: frozenset[str]
@@ -99,6 +101,8 @@ class AdaptationSignals:
         found["base_answers_confidence"] = base_answers
         found["base_answers_gain"] = _difference(found["confidence_base"], base_answers)
         found["first_divergence"], found["first_distance"] = _mean(self.divergences), _mean(self.distances)
+        found["top_task_share"] = max(self.task_shares, default=None)
+        found["num_tasks"] = float(len(self.task_shares))
         readings = [*self.adapted.losses, *self.adapted.confidences, *self.divergences]
         found["is_finite"] = float(all(map(math.isfinite, readings)))
         return {name: None if value is None or not math.isfinite(value) else value for name, value in found.items()}

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..adaptation.adapter import RetrievalAugmentedAdapter
-from ..adaptation.retrieval import timed
-from ..adaptation.signal_recorder import SignalRecorder, further_neighbours
+from ..adaptation.retrieval import further_neighbours, timed
+from ..adaptation.signal_recorder import SignalRecorder
 from ..data.conversations import texts_of
 
 
