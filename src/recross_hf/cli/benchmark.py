@@ -44,7 +44,7 @@ ABOUT = (
 GROUPS = {
     "What to compare, and where it goes": ["pipeline", "target_tasks", "methods", "ablations", "output_dir"],
     "How much": ["num_queries", "num_query_sets", "num_test", "dry_run"],
-    "How": ["use_peft", "on_overlap", "signals"],
+    "How": ["use_peft", "on_overlap"],
 }
 
 
