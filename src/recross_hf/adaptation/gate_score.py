@@ -102,6 +102,9 @@ _WORDS = {
     "first_distance": "the beginnings of answers differ by {value:.0%}",
     "first_entropy_gain": "the beginnings of answers became {less} sure ({value:+.2f} nats)",
     "first_information_gain": "the beginnings of answers depend {more} on the input ({value:+.2f} nats)",
+    "first_information_adapted": "the beginnings of answers depend on the input by {value:.2f} nats",
+    "answer_entropy_adapted": "the answers are {value:.0%} as varied as they can be",
+    "confidence_adapted": "the adapted model's answers have {value:.2f} nats a token",
     "top_task_share": "{value:.0%} of what was learned from is of one task",
     "num_tasks": "what was learned from is of {value:.0f} tasks",
 }
