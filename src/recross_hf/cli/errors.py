@@ -37,6 +37,7 @@ EXTRAS = {
     "gguf": "recross_hf[gguf]",
     "bm25s": "recross_hf[bm25]",
     "matplotlib": "recross_hf[plot]",
+    "gradio": "recross_hf[web]",
     "sentence_transformers": "sentence-transformers",
 }
 """What to install for a package that not everybody needs."""

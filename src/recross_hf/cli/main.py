@@ -20,6 +20,7 @@ COMMANDS = {
     "mine": "finds out which upstream examples help on which queries",
     "train-reranker": "trains a reranker on what was mined",
     "benchmark": "compares methods on target tasks: which part of it pays?",
+    "web": "serves a page on which a pipeline is tried",
     "publish": "publishes a pipeline on the Hub",
 }
 

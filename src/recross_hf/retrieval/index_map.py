@@ -1,0 +1,76 @@
+"""`IndexMap`: a sample of an index in two dimensions, in which other texts can be placed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset
+from sklearn.decomposition import PCA
+
+from .index import UpstreamIndex
+
+MOST_POINTS = 1_200
+"""Number of examples that are shown: more would hide one another."""
+
+
+@dataclass(frozen=True)
+class IndexMap:
+    """The two directions in which the vectors of an index differ most (PCA), and a sample of its examples there.
+
+    ```python
+    index_map = IndexMap.of(index)
+    index_map.points, index_map.examples["task"]
+    index_map.project(index.encoder.encode(["an input of yours"]))
+    ```
+
+    Args:
+        examples: The sample, in the order of the index.
+        points: Array `[n, 2]` of the sample.
+        mean: Array `[d]` that is taken from each vector.
+        axes: Array `[2, d]` of the two directions.
+        explained: Share of the variance that the two directions hold, from 0 to 1.
+    """
+
+    examples: Dataset
+    points: np.ndarray
+    mean: np.ndarray
+    axes: np.ndarray
+    explained: float
+
+    @classmethod
+    def of(cls, index: UpstreamIndex, *, most_points: int = MOST_POINTS, seed: int = 0) -> IndexMap:
+        """Draws a sample of an index. Vectors that the index does not give back are encoded anew.
+
+        Args:
+            index: The index.
+            most_points: Number of examples that are drawn, where there are as many.
+            seed: Seed for drawing.
+        """
+        number = min(most_points, len(index))
+        rows = np.sort(np.random.default_rng(seed).choice(len(index), number, replace=False))
+        examples = index.dataset.select(rows)
+        vectors = _vectors(index, rows, examples)
+        # Of few examples there are fewer directions than two.
+        pca = PCA(min(2, *vectors.shape), svd_solver="randomized", random_state=seed).fit(vectors)
+        axes = np.zeros((2, vectors.shape[1]), dtype=np.float32)
+        axes[: len(pca.components_)] = pca.components_
+        # Vectors that are all alike vary in no direction.
+        explained = float(np.nan_to_num(pca.explained_variance_ratio_, nan=1.0).sum())
+        return cls(examples, (vectors - pca.mean_) @ axes.T, pca.mean_, axes, explained)
+
+    def project(self, vectors: np.ndarray) -> np.ndarray:
+        """The places of other vectors, as an array `[n, 2]`.
+
+        Args:
+            vectors: Array `[n, d]` from the index's encoder.
+        """
+        places: np.ndarray = (np.asarray(vectors, dtype=np.float32) - self.mean) @ self.axes.T
+        return places
+
+
+def _vectors(index: UpstreamIndex, rows: np.ndarray, examples: Dataset) -> np.ndarray:
+    try:
+        return np.stack([index.faiss_index.reconstruct(int(row)) for row in rows])
+    except RuntimeError:  # an IVF index does not know in which list a row lies
+        return np.asarray(index.encoder.encode(examples["input"][:]), dtype=np.float32)

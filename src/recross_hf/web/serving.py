@@ -1,0 +1,76 @@
+"""`launch`: serves the page, on this machine or in a Space."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ..pipeline.pipeline import ReCrossPipeline
+from .actions import Actions
+from .layout import css, imported_gradio, theme
+from .limits import Limits
+from .page import Page
+from .served import ServedPipeline
+from .visits import Visits
+
+PIPELINE_VARIABLE, REVISION_VARIABLE = "RECROSS_PIPELINE", "RECROSS_REVISION"
+_LARGEST_UPLOAD = 32 << 20
+"""Bytes from which on a file is not even received; those that are larger than the limits are refused with a reason."""
+
+
+def launch(
+    pipeline: str | None = None,
+    *,
+    revision: str | None = None,
+    limits: Limits | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    opens_browser: bool = False,
+    tell: Callable[[str], object] | None = None,
+) -> None:
+    """Serves the page until it is interrupted.
+
+    Args:
+        pipeline: Folder of a pipeline, or its name on the Hub; the starter by default. `RECROSS_PIPELINE` and `RECROSS_REVISION` in the
+            environment come before what is passed here.
+        revision: Of a pipeline on the Hub: a branch, a tag or a commit.
+        limits: How much a visitor may ask for.
+        host: Address to listen at; that which `GRADIO_SERVER_NAME` says by default, or 127.0.0.1.
+        port: Port to listen at; that which `GRADIO_SERVER_PORT` says by default, or the first that is free from 7860 on.
+        opens_browser: Whether a browser is opened.
+        tell: Is called with the address, once the page is there.
+
+    Raises:
+        ImportError: gradio or peft is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="recross-web-files-", ignore_cleanup_errors=True) as files:
+        gr = imported_gradio(Path(files))
+        import peft  # noqa: F401 (a page that could not adapt is not shown)
+
+        if os.environ.get(PIPELINE_VARIABLE):
+            pipeline, revision = os.environ[PIPELINE_VARIABLE], os.environ.get(REVISION_VARIABLE) or None
+        limits = limits or Limits()
+        served = ServedPipeline(ReCrossPipeline.from_pretrained(pipeline, revision=revision), limits, pipeline)
+        visits = Visits(limits, Path(files))
+        try:
+            page = Page(gr, Actions(served, visits)).blocks
+            _, address, _ = page.launch(
+                server_name=host,
+                server_port=port,
+                inbrowser=opens_browser,
+                prevent_thread_lock=True,
+                quiet=True,
+                show_error=False,
+                footer_links=[],
+                max_file_size=_LARGEST_UPLOAD,
+                ssr_mode=False,
+                theme=theme(gr),
+                css=css(),
+            )
+            if tell is not None:
+                tell(address)
+            page.block_thread()
+        finally:
+            visits.end_all()
