@@ -18,6 +18,7 @@ from ..hub.publishing import Publication, publish
 from ..hub.repository import Repository
 from ..pipeline.manifest import INDEX, RERANKER, UPSTREAM_MODEL
 from ..pipeline.saving import PIPELINE
+from ..web.space import space_publication
 from .errors import UsageError
 from .parser import CommandParser
 
@@ -31,7 +32,7 @@ ABOUT = (
 GROUPS = {
     "What to publish, and where": ["pipeline", "namespace", "name", "private", "revision", "create_pr"],
     "What its cards say": ["license", "results", "cards"],
-    "Before and beside": ["dry_run", "metric"],
+    "Before and beside": ["dry_run", "metric", "space"],
 }
 
 
@@ -62,6 +63,12 @@ class PublishArguments:
         default=True,
         metadata={
             "help": "Publish the SoftEM metric, too, from a checkout of this project. --no_metric: the pipeline alone."
+        },
+    )
+    space: bool = field(
+        default=False,
+        metadata={
+            "help": "Publish a Space on which the pipeline is tried, pinned to its commit and to this version of the library."
         },
     )
     dry_run: bool = field(default=False, metadata={"help": "Show every file, size and card, and publish nothing."})
@@ -143,15 +150,21 @@ def main(argv: Sequence[str]) -> None:
                 show(publication)
         if args.metric:
             show(metric_space(args.namespace))
+        if args.space:
+            show(space_publication(Repository(repo_id, revision="0" * 40), license=license))
         print("\nNothing was published: this was a dry run.")
         return
     commits = [publish(metric_space(args.namespace), **settings)] if args.metric else []
     with tempfile.TemporaryDirectory() as scratch:
         commits += pipeline.publication(repo_id, Path(scratch), **about).push(**settings)
+    at = commits[-1].oid
+    if args.space:
+        # After the pipeline: it names the commit.
+        commits.append(publish(space_publication(Repository(repo_id, revision=at), license=license), **settings))
     for commit in commits:
         print(commit.pr_url or commit.commit_url)
     if args.create_pr:
         print(
             "\nThe pipeline names the commits proposed of its parts: merge those pull requests or keep them, and do not delete them."
         )
-    print(f'\nReCrossPipeline.from_pretrained("{repo_id}", revision="{commit.oid}")')
+    print(f'\nReCrossPipeline.from_pretrained("{repo_id}", revision="{at}")')

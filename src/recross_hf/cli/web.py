@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     parser = CommandParser("web", [WebArguments], about=ABOUT, groups=GROUPS, positional="pipeline")
     (args,) = parser.parse(argv)
     launch(
-        args.pipeline,
+        args.pipeline or os.environ.get(PIPELINE_VARIABLE) or None,
         revision=args.revision,
         limits=args.limits,
         host=args.host,

@@ -51,13 +51,14 @@ class IndexMap:
         rows = np.sort(np.random.default_rng(seed).choice(len(index), number, replace=False))
         examples = index.dataset.select(rows)
         vectors = _vectors(index, rows, examples)
-        # Of few examples there are fewer directions than two.
-        pca = PCA(min(2, *vectors.shape), svd_solver="randomized", random_state=seed).fit(vectors)
+        mean, explained = vectors.mean(axis=0), 1.0
         axes = np.zeros((2, vectors.shape[1]), dtype=np.float32)
-        axes[: len(pca.components_)] = pca.components_
-        # Vectors that are all alike vary in no direction.
-        explained = float(np.nan_to_num(pca.explained_variance_ratio_, nan=1.0).sum())
-        return cls(examples, (vectors - pca.mean_) @ axes.T, pca.mean_, axes, explained)
+        if number > 1:  # of few examples there are fewer directions than two
+            pca = PCA(min(2, *vectors.shape), svd_solver="randomized", random_state=seed).fit(vectors)
+            axes[: len(pca.components_)] = pca.components_
+            # Vectors that are all alike vary in no direction.
+            explained = float(np.nan_to_num(pca.explained_variance_ratio_, nan=1.0).sum())
+        return cls(examples, (vectors - mean) @ axes.T, mean, axes, explained)
 
     def project(self, vectors: np.ndarray) -> np.ndarray:
         """The places of other vectors, as an array `[n, 2]`.

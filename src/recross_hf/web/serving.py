@@ -1,10 +1,14 @@
-"""`launch`: serves the page, on this machine or in a Space."""
+"""`launch` and `launch_space`: serve the page, on this machine or in a Space."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from ..pipeline.pipeline import ReCrossPipeline
@@ -33,8 +37,7 @@ def launch(
     """Serves the page until it is interrupted.
 
     Args:
-        pipeline: Folder of a pipeline, or its name on the Hub; the starter by default. `RECROSS_PIPELINE` and `RECROSS_REVISION` in the
-            environment come before what is passed here.
+        pipeline: Folder of a pipeline, or its name on the Hub; the starter by default.
         revision: Of a pipeline on the Hub: a branch, a tag or a commit.
         limits: How much a visitor may ask for.
         host: Address to listen at; that which `GRADIO_SERVER_NAME` says by default, or 127.0.0.1.
@@ -49,28 +52,51 @@ def launch(
         gr = imported_gradio(Path(files))
         import peft  # noqa: F401 (a page that could not adapt is not shown)
 
-        if os.environ.get(PIPELINE_VARIABLE):
-            pipeline, revision = os.environ[PIPELINE_VARIABLE], os.environ.get(REVISION_VARIABLE) or None
         limits = limits or Limits()
         served = ServedPipeline(ReCrossPipeline.from_pretrained(pipeline, revision=revision), limits, pipeline)
         visits = Visits(limits, Path(files))
-        try:
-            page = Page(gr, Actions(served, visits)).blocks
-            _, address, _ = page.launch(
-                server_name=host,
-                server_port=port,
-                inbrowser=opens_browser,
-                prevent_thread_lock=True,
-                quiet=True,
-                show_error=False,
-                footer_links=[],
-                max_file_size=_LARGEST_UPLOAD,
-                ssr_mode=False,
-                theme=theme(gr),
-                css=css(),
-            )
+        page = Page(gr, Actions(served, visits)).blocks
+        serve = partial(
+            page.launch,
+            server_name=host,
+            server_port=port,
+            inbrowser=opens_browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            show_error=False,
+            footer_links=[],
+            max_file_size=_LARGEST_UPLOAD,
+            ssr_mode=False,
+            theme=theme(gr),
+            css=css(),
+        )
+        with _ending_cleanly(visits):
+            try:
+                _, address, _ = serve()
+            except OSError as error:
+                raise OSError(f"Expected a free port to serve the page at, found none: {error}") from error
             if tell is not None:
                 tell(address)
             page.block_thread()
-        finally:
-            visits.end_all()
+
+
+def launch_space(pipeline: str | None = None, *, revision: str | None = None) -> None:
+    """Serves the page in a Space, whose variables come before what its code says: whoever duplicates it changes no code.
+
+    Args:
+        pipeline: Name of a pipeline on the Hub, unless `RECROSS_PIPELINE` names another; the starter by default.
+        revision: Its commit, unless `RECROSS_REVISION` names another; that of the code does not go with another pipeline.
+    """
+    other = os.environ.get(PIPELINE_VARIABLE)
+    launch(other or pipeline, revision=os.environ.get(REVISION_VARIABLE) or (None if other else revision))
+
+
+@contextmanager
+def _ending_cleanly(visits: Visits) -> Iterator[None]:
+    """Removes the visitors' files at the end, also where the system ends the process, as it does with a Space."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        visits.end_all()

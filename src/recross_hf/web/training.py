@@ -16,7 +16,9 @@ from ..adaptation.adapter import RetrievalAugmentedAdapter
 from ..adaptation.results import adaptation_results
 from ..adaptation.retrieval import timed
 from ..models.adapters import base_alone, sharing_copy
+from ..pipeline.bases import ADAPTER_CONFIG, naming_base
 from ..pipeline.pipeline import ReCrossPipeline
+from ..training.checkpoints import ARGUMENTS_FILE
 from .adapted_visit import ADAPTER_FOLDER, AdaptedVisit, ten_lines
 from .served import ServedPipeline
 from .visits import Visit
@@ -133,6 +135,11 @@ class Training:
         self._tell("Writing the adapter", args.max_steps, args.max_steps)
         adapter.save_model()
         adapter.create_model_card()
+        # Folders of the server are nothing to anybody else.
+        (folder / ARGUMENTS_FILE).unlink()
+        if served.repository is None:
+            config_file = folder / ADAPTER_CONFIG
+            config_file.write_bytes(naming_base(config_file, None))
         self.check_goes_on()
         chosen = {
             "learning_rate": args.learning_rate,

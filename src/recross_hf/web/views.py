@@ -19,7 +19,7 @@ _COLOURED_TASKS = 5
 YOURS, OTHERS = "your inputs", "other tasks"
 # Colours that people with any kind of sight tell apart (Okabe and Ito 2008), legible on light and dark.
 COLOURS = ("#0072b2", "#009e73", "#e69f00", "#56b4e9", "#8c6d31")
-COLOUR_OF_YOURS, COLOUR_OF_OTHERS = "#e6007e", "#b4b4be"
+COLOUR_OF_YOURS, COLOUR_OF_OTHERS = "#e6007e", "#8a8a96"
 
 
 def _head(text: str, most: int = _LONGEST_HEAD) -> str | None:

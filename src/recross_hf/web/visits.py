@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,6 @@ class Visit:
     """What belongs to one visitor.
 
     Args:
-        folder: Folder of the visitor's files.
         given: The inputs.
         dropped: Inputs of a file that was dropped, which come before those that are pasted.
         found: What was retrieved for them.
@@ -34,7 +34,6 @@ class Visit:
         downloads: Names of the files that can be downloaded.
     """
 
-    folder: Path
     given: Given | None = None
     dropped: Given | None = None
     found: Found | None = None
@@ -45,6 +44,11 @@ class Visit:
     _is_over: bool = False
     _num_users: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Folder of the visitor's files, made when it is first needed."""
+        return Path(tempfile.mkdtemp(prefix="recross-web-"))
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -68,7 +72,8 @@ class Visit:
             self._is_over = True
             if self._num_users:
                 return
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if "folder" in vars(self):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Visits:
@@ -95,7 +100,7 @@ class Visits:
     def of(self, session: str) -> Visit:
         """The visit of a session, which begins where there was none."""
         with self._lock:
-            visit = self._visits.pop(session, None) or Visit(Path(tempfile.mkdtemp(prefix="recross-web-")))
+            visit = self._visits.pop(session, None) or Visit()
             visit.last_seen = self._now()
             self._visits[session] = visit  # the last one is the one who did something last
             oldest = list(self._visits.items())[:-1]
