@@ -228,7 +228,8 @@ def test_the_adapter_is_taken_away_and_the_ten_lines_load_it_and_make_it_anew(
     } <= names
     for name in names - {"adapter_model.safetensors", "retrieved.parquet"}:
         text = (tmp_path / "adapter" / name).read_text(encoding="utf-8")
-        assert not [place for place in (served.name, str(zipped.parent)) if place in text], name
+        assert str(zipped.parent) not in text, name
+        assert name == "report.html" or served.name not in text, name  # its Python opens the pipeline by its name
     (tmp_path / "inputs.txt").write_text(TEXT)
     assert len(result.code.splitlines()) <= 12
     made = {}
