@@ -195,6 +195,25 @@ def test_one_training_waits_for_the_other_and_may_be_cancelled_meanwhile(actions
     assert actions.visits.of("me").adapted is None
 
 
+def test_a_training_does_not_mind_what_others_do_meanwhile(actions, monkeypatch):
+    adapted(actions, "them", max_steps=1)
+    stepped = Training.stepped
+
+    def step(training, *numbers):
+        stepped(training, *numbers)
+        actions.retrieve("them", TEXT, "", None)
+        actions.exclude("them", [])
+        actions.visits.of("them").adapted = theirs
+        actions.answer("them", "Is this review good?")
+
+    theirs = actions.visits.of("them").adapted
+    actions.retrieve("me", TEXT, "", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "stepped", step)
+        *_, result = actions.adapt("me", max_steps=3)
+    assert isinstance(result, AdaptedVisit)
+
+
 def test_an_error_of_the_training_is_raised_where_it_is_shown(actions, monkeypatch):
     def broken(*_):
         raise RuntimeError("out of memory")

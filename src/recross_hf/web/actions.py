@@ -169,7 +169,8 @@ class Actions:
             ExampleError: A name or a token is missing, or nothing was adapted yet.
             HubError: The Hub does not take it.
         """
-        return self._adapted(session).push(repo_id, token, private=private)
+        adapted = self._adapted(session)
+        return adapted.push(repo_id, token, private=private, planning=self.served.one_at_a_time)
 
     def _adapted(self, session: str) -> AdaptedVisit:
         adapted = self.visits.of(session).adapted

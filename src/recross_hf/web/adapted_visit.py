@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from huggingface_hub import CommitInfo
 
 from ..adaptation.report import REPORT_FILE, SHOWN_INPUTS, AdaptationReport, marked, verdict
 from ..data.schema import ExampleError
+from ..hub.publishing import full_name
 from ..hub.repository import is_repo_id
 from ..pipeline.pipeline import ReCrossPipeline
 from .inputs import Given
@@ -98,29 +101,35 @@ class AdaptedVisit:
         path.write_text(self.report.to_html(), encoding="utf-8")
         return path
 
-    def push(self, repo_id: str, token: str, *, private: bool) -> CommitInfo:
+    def push(
+        self, repo_id: str, token: str, *, private: bool, planning: AbstractContextManager[object] | None = None
+    ) -> CommitInfo:
         """Publishes the adapted pipeline under the visitor's name and with the visitor's token; parts that are on the Hub are named.
 
         Args:
             repo_id: Name of the repository.
             token: The visitor's token. That of whoever serves the page is never used.
             private: Whether repositories that are made are private.
+            planning: Held while it is found out what is to be written, and not while it is.
 
         Raises:
             ExampleError: A name or a token is missing.
             HubError: The Hub does not take it.
         """
-        if not repo_id.strip() or not is_repo_id(repo_id.strip()):
+        repo_id, token = repo_id.strip(), token.strip()
+        if not repo_id or not is_repo_id(repo_id):
             raise ExampleError(
                 f"Expected the name of a repository, such as me/my-adapter, found {repo_id!r}. Write one."
             )
-        if not token.strip():
+        if not token:
             raise ExampleError(
                 "Expected a token of yours that may write, found none. Make one at huggingface.co/settings/tokens and paste it."
             )
-        commit = self.pipeline.push_to_hub(repo_id.strip(), token=token.strip(), private=private)
-        assert commit is not None  # there is one process
-        return commit
+        repo_id = full_name(repo_id, token)
+        with tempfile.TemporaryDirectory() as scratch:
+            with planning or nullcontext():
+                planned = self.pipeline.publication(repo_id, Path(scratch))
+            return planned.push(token=token, private=private)[-1]
 
 
 def compared(text: str, before: str, after: str) -> dict[str, Any]:

@@ -36,7 +36,18 @@ def theme(gr: Any) -> Any:
     """The colours of the page, with fonts that each machine has: none is fetched."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
     mono = ["ui-monospace", "Consolas", "monospace"]
-    return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=mono)
+    chosen = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=mono)
+    # Gradio's own are too pale to be read by everybody (WCAG asks for a contrast of 4.5).
+    return chosen.set(
+        body_text_color_subdued="#565f6e",
+        body_text_color_subdued_dark="#b3bac6",
+        input_placeholder_color="#69727f",
+        input_placeholder_color_dark="#9aa3b2",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_cancel_background_fill="#b91c1c",
+        button_cancel_background_fill_hover="#991b1b",
+    )
 
 
 def css() -> str:
@@ -116,7 +127,7 @@ class Layout:
 
     def _training(self) -> None:
         gr, limits = self.gr, self.served.limits
-        args = self.served.arguments()
+        args = self.served.defaults
         gr.HTML("<h2>3. Adapt</h2>")
         with gr.Accordion("Settings", open=False):
             self.num_retrieved = gr.Slider(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from .layout import TITLE, Layout
 from .retrieved import Found
 from .training import Progress, Training
 from .views import picture_of, shown
+
+logger = logging.getLogger(__name__)
 
 MISTAKES = (ExampleError, HubError, ValueError)
 """Errors whose message tells a visitor what to do."""
@@ -58,8 +61,7 @@ class Page:
         hidden: dict[str, Any] = {"show_progress": "hidden"}
         begun = self._on(parts.adapt.click, self.queue, None, [*running, parts.adapted_part], queue=False, **hidden)
         settings = [parts.num_retrieved, parts.steps, parts.gate]
-        done = self._on(begun.then, self.adapt, settings, [parts.progress, *adapted], concurrency_limit=1, **hidden)
-        self._on(done.then, self.over, None, running[1:], queue=False, **hidden)
+        self._on(begun.then, self.adapt, settings, [*running, *adapted], concurrency_limit=1, **hidden)
         self._on(parts.cancel.click, self.cancel, None, None, queue=False, **hidden)
 
         self._on(parts.ask.click, self.answer, parts.new_input, parts.new_answer)
@@ -124,8 +126,8 @@ class Page:
 
     def adapt(self, session: str, number: int, steps: int, gate: str) -> Iterator[tuple[Any, ...]]:
         """Shows how far the adaptation is, and then what came of it."""
-        nothing = [self.gr.skip()] * 6
-        last, shows = shown("note", "The adaptation was cancelled, and nothing of it was kept."), nothing
+        skip = self.gr.skip()
+        last, shows = shown("note", "The adaptation was cancelled, and nothing of it was kept."), [skip] * 6
         settings = {"num_retrieved": int(number), "max_steps": int(steps), "gate": gate}
         try:
             for now in self.actions.adapt(session, **settings):
@@ -133,14 +135,14 @@ class Page:
                     seconds = sum(now.results["seconds"].values())
                     last, shows = shown("note", f"Adapted in {seconds:.1f} seconds."), self._adapted(session, now)
                 else:
-                    yield shown("progress", now), *nothing
+                    yield shown("progress", now), *[skip] * 8
         except MISTAKES as error:
             last = shown("message", str(error))
-        yield last, *shows
-
-    def over(self, session: str) -> tuple[Any, Any]:
-        """Lets the visitor adapt again, also after an error of the program."""
-        return self.gr.update(interactive=True), self.gr.update(visible=False)
+        except Exception:
+            # Else the page would wait for ever: gradio calls nothing after a handler that failed.
+            logger.exception("An adaptation failed.")
+            last = shown("message", "Something went wrong on the server, and nothing was kept. Try once more.")
+        yield last, self.gr.update(interactive=True), self.gr.update(visible=False), *shows
 
     def cancel(self, session: str) -> None:
         """Stops the adaptation."""

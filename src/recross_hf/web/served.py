@@ -15,6 +15,7 @@ from ..adaptation.retrieval import retrieve_examples
 from ..hub.repository import Repository
 from ..models.adapters import ALL_LINEAR, is_peft_model
 from ..models.architectures import architecture_of
+from ..models.generation import generate_texts
 from ..pipeline.pipeline import ReCrossPipeline
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.index_map import IndexMap
@@ -42,7 +43,8 @@ class ServedPipeline:
     Attributes:
         base: The pipeline as it answers before an adaptation.
         lock: Held by whoever uses the tokenizer, which cannot be used by two threads at once.
-        one_at_a_time: Held by the training that is going on.
+        one_at_a_time: Held by the training that is going on, and by whoever makes arguments of one: transformers then forgets the devices
+            that a training in another thread works with.
     """
 
     def __init__(self, pipeline: ReCrossPipeline, limits: Limits, name: str | None = None) -> None:
@@ -53,6 +55,7 @@ class ServedPipeline:
         self.name = name
         self.lock = threading.Lock()
         self.one_at_a_time = threading.Lock()
+        self.defaults = self.arguments()
         self.tasks = sorted(set(self.base.index.dataset["task"][:]))
 
     @property
@@ -125,7 +128,8 @@ class ServedPipeline:
             ValueError: There is no such task, or nothing is left.
         """
         start = time.perf_counter()
-        args = self.arguments(**({} if num_retrieved is None else {"num_retrieved": num_retrieved}))
+        args = copy.copy(self.defaults)
+        args.num_retrieved = min(num_retrieved or args.num_retrieved, self.limits.retrieved)
         index = self.base.index
         noticing = Noticing(index.encoder)
         noticed = UpstreamIndex(index.dataset, index.faiss_index, noticing, index.config)
@@ -145,5 +149,17 @@ class ServedPipeline:
             pipeline: [`base`], or an adapted pipeline.
             texts: Inputs.
         """
+        args, model = self.defaults, pipeline.model
+        settings: dict[str, Any] = (
+            {} if args.generation_num_beams is None else {"num_beams": args.generation_num_beams}
+        )
         with self.lock:
-            return list(pipeline(list(texts), show_progress=False))
+            return generate_texts(
+                model,
+                self.base.processing_class,
+                texts,
+                max_input_length=args.max_input_length,
+                max_new_tokens=args.max_target_length,
+                show_progress=False,
+                **settings,
+            )

@@ -117,9 +117,14 @@ class Visits:
         if visit is None:
             return
         visit.end()
+        if self.served_from is None:
+            return
         for name in visit.downloads:
-            for copied in self.served_from.glob(f"*/{name}") if self.served_from is not None else ():
+            for copied in self.served_from.glob(f"*/{name}"):
                 shutil.rmtree(copied.parent, ignore_errors=True)
+        for path in self.served_from.iterdir():
+            if path.is_file() and not path.stat().st_size:  # of each upload, gradio leaves an empty one
+                path.unlink(missing_ok=True)
 
     def end_all(self) -> None:
         """Forgets everybody."""
