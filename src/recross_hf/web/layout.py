@@ -119,8 +119,8 @@ class Layout:
                 color="group",
                 tooltip=["task", "text"],
                 height=420,
-                x_title=" ",
-                y_title=" ",
+                x_title="first principal component",
+                y_title="second",
                 color_title="dots of",
                 elem_id="picture",
             )

@@ -61,7 +61,7 @@ def picture_of(index_map: IndexMap, found: Found | None, texts: Sequence[str]) -
         {"group": task if task in coloured else OTHERS, "task": task, "text": _shortened(text)}
         for task, text in zip(tasks, index_map.examples["input"][:], strict=True)
     ]
-    places = index_map.points
+    places = index_map.points.astype(np.float64)  # which rounds to numbers that are short
     if found is not None:
         rows += [{"group": YOURS, "task": YOURS, "text": _shortened(text)} for text in texts]
         places = np.concatenate([places, found.places])
