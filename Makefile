@@ -1,4 +1,5 @@
 # make demo       the starter, a small model, adapted to a task it never saw: recross demo
+# make web        the same in a browser, with inputs of your own: recross web
 # make test       the tests, but for those that take long; WORKERS=4 runs them in four processes (default 2)
 # make test-slow  those that take long
 # make test-all   both
@@ -18,15 +19,19 @@ CONSTRAINTS ?= constraints.txt
 EXTRAS ?= test,trl
 READY := $(VENV)/.recross-ready
 DOCS_READY := $(VENV)/.recross-docs-ready
+WEB_READY := $(VENV)/.recross-web-ready
 
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 TESTS := $(PYTEST) --ignore tests/docs
 
-.PHONY: demo test test-slow test-all test-min coverage quality style docs docs-test
+.PHONY: demo web test test-slow test-all test-min coverage quality style docs docs-test
 
 demo: $(READY)
 	$(BIN)/recross demo
+
+web: $(WEB_READY)
+	$(BIN)/recross web --browser
 
 test: $(READY)
 	$(TESTS) -m "not slow"
@@ -62,6 +67,12 @@ docs-test: $(DOCS_READY)
 $(DOCS_READY): $(READY)
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[test,docs]'
 	touch $(DOCS_READY)
+
+# Of what the tests need, nothing is installed for it.
+$(WEB_READY): setup.py pyproject.toml $(CONSTRAINTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[web]'
+	touch $(WEB_READY)
 
 $(READY): setup.py pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "recross_hf needs Python 3.11 or newer, found " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
