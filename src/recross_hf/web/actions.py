@@ -170,7 +170,7 @@ class Actions:
             HubError: The Hub does not take it.
         """
         adapted = self._adapted(session)
-        return adapted.push(repo_id, token, private=private, planning=self.served.one_at_a_time)
+        return adapted.push(repo_id, token, private=private, planning=self.served.alone())
 
     def _adapted(self, session: str) -> AdaptedVisit:
         adapted = self.visits.of(session).adapted

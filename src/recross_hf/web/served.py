@@ -6,7 +6,8 @@ import copy
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,12 @@ class ServedPipeline:
         """Where the pipeline is on the Hub, and at which commit; None for one of a folder."""
         stored = self.base.parts.stored
         return stored.home if stored is not None and isinstance(stored.home, Repository) else None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it nobody trains, retrieves or is answered."""
+        with self.one_at_a_time, self.lock:
+            yield
 
     @cached_property
     def index_map(self) -> IndexMap:

@@ -7,12 +7,13 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from ..adaptation.adapter import RetrievalAugmentedAdapter
+from ..adaptation.arguments import AdaptationArguments
 from ..adaptation.results import adaptation_results
 from ..adaptation.retrieval import timed
 from ..models.adapters import base_alone, sharing_copy
@@ -22,6 +23,9 @@ from ..training.checkpoints import ARGUMENTS_FILE
 from .adapted_visit import ADAPTER_FOLDER, AdaptedVisit, ten_lines
 from .served import ServedPipeline
 from .visits import Visit
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 TRAINING = "Training"
 
@@ -105,52 +109,23 @@ class Training:
                 self.error = error
 
     def _adapted(self) -> AdaptedVisit:
-        served, folder = self.served, self.visit.folder / ADAPTER_FOLDER
-        args = served.arguments(**self.settings, output_dir=str(folder))
+        folder = self.visit.folder / ADAPTER_FOLDER
+        args = self.served.arguments(**self.settings, output_dir=str(folder))
         self._tell("Getting ready", 0, args.max_steps)
-        own = copy.copy(served.base)
-        # A tokenizer cannot be used by two threads at once, and others go on asking for answers.
-        own.processing_class = copy.deepcopy(served.base.processing_class)
-        config = served.peft_config()
-        adapter = own.adapter(
-            self.given.inputs,
-            args,
-            retriever=served.retriever(self.found.excluded),
-            peft_config=config,
-            eval_dataset=self.given.labelled,
-            callbacks=[_Watch(self)],
-        )
-        adapter.retrieved = self.found.retrieved
-        adapter.remove_callback(PrinterCallback)
+        config = self.served.peft_config()
+        adapter = self._adapter(args, config)
         before = self._answered("Answering as it is", adapter, "base")
         with timed(self._seconds, "train"):
             self._tell(TRAINING, 0, args.max_steps)
             adapter.train()
         self.check_goes_on()
-        after = self._answered("Answering anew", adapter, "adapted") | {
-            text: answers[1] for text, answers in adapter.gate_answers.items()
-        }
+        after = self._answered("Answering anew", adapter, "adapted")
         before |= {text: answers[0] for text, answers in adapter.gate_answers.items()}
-        texts = self.given.texts
+        after |= {text: answers[1] for text, answers in adapter.gate_answers.items()}
         self._tell("Writing the adapter", args.max_steps, args.max_steps)
-        adapter.save_model()
-        adapter.create_model_card()
-        # Folders of the server are nothing to anybody else.
-        (folder / ARGUMENTS_FILE).unlink()
-        if served.repository is None:
-            config_file = folder / ADAPTER_CONFIG
-            config_file.write_bytes(naming_base(config_file, None))
+        self._write(adapter, folder)
         self.check_goes_on()
-        chosen = {
-            "learning_rate": args.learning_rate,
-            "max_steps": args.max_steps,
-            "num_retrieved": args.num_retrieved,
-        }
-        lora = None
-        if config is not None:
-            lora = {name: getattr(config, name) for name in ("task_type", "r", "lora_alpha", "target_modules")}
-        place = served.repository
-        record = adapter.adaptation
+        record, texts = adapter.adaptation, self.given.texts
         return AdaptedVisit(
             pipeline=self._on_shared_weights(adapter, folder),
             given=self.given,
@@ -159,13 +134,44 @@ class Training:
             settings={**record.settings, **record.decoding},
             answers=([before[text] for text in texts], [after[text] for text in texts]),
             folder=folder,
-            code=ten_lines(
-                served.name if place is None else place.repo_id,
-                None if place is None else place.revision,
-                settings=chosen | {"gate": args.gate},
-                lora=lora,
-                excluded=self.found.excluded,
-            ),
+            code=self._code(args, config),
+        )
+
+    def _adapter(self, args: AdaptationArguments, config: PeftConfig | None) -> RetrievalAugmentedAdapter:
+        own = copy.copy(self.served.base)
+        with self.served.lock:
+            # A tokenizer cannot be used by two threads at once, and others go on asking for answers.
+            own.processing_class = copy.deepcopy(own.processing_class)
+        adapter = own.adapter(
+            self.given.inputs,
+            args,
+            retriever=self.served.retriever(self.found.excluded),
+            peft_config=config,
+            eval_dataset=self.given.labelled,
+            callbacks=[_Watch(self)],
+        )
+        adapter.retrieved = self.found.retrieved
+        adapter.remove_callback(PrinterCallback)
+        return adapter
+
+    def _write(self, adapter: RetrievalAugmentedAdapter, folder: Path) -> None:
+        adapter.save_model()
+        adapter.create_model_card()
+        # Folders of the server are nothing to anybody else.
+        (folder / ARGUMENTS_FILE).unlink()
+        if self.served.repository is None:
+            config_file = folder / ADAPTER_CONFIG
+            config_file.write_bytes(naming_base(config_file, None))
+
+    def _code(self, args: AdaptationArguments, config: PeftConfig | None) -> str:
+        chosen = ("learning_rate", "max_steps", "num_retrieved", "gate")
+        of_config, place = ("task_type", "r", "lora_alpha", "target_modules"), self.served.repository
+        return ten_lines(
+            self.served.name if place is None else place.repo_id,
+            None if place is None else place.revision,
+            settings={name: getattr(args, name) for name in chosen},
+            lora=None if config is None else {name: getattr(config, name) for name in of_config},
+            excluded=self.found.excluded,
         )
 
     def _answered(self, stage: str, adapter: RetrievalAugmentedAdapter, prefix: str) -> dict[str, str]:
