@@ -74,7 +74,7 @@ def server(tmp_path_factory):
     server = ServerOfPage(tmp_path_factory.mktemp("served"))
     yield server
     server.end()
-    assert not server.files()
+    assert {path.name for path in server.folder.iterdir()} <= {"server.log", "requests.log"}
     assert not server.requests.exists(), server.requests.read_text()
 
 
@@ -239,6 +239,25 @@ def test_html_is_shown_as_text_everywhere(visit):
     page.get_by_role("button", name="Answer it").click()
     assert EVIL in page.locator("#new-answer li").inner_text()
     assert not page.locator("#pairs img, #new-answer img").count()
+
+
+def test_nothing_of_a_visitor_stays_on_the_disk_or_in_the_log(visit, server):
+    secret, other = "xylophone-4711", "zither-4712"
+    page = visit()
+    page.locator("textarea").first.fill(f"Is it a {secret}?")
+    retrieve(page)
+    page.locator("input[type=file]").first.set_input_files(
+        {"name": "a.txt", "mimeType": "text/plain", "buffer": f"Is it a {other}?".encode()}
+    )
+    page.get_by_text("1 inputs of a.txt").wait_for()
+    adapt(page)
+    adapted(page)
+    assert secret in page.locator("#pairs").inner_text()
+    page.close()
+    wait_until(lambda: not server.files())
+    places = [server.folder, Path(os.environ["HF_HOME"])]
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    assert not [path for path in files if any(one.encode() in path.read_bytes() for one in (secret, other))]
 
 
 @pytest.mark.parametrize(
