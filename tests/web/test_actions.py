@@ -164,6 +164,25 @@ def test_a_cancelled_adaptation_leaves_nothing_and_the_next_one_works(actions, m
     assert isinstance(adapted(actions, max_steps=1), AdaptedVisit)
 
 
+def test_an_adaptation_that_is_asked_for_at_once_does_not_wake_the_one_that_was_cancelled(actions, monkeypatch):
+    begun, asked = threading.Event(), threading.Event()
+
+    def stepped(training, step, *_):
+        begun.set()
+        asked.wait(60)
+        assert step == 1
+
+    monkeypatch.setattr(Training, "stepped", stepped)
+    actions.retrieve("me", TEXT, "", None)
+    telling = actions.adapt("me", max_steps=3)
+    next(telling)
+    assert begun.wait(60)
+    actions.cancel("me")
+    actions.queue("me")
+    asked.set()
+    assert all(isinstance(told, Progress) for told in telling)
+
+
 def test_a_visitor_who_leaves_stops_the_training_and_the_folder_goes(actions, monkeypatch):
     begun = threading.Event()
 

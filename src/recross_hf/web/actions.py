@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,8 @@ class Actions:
 
     def queue(self, session: str) -> None:
         """Notes that the visitor wants an adaptation, which an earlier cancellation does not concern."""
-        self.visits.of(session).is_cancelled.clear()
+        # A new one: the old one may still have to stop a training.
+        self.visits.of(session).is_cancelled = threading.Event()
 
     def adapt(self, session: str, **settings: Any) -> Iterator[Progress | AdaptedVisit]:
         """Adapts, and tells how far it is; the last one that is told is the result, unless it was cancelled.
@@ -119,7 +121,7 @@ class Actions:
         finally:
             # Also where the visitor left: nobody else is served before it is over.
             if not training.wait(0):
-                visit.is_cancelled.set()
+                training.is_cancelled.set()
                 training.wait()
         if training.error is not None:
             raise training.error

@@ -62,7 +62,7 @@ class Page:
         begun = self._on(parts.adapt.click, self.queue, None, [*running, parts.adapted_part], queue=False, **hidden)
         settings = [parts.num_retrieved, parts.steps, parts.gate]
         self._on(begun.then, self.adapt, settings, [*running, *adapted], concurrency_limit=1, **hidden)
-        self._on(parts.cancel.click, self.cancel, None, None, queue=False, **hidden)
+        self._on(parts.cancel.click, self.cancel, None, running[1:], queue=False, **hidden)
 
         self._on(parts.ask.click, self.answer, parts.new_input, parts.new_answer)
         self._on(parts.push.click, self.push, [parts.repo_id, parts.token, parts.private], [parts.pushed, parts.token])
@@ -144,9 +144,10 @@ class Page:
             last = shown("message", "Something went wrong on the server, and nothing was kept. Try once more.")
         yield last, self.gr.update(interactive=True), self.gr.update(visible=False), *shows
 
-    def cancel(self, session: str) -> None:
-        """Stops the adaptation."""
+    def cancel(self, session: str) -> tuple[Any, Any]:
+        """Stops the adaptation; the visitor may ask for another one, also where the queue was too long for this one."""
         self.actions.cancel(session)
+        return self.gr.update(interactive=True), self.gr.update(visible=False)
 
     def _adapted(self, session: str, adapted: AdaptedVisit) -> list[Any]:
         gr = self.gr

@@ -60,6 +60,9 @@ class Training:
         served: The pipeline.
         visit: The visitor, with inputs and what was retrieved for them.
         settings: Fields of [`AdaptationArguments`][recross_hf.AdaptationArguments] that the visitor chose.
+
+    Attributes:
+        is_cancelled: Stops it, once it is set.
     """
 
     WAITING = "Waiting for its turn"
@@ -69,6 +72,7 @@ class Training:
             raise ValueError("Expected inputs and what was retrieved for them, found none. Retrieve first.")
         self.served, self.visit, self.settings = served, visit, settings
         self.given, self.found = visit.given, visit.found
+        self.is_cancelled = visit.is_cancelled
         self.progress = Progress(self.WAITING, 0, 0)
         self.result: AdaptedVisit | None = None
         self.error: Exception | None = None
@@ -90,7 +94,7 @@ class Training:
         Raises:
             TrainingStoppedError: The visitor does not.
         """
-        if self.visit.is_cancelled.is_set():
+        if self.is_cancelled.is_set():
             raise TrainingStoppedError
 
     def _run(self) -> None:

@@ -30,7 +30,7 @@ class Visit:
         dropped: Inputs of a file that was dropped, which come before those that are pasted.
         found: What was retrieved for them.
         adapted: What came of the adaptation.
-        is_cancelled: Set by the visitor who does not want to wait for a training.
+        is_cancelled: Set by the visitor who does not want to wait for the training that was asked for last.
         downloads: Names of the files that can be downloaded.
     """
 
