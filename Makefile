@@ -15,8 +15,8 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
-# trl asks for newer datasets than the oldest that is supported.
-EXTRAS ?= test,trl
+# trl asks for newer datasets than the oldest that is supported; the page is tested where gradio is.
+EXTRAS ?= test,trl,web
 READY := $(VENV)/.recross-ready
 DOCS_READY := $(VENV)/.recross-docs-ready
 WEB_READY := $(VENV)/.recross-web-ready

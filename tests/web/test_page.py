@@ -92,6 +92,27 @@ def test_what_is_wrong_with_the_program_is_no_mistake_of_the_visitor(page, monke
     assert button["interactive"]
 
 
+def test_the_command_serves_what_it_names_and_else_what_the_environment_names(tmp_path, monkeypatch):
+    from recross_hf.cli import web
+
+    served = []
+    monkeypatch.setattr(web, "launch", lambda pipeline, **settings: served.append((pipeline, settings)))
+    monkeypatch.delenv(web.PIPELINE_VARIABLE, raising=False)
+    assert recross(tmp_path, "web")[0] == 0
+    monkeypatch.setenv(web.PIPELINE_VARIABLE, "org/other")
+    assert recross(tmp_path, "web")[0] == 0
+    words = ["web", "org/x", "--revision", "v1", "--port", "8000", "--max_inputs", "3", "--max_adaptation_steps", "5"]
+    assert recross(tmp_path, *words)[0] == 0
+    assert [pipeline for pipeline, _ in served] == [None, "org/other", "org/x"]
+    assert served[0][1]["limits"] == Limits()
+    settings = served[2][1]
+    assert (settings["revision"], settings["host"], settings["port"]) == ("v1", "127.0.0.1", 8000)
+    assert settings["limits"] == Limits(inputs=3, steps=5)
+    code, _, told = recross(tmp_path, "web", "--max_inputs", "0")
+    assert (code, told.count("\n")) == (2, 1)
+    assert "found less for inputs" in told
+
+
 def test_without_gradio_a_line_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     code, printed, told = recross(tmp_path, "web")
