@@ -46,6 +46,13 @@ def test_nothing_is_fetched_from_anybody_and_no_function_is_an_api(page, gr):
     assert not theme(gr)._stylesheets
 
 
+def test_the_folder_of_a_pipeline_is_not_told(gr, pipeline, tmp_path):
+    actions = Actions(ServedPipeline(pipeline, LIMITS, str(tmp_path / "my-pipeline")), Visits(LIMITS))
+    shown = json.dumps([one["props"] for one in Page(gr, actions).blocks.get_config_file()["components"]], default=str)
+    assert "<b>my-pipeline</b>" in shown
+    assert str(tmp_path) not in shown
+
+
 def test_one_adaptation_at_a_time_and_what_is_quick_does_not_wait_for_it(page):
     limits = [function.concurrency_limit for function in page.blocks.fns.values()]
     assert limits.count(1) == 1

@@ -75,7 +75,8 @@ class Layout:
 
     def _inputs(self) -> None:
         gr, served, limits = self.gr, self.served, self.served.limits
-        place = served.repository or Repository(str(served.name))
+        # Of a pipeline in a folder, where that is on the server is nothing to a visitor.
+        place = served.repository or Repository(Path(served.name or "").name)
         size = (served.is_starter, len(served.base.index), len(served.tasks))
         gr.HTML(f"<h1>{TITLE}</h1>{shown('header', place.repo_id, place.revision, *size)}", padding=False)
         gr.HTML("<h2>1. Your inputs</h2>")
