@@ -156,15 +156,14 @@ def ten_lines(
     """
     name = [] if pipeline is None else [json.dumps(pipeline)]
     name += [] if revision is None else [f"revision={json.dumps(revision)}"]
-    chosen = "".join(f", {key}={json.dumps(value)}" for key, value in settings.items())
-    config = (
-        ""
-        if lora is None
-        else f", peft_config=LoraConfig({', '.join(f'{k}={json.dumps(v)}' for k, v in lora.items())})"
-    )
-    retriever = (
-        f", retriever=DenseRetriever(pipeline.index, exclude_tasks={json.dumps(list(excluded))})" if excluded else ""
-    )
+    more = ""
+    lines = []
+    if lora is not None:
+        lines.append(f"lora = LoraConfig({', '.join(f'{key}={json.dumps(value)}' for key, value in lora.items())})")
+        more += ", peft_config=lora"
+    if excluded:
+        lines.append(f"others = DenseRetriever(pipeline.index, exclude_tasks={json.dumps(list(excluded))})")
+        more += ", retriever=others"
     return "\n".join(
         [
             *(["from peft import LoraConfig"] if lora is not None else []),
@@ -176,7 +175,9 @@ def ten_lines(
             "",
             "# The same adaptation anew, from a file with one input a line:",
             'inputs = [line.strip() for line in open("inputs.txt", encoding="utf-8") if line.strip()]',
-            f"adapted = pipeline.adapt(inputs{config}{chosen}{retriever})",
+            *lines,
+            f"settings = {json.dumps(dict(settings))}",
+            f"adapted = pipeline.adapt(inputs{more}, **settings)",
         ]
     )
 
