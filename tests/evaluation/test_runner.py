@@ -27,6 +27,8 @@ from recross_hf import (
 from recross_hf.evaluation import runner as evaluation_module
 from recross_hf.evaluation.cells import CellKey, CellMismatchError
 from recross_hf.evaluation.overlaps import OverlapError
+from recross_hf.evaluation.run import prepare_evaluation
+from recross_hf.evaluation.runner import compute_free_cells
 from recross_hf.models.chat import set_chat_format
 
 
@@ -349,6 +351,22 @@ def test_processes_share_the_cells_and_find_what_one_finds(finished, pipeline, t
         assert (tmp_path / f"rank-{rank}" / "results.parquet").read_bytes() == (
             finished[0] / "results.parquet"
         ).read_bytes()
+
+
+def test_cells_are_computed_in_the_order_that_is_asked_for_until_time_is_up(finished, pipeline, tmp_path, monkeypatch):
+    run = prepare_evaluation(pipeline, tasks(), methods(pipeline), tmp_path / "cells", settings=ADAPTATION)
+    asked = [CellKey("dense", "book", 1), CellKey("none", "film"), CellKey("dense", "film", 0)]
+    compute_free_cells(run, asked, until=0)
+    assert not any(map(run.files.is_finished, run.keys()))
+    held, order = run.files.claimed(asked[1]), []
+    compute = evaluation_module.compute_cell
+    monkeypatch.setattr(evaluation_module, "compute_cell", lambda run, key: order.append(key) or compute(run, key))
+    with held as is_mine:
+        assert is_mine
+        compute_free_cells(run, asked)  # it does not wait for the one that is held
+    assert order == [asked[0], asked[2]]
+    found = evaluate(pipeline, tmp_path / "cells")
+    assert found.predictions.to_dict() == finished[1].predictions.to_dict()
 
 
 def test_a_users_tests_and_queries_stay_as_they_are(pipeline, tmp_path):

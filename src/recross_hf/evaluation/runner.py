@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from accelerate.utils import release_memory
 
 from ..core.progress import progress_bar
 from ..pipeline.pipeline import ReCrossPipeline
@@ -110,6 +113,24 @@ def _compute_cells(run: EvaluationRun, show_progress: bool) -> None:
             pending = held
 
 
+def compute_free_cells(run: EvaluationRun, keys: Sequence[CellKey], *, until: float = math.inf) -> None:
+    """Computes cells in their order that no other process has or computes, and waits for none.
+
+    [`evaluate_methods`] goes on where this stopped. Several processes may call it, each with an order of its own.
+
+    Args:
+        run: Evaluation that the cells are of, as [`prepare_evaluation`] gives it.
+        keys: Keys of cells, the most important first.
+        until: Time (seconds since the epoch) from which on no cell is begun.
+    """
+    started = time.time()
+    with _quick_collection():
+        for key in keys:
+            if time.time() >= until:
+                return
+            _is_done_or_computed(run, key, started)
+
+
 def _is_done_or_computed(run: EvaluationRun, key: CellKey, started: float) -> bool:
     """Computes a cell if it is free; returns whether it is finished, or failed since the start."""
     files = run.files
@@ -124,7 +145,8 @@ def _is_done_or_computed(run: EvaluationRun, key: CellKey, started: float) -> bo
             files.write_failure(key, error)
             logger.warning("The cell %s failed: %s", "/".join(map(str, key)), files.failure(key))
         finally:
-            gc.collect()  # trainers are cycles, and hold a copy of the model
+            # Trainers are cycles, and hold a copy of the model; what a device keeps for this process, the others cannot have.
+            release_memory()
     return True
 
 
