@@ -78,7 +78,7 @@ class SIFTRetriever(DenseRetriever):
 def least_variance(
     candidates: np.ndarray, queries: np.ndarray, num_taken: int, *, noise: float, distinct: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Takes candidates greedily, so that the posterior variance at the queries falls the most (SIFT, equations 3 and 4).
+    """Takes candidates greedily, so that the posterior variance at the queries falls the most (SIFT, section 3).
 
     With k_n the covariance given the n examples taken so far, the next one is the x with the largest sum over queries q of
     k_n(q, x)^2 / (k_n(x, x) + noise). Each step conditions by one rank: no matrix is inverted.
