@@ -15,13 +15,11 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel
 
 from recross_hf import AdaptationArguments, DenseRetriever, ReCrossPipeline, RetrievalAugmentedAdapter
-from recross_hf.adaptation.answer_form import AnswerForm
+from recross_hf.adaptation.answer_form import MOST_ANSWERS, AnswerForm, gate_inputs
 from recross_hf.adaptation.results import adaptation_results, format_results
 from recross_hf.adaptation.safety_gate import (
-    MOST_ANSWERS,
     GateEvidence,
     GateVerdict,
-    gate_inputs,
     hold_out,
     level_in_force,
     token_loss,

@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM
 
 from recross_hf import ReCrossPipeline, load_starter_task
-from recross_hf.adaptation import safety_gate
+from recross_hf.adaptation import answer_form
 from recross_hf.adaptation.record import RETRIEVED_FILE
 from recross_hf.cli import adapt, console
 from recross_hf.cli.main import COMMANDS, main
@@ -148,7 +148,7 @@ def test_without_a_gate_nothing_is_put_back(words, folder, answered):
 
 
 def test_inputs_that_the_gate_passes_over_are_answered_for_the_report(folder, answered, monkeypatch):
-    monkeypatch.setattr(safety_gate, "MOST_ANSWERS", 5)
+    monkeypatch.setattr(answer_form, "MOST_ANSWERS", 5)
     inputs = shelf(folder, 8)
     assert recross(folder, "adapt", "tickets.txt", *FAST)[0] == 0
     assert [len(call) for call in answered] == [3, 5, 5, 3]

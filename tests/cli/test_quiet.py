@@ -22,7 +22,7 @@ LINES = {
     "train-reranker": ["--pairs", "mine/pairs.parquet", "--model_name_or_path", "cross", "--num_dev_tasks", 1, *TRAINED],
     "benchmark": ["--pipeline", "index", "--target_tasks", "targets.yaml", "--methods", "none", "dense", *ADAPTED],
 }  # fmt: skip
-"""A line of each command that shows bars; `publish` is in tests/hub/test_hub.py."""
+"""A line of each command that shows bars; `publish` is in tests/hub/test_hub.py, and the bars of `web` are on its page."""
 BARS = {
     "demo": ["Training", "Answering"],
     "adapt": ["Training", "Answering"],
@@ -61,7 +61,7 @@ def loud(folder):
 
 
 def test_every_command_that_shows_bars_is_here():
-    assert {*LINES, "publish"} == set(COMMANDS)
+    assert {*LINES, "publish", "web"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", LINES)

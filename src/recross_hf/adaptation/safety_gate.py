@@ -22,7 +22,6 @@ from ..models.heads import mean_token_loss
 from ..models.modes import evaluating
 from ..models.tokenization import TokenizedExamples
 from ..training.trainer import ExampleTrainer
-from .answer_form import MOST_ANSWERS as MOST_ANSWERS
 from .answer_form import AnswerForm, gate_inputs, lost_form
 from .arguments import AdaptationArguments
 from .named_options import named_options
