@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from ..core.batching import on_device, token_budget_batches
 from ..core.distributed import agreed
 from ..data.conversations import texts_of
+from ..models.base import vocabulary_size
 from ..models.collators import Batch
 from ..models.generation import Answer
 from ..models.heads import mean_token_loss
@@ -246,7 +247,8 @@ def token_loss(
     lengths = (examples.input_lengths + examples.target_lengths).tolist()
     losses, counts = [], []
     with evaluating(model):
-        for rows in token_budget_batches(lengths, token_budget):
+        of_answers = [vocabulary_size(model) * int(length) for length in examples.target_lengths]
+        for rows in token_budget_batches(lengths, token_budget, logits=of_answers):
             items = collate([examples[row] for row in rows])
             counts.append(int((items["labels"] != -100).sum()))
             losses.append(mean_token_loss(model, on_device(items, model.device)))

@@ -19,7 +19,13 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
-def token_budget_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+LOGITS_A_BATCH = 1 << 28
+"""Logits that a batch makes at most, a gibibyte in float32. Of a large vocabulary they take far more than all else that a batch needs."""
+
+
+def token_budget_batches(
+    lengths: Sequence[int], token_budget: int, *, logits: Sequence[int] | None = None
+) -> Iterator[list[int]]:
     """Rows by falling length, in batches of at most `token_budget` tokens, padding included; at least one row each.
 
     The longest come first, so that a batch that does not fit into memory fails at once.
@@ -27,12 +33,17 @@ def token_budget_batches(lengths: Sequence[int], token_budget: int) -> Iterator[
     Args:
         lengths: Tokens of each row.
         token_budget: Tokens that a batch may have, padding included.
+        logits: Logits that each row makes, of which a batch has at most [`LOGITS_A_BATCH`], padding included; nothing counts them by
+            default.
     """
     batch: list[int] = []
+    most = 0
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > token_budget:
+        most = max(most, 0 if logits is None else logits[row])
+        number = len(batch) + 1
+        if batch and (lengths[batch[0]] * number > token_budget or most * number > LOGITS_A_BATCH):
             yield batch
-            batch = []
+            batch, most = [], 0 if logits is None else logits[row]
         batch.append(row)
     if batch:
         yield batch

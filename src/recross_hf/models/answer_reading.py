@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..core.batching import on_device, token_budget_batches
-from .base import TokenIds
+from .base import TokenIds, vocabulary_size
 from .collators import Batch
 from .heads import answer_logits
 from .modes import evaluating
@@ -59,7 +59,8 @@ def read_answers(
     first: list[torch.Tensor] = [torch.empty(0)] * len(answers)
     with evaluating(model):
         lengths = [len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        for rows in token_budget_batches(lengths, token_budget):
+        of_answers = [vocabulary_size(model) * len(answer) for answer in answers]
+        for rows in token_budget_batches(lengths, token_budget, logits=of_answers):
             items = collate([{"input_ids": prompts[row], "labels": answers[row]} for row in rows])
             logits, labels = _logits_and_labels(model, on_device(items, model.device))
             log_probabilities = torch.log_softmax(logits.float(), dim=1)

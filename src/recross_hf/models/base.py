@@ -114,6 +114,11 @@ def unwrapped(model: PreTrainedModel) -> PreTrainedModel:
     return wrapper.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """How many logits a model gives for a token."""
+    return int(unwrapped(model).config.get_text_config(decoder=True).vocab_size)
+
+
 def longest_input(reader: PreTrainedModel, processing_class: PreTrainedTokenizerBase) -> int:
     """How many tokens a model's reader can take; one with relative positions, such as T5's, has no limit: [`UNLIMITED`].
 

@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from ..core.batching import on_device, token_budget_batches
 from .architectures import architecture_of
-from .base import TokenIds, unwrapped
+from .base import TokenIds, unwrapped, vocabulary_size
 from .collators import pad_token_id, padded, padded_rows
 from .heads import answer_logits, has_loss_of_its_own, logits_at
 
@@ -39,9 +39,9 @@ def continued(
         answers: Token ids of each input's choices, one token at least.
         token_budget: Number of tokens in a batch, input and choice, padding included.
     """
-    pad = pad_token_id(processing_class)
+    pad, vocabulary = pad_token_id(processing_class), vocabulary_size(model)
     whole: list[int] = []  # rows that were read and have no keys and values to go on from
-    for rows in token_budget_batches([len(ids) for ids in prompts], token_budget):
+    for rows in token_budget_batches([len(ids) for ids in prompts], token_budget, logits=[vocabulary] * len(prompts)):
         if whole or not _goes_on(model):
             whole += rows
             continue
@@ -67,7 +67,8 @@ def continued(
         log_probabilities = torch.log_softmax(first.float(), dim=1)
         pairs = [(place, choice) for place, row in enumerate(rows) for choice in range(len(answers[row]))]
         lengths = [mask.shape[1] + len(answers[rows[place]][choice]) for place, choice in pairs]
-        for chosen in token_budget_batches(lengths, token_budget):
+        logits = [vocabulary * len(answers[rows[place]][choice]) for place, choice in pairs]
+        for chosen in token_budget_batches(lengths, token_budget, logits=logits):
             of_batch = [pairs[number] for number in chosen]
             places = torch.tensor([place for place, _ in of_batch], device=model.device)
             token_ids = [answers[rows[place]][choice] for place, choice in of_batch]
@@ -135,7 +136,8 @@ def _each_whole(
     collate = architecture_of(model).collator(processing_class, model)
     pairs = [(row, choice) for row in rows for choice in range(len(answers[row]))]
     lengths = [len(prompts[row]) + len(answers[row][choice]) for row, choice in pairs]
-    for chosen in token_budget_batches(lengths, token_budget):
+    logits = [vocabulary_size(model) * len(answers[row][choice]) for row, choice in pairs]
+    for chosen in token_budget_batches(lengths, token_budget, logits=logits):
         of_batch = [pairs[number] for number in chosen]
         items = [{"input_ids": prompts[row], "labels": answers[row][choice]} for row, choice in of_batch]
         batch = on_device(collate(items), model.device)

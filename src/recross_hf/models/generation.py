@@ -15,7 +15,7 @@ from ..core.batching import on_device, token_budget_batches
 from ..core.progress import progress_bar
 from ..data.inputs import input_texts
 from .architectures import architecture_of
-from .base import check_vocabulary, longest_answer
+from .base import check_vocabulary, longest_answer, vocabulary_size
 from .collators import pad_token_id, padded
 from .heads import contiguous_head
 from .modes import evaluating
@@ -217,7 +217,9 @@ def generate_answers(
     generator: Any = model  # PEFT's wrapper generates as well
     bar = progress_bar(total=len(found), desc="Predicting", unit="ex", is_shown=show_progress)
     with evaluating(model), contiguous_head(model), bar as progress:
-        for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget):
+        # Each step makes the logits of a token, of each beam.
+        logits = [vocabulary_size(model) * _num_beams(model, settings)] * len(token_ids)
+        for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget, logits=logits):
             batch = on_device(padded([token_ids[row] for row in rows], pad, side), model.device)
             with nullcontext() if around_batch is None else around_batch(rows):
                 outputs = generator.generate(
@@ -233,6 +235,11 @@ def generate_answers(
                 found[row] = Answer(text.strip(), is_ended)
             progress.update(len(rows))
     return found
+
+
+def _num_beams(model: PreTrainedModel, settings: Mapping[str, Any]) -> int:
+    given = getattr(settings.get("generation_config"), "num_beams", None)
+    return settings.get("num_beams") or given or model.generation_config.num_beams or 1
 
 
 def _ended(written: torch.Tensor, most_tokens: int, model: PreTrainedModel, settings: Mapping[str, Any]) -> list[bool]:

@@ -14,7 +14,7 @@ from ..core.batching import on_device, token_budget_batches
 from ..core.progress import progress_bar
 from ..data.inputs import input_texts
 from .architectures import SEQUENCE_TO_SEQUENCE, architecture_of
-from .base import TokenIds, check_vocabulary, longest_input, unwrapped
+from .base import TokenIds, check_vocabulary, longest_input, unwrapped, vocabulary_size
 from .collators import pad_token_id, padded, padded_rows
 from .continuation import Found, Pair, continued
 from .modes import evaluating
@@ -165,9 +165,8 @@ def _answers(
     writer = unwrapped(model).get_decoder() if architecture is SEQUENCE_TO_SEQUENCE else architecture.reader(model)
     limit = min(LONGEST_CHOICE, longest_input(writer, processing_class))
     if end is None:
-        token_ids = architecture.answer_ids(
-            processing_class, texts, limit + 1
-        )  # one token more shows which are longer
+        # One token more shows which are longer.
+        token_ids = architecture.answer_ids(processing_class, texts, limit + 1)
     else:
         token_ids = processing_class([text + end for text in texts], add_special_tokens=False)["input_ids"]
     ids_of = dict(zip(texts, token_ids, strict=True))
@@ -197,7 +196,8 @@ def _encoded_once(
         pairs = [(place, choice) for place, row in enumerate(rows) for choice in range(len(answers[row]))]
         width = states.shape[1]
         lengths = [width + len(answers[rows[place]][choice]) for place, choice in pairs]
-        for chosen in token_budget_batches(lengths, token_budget):
+        of_pairs = [vocabulary_size(model) * len(answers[rows[place]][choice]) for place, choice in pairs]
+        for chosen in token_budget_batches(lengths, token_budget, logits=of_pairs):
             of_batch = [pairs[number] for number in chosen]
             places = torch.tensor([place for place, _ in of_batch], device=model.device)
             labels = padded_rows([answers[rows[place]][choice] for place, choice in of_batch], -100).to(model.device)
