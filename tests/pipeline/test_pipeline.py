@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from accelerate.state import AcceleratorState
 from contents import content_of
 from datasets import Dataset, Features, Image
 from peft import LoraConfig
@@ -27,6 +28,7 @@ from recross_hf import (
     UpstreamIndex,
 )
 from recross_hf.core import files
+from recross_hf.core._compat import has_process_state
 from recross_hf.hub.errors import ArtifactError
 from recross_hf.models.generation import generate_texts
 from recross_hf.pipeline import stored_parts
@@ -873,3 +875,17 @@ def test_a_callback_may_ask_the_pipeline_for_answers_while_it_trains(pipeline, q
         weights.append(adapter.model.state_dict())
     assert asks.answers == [pipeline(queries)] * FAST["max_steps"]
     assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+def test_answering_takes_no_device_as_a_training_does(pipeline, queries):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert len(pipeline(queries)) == len(queries)
+    assert not has_process_state()
+
+
+@pytest.mark.parametrize("name", ["max_input_length", "max_target_length", "generation_num_beams"])
+def test_lengths_and_beams_of_the_adaptation_hold_for_answers(name, pipeline, queries):
+    other = copy.copy(pipeline)
+    other.adaptation = pipeline.adaptation | {name: 3}
+    of_call = {"max_target_length": "max_new_tokens", "generation_num_beams": "num_beams"}.get(name, name)
+    assert other(queries) == pipeline(queries, **{of_call: 3})

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from ..core._compat import has_process_state
+from ..adaptation.arguments import AdaptationArguments
 from ..data.inputs import one_or_many
 from ..hub.repository import HubAccess
 from ..models.adapters import base_alone
@@ -78,11 +78,11 @@ class PredictingPipeline(PipelineHubMixin):
             model = self.model if task is None else self._loaded_tasks().with_active(task)
         if not texts:
             return []
-        own = {name: value for name, value in adaptation.items() if name in LENGTHS_AND_BEAMS}
-        # Arguments take the process's devices anew, below a trainer whose callback asks for answers, unless they are told not to.
-        args = self.arguments(**own, accelerator_config={"use_configured_state": has_process_state()})
-        settings = {"max_input_length": args.max_input_length, "max_new_tokens": args.max_target_length}
-        settings |= {} if args.generation_num_beams is None else {"num_beams": args.generation_num_beams}
+        # Not by arguments of a training: they take the process's devices anew, below a training in another thread.
+        own = {name: adaptation.get(name, getattr(AdaptationArguments, name)) for name in LENGTHS_AND_BEAMS}
+        settings = {"max_input_length": own["max_input_length"], "max_new_tokens": own["max_target_length"]}
+        beams = own["generation_num_beams"]
+        settings |= {} if beams is None else {"num_beams": beams}
         answers = generate_texts(
             model,
             self.processing_class,
