@@ -67,3 +67,22 @@ def test_parts_of_a_query_set_adapt_apart(pipeline, tmp_path):
         Method("x", dense, num_adapters=2)
     with pytest.raises(ValueError, match=r"of 1 to 16 adapters, one for an input at the most, found num_adapters=17"):
         Method("x", dense, peft_config=lora, num_adapters=17)
+
+
+@pytest.mark.parametrize("settings", [{"use_rslora": True}, {"init_lora_weights": "pissa"}])
+def test_all_adapters_may_be_scaled_and_begun_in_another_way(settings):
+    torch.manual_seed(1)
+    base = tiny.llama(tiny.causal_tokenizer())
+    models = [random_lora(base, seed, r=3, lora_alpha=8, **settings) for seed in range(3)]
+    expected = [changed(copy.deepcopy(model)) for model in models]
+    found = changed(average_adapters(models[0], [lora_state(model) for model in models[1:]]))
+    for name in base.state_dict():
+        mean = torch.stack([of_model[name] for of_model in expected]).mean(dim=0)
+        assert torch.allclose(found[name], mean, atol=1e-4), name
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"bias": "lora_only"}, {"modules_to_save": ["lm_head"]}])
+def test_what_the_mean_would_lose_is_refused(settings):
+    model = random_lora(tiny.llama(tiny.causal_tokenizer()), 0, **settings)
+    with pytest.raises(ValueError, match=f"Expected plain LoRA of adapters to average, found {next(iter(settings))}="):
+        lora_state(model)
