@@ -8,8 +8,11 @@ import torch
 from evaluation_cases import ADAPTATION, task
 from peft import LoraConfig, get_peft_model
 
-from recross_hf import DenseRetriever, Method, evaluate_methods
+from recross_hf import DenseRetriever, Method, RandomRetriever, evaluate_methods
 from recross_hf.evaluation.averaging import average_adapters, lora_state
+from recross_hf.evaluation.cells import CellKey
+from recross_hf.evaluation.computation import compute_cell
+from recross_hf.evaluation.run import prepare_evaluation
 
 
 def random_lora(base, seed, **settings):
@@ -86,3 +89,13 @@ def test_what_the_mean_would_lose_is_refused(settings):
     model = random_lora(tiny.llama(tiny.causal_tokenizer()), 0, **settings)
     with pytest.raises(ValueError, match=f"Expected plain LoRA of adapters to average, found {next(iter(settings))}="):
         lora_state(model)
+
+
+def test_each_part_of_a_query_set_draws_examples_of_its_own(pipeline, tmp_path):
+    lora = LoraConfig(task_type="SEQ_2_SEQ_LM", r=2)
+    upstream = pipeline.index.dataset
+    drawn = Method("two", lambda seed: RandomRetriever(upstream, seed=seed), peft_config=lora, num_adapters=2)
+    tasks = [task("film", "film", 1)]
+    run = prepare_evaluation(pipeline, tasks, [drawn], tmp_path, settings=ADAPTATION)
+    found = compute_cell(run, CellKey("two", "film", 0))["retrieved"]["id"]
+    assert len(found) == 8 and set(found[:4]) != set(found[4:])

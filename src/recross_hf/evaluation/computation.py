@@ -106,7 +106,7 @@ def _adapt(
         arguments.output_dir = scratch
         queries = queries.select(range(min(method.num_queries, len(queries)))[part])
         arguments.num_retrieved = -(-arguments.num_retrieved // method.num_adapters)
-        retriever = _retriever_of(run, key)
+        retriever = _retriever_of(run, key, part.start or 0)
         adapter = run.pipeline.adapter(
             queries,
             arguments,
@@ -164,9 +164,12 @@ def _below_examples(
     return found, fields, {"id": shown["id"][:], "task": shown["task"][:], "test_row": places}
 
 
-def _retriever_of(run: EvaluationRun, key: CellKey) -> Retriever:
-    """The retriever of a cell's method, without what is never retrieved for its task."""
-    retriever, excluded = run.methods[key.method].retriever_for(draw_seed(key)), run.excluded(run.tasks[key.task])
+def _retriever_of(run: EvaluationRun, key: CellKey, part: int = 0) -> Retriever:
+    """The retriever of a cell's method, without what is never retrieved for its task; each part of a query set draws its own."""
+    retriever, excluded = (
+        run.methods[key.method].retriever_for(draw_seed(key) + part),
+        run.excluded(run.tasks[key.task]),
+    )
     if excluded["tasks"] or excluded["ids"]:
         return retriever.excluding(excluded["tasks"], excluded["ids"])
     return retriever
