@@ -3,8 +3,9 @@
 import faiss
 import numpy as np
 import pytest
+from datasets import Dataset
 
-from recross_hf import UpstreamIndex
+from recross_hf import UpstreamIndex, load_examples
 from recross_hf.retrieval.index_map import IndexMap
 
 
@@ -33,6 +34,37 @@ def test_vectors_that_the_index_does_not_give_back_are_encoded(index, encoder, t
     with pytest.raises(RuntimeError):
         inverted.faiss_index.reconstruct(0)
     assert np.allclose(IndexMap.of(inverted).points, IndexMap.of(index).points, atol=1e-3)
+
+
+@pytest.mark.parametrize("factory", ["L2norm,Flat", "L2norm,IVF4,Flat"])
+def test_an_index_by_cosine_has_other_texts_where_its_own_are(factory, index, encoder, tmp_path):
+    index_map = IndexMap.of(UpstreamIndex.build(index.dataset, encoder, tmp_path, factory=factory))
+    places = index_map.project(encoder.encode(index_map.examples["input"][:]))
+    assert np.allclose(places, index_map.points, atol=1e-4)
+    assert np.abs(places).max() < 2
+
+
+def test_conversations_are_encoded_as_their_turns():
+    class Turns:
+        read = None
+
+        def encode(self, texts):
+            self.read = texts
+            return np.random.default_rng(0).normal(size=(len(texts), 4)).astype(np.float32)
+
+    turns = [
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}] for text in ("one", "two")
+    ]
+    answered = [[*of_one, {"role": "assistant", "content": "yes"}] for of_one in turns]
+    examples = load_examples(Dataset.from_dict({"messages": answered}), task="chat")
+    encoder = Turns()
+    quantizer = faiss.IndexFlatL2(4)
+    inverted = faiss.IndexIVFFlat(quantizer, 4, 1)
+    vectors = encoder.encode(["", ""])
+    inverted.train(vectors)
+    inverted.add(vectors)
+    IndexMap.of(UpstreamIndex(examples, inverted, encoder, {}))
+    assert [[*text.messages] for text in encoder.read] == turns
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset
 from sklearn.decomposition import PCA
 
+from ..data.conversations import texts_of
 from .index import UpstreamIndex
 
 MOST_POINTS = 1_200
@@ -30,6 +31,7 @@ class IndexMap:
         mean: Array `[d]` that is taken from each vector.
         axes: Array `[2, d]` of the two directions.
         explained: Share of the variance that the two directions hold, from 0 to 1.
+        normalizes: Whether vectors are placed as vectors of length 1, as an index has them that compares by cosine ("L2norm,...").
     """
 
     examples: Dataset
@@ -37,6 +39,7 @@ class IndexMap:
     mean: np.ndarray
     axes: np.ndarray
     explained: float
+    normalizes: bool = False
 
     @classmethod
     def of(cls, index: UpstreamIndex, *, most_points: int = MOST_POINTS, seed: int = 0) -> IndexMap:
@@ -50,7 +53,8 @@ class IndexMap:
         number = min(most_points, len(index))
         rows = np.sort(np.random.default_rng(seed).choice(len(index), number, replace=False))
         examples = index.dataset.select(rows)
-        vectors = _vectors(index, rows, examples)
+        normalizes = "L2norm" in str(index.config.get("factory"))
+        vectors = _placed(_vectors(index, rows, examples), normalizes)
         mean, explained = vectors.mean(axis=0), 1.0
         axes = np.zeros((2, vectors.shape[1]), dtype=np.float32)
         if number > 1:  # of few examples there are fewer directions than two
@@ -58,7 +62,7 @@ class IndexMap:
             axes[: len(pca.components_)] = pca.components_
             # Vectors that are all alike vary in no direction.
             explained = float(np.nan_to_num(pca.explained_variance_ratio_, nan=1.0).sum())
-        return cls(examples, (vectors - mean) @ axes.T, mean, axes, explained)
+        return cls(examples, (vectors - mean) @ axes.T, mean, axes, explained, normalizes)
 
     def project(self, vectors: np.ndarray) -> np.ndarray:
         """The places of other vectors, as an array `[n, 2]`.
@@ -66,12 +70,19 @@ class IndexMap:
         Args:
             vectors: Array `[n, d]` from the index's encoder.
         """
-        places: np.ndarray = (np.asarray(vectors, dtype=np.float32) - self.mean) @ self.axes.T
+        places: np.ndarray = (_placed(vectors, self.normalizes) - self.mean) @ self.axes.T
         return places
+
+
+def _placed(vectors: np.ndarray, normalizes: bool) -> np.ndarray:
+    found: np.ndarray = np.asarray(vectors, dtype=np.float32)
+    if normalizes:
+        found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return found
 
 
 def _vectors(index: UpstreamIndex, rows: np.ndarray, examples: Dataset) -> np.ndarray:
     try:
         return np.stack([index.faiss_index.reconstruct(int(row)) for row in rows])
     except RuntimeError:  # an IVF index does not know in which list a row lies
-        return np.asarray(index.encoder.encode(examples["input"][:]), dtype=np.float32)
+        return np.asarray(index.encoder.encode(texts_of(examples)), dtype=np.float32)
