@@ -1,5 +1,6 @@
 """What visitors can do, without a browser: retrieve, adapt, stop it, compare, take it away."""
 
+import copy
 import threading
 import zipfile
 
@@ -9,6 +10,7 @@ import tiny
 
 from recross_hf import ReCrossPipeline
 from recross_hf.data.schema import ExampleError
+from recross_hf.retrieval.index_map import IndexMap
 from recross_hf.web.actions import Actions
 from recross_hf.web.adapted_visit import AdaptedVisit
 from recross_hf.web.limits import Limits
@@ -323,3 +325,26 @@ def test_nothing_is_pushed_without_a_name_and_a_token_of_the_visitor(repo_id, to
     adapted(actions, max_steps=1)
     with pytest.raises(ExampleError, match=said):
         actions.push("me", repo_id, token, private=True)
+
+
+def test_what_answers_is_copied_and_encodes_while_nobody_else_uses_it(actions, served, monkeypatch):
+    model, held = served.base.upstream_model, []
+
+    def copied(memo):
+        held.append(served.lock.locked())
+        del vars(model)["__deepcopy__"]
+        try:
+            return copy.deepcopy(model, memo)
+        finally:
+            vars(model)["__deepcopy__"] = copied
+
+    def drawn(index):
+        held.append(fresh.lock.locked())
+
+    monkeypatch.setitem(vars(model), "__deepcopy__", copied)
+    adapted(actions)
+    monkeypatch.undo()
+    fresh = ServedPipeline(served.base, LIMITS)
+    monkeypatch.setattr(IndexMap, "of", drawn)
+    assert fresh.index_map is None
+    assert len(held) == 3 and all(held)

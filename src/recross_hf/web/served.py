@@ -78,8 +78,9 @@ class ServedPipeline:
 
     @cached_property
     def index_map(self) -> IndexMap:
-        """The picture of the index, made when it is first asked for."""
-        return IndexMap.of(self.base.index)
+        """The picture of the index, made when it is first asked for, which may encode texts."""
+        with self.lock:
+            return IndexMap.of(self.base.index)
 
     def arguments(self, **overrides: Any) -> AdaptationArguments:
         """Arguments of an adaptation that suit the pipeline, within the limits.

@@ -16,7 +16,7 @@ from ..adaptation.adapter import RetrievalAugmentedAdapter
 from ..adaptation.arguments import AdaptationArguments
 from ..adaptation.results import adaptation_results
 from ..adaptation.retrieval import timed
-from ..models.adapters import base_alone, sharing_copy
+from ..models.adapters import base_alone
 from ..pipeline.bases import ADAPTER_CONFIG, naming_base
 from ..pipeline.pipeline import ReCrossPipeline
 from ..training.checkpoints import ARGUMENTS_FILE
@@ -146,14 +146,15 @@ class Training:
         with self.served.lock:
             # A tokenizer cannot be used by two threads at once, and others go on asking for answers.
             own.processing_class = copy.deepcopy(own.processing_class)
-        adapter = own.adapter(
-            self.given.inputs,
-            args,
-            retriever=self.served.retriever(self.found.excluded),
-            peft_config=config,
-            eval_dataset=self.given.labelled,
-            callbacks=[_Watch(self)],
-        )
+            # Nor is the model copied while it answers, which hangs hooks on it.
+            adapter = own.adapter(
+                self.given.inputs,
+                args,
+                retriever=self.served.retriever(self.found.excluded),
+                peft_config=config,
+                eval_dataset=self.given.labelled,
+                callbacks=[_Watch(self)],
+            )
         adapter.retrieved = self.found.retrieved
         adapter.remove_callback(PrinterCallback)
         return adapter
@@ -195,7 +196,8 @@ class Training:
         from peft import PeftModel
 
         pipeline = self.served.base.adapted(adapter)
-        base = sharing_copy(base_alone(self.served.base.upstream_model))
+        with self.served.lock:
+            base = base_alone(self.served.base.upstream_model)
         model: Any = PeftModel.from_pretrained(base, str(folder))
         pipeline.adapted_model = model.eval().requires_grad_(False)
         return pipeline
