@@ -183,7 +183,7 @@ def build_index_once(upstream: Dataset, encoder: Encoder, folder: str | Path, **
         build_kwargs: Arguments of [`UpstreamIndex.build`], where it is built.
 
     Raises:
-        IndexMismatchError: The folder holds the index of other examples or another encoder.
+        IndexMismatchError: The folder holds the index of other examples or another encoder, or one of another kind than is asked for.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,5 +195,10 @@ def build_index_once(upstream: Dataset, encoder: Encoder, folder: str | Path, **
         raise IndexMismatchError(
             f"Expected an index of the {len(upstream)} upstream examples in {folder}, found one of {len(index)} others. Delete it, or "
             "choose another folder."
+        )
+    if (factory := build_kwargs.get("factory", index.config["factory"])) != index.config["factory"]:
+        raise IndexMismatchError(
+            f"Expected an index of the kind {factory} in {folder}, found {index.config['factory']}, which may compare otherwise. Delete it, "
+            "or choose another folder."
         )
     return index
