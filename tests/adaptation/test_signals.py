@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from chat_templates import TEMPLATES, chat_tokenizer
 from datasets import Dataset
 from peft import LoraConfig
 
 from recross_hf import AdaptationArguments, DenseRetriever, RandomRetriever, RetrievalAugmentedAdapter, load_examples
+from recross_hf.adaptation import signal_recorder
 from recross_hf.adaptation.retrieval import further_neighbours
 from recross_hf.adaptation.signal_recorder import SignalRecorder
 from recross_hf.adaptation.signals import AdaptationSignals, ModelReading
@@ -118,6 +120,23 @@ def test_nothing_changes_without_training(kind, bart, tokenizer, examples, tmp_p
     assert numbers["num_held_out"] == 12
     assert numbers["num_with_options"] == numbers["num_answers"] == 16
     assert numbers["first_divergence"] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("template", ["chatml", "headers", "turns"])
+def test_an_answer_that_was_cut_has_nothing_of_its_end(template, examples, tmp_path, monkeypatch):
+    tokenizer = chat_tokenizer(TEMPLATES[template])
+    adapter = adapter_of(tiny.llama(tokenizer), tokenizer, examples, tmp_path, max_target_length=6)
+    read = []
+
+    def noted(model, prompts, answers, *rest, **settings):
+        read.append(answers)
+        return read_answers(model, prompts, answers, *rest, **settings)
+
+    monkeypatch.setattr(signal_recorder, "read_answers", noted)
+    monkeypatch.setattr(adapter, "answers_with_ends", lambda inputs: [Answer("yes", is_ended=False)] * len(inputs))
+    recorded(adapter, num_steps=0)
+    text = tokenizer("yes", add_special_tokens=False)["input_ids"]
+    assert read[1] == [text] * 16
 
 
 @pytest.mark.parametrize("kind", ["bart", "gpt2", "lora"])

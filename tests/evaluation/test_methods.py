@@ -184,5 +184,7 @@ def test_an_index_by_another_encoder_is_built_once(examples, tmp_path):
         IndexMismatchError, match=r"Expected an index of the 9 upstream examples in .*, found one of 48 others"
     ):
         build_index_once(examples.select(range(9)), encoder, tmp_path / "sbert")
-    with pytest.raises(IndexMismatchError, match=r"Expected an index of the kind L2norm,Flat in .*, found Flat, which"):
+    with pytest.raises(
+        IndexMismatchError, match=r"Expected an index of the kind L2norm,Flat in .*, found Flat, which"
+    ):
         build_index_once(examples, encoder, tmp_path / "sbert", factory="L2norm,Flat")

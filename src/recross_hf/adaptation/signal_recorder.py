@@ -118,10 +118,9 @@ class SignalRecorder:
         token_ids = trainer.architecture.answer_ids(
             tokenizer, [answer.text for answer in answers], self._longest_answer
         )
-        # Of an answer that was cut, the end is none of its tokens.
+        end = trainer.architecture.end_id(tokenizer)
         token_ids = [
-            ids if answer.is_ended or len(ids) < 2 else ids[:-1]
-            for ids, answer in zip(token_ids, answers, strict=True)
+            ids if answer.is_ended else _without_end(ids, end) for ids, answer in zip(token_ids, answers, strict=True)
         ]
         begins = {tokenizer.bos_token_id, tokenizer.cls_token_id} - {None, tokenizer.eos_token_id}
         places = [int(len(ids) > 1 and ids[0] in begins) for ids in token_ids]  # BART's answers all begin alike
@@ -169,6 +168,12 @@ class SignalRecorder:
         for row, of_input in zip(rows, values, strict=True):
             found[row] = np.asarray(of_input).tolist()
         return found
+
+
+def _without_end(token_ids: list[int], end: int | None) -> list[int]:
+    """The tokens of an answer that was cut, which has no end; after it, a chat template may write more, such as a line break."""
+    place = next((place for place in range(len(token_ids) - 1, 0, -1) if token_ids[place] == end), len(token_ids))
+    return token_ids[:place]
 
 
 def _spelled(key: str, text: str) -> str:
