@@ -1,6 +1,7 @@
 """The comparison of methods: cells, resuming, sharing, failures, scores."""
 
 import copy
+import gc
 import json
 import shutil
 
@@ -18,6 +19,7 @@ from recross_hf import (
     EvaluationResults,
     Method,
     ReCrossPipeline,
+    RetrievalAugmentedAdapter,
     TargetTask,
     evaluate_methods,
     load_examples,
@@ -401,3 +403,15 @@ def test_a_model_that_ships_sampling_is_scored_greedily_and_what_else_it_ships_i
         else:
             with pytest.raises(CellMismatchError, match="do_sample: None there, False here"):
                 evaluate(shipped, tmp_path / name)
+
+
+def test_the_memory_of_a_device_is_given_back_once_nothing_of_a_cell_is_alive(pipeline, tmp_path, monkeypatch):
+    alive = []
+
+    def cleared():
+        alive.append([one for one in gc.get_objects() if isinstance(one, RetrievalAugmentedAdapter)])
+
+    monkeypatch.setattr(evaluation_module, "clear_device_cache", cleared)
+    dense = Method("dense", DenseRetriever(pipeline.index))
+    evaluate_methods(pipeline, [task("film", "film")], [dense], tmp_path, settings=ADAPTATION, show_progress=False)
+    assert alive == [[], []]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import release_memory
+from accelerate.utils.memory import clear_device_cache
 
 from ..core.progress import progress_bar
 from ..pipeline.pipeline import ReCrossPipeline
@@ -145,8 +145,9 @@ def _is_done_or_computed(run: EvaluationRun, key: CellKey, started: float) -> bo
             files.write_failure(key, error)
             logger.warning("The cell %s failed: %s", "/".join(map(str, key)), files.failure(key))
         finally:
-            # Trainers are cycles, and hold a copy of the model; what a device keeps for this process, the others cannot have.
-            release_memory()
+            gc.collect()  # trainers are cycles, and hold a copy of the model
+            # PyTorch keeps what a cell used in pieces of its sizes, which fit no other cell and no other process.
+            clear_device_cache()
     return True
 
 
