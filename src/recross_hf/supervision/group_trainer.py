@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..core.batching import chunks, on_device, token_budget_batches
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE, architecture_of
-from ..models.base import check_vocabulary
+from ..models.base import check_vocabulary, vocabulary_size
 from ..models.heads import answer_logits
 from ..models.tokenization import TokenizedExamples
 from .arguments import SupervisionArguments
@@ -184,9 +184,10 @@ class GroupTrainer:
     def batches(self, items: Sequence[Batch]) -> list[Batch]:
         """Joins tokenised examples to batches on the device, sorted by length, for [`losses`]."""
         lengths = [len(item["input_ids"]) + len(item["labels"]) for item in items]
+        logits = [vocabulary_size(self.model) * len(item["labels"]) for item in items]
         return [
             self._batch([items[row] for row in rows]) | {"rows": rows}
-            for rows in token_budget_batches(lengths, self.token_budget)
+            for rows in token_budget_batches(lengths, self.token_budget, logits=logits)
         ]
 
     def _batch(self, items: Sequence[Batch]) -> Batch:
