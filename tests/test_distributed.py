@@ -146,6 +146,7 @@ def test_the_loss_is_not_multiplied_by_the_number_of_processes(one_and_two):
     assert len(one["losses"]) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_build_one_index_with_the_example(answering_bart, tokenizer, examples, tmp_path):
     answering_bart.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")

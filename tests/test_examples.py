@@ -234,6 +234,7 @@ def test_a_model_is_adapted_and_evaluated(folder, pipeline_folder):
     assert any(not torch.equal(value, upstream[name]) for name, value in adapted.items())
 
 
+@pytest.mark.slow
 def test_a_model_is_adapted_by_the_launcher(folder, pipeline_folder):
     output = started(
         folder,
@@ -478,9 +479,9 @@ def test_upstream_data_is_prepared(folder, tmp_path):
         *load_examples(tmp_path / "upstream" / "tickets" / "dev-*.parquet")["input"][:],
     ]
 
-    output = started(
+    output = run(
         folder,
-        *(EXAMPLES / "prepare_upstream.py", "--files", "upstream/*/train.parquet", "--columns", "references=outputs"),
+        *("prepare_upstream.py", "--files", "upstream/*/train.parquet", "--columns", "references=outputs"),
         *("--output_dir", tmp_path / "plain", "--only", "sum", "colour", "--max_dev_examples_per_task", 2),
     )
     assert "of 2 tasks in" in output

@@ -1,24 +1,20 @@
 """Each private name that the lower packages hold on to does what is needed of it in the versions that are installed."""
 
 import copy
-import subprocess
-import sys
 
+from accelerate import PartialState
 from datasets import Dataset
+from example_scripts import as_of_a_new_process
 from peft import LoraConfig, get_peft_model
 
-from recross_hf.core._compat import commit_of, fingerprint_of, note_commit
+from recross_hf.core._compat import commit_of, fingerprint_of, has_process_state, note_commit
 
 
 def test_a_process_that_asked_for_its_device_has_a_state_and_another_has_none():
-    code = (
-        "from recross_hf.core._compat import has_process_state\n"
-        "from accelerate import PartialState\n"
-        "before = has_process_state(), has_process_state()\n"
-        "PartialState(cpu=True)\n"
-        "assert (before, has_process_state()) == ((False, False), True)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    with as_of_a_new_process():
+        assert (has_process_state(), has_process_state()) == (False, False)
+        PartialState(cpu=True)
+        assert has_process_state()
 
 
 def test_a_fingerprint_stands_for_the_content_of_a_data_set(tmp_path):

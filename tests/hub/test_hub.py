@@ -428,6 +428,7 @@ def test_pinned_and_cached_asks_nothing_and_a_server_that_is_down_is_not_needed(
         lost("hub_steps:predict", name=f"{repo_id}-gone", local_files_only=True)
 
 
+@pytest.mark.slow
 def test_folders_are_used_without_a_connection(folder, behaviours, examples, tmp_path):
     """With no token, with no setting that keeps libraries from asking or telling anybody anything."""
     environment = client_environment("", tmp_path / "home")

@@ -484,6 +484,7 @@ def test_using_a_pipeline_modifies_no_part(reranking, adapted, queries, tmp_path
         assert not any(map(loaded.parts.is_modified, parts))
 
 
+@pytest.mark.slow
 def test_a_save_that_is_killed_at_any_point_leaves_a_whole_pipeline(reranking, tmp_path):
     """The killed processes are copies of one that has loaded the pipeline; `save_script` tells what it found after each."""
     reranking.save_pretrained(tmp_path / "saved")

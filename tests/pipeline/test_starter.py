@@ -99,6 +99,7 @@ def test_what_the_starter_lacks_is_named(task, query_set):
         load_starter_task(task, query_set)
 
 
+@pytest.mark.slow
 def test_adapting_pays(pipeline):
     """One task and query set, as in the README; benchmarks/starter_gain.py measures all of them."""
     queries, test = load_starter_task("letter_stamp")

@@ -326,7 +326,9 @@ def test_the_upstream_adapter_is_merged_first(way, pipeline, built, kind, querie
     assert ("adapter_config.json" in manifest["sha256"]) == (way == "new adapter")
     opened = ReCrossPipeline.from_pretrained(tmp_path / "saved", device="cpu")
     assert opened(inputs) == answers
-    merged = pipeline.adapt(queries, peft_config=config, upstream_adapter="merge", **FAST | {"learning_rate": 1e-12})
+    merged = pipeline.adapt(
+        queries, peft_config=config, upstream_adapter="merge", **FAST | {"max_steps": 1, "learning_rate": 1e-12}
+    )
     assert merged(inputs) == pipeline(inputs)  # the beginning is base and adapter
     if way == "new adapter":  # on the base alone it would answer otherwise, so that it names none
         saved = json.loads((tmp_path / "saved" / "adapted_model" / "adapter_config.json").read_text())
@@ -358,6 +360,9 @@ def test_a_killed_adaptation_of_the_upstream_adapter_goes_on(pipeline, queries, 
 # ---- commands --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "kind", ["bart", pytest.param("llama", marks=pytest.mark.slow)], indirect=True, scope="module"
+)
 def test_the_commands_train_index_and_adapt_an_adapter(trained, kind, tmp_path):
     base = shutil.copytree(trained[2] / "base", tmp_path / "base")
     trained[1].save_pretrained(base)

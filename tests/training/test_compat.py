@@ -134,12 +134,12 @@ def test_the_batch_size_in_use_is_the_lowered_one(bart, tokenizer, examples, tmp
             return super().training_step(model, inputs, *args, **kwargs)
 
     sizes: list[int] = []
-    settings = {"per_device_train_batch_size": 6, "auto_find_batch_size": True}
+    settings = {"per_device_train_batch_size": 5, "auto_find_batch_size": True}
     trainer = make(OutOfMemory, bart, tokenizer, examples, tmp_path, **settings)
     trainer.train()
-    assert sizes[0] == 6
+    assert sizes[0] == 5
     assert sizes[-1] <= 4
-    assert trainer.args.train_batch_size == 6
+    assert trainer.args.train_batch_size == 5
 
 
 def test_a_trainer_writes_its_own_model_into_each_checkpoint_and_at_the_end(bart, tokenizer, examples, tmp_path):
