@@ -89,8 +89,6 @@ def main() -> None:
         most=args.most_signals,
         policy=args.policy,
     )
-    if result["chosen"] is not None:
-        result["chosen"]["asks_form"] = args.with_form
     print_tables(result)
     write_json(args.output, result)
     print(f"\nWritten to {args.output}")
@@ -471,19 +469,6 @@ def print_tables(result: dict[str, Any], num_rows: int = 25) -> None:
         print(format_table(["tasks", *_HEADER], rows))
         rows = [[name, *_row(of)] for name, of in chosen.get("rates_by_method", {}).items()]
         print(format_table(["method", *_HEADER], rows) if rows else "")
-        print(f"\n{as_code(chosen)}")
-
-
-def as_code(chosen: dict[str, Any]) -> str:
-    """The score as the library has it (`recross_hf.adaptation.gate_score.CALIBRATED`)."""
-    signals = "".join(
-        f"        WeighedSignal({signal['name']!r}, "
-        + ", ".join(f"{name}={signal[name]:.4g}" for name in ("weight", "mean", "scale", "low", "high"))
-        + "),\n"
-        for signal in chosen["signals"]
-    )
-    numbers = f"intercept={chosen['intercept']:.4g}, threshold={chosen['threshold']:.4g}, asks_form={chosen.get('asks_form', True)}"
-    return f"CALIBRATED = GateScore(\n    (\n{signals}    ),\n    {numbers},\n)"
 
 
 def _number(value: float | None) -> str:

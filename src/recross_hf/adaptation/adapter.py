@@ -31,8 +31,7 @@ from .model_card import adapted_model_card, as_list, first_of
 from .model_copy import adaptable_copy
 from .record import RETRIEVED_FILE, Adaptation, Evaluation, read_retrieved, recorded_settings
 from .retrieval import check_parts, retrieve_examples, selects, timed
-from .safety_gate import GateVerdict, level_in_force, split
-from .signal_gate import gate_of
+from .safety_gate import GateVerdict, SafetyGate, level_in_force, split
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -189,7 +188,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             return super().train(checkpoint, trial, ignore_keys_for_eval)
         self.seconds.pop("gate", None)
         with timed(self.seconds, "gate"):
-            gate = gate_of(level, self, self.query_dataset, learned, held_out, self.retriever, self._copied_from())
+            gate = SafetyGate(self, self.query_dataset, held_out, self._copied_from())
         output = super().train(checkpoint, trial, ignore_keys_for_eval)
         with timed(self.seconds, "gate"):
             self.gate, self.gate_answers = gate.decide(), gate.answers

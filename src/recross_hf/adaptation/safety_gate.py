@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -60,10 +60,8 @@ class GateVerdict:
         reason: Sentences for people.
         num_held_out: Number of distinct retrieved examples that were not trained on.
         base, adapted: Evidence of the two models that were compared.
-        level: What was asked of the adapted model: "form", "strict", or "signals".
+        level: What was asked of the adapted model: "form", or "strict".
         lost_form: Sentences that say what form of the base's answers those of the adapted model do not have.
-        probability: Probability that the adaptation helps, as the score of its signals says it; None where no signals were asked for.
-        signals: The signals by name ([`AdaptationSignals.numbers`]).
     """
 
     kept: bool
@@ -73,8 +71,6 @@ class GateVerdict:
     adapted: GateEvidence
     level: str = "strict"
     lost_form: Sequence[str] = ()
-    probability: float | None = None
-    signals: Mapping[str, float | None] = field(default_factory=dict)
 
     @classmethod
     def on(

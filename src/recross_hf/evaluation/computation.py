@@ -45,10 +45,8 @@ def compute_cell(run: EvaluationRun, key: CellKey) -> dict[str, Any]:
     content: dict[str, Any] = {"settings": run.settings_of(key)}
     seconds: dict[str, float] = {}
     cell: dict[str, Any] = {"method": key.method, "task": key.task, "query_set": key.query_set, "seconds": seconds}
-    prompts, token_budget = (
-        InContextPrompts(texts_of(task.test), [], None),
-        _TOKENS_A_BATCH * (1 + (method.in_context or 0)),
-    )
+    prompts = InContextPrompts(texts_of(task.test), [], None)
+    token_budget = _TOKENS_A_BATCH * (1 + (method.in_context or 0))
     if not method.trains:
         cell |= {"kind": "base", "family": method.family or method.name}
         adapted = copy.copy(run.pipeline)
@@ -166,10 +164,8 @@ def _below_examples(
 
 def _retriever_of(run: EvaluationRun, key: CellKey, part: int = 0) -> Retriever:
     """The retriever of a cell's method, without what is never retrieved for its task; each part of a query set draws its own."""
-    retriever, excluded = (
-        run.methods[key.method].retriever_for(draw_seed(key) + part),
-        run.excluded(run.tasks[key.task]),
-    )
+    retriever = run.methods[key.method].retriever_for(draw_seed(key) + part)
+    excluded = run.excluded(run.tasks[key.task])
     if excluded["tasks"] or excluded["ids"]:
         return retriever.excluding(excluded["tasks"], excluded["ids"])
     return retriever
