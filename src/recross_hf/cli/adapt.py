@@ -17,6 +17,7 @@ from ..adaptation.record import RETRIEVED_FILE
 from ..adaptation.report import REPORT_FILE, SHOWN_INPUTS, Answers
 from ..adaptation.results import adaptation_results, format_results, plot_task_shares
 from ..core.distributed import agreed, end_process_group
+from ..core.environment import PIPELINE_VARIABLE
 from ..core.files import write_json
 from ..core.output_folders import check_apart
 from ..core.recipes import named_values
@@ -36,12 +37,12 @@ from .errors import NO_PICTURE, UsageError, can_draw
 from .lora import LORA_SHAPE, LoraArguments
 from .outputs import OVERWRITE, make_way, write_adapted_manifest, write_report
 from .parser import CommandParser
+from .pipeline_choice import PipelineChoice
 from .stages import Stages
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-PIPELINE_VARIABLE = "RECROSS_PIPELINE"
 PICTURE = "retrieved_tasks.png"
 DEFAULTS = {"output_dir": "adapted", "report_to": "none"}
 ABOUT = (
@@ -57,18 +58,9 @@ GROUPS = {
 
 
 @dataclass
-class ScriptArguments:
+class ScriptArguments(PipelineChoice):
     """What `recross adapt` takes beside the arguments of an adaptation."""
 
-    pipeline: str | None = field(
-        default=None,
-        metadata={
-            "help": f"A pipeline folder, or a name on the Hub; by default what {PIPELINE_VARIABLE} names, else the starter."
-        },
-    )
-    revision: str | None = field(
-        default=None, metadata={"help": "Of a pipeline on the Hub: a branch, a tag or a commit."}
-    )
     query_file: str | None = field(default=None, metadata={"help": "The unlabelled inputs of your task."})
     eval_file: str | None = field(
         default=None, metadata={"help": "Labelled examples to evaluate on, if there are any."}

@@ -6,9 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..core.environment import PIPELINE_VARIABLE
 from ..web.limits import Limits
-from ..web.serving import PIPELINE_VARIABLE, launch
+from ..web.serving import launch
 from .parser import CommandParser
+from .pipeline_choice import PipelineChoice
 
 ABOUT = (
     "Serve a page on which a pipeline is tried: paste inputs, see which training examples are near, adapt, compare the answers, take the adapter "
@@ -22,18 +24,9 @@ _LIMITS = Limits()
 
 
 @dataclass
-class WebArguments:
+class WebArguments(PipelineChoice):
     """What `recross web` takes."""
 
-    pipeline: str | None = field(
-        default=None,
-        metadata={
-            "help": f"A pipeline folder, or a name on the Hub; by default what {PIPELINE_VARIABLE} names, else the starter."
-        },
-    )
-    revision: str | None = field(
-        default=None, metadata={"help": "Of a pipeline on the Hub: a branch, a tag or a commit."}
-    )
     host: str = field(
         default="127.0.0.1", metadata={"help": "The address to listen at; 0.0.0.0 lets other machines in."}
     )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from ..core.environment import PIPELINE_VARIABLE, REVISION_VARIABLE
 from ..pipeline.pipeline import ReCrossPipeline
 from .actions import Actions
 from .layout import css, imported_gradio, theme
@@ -19,7 +20,6 @@ from .page import Page
 from .served import ServedPipeline
 from .visits import Visits
 
-PIPELINE_VARIABLE, REVISION_VARIABLE = "RECROSS_PIPELINE", "RECROSS_REVISION"
 _LARGEST_UPLOAD = 32 << 20
 """Bytes from which on a file is not even received; those that are larger than the limits are refused with a reason."""
 
