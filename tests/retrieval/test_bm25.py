@@ -1,5 +1,9 @@
 """Retrieval by words."""
 
+import os
+import subprocess
+import sys
+
 import bm25s
 import numpy as np
 import pytest
@@ -103,3 +107,25 @@ def test_queries_without_a_hit_are_named(upstream, caplog):
         BM25Retriever(upstream).retrieve(["zzz", "qqq"], 4)
     BM25Retriever(upstream).retrieve(["sea", "zzz", "sky"], 6)
     assert "No example was found for query 1: 'zzz'." in caplog.text
+
+
+def test_jax_is_left_alone(tmp_path):
+    """As `bm25s` is imported it would call JAX, which then holds three quarters of a GPU's memory."""
+    package = tmp_path / "jax"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"open({str(tmp_path / 'called')!r}, 'w').close()\n")
+    (package / "lax.py").write_text("def top_k(values, k): return values, values\n")
+    program = (
+        "from recross_hf import BM25Retriever, load_examples\n"
+        "from datasets import Dataset\n"
+        "rows = Dataset.from_list([{'task': 'a', 'input': 'blue sky', 'references': ['x']}])\n"
+        "print(BM25Retriever(load_examples(rows)).retrieve(['a sky'], 1)['input'][0])\n"
+        "import os, sys\n"
+        f"assert not os.path.exists({str(tmp_path / 'called')!r}) and 'jax' not in sys.modules\n"
+        "import jax.lax\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (found.returncode, found.stdout) == (0, "blue sky\n"), found.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
@@ -65,10 +66,7 @@ class BM25Retriever(Retriever):
         exclude_ids: Collection[str] = (),
     ) -> None:
         super().__init__(upstream, exclude_tasks=exclude_tasks, exclude_ids=exclude_ids)
-        try:
-            import bm25s
-        except ImportError as error:
-            raise ImportError("BM25Retriever needs bm25s: pip install 'recross_hf[bm25]'.") from error
+        bm25s = _bm25s()
         self.k1, self.b, self.aggregation = k1, b, aggregation
         self._tokenize = partial(bm25s.tokenize, token_pattern=TOKEN_PATTERN, show_progress=False)
         self._bm25 = bm25s.BM25(k1=k1, b=b)
@@ -97,6 +95,25 @@ class BM25Retriever(Retriever):
         if not known:
             return np.zeros(len(self.upstream), dtype=np.float32)
         return np.where(self.allowed, self._bm25.get_scores(known), 0.0)
+
+
+def _bm25s() -> Any:
+    """The package `bm25s`, imported as if there were no JAX.
+
+    Where there is, it would call JAX once as it is imported, which takes three quarters of a GPU's memory for as long as the process lives;
+    the package's own choice of the best, which JAX speeds up, is not used here.
+    """
+    is_hidden = "jax" not in sys.modules
+    if is_hidden:
+        sys.modules["jax"] = None  # type: ignore[assignment]  # which stands for a module that cannot be imported
+    try:
+        import bm25s
+    except ImportError as error:
+        raise ImportError("BM25Retriever needs bm25s: pip install 'recross_hf[bm25]'.") from error
+    finally:
+        if is_hidden:
+            del sys.modules["jax"]
+    return bm25s
 
 
 def _best(scores: np.ndarray, k: int) -> Hits:
