@@ -9,18 +9,20 @@ goes on, and several at once share the work. `--collect` writes what there is: `
 `write_report` and `benchmarks/gate_classifier.py` read. Held-out tasks are to choose settings and a gate on, never targets.
 
 With `--labelled`, examples of each target itself are learned from in place of retrieved ones, which nobody has: what could be gained at most.
+Where the query sets of held-out tasks have references, `answered` retrieves with them: what going without labels costs.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 import transformers
 from datasets import Dataset
 from peft import LoraConfig
@@ -29,6 +31,7 @@ from transformers import HfArgumentParser
 
 from recross_hf import (
     CrossEncoderReranker,
+    MeanPooledEncoder,
     Method,
     RandomRetriever,
     ReCrossPipeline,
@@ -38,15 +41,26 @@ from recross_hf import (
 )
 from recross_hf.core.files import matching
 from recross_hf.evaluation.collection import collect_results
-from recross_hf.evaluation.methods import build_index_once, build_weighted_index_once
+from recross_hf.evaluation.methods import ablations, build_index_once, build_weighted_index_once
 from recross_hf.evaluation.results import SHARED
 from recross_hf.evaluation.run import EvaluationRun, prepare_evaluation
 from recross_hf.evaluation.runner import compute_free_cells
+from recross_hf.retrieval.answered import AnsweredRetriever, with_answers
 
-NONE, IN_CONTEXT = "none", "in_context"
+NONE, IN_CONTEXT, ANSWERED = "none", "in_context", "answered"
 CORE = ("random", "bm25", "sbert", "dense", "dense_by_task")
-OTHERS = ("rds", "sift", "dense_replay", "recross")
-ALL_SETS = 5
+OTHERS = ("recross", "rds", "weighted", "sift", "dense_replay")
+VARIANTS = (
+    "dense, fast",
+    "dense, slow",
+    "dense_by_task, fast",
+    "dense, 4 x |R|",
+    "dense, rank 1",
+    "dense, mean of 4",
+)
+GATES = ("form", "strict")
+OF_OTHER_TASKS = ("random", "dense", "dense_by_task")
+ALL_SETS, ABLATION_TASKS = 5, 4
 FAST, SLOW = 2.0, 0.4  # times the learning rate
 
 
@@ -57,6 +71,9 @@ class ScriptArguments:
     held_out_tasks: list[str] = field(
         default_factory=list,
         metadata={"help": "Folders of upstream tasks that nothing was trained on, as targets are stored."},
+    )
+    other_tasks: list[str] = field(
+        default_factory=list, metadata={"help": "Folders of further target tasks, for fewer methods and query sets."}
     )
     sbert_name_or_path: str = field(
         default="sentence-transformers/all-MiniLM-L6-v2", metadata={"help": "The SentenceTransformer of `sbert`."}
@@ -81,52 +98,75 @@ def main() -> None:
     (script,) = HfArgumentParser(ScriptArguments, allow_abbrev=False).parse_args_into_dataclasses()
     until = time.time() + 60 * script.minutes
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline)
-    targets, held_out = (
-        tasks_of(script.target_tasks, script.num_test),
-        tasks_of(script.held_out_tasks, script.num_test),
-    )
-    runs = {"targets": prepared("targets", targets, methods_of(pipeline, script), pipeline, script)}
-    if held_out:
-        some = [method for method in methods_of(pipeline, script) if method.name in (NONE, IN_CONTEXT, *CORE)]
-        runs["held_out"] = prepared("held_out", held_out, some, pipeline, script)
+    methods = {method.name: method for method in methods_of(pipeline, script)}
+    runs = prepared_runs(methods, pipeline, script)
     if script.collect:
         for name, run in runs.items():
             collect_results(run).save(script.output_dir / name)
         return
-    for name, methods, query_sets in in_order():
+    for name, wanted, query_sets in in_order([*runs["targets"].tasks]):
         if name in runs:
             of_run = runs[name].keys()
-            keys = [key for key in of_run if key.method in methods and key.query_set in query_sets]
+            keys = [key for key in of_run if key.query_set in query_sets and (not wanted or key.method in wanted)]
             compute_free_cells(runs[name], keys, until=until)
-    for task in targets if script.labelled else []:
-        of_task = prepared(
-            "labelled", [task.limited(None, 1)], [labelled(task, script.target_tasks)], pipeline, script
-        )
-        compute_free_cells(of_task, of_task.keys(), until=until)
 
 
-def in_order() -> Iterator[tuple[str, Sequence[str], Sequence[int]]]:
-    """Parts of the comparison, methods and query sets, the most important first."""
-    variants = [
-        "dense, fast",
-        "dense, slow",
-        "dense_by_task, fast",
-        "dense, 4 x |R|",
-        "dense, rank 1",
-        "dense, mean of 4",
+def prepared_runs(
+    methods: Mapping[str, Method], pipeline: ReCrossPipeline, script: ScriptArguments
+) -> dict[str, EvaluationRun]:
+    """The parts of the comparison by name, each a folder of cells."""
+    targets = tasks_of(script.target_tasks, script.num_test)
+    some = [methods[name] for name in (NONE, IN_CONTEXT, *CORE, ANSWERED) if name in methods]
+    without_labels = [method for name, method in methods.items() if name != ANSWERED]
+    runs = {"targets": prepared("targets", targets, without_labels, pipeline, script)}
+    if script.held_out_tasks:
+        held_out = tasks_of(script.held_out_tasks, script.num_test)
+        runs["held_out"] = prepared("held_out", held_out, some, pipeline, script)
+    if script.other_tasks:
+        fewer = [method for method in some if method.name in (NONE, IN_CONTEXT, *OF_OTHER_TASKS)]
+        others = tasks_of(script.other_tasks, script.num_test)
+        runs["others"] = prepared("others", others, fewer, pipeline, script)
+    gated = [
+        replace(varied(methods[name], gate, gate=gate), family=name) for name in ("dense", "random") for gate in GATES
     ]
-    yield "targets", [NONE], [SHARED]
-    yield "held_out", [NONE], [SHARED]
+    runs["gates"] = prepared("gates", targets, gated, pipeline, script, signals=False)
+    of_methods = [*ablations(methods["dense"], num_retrieved=())]
+    if "recross" in methods:
+        of_methods += ablations(methods["recross"], num_queries=(), num_retrieved=())
+    runs["ablations"] = prepared("ablations", targets[:ABLATION_TASKS], of_methods, pipeline, script)
+    for task in targets if script.labelled else []:
+        name = f"labelled/{task.name}"
+        runs[name] = prepared(name, [task.limited(None, 1)], labelled(task, script), pipeline, script)
+    return runs
+
+
+def in_order(targets: Sequence[str]) -> Iterator[tuple[str, Sequence[str], Sequence[int]]]:
+    """Parts of the comparison, methods (all where there are none) and query sets, the most important first."""
+    shared = [SHARED]
+    yield from (("targets", [NONE], shared), ("others", [NONE], shared), ("held_out", [NONE], shared))
     yield "targets", CORE, [0]
     yield "held_out", CORE, [0]
-    yield "targets", [IN_CONTEXT], [SHARED]
+    yield from ((f"labelled/{name}", (), [0]) for name in targets)
+    yield "targets", [IN_CONTEXT], shared
     yield "targets", CORE, [1]
     yield "held_out", CORE, [1]
-    yield "targets", [*OTHERS, *variants], [0]
-    yield "targets", CORE, range(2, ALL_SETS)
-    yield "held_out", CORE, range(2, ALL_SETS)
-    yield "held_out", [IN_CONTEXT], [SHARED]
-    yield "targets", [*OTHERS, *variants], [1]
+    yield "targets", [*OTHERS, *VARIANTS], [0]
+    yield "others", OF_OTHER_TASKS, [0]
+    yield "held_out", [ANSWERED], [0]
+    yield "targets", CORE, [2]
+    yield "gates", (), [0]
+    yield "targets", [*OTHERS, *VARIANTS], [1]
+    yield "targets", CORE, [3, 4]
+    yield "ablations", (), [0]
+    yield "held_out", [*CORE, ANSWERED], [2]
+    yield from (("others", [IN_CONTEXT], shared), ("held_out", [IN_CONTEXT], shared))
+    yield "others", OF_OTHER_TASKS, [1]
+    yield "gates", (), [1]
+    yield "held_out", [ANSWERED], [1]
+    yield "held_out", CORE, [3, 4]
+    yield "targets", ["recross", "dense, fast", "dense, rank 1"], [2, 3, 4]
+    yield "ablations", (), [1]
+    yield "others", OF_OTHER_TASKS, [2]
 
 
 def methods_of(pipeline: ReCrossPipeline, script: ScriptArguments) -> list[Method]:
@@ -136,10 +176,13 @@ def methods_of(pipeline: ReCrossPipeline, script: ScriptArguments) -> list[Metho
     )
     weighted = build_weighted_index_once(pipeline, script.output_dir / "rds")
     names = [NONE, *CORE, *(name for name in OTHERS if name != "recross"), IN_CONTEXT]
-    found = {
-        method.name: method
-        for method in paper_methods(pipeline, names, indexes={"sbert": sbert, "rds": weighted}, upsampling_ratio=2.0)
-    }
+    indexes = {"sbert": sbert, "rds": weighted, "weighted": weighted}
+    found = {method.name: method for method in paper_methods(pipeline, names, indexes=indexes, upsampling_ratio=2.0)}
+    if answers := answers_of_queries(script.held_out_tasks):
+        upstream = pipeline.index.dataset
+        encoder = MeanPooledEncoder(pipeline.upstream_model, pipeline.processing_class)
+        index = build_index_once(with_answers(upstream), encoder, script.output_dir / "answered")
+        found[ANSWERED] = replace(found["dense"], name=ANSWERED, retriever=AnsweredRetriever(index, upstream, answers))
     found[IN_CONTEXT] = replace(found[IN_CONTEXT], settings={"max_input_length": 1024})
     dense, by_task = found["dense"], found["dense_by_task"]
     if script.reranker is not None:
@@ -152,7 +195,7 @@ def methods_of(pipeline: ReCrossPipeline, script: ScriptArguments) -> list[Metho
         rank: LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear")
         for rank in (1, 16)
     }
-    variants = [
+    variants = [  # VARIANTS
         varied(dense, "fast", learning_rate=fast),
         varied(by_task, "fast", learning_rate=fast),
         varied(dense, "slow", learning_rate=slow),
@@ -174,6 +217,8 @@ def prepared(
     methods: Sequence[Method],
     pipeline: ReCrossPipeline,
     script: ScriptArguments,
+    *,
+    signals: bool = True,
 ) -> EvaluationRun:
     """A part of the comparison, whose adaptations go on with the pipeline's adapter: 2 epochs of |R| examples in batches of 8."""
     settings = {
@@ -186,25 +231,44 @@ def prepared(
     }
     settings |= {"bf16": True} if script.bf16 else {}
     return prepare_evaluation(
-        pipeline, tasks, methods, script.output_dir / part, settings=settings, on_overlap="drop", signals=True
+        pipeline, tasks, methods, script.output_dir / part, settings=settings, on_overlap="drop", signals=signals
     )
 
 
 def tasks_of(patterns: Sequence[str], num_test: int) -> list[TargetTask]:
     """The tasks in some folders, with so many test examples and their first query sets."""
-    folders = [path for pattern in patterns for path in sorted(matching(pattern)) or [Path(pattern)]]
-    return [load_target_task(folder).limited(num_test, ALL_SETS) for folder in folders]
+    return [load_target_task(folder).limited(num_test, ALL_SETS) for folder in folders_of(patterns)]
 
 
-def labelled(task: TargetTask, patterns: Sequence[str]) -> Method:
-    """Learning from labelled examples of a target, of other source examples than those tested."""
-    folders = [path for pattern in patterns for path in matching(pattern) or [Path(pattern)]]
-    whole = load_target_task(next(path for path in folders if Path(path).resolve().name == task.name))
+def folders_of(patterns: Sequence[str]) -> list[str | Path]:
+    """The folders that some patterns name."""
+    return [path for pattern in patterns for path in sorted(matching(pattern)) or [Path(pattern)]]
+
+
+def answers_of_queries(patterns: Sequence[str]) -> dict[str, str]:
+    """The first reference of each query that has one."""
+    found: dict[str, str] = {}
+    for file in (file for folder in folders_of(patterns) for file in sorted(Path(folder).glob("query-*.parquet"))):
+        if "outputs" in pq.read_schema(file).names:
+            queries = pq.read_table(file, columns=["input", "outputs"]).to_pydict()
+            found |= {text: accepted[0] for text, accepted in zip(*queries.values(), strict=True) if accepted}
+    return found
+
+
+def labelled(task: TargetTask, script: ScriptArguments) -> list[Method]:
+    """Learning from labelled examples of a target, of other source examples than those tested, at two rates."""
+    whole = load_target_task(
+        next(path for path in folders_of(script.target_tasks) if Path(path).resolve().name == task.name)
+    )
     seen = set(task.sources)
     others: Dataset = whole.test.select([row for row, source in enumerate(whole.sources) if source not in seen])
     # Nothing is retrieved from a task of the target's own name.
     named = others.remove_columns("task").add_column("task", [f"{task.name}, labelled"] * len(others))
-    return Method("labelled", RandomRetriever(named))
+    rates = {"labelled": 1.0, "labelled, fast": 4.0}
+    return [
+        Method(name, RandomRetriever(named), settings={"learning_rate": times * script.learning_rate})
+        for name, times in rates.items()
+    ]
 
 
 if __name__ == "__main__":
