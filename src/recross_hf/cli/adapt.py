@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,72 +26,32 @@ from ..data.schema import COLUMNS, ExampleError
 from ..data.starter import load_starter_task, starter_tasks
 from ..hub.publishing import check_may_publish
 from ..hub.safety import MANIFEST_FILE
+from ..launching.arguments import LAUNCHER_ARGUMENTS, LauncherArguments
 from ..models.adapters import is_peft_model
 from ..pipeline.pipeline import ReCrossPipeline
 from ..pipeline.publication import CARD_FILE
 from ..retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
+from .adapt_arguments import ABOUT, DEFAULTS, GROUPS, ScriptArguments
+from .adapt_tasks import adapt_to_tasks
 from .bars import use_bars
 from .console import show
 from .errors import NO_PICTURE, UsageError, can_draw
 from .lora import LORA_SHAPE, LoraArguments
-from .outputs import OVERWRITE, make_way, write_adapted_manifest, write_report
+from .outputs import make_way, write_adapted_manifest, write_report
 from .parser import CommandParser
-from .pipeline_choice import PipelineChoice
 from .stages import Stages
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
 PICTURE = "retrieved_tasks.png"
-DEFAULTS = {"output_dir": "adapted", "report_to": "none"}
-ABOUT = (
-    "Adapt a copy of an upstream model to your task, from a file of unlabelled inputs (one a line, or parquet, jsonl, csv); about sixteen "
-    "are enough. Without a file, the starter is adapted to a task that it never saw. "
-    f"{REPORT_FILE} shows the first {SHOWN_INPUTS} inputs with their answers before and after."
-)
-GROUPS = {
-    "What to adapt, and to what": ["query_file", "pipeline", "output_dir", "eval_file", "columns"],
-    "How": ["use_peft", "num_retrieved", "learning_rate", "gate", "preset"],
-    "Where else it goes": ["push_to_hub", "hub_model_id", "overwrite"],
-}
-
-
-@dataclass
-class ScriptArguments(PipelineChoice):
-    """What `recross adapt` takes beside the arguments of an adaptation."""
-
-    query_file: str | None = field(default=None, metadata={"help": "The unlabelled inputs of your task."})
-    eval_file: str | None = field(
-        default=None, metadata={"help": "Labelled examples to evaluate on, if there are any."}
-    )
-    task: str | None = field(
-        default=None, metadata={"help": "Name of the task; without query_file, one of the starter's."}
-    )
-    query_set: int = field(default=0, metadata={"help": "Which of the starter's five query sets."})
-    num_queries: int | None = field(default=None, metadata={"help": "Use the first so many inputs of the query file."})
-    columns: list[str] = field(
-        default_factory=list, metadata={"help": "Column mapping, e.g. --columns references=outputs id=example_id"}
-    )
-    retriever: str = field(default="dense", metadata={"help": "What to learn from.", "choices": ["dense", "random"]})
-    exclude_tasks: list[str] = field(default_factory=list, metadata={"help": "Upstream tasks not to retrieve from."})
-    preset: str | None = field(
-        default=None,
-        metadata={
-            "help": "The paper's settings, or those that the authors' code ran with (as_run is the same).",
-            "choices": ["paper", "authors_code", "as_run"],
-        },
-    )
-    merge: bool = field(
-        default=False, metadata={"help": "Merge the LoRA adapter after the training, and write a whole model."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": OVERWRITE})
 
 
 def main(argv: Sequence[str]) -> None:
     """Adapts a model as the command line says."""
     parser = CommandParser(
         "adapt",
-        (ScriptArguments, LoraArguments, AdaptationArguments),
+        (ScriptArguments, LauncherArguments, LoraArguments, AdaptationArguments),
         about=ABOUT,
         groups=GROUPS,
         positional="query_file",
@@ -100,6 +59,12 @@ def main(argv: Sequence[str]) -> None:
     )
     said = parser.said(argv)
     script = parser.made(ScriptArguments, said)
+    if script.query_files:
+        script.pipeline = script.pipeline or os.environ.get(PIPELINE_VARIABLE) or None
+        adapt_to_tasks(parser, argv, script, said | {"pipeline": script.pipeline}, adapt)
+        return
+    if own := [name for name in LAUNCHER_ARGUMENTS if name in said]:
+        parser.error(f"--{own[0]} needs --query_files, the tasks that jobs share")
     if script.pipeline is not None and script.query_file is None:
         parser.error("--pipeline needs --query_file, the unlabelled inputs of your task")
     if script.query_file is not None:
@@ -115,7 +80,9 @@ def main(argv: Sequence[str]) -> None:
     adapt(parser, script, said)
 
 
-def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) -> None:
+def adapt(
+    parser: CommandParser, script: ScriptArguments, said: dict[str, Any], pipeline: ReCrossPipeline | None = None
+) -> None:
     """Adapts a model, evaluates it where there are labels, writes what came of it and publishes it where that was asked for."""
     stages = Stages()
     if script.num_queries is not None and script.num_queries < 1:
@@ -124,7 +91,7 @@ def adapt(parser: CommandParser, script: ScriptArguments, said: dict[str, Any]) 
         columns = named_values("--columns", script.columns, parser.error, known=list(COLUMNS))
         if columns and script.eval_file is None and str(script.query_file).endswith(".txt"):
             parser.error("Expected --columns of a file that has columns, found a text file of one input a line")
-        pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
+        pipeline = pipeline or ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
         presets = {
             None: in_todays_names(pipeline.adaptation),
             "paper": PAPER,

@@ -26,11 +26,15 @@ from .. import (
 from ..core.distributed import leave_process_group
 from ..core.files import matching
 from ..core.output_folders import check_apart
+from ..evaluation.collection import collect_results
 from ..evaluation.methods import ablations, build_index_once, build_weighted_index_once
 from ..evaluation.overlaps import HANDLINGS
+from ..evaluation.run import prepare_evaluation
+from ..launching.arguments import LauncherArguments
 from ..planning.evaluation import plan_evaluation
 from .console import is_quiet, show
 from .errors import UsageError
+from .jobs import IN_JOBS, run_in_jobs
 from .lora import LoraArguments
 from .parser import CommandParser
 
@@ -45,7 +49,7 @@ GROUPS = {
     "What to compare, and where it goes": ["pipeline", "target_tasks", "methods", "ablations", "output_dir"],
     "How much": ["num_queries", "num_query_sets", "num_test", "dry_run"],
     "How": ["use_peft", "on_overlap"],
-}
+} | IN_JOBS
 
 
 @dataclass
@@ -117,13 +121,14 @@ class ScriptArguments:
     )
 
 
+# The steps of a benchmark, one after the other.
 def main(argv: Sequence[str]) -> None:
     """Compares methods as the command line says, or says what it will take. Where a cell fails, the exit status is 1."""
     rank = leave_process_group()
     datasets.disable_progress_bars()
     parser = CommandParser(
         "benchmark",
-        (ScriptArguments, LoraArguments, AdaptationArguments),
+        (ScriptArguments, LauncherArguments, LoraArguments, AdaptationArguments),
         about=ABOUT,
         groups=GROUPS,
         defaults=DEFAULTS,
@@ -136,6 +141,7 @@ def main(argv: Sequence[str]) -> None:
     output_dir = args.output_dir or DEFAULTS["output_dir"]
     read = {f"the target task {path.name}": path for pattern in script.target_tasks for path in matching(pattern)}
     check_apart(output_dir, {"the pipeline": script.pipeline, "the encoder": script.sbert_name_or_path, **read})
+    in_jobs = run_in_jobs(parser, "benchmark", argv, said, output_dir)
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
     tasks = target_tasks(script)
     # No defaults: those are the pipeline's.
@@ -152,7 +158,11 @@ def main(argv: Sequence[str]) -> None:
         if rank == 0:
             show(str(plan_evaluation(pipeline, tasks, methods, output_dir, **given)))
         return
-    results = evaluate_methods(pipeline, tasks, methods, output_dir, **given)
+    if in_jobs:  # what they left undone, they have tried often enough
+        del given["show_progress"]
+        results = collect_results(prepare_evaluation(pipeline, tasks, methods, output_dir, **given))
+    else:
+        results = evaluate_methods(pipeline, tasks, methods, output_dir, **given)
     if rank == 0:
         results.save(output_dir)
         summary = write_report(results, output_dir, title=f"Benchmark of {script.pipeline or 'the starter'}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..adaptation.arguments import AdaptationArguments
-from .adapt import DEFAULTS, ScriptArguments, adapt
+from .adapt import adapt
+from .adapt_arguments import DEFAULTS, ScriptArguments
 from .lora import LoraArguments
 from .parser import CommandParser
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> None:
         "demo", (ScriptArguments, LoraArguments, AdaptationArguments), about=ABOUT, groups=GROUPS, defaults=DEFAULTS
     )
     said = parser.said(argv)
-    if own := sorted({"pipeline", "query_file", "eval_file"} & set(said)):
+    if own := sorted({"pipeline", "query_file", "query_files", "eval_file"} & set(said)):
         parser.error(
             f"Expected the starter and one of its tasks, found --{', --'.join(own)}: `recross adapt` takes what is yours"
         )

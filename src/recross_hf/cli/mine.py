@@ -24,6 +24,7 @@ from ..core.output_folders import check_apart, check_apart_from_files
 from ..core.recipes import named_values
 from ..data.files import files_of
 from ..data.schema import COLUMNS
+from ..launching.arguments import LauncherArguments
 from ..planning.mining import plan_mining
 from ..supervision.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
 from ..supervision.dataset_card import supervision_card
@@ -32,6 +33,7 @@ from ..supervision.results import format_supervision, plot_task_utilities
 from ..supervision.utility import by_groups, by_reversal
 from .console import show
 from .errors import NO_PICTURE, can_draw
+from .jobs import IN_JOBS, run_in_jobs
 from .parser import CommandParser
 
 UTILITY_ESTIMATORS = {"groups": by_groups, "reversal": by_reversal}
@@ -44,7 +46,7 @@ ABOUT = (
 GROUPS = {
     "What to mine, and where it goes": ["pipeline", "output_dir", "example_files", "columns", "exclude_tasks"],
     "How": ["utility_estimator", "preset", "num_query_sets", "num_candidates", "reranker", "dry_run"],
-}
+} | IN_JOBS
 
 
 @dataclass
@@ -84,7 +86,8 @@ class ScriptArguments:
 
 def main(argv: Sequence[str]) -> None:
     """Mines as the command line says, or says what it will take."""
-    parser = CommandParser("mine", (ScriptArguments, SupervisionArguments), about=ABOUT, groups=GROUPS)
+    kinds = (ScriptArguments, LauncherArguments, SupervisionArguments)
+    parser = CommandParser("mine", kinds, about=ABOUT, groups=GROUPS)
     said = parser.said(argv)
     script = parser.made(ScriptArguments, said)
     preset = {None: {}, "paper": ALGORITHM_1, "as_run": SUPERVISION_AS_RUN}[script.preset]
@@ -93,12 +96,13 @@ def main(argv: Sequence[str]) -> None:
     check_apart(script.output_dir, {"the pipeline": script.pipeline, "the reranker": script.reranker})
     patterns = script.example_files or []
     check_apart_from_files(script.output_dir, [path for pattern in patterns for path in files_of(pattern)])
+    output_dir, start = Path(script.output_dir), time.perf_counter()
+    mined_before = sum(path_of(output_dir, number).is_file() for number in range(args.num_query_sets))
+    run_in_jobs(parser, "mine", argv, said, script.output_dir)
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline)
     examples = pipeline.index.dataset
     if script.example_files is not None:
         examples = load_examples(script.example_files, columns=columns)
-    output_dir, start = Path(script.output_dir), time.perf_counter()
-    mined_before = sum(path_of(output_dir, number).is_file() for number in range(args.num_query_sets))
     what = (
         pipeline.upstream_model,
         pipeline.processing_class,

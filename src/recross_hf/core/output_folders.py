@@ -13,8 +13,10 @@ WRITTEN_BY = {
     "mixture.json": "upstream data",
     "supervision.json": "mined supervision",
     "cells.json": "a benchmark",
+    "adaptations.json": "adaptations to many tasks",
 }
 """Which file tells what a folder holds."""
+ADAPTATIONS = "adaptations.json"
 _MANIFEST, _RETRIEVED = "recross.json", "retrieved.parquet"
 OF_MODELS = ("config.json", "adapter_config.json", "model.safetensors", "adapter_model.safetensors")
 

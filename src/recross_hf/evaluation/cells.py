@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
-
+from ..core.claims import claimed
 from ..core.files import read_json, write_json
 from ..core.run_settings import ChangedSetting, refuse_other_settings
 from ..core.tables import shortened
@@ -59,17 +58,11 @@ class CellFiles:
         """Whether some process has finished the cell."""
         return self.path(key).is_file()
 
-    @contextmanager
-    def claimed(self, key: CellKey) -> Iterator[bool]:
+    def claimed(self, key: CellKey) -> AbstractContextManager[bool]:
         """Holds a cell; the value is false where another process holds it or has finished it."""
         path = self.path(key)
         lock = self.folder / "locks" / path.relative_to(self.folder).with_suffix(".lock")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(lock, timeout=0):
-                yield not path.is_file()
-        except Timeout:
-            yield False
+        return claimed(lock, path.is_file)
 
     def write(self, key: CellKey, content: Mapping[str, Any]) -> None:
         """Writes the content of a finished cell."""

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..adaptation.model_copy import adaptable_copy
+from ..core.claims import shared_out
 from ..core.deprecation import renamed_argument
 from ..core.distributed import process_state
 from ..core.files import write_parquet
@@ -64,8 +63,8 @@ def mine_supervision(
     ```
 
     Each query set is written when it is done. A killed run continues when it is called again with the same arguments, and
-    ends in the same data; more query sets, another `num_labelled` or `label_by` can be asked for later. Under `accelerate launch` the
-    sets are spread over the processes.
+    ends in the same data; more query sets, another `num_labelled` or `label_by` can be asked for later. Processes that call it with the
+    same arguments at the same time, those of `accelerate launch` or of several machines, share the sets; each returns when all are mined.
 
     Args:
         model: Upstream model; it is fine-tuned in place and put back. Of one with a PEFT adapter, a copy is fine-tuned into whose weights the
@@ -111,35 +110,38 @@ def mine_supervision(
         )
         check_settings(folder, settings)
     state.wait_for_everyone()
-    missing = _missing_sets(folder, args.num_query_sets, state)
-    if mine := missing[state.process_index :: state.num_processes]:
+    missing = [number for number in range(args.num_query_sets) if read_set(folder, number) is None]
+    # Each process of a group begins with sets of its own.
+    missing.sort(key=lambda number: (number - state.process_index) % state.num_processes)
+    if missing:
         miner = QuerySetMiner(sampler, CandidateSource(retriever, reranker, args), utility_estimator, args)
         progress = progress_bar(
-            total=len(mine) * miner.groups_a_set,
+            total=len(missing) * miner.groups_a_set,
             desc=f"Mining {len(missing)} of {args.num_query_sets} query sets",
             unit="group",
             is_shown=state.is_main_process,
         )
         with progress, GroupTrainer(model, processing_class, args, peft_config=peft_config) as trainer:
-            _mine_sets(mine, miner, trainer, progress, folder)
+            _mine_sets(missing, miner, trainer, progress, folder)
     state.wait_for_everyone()
     sets = load_query_sets(folder)
     return label_pairs(sets.select(range(args.num_query_sets)), args.num_labelled, by=args.label_by)
 
 
-def _missing_sets(folder: Path, num_query_sets: int, state: PartialState) -> list[int]:
-    """Numbers of the sets to mine. One process looks for all, for the others may be writing already."""
-    missing: list[Any] = [None]
-    if state.is_main_process:
-        missing = [[number for number in range(num_query_sets) if read_set(folder, number) is None]]
-    if state.num_processes > 1:
-        broadcast_object_list(missing)
-    return missing[0]
-
-
 def _mine_sets(
     numbers: Sequence[int], miner: QuerySetMiner, trainer: GroupTrainer, progress: tqdm, folder: Path
 ) -> None:
-    for number in numbers:
+    """Mines the sets that no other process mines, until all are there."""
+
+    def is_mined(number: int) -> bool:
+        return read_set(folder, number) is not None
+
+    def lock_of(number: int) -> Path:
+        return folder / "locks" / path_of(folder, number).with_suffix(".lock").name
+
+    for number, is_mine in shared_out(numbers, is_mined, lock_of):
+        if not is_mine:
+            progress.update(miner.groups_a_set)
+            continue
         row = Dataset.from_list([miner.mine(number, trainer, progress)], features=SET_FEATURES)
         write_parquet(row, path_of(folder, number))

@@ -1,0 +1,45 @@
+"""A command that runs in jobs which share its work: the flags, and what they may not stand beside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..launching.arguments import LAUNCHER_ARGUMENTS, LauncherArguments
+from ..launching.launcher import JOBS_FOLDER, launch
+from .console import show
+from .parser import CommandParser
+
+IN_JOBS = {"In jobs": ["launcher", "num_jobs", "gpus_per_node", "timeout_min", "max_retries"]}
+"""The heading and the arguments of the short help."""
+
+
+def run_in_jobs(
+    parser: CommandParser, name: str, argv: Sequence[str], said: Mapping[str, Any], output_dir: str
+) -> bool:
+    """Runs a command in jobs, where the command line asks for that, and waits for them; returns whether it did.
+
+    Args:
+        parser: Parser of the command.
+        name: Name of the command.
+        argv: Words after the name.
+        said: What they say.
+        output_dir: Folder that the command writes.
+    """
+    arguments = parser.made(LauncherArguments, said)
+    if arguments.launcher == "none":
+        if "launcher" not in said and (own := [argument for argument in LAUNCHER_ARGUMENTS if argument in said]):
+            parser.error(f"Expected --launcher local or slurm beside --{own[0]}, found none")
+        return False
+    if said.get("dry_run"):
+        parser.error("Expected --dry_run without --launcher, found both: the plan is made here")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        parser.error(
+            "Expected --launcher without `accelerate launch`, found both: the jobs start the processes, one for each of --gpus_per_node"
+        )
+    where = "this machine" if arguments.launcher == "local" else "slurm"
+    show(f"{arguments.num_jobs} jobs on {where} share the work; their logs are in {output_dir}/{JOBS_FOLDER}/.")
+    # The last word counts, also where a --config names a launcher.
+    launch([name, *argv, "--launcher", "none"], output_dir, arguments)
+    return True

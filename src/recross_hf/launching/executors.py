@@ -1,0 +1,125 @@
+"""submitit's executors, with the resources that were asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .arguments import LauncherArguments
+from .job import Command
+
+if TYPE_CHECKING:
+    from submitit import Executor, Job
+
+_OF_THE_CONTROLLERS = "controllers.err"
+_SECONDS_OF_WARNING = 30
+"""Seconds before its end in which a job on this machine can leave its work."""
+
+
+def executor_of(folder: Path, name: str, arguments: LauncherArguments) -> Executor:
+    """The executor of a launcher.
+
+    Args:
+        folder: Folder of submitit's files.
+        name: Name of the jobs.
+        arguments: Where the jobs run, and what each has.
+
+    Raises:
+        ImportError: submitit is not installed.
+        ValueError: The folder's name has a percent sign, or there is no slurm on this machine.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise ImportError(
+            f"--launcher {arguments.launcher} needs submitit: pip install 'recross_hf[cluster]'."
+        ) from error
+    if "%" in str(folder):
+        raise ValueError(
+            f"Expected an `output_dir` without %, which submitit replaces, found {folder}. Choose another."
+        )
+    processes = max(1, arguments.gpus_per_node)
+    if arguments.launcher == "local":
+        local = submitit.LocalExecutor(folder, max_num_timeout=arguments.max_retries)
+        local.update_parameters(
+            timeout_min=arguments.timeout_min,
+            tasks_per_node=processes,
+            gpus_per_node=arguments.gpus_per_node,
+            signal_delay_s=_SECONDS_OF_WARNING,
+        )
+        return local
+    try:
+        slurm = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=arguments.max_retries)
+    except RuntimeError as error:
+        raise ValueError(
+            "Expected slurm's srun on this machine, found none. Start the command where jobs are submitted, or with --launcher local."
+        ) from error
+    slurm.update_parameters(
+        name=name,
+        timeout_min=arguments.timeout_min,
+        mem_gb=arguments.mem_gb,
+        cpus_per_task=arguments.cpus_per_task,
+        gpus_per_node=arguments.gpus_per_node or None,
+        tasks_per_node=processes,
+        slurm_partition=arguments.slurm_partition,
+        slurm_array_parallelism=arguments.num_jobs,
+    )
+    return slurm
+
+
+def submitted(
+    executor: Executor, command: Command, numbers: Sequence[int], arguments: LauncherArguments
+) -> list[Job[int]]:
+    """Submits a command for each of some numbers of jobs; several jobs of slurm are one array.
+
+    Args:
+        executor: Executor of [`executor_of`].
+        command: Command of all the jobs.
+        numbers: Numbers of the jobs, which say what GPUs of this machine they take.
+        arguments: Where the jobs run, and what each has.
+    """
+    import submitit
+
+    with submitit.helpers.clean_env():  # a job may submit jobs
+        if arguments.launcher == "slurm":
+            with executor.batch():
+                jobs = [executor.submit(command) for _ in numbers]
+            return jobs
+        jobs = []
+        for number in numbers:
+            executor.update_parameters(visible_gpus=_gpus_of(number, arguments.gpus_per_node))
+            with _standard_error_into(Path(command.folder) / _OF_THE_CONTROLLERS):
+                jobs.append(executor.submit(command))
+        return jobs
+
+
+@contextmanager
+def _standard_error_into(path: Path) -> Iterator[None]:
+    """Keeps what the processes that watch jobs of this machine say, where they were interrupted, out of the terminal."""
+    kept = os.dup(2)
+    try:
+        with path.open("ab") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _gpus_of(number: int, gpus_per_node: int) -> list[int]:
+    """The GPUs of this machine that a job takes: the next ones for each job, from the first on again where there are not enough."""
+    if gpus_per_node == 0:
+        return []
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = list(map(int, visible.split(","))) if visible else list(range(torch.cuda.device_count()))
+    if gpus_per_node > len(devices):
+        raise ValueError(
+            f"Expected --gpus_per_node of at most {len(devices)}, the GPUs of this machine, found {gpus_per_node}."
+        )
+    first = number * gpus_per_node
+    return [devices[(first + place) % len(devices)] for place in range(gpus_per_node)]
