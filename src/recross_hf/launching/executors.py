@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,8 @@ def submitted(
     """
     import submitit
 
-    with submitit.helpers.clean_env():  # a job may submit jobs
+    # A job may submit jobs; elsewhere, SBATCH_ACCOUNT and its like are what their user wants.
+    with submitit.helpers.clean_env() if "SLURM_JOB_ID" in os.environ else nullcontext():
         if arguments.launcher == "slurm":
             with executor.batch():
                 jobs = [executor.submit(command) for _ in numbers]
