@@ -108,7 +108,7 @@ def test_words_are_passed_as_they_are(folder, monkeypatch):
     code, _, told = recross(folder, "adapt", *words)
     assert said == [["adapt", *words, "--launcher", "none"]]
     assert code == 1
-    assert "Failed: tasks/colours.txt: see the logs in with space; $(x)/jobs" in told  # as no job has run
+    assert "Failed: colours: see the logs in with space; $(x)/jobs" in told  # as no job has run
 
 
 # ---- jobs that end early -----------------------------------------------------------------------------------------------

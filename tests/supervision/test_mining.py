@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import json
+import os
 from collections import Counter
 
 import numpy as np
@@ -10,6 +11,7 @@ import tiny
 import torch
 from chat_templates import CHATML, chat_tokenizer
 from datasets import Dataset, concatenate_datasets
+from forks import fork
 from peft import LoraConfig, get_peft_model
 
 from recross_hf import (
@@ -29,6 +31,7 @@ from recross_hf.core.files import write_parquet
 from recross_hf.data.schema import ExampleError
 from recross_hf.models.chat import set_chat_format
 from recross_hf.supervision.group_trainer import GroupTrainer
+from recross_hf.supervision.miner import QuerySetMiner
 from recross_hf.supervision.pairs import PAIR_FEATURES
 from recross_hf.supervision.query_sets import SET_FEATURES
 
@@ -325,6 +328,25 @@ def test_what_is_missing_or_damaged_alone_is_mined_again(mine, mined, tmp_path, 
     assert "000002.parquet is damaged: this query set is mined again" in caplog.text
     mine()
     assert shards(tmp_path / "mined") == after
+
+
+def test_processes_that_do_not_talk_share_the_sets_and_each_gets_all(mine, mined, tmp_path, monkeypatch):
+    original, log = QuerySetMiner.mine, tmp_path / "log"
+
+    def logged(self, number, *rest):
+        with log.open("a") as opened:
+            opened.write(f"{number} {os.getpid()}\n")
+        return original(self, number, *rest)
+
+    monkeypatch.setattr(QuerySetMiner, "mine", logged)
+
+    def work(rank):
+        assert mine().to_list() == mined[1].to_list()
+
+    fork(work, number=2)
+    numbers, processes = zip(*map(str.split, log.read_text().splitlines()), strict=True)
+    assert sorted(numbers) == ["0", "1", "2", "3"]
+    assert len(set(processes)) == 2
 
 
 def test_a_killed_run_loses_nothing_that_was_mined(mine, mined, tmp_path, bart):

@@ -62,11 +62,11 @@ def adapt_to_tasks(
     check_apart(folder, {"the pipeline": script.pipeline})
     check_apart_from_files(folder, files.values())
     check_not_of_others(folder, ADAPTATIONS)
-    _check_settings(folder / ADAPTATIONS, said, files)
 
     def is_finished(name: str) -> bool:
         return (folder / name / REPORT_FILE).is_file()  # it is written last
 
+    _check_settings(folder / ADAPTATIONS, said, files, is_finished)
     open_once = functools.cache(partial(ReCrossPipeline.from_pretrained, script.pipeline, revision=script.revision))
     failed = {}
     if run_in_jobs(parser, "adapt", argv, said, str(folder)):
@@ -87,7 +87,7 @@ def adapt_to_tasks(
         num_done = len(files) - len(failed)
         show(f"\n{num_done} of {len(files)} tasks are adapted to, each in a folder of its own in {folder}/.")
     for name, why in failed.items():
-        print(f"Failed: {files[name]}: {why}", file=sys.stderr)
+        print(f"Failed: {name}: {why}", file=sys.stderr)
     sys.exit(1 if failed else 0)
 
 
@@ -105,13 +105,17 @@ def _files_of(patterns: Sequence[str]) -> dict[str, Path]:
     return {path.stem: path for path in found}
 
 
-def _check_settings(path: Path, said: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+def _check_settings(
+    path: Path, said: Mapping[str, Any], files: Mapping[str, Path], is_finished: Callable[[str], bool]
+) -> None:
     """Writes down what the adaptations are made with, or makes sure that those of an earlier run were made with the same."""
     ignored = {"query_files", "output_dir", *LAUNCHER_ARGUMENTS}
     settings = {name: value for name, value in said.items() if name not in ignored}
     queries = {name: sha256_of(file) for name, file in files.items()}
     written = read_json(path) if path.is_file() else {"settings": settings, "queries": {}}
-    both = {name: written["queries"].get(name, digest) for name, digest in queries.items()}
+    both = {
+        name: written["queries"].get(name) if is_finished(name) else digest for name, digest in queries.items()
+    }  # inputs may be mended until they are adapted to
     refuse_other_settings(
         written["settings"] | {"queries": both},
         settings | {"queries": queries},
