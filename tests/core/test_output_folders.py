@@ -2,6 +2,7 @@ import pytest
 
 from recross_hf.adaptation.record import RETRIEVED_FILE
 from recross_hf.core.output_folders import (
+    ADAPTATIONS,
     OF_MODELS,
     WRITTEN_BY,
     check_apart,
@@ -24,6 +25,7 @@ def test_the_files_that_tell_are_those_that_are_written():
         MIXTURE_FILE,
         SETTINGS_FILE,
         CELLS_FILE,
+        ADAPTATIONS,
     }
 
 

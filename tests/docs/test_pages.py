@@ -4,6 +4,8 @@ import importlib
 import importlib.util
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,9 @@ def test_the_commands_of_a_page_are_taken_by_the_real_parsers(page, monkeypatch)
                 from pip._internal.commands import create_command
 
                 create_command("install").parse_args(arguments)
+            case ["hf", "jobs", "run", *arguments]:
+                command = [sys.executable, "-m", "huggingface_hub.cli.hf", "jobs", "run", "--dry-run", *arguments]
+                subprocess.run(command, check=True, capture_output=True, timeout=120)
             case ["recross", *arguments]:
                 ours.append(arguments)
             case ["accelerate", "launch", *arguments]:
@@ -82,7 +87,9 @@ def test_the_commands_of_a_page_are_taken_by_the_real_parsers(page, monkeypatch)
                 assert launched.config_file is None or (ROOT / launched.config_file).is_file(), words
                 ours.append(launched.training_script_args)
             case _:
-                pytest.fail(f"Expected a command of make, pip, recross or accelerate, found {shlex.join(words)!r}.")
+                pytest.fail(
+                    f"Expected a command of make, pip, hf, recross or accelerate, found {shlex.join(words)!r}."
+                )
     if ours and importlib.util.find_spec("recross_hf.cli") is None:
         pytest.skip("recross_hf.cli is not there, which parses the commands of `recross`")
     for arguments in ours:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 from .. import (
     CrossEncoderReranker,
     DenseRetriever,
@@ -30,7 +32,7 @@ from ..supervision.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
 from ..supervision.dataset_card import supervision_card
 from ..supervision.query_sets import SETTINGS_FILE, path_of
 from ..supervision.results import format_supervision, plot_task_utilities
-from ..supervision.utility import by_groups, by_reversal
+from ..supervision.utility import UtilityEstimator, by_groups, by_reversal
 from .console import show
 from .errors import NO_PICTURE, can_draw
 from .jobs import IN_JOBS, run_in_jobs
@@ -96,13 +98,14 @@ def main(argv: Sequence[str]) -> None:
     check_apart(script.output_dir, {"the pipeline": script.pipeline, "the reranker": script.reranker})
     patterns = script.example_files or []
     check_apart_from_files(script.output_dir, [path for pattern in patterns for path in files_of(pattern)])
-    output_dir, start = Path(script.output_dir), time.perf_counter()
+    output_dir, began = Path(script.output_dir), time.perf_counter()
     mined_before = sum(path_of(output_dir, number).is_file() for number in range(args.num_query_sets))
-    run_in_jobs(parser, "mine", argv, said, script.output_dir)
+    in_jobs = run_in_jobs(parser, "mine", argv, said, script.output_dir)
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline)
     examples = pipeline.index.dataset
     if script.example_files is not None:
         examples = load_examples(script.example_files, columns=columns)
+    start = began if in_jobs else time.perf_counter()
     what = (
         pipeline.upstream_model,
         pipeline.processing_class,
@@ -124,25 +127,32 @@ def main(argv: Sequence[str]) -> None:
         return
     pairs = mine_supervision(*what, **how)
     if process_state().is_main_process:
-        summary = summarize_supervision(load_query_sets(output_dir).select(range(args.num_query_sets)))
         # Sets that a killed run left took a time that nobody knows.
         seconds = round(time.perf_counter() - start, 1)
-        summary["seconds"] = None if mined_before else seconds
-        summary["last_run"] = {"seconds": seconds, "num_sets": args.num_query_sets - mined_before}
-        summary["num_pairs"] = len(pairs)
-        write_parquet(pairs, output_dir / "pairs.parquet")
-        write_json(output_dir / "summary.json", summary)
-        supervision_card(
-            settings=read_json(output_dir / SETTINGS_FILE),
-            utility_estimator=UTILITY_ESTIMATORS[script.utility_estimator],
-            summary=summary,
-        ).save(output_dir / "README.md")
-        if can_draw():
-            plot_task_utilities(summary["task_pairs"], output_dir / "task_utilities.png")
-        show(
-            f"\n{format_supervision(summary)}\n\nWritten to {output_dir}/: query_sets/, pairs.parquet, README.md, "
-            f"summary.json{', task_utilities.png' if can_draw() else ''}"
-        )
-        if not can_draw():
-            print(f"task_utilities.png was left out: {NO_PICTURE}")
+        spent = {
+            "seconds": None if mined_before else seconds,
+            "last_run": {"seconds": seconds, "num_sets": args.num_query_sets - mined_before},
+        }
+        write_beside(pairs, output_dir, args, how["utility_estimator"], spent)
     end_process_group()
+
+
+def write_beside(
+    pairs: Dataset, output_dir: Path, args: SupervisionArguments, estimator: UtilityEstimator, spent: dict[str, Any]
+) -> None:
+    """Writes what stands beside the query sets, their pairs, a summary, a card and a picture, and says what was mined."""
+    summary = summarize_supervision(load_query_sets(output_dir).select(range(args.num_query_sets)))
+    summary |= spent | {"num_pairs": len(pairs)}
+    write_parquet(pairs, output_dir / "pairs.parquet")
+    write_json(output_dir / "summary.json", summary)
+    supervision_card(
+        settings=read_json(output_dir / SETTINGS_FILE), utility_estimator=estimator, summary=summary
+    ).save(output_dir / "README.md")
+    if can_draw():
+        plot_task_utilities(summary["task_pairs"], output_dir / "task_utilities.png")
+    show(
+        f"\n{format_supervision(summary)}\n\nWritten to {output_dir}/: query_sets/, pairs.parquet, README.md, "
+        f"summary.json{', task_utilities.png' if can_draw() else ''}"
+    )
+    if not can_draw():
+        print(f"task_utilities.png was left out: {NO_PICTURE}")
