@@ -17,7 +17,7 @@ from example_scripts import recross
 from recross_hf.launching import executors
 from recross_hf.launching.arguments import LauncherArguments
 from recross_hf.launching.job import Command
-from recross_hf.launching.launcher import JobError, launch
+from recross_hf.launching.launcher import JobError, launch, outcome_of
 
 submitit = pytest.importorskip("submitit", reason="the extra [cluster] is not installed")
 
@@ -90,6 +90,13 @@ def test_a_mistake_is_told_in_a_line_and_not_made_again(tmp_path, caplog):
         launch(words, tmp_path / "out", LauncherArguments("local", num_jobs=2, max_retries=5))
     assert not caplog.records
     assert not list(tmp_path.rglob("injected"))
+
+
+def test_the_reason_is_the_last_word_of_the_command_or_of_a_traceback(tmp_path):
+    with pytest.raises(JobError, match=r"failed: recross mine: .* found --nonsense\..*every one\.$"):
+        launch(["mine", "--nonsense"], tmp_path / "out", LauncherArguments("local", num_jobs=1))
+    job = submitit.LocalExecutor(tmp_path / "raising").submit(int, "x")
+    assert outcome_of(job) == (None, "ValueError: invalid literal for int() with base 10: 'x'.")
 
 
 def test_what_submitit_pickles_is_words_and_numbers(tmp_path):
@@ -185,7 +192,7 @@ def test_a_benchmark_in_jobs_is_that_of_one_process(folder):
     assert recross(folder, *words, "-o", "cells")[0] == 0
     code, printed, told = recross(folder, *words, "-o", "cells-in-jobs", *LOCAL, "2")
     assert code == 0, told
-    assert "2 jobs on this machine share the work; their logs are in cells-in-jobs/jobs/." in printed
+    assert "The work is done by 2 jobs, which share it, on this machine. Logs are in cells-in-jobs/jobs/." in printed
 
     def cells(name: str) -> dict[str, dict]:
         files = (folder / name / "cells").rglob("*.json")
@@ -195,6 +202,21 @@ def test_a_benchmark_in_jobs_is_that_of_one_process(folder):
     assert one.keys() == jobs.keys()
     assert all(one[name]["predictions"] == jobs[name]["predictions"] for name in one)
     assert (folder / "cells-in-jobs" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_cells_that_fail_are_tried_again_and_then_told_as_without_a_launcher(folder, caplog):
+    words = ("benchmark", "--num_test", "4", "--methods", "none", "random", "--num_retrieved", "4", "--max_steps", "1")
+    bad = ("--optim", "adamw_bnb_8bit", "-o", "failing")  # there is no bitsandbytes
+    code, printed, told = recross(folder, *words, *bad, *LOCAL, "1", "--max_retries", "1")
+    assert code == 1
+    again, given_up = [record.message for record in caplog.records if record.name.startswith("recross_hf.launching")]
+    failed = told.splitlines()
+    assert re.search(r"failed: random on \w+, .* It is begun again \(1 of 1\)\. Its log: ", again)
+    assert " It is given up. Its log: " in given_up
+    assert all(line.startswith("Failed: random on ") for line in failed)
+    assert len(failed) == 7
+    assert "| All@mean |" in printed
 
 
 @pytest.mark.slow

@@ -39,7 +39,8 @@ def run_in_jobs(
             "Expected --launcher without `accelerate launch`, found both: the jobs start the processes, one for each of --gpus_per_node"
         )
     where = "this machine" if arguments.launcher == "local" else "slurm"
-    show(f"{arguments.num_jobs} jobs on {where} share the work; their logs are in {output_dir}/{JOBS_FOLDER}/.")
+    jobs = "1 job" if arguments.num_jobs == 1 else f"{arguments.num_jobs} jobs, which share it,"
+    show(f"The work is done by {jobs} on {where}. Logs are in {output_dir}/{JOBS_FOLDER}/.")
     # The last word counts, also where a --config names a launcher.
     launch([name, *argv, "--launcher", "none"], output_dir, arguments)
     return True

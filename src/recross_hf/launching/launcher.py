@@ -107,7 +107,9 @@ def outcome_of(job: Job[int]) -> Outcome:
     error = job.exception()
     if error is None:
         status = max(job.results())
-        return Outcome(status, _last_line(job.stderr()) or f"it ended with the status {status}.")
+        return Outcome(
+            status, _last_line(job.stderr()).removeprefix("Failed: ") or f"it ended with the status {status}."
+        )
     if isinstance(error, FailedJobError):  # the traceback stands at the end of the log, too
         return Outcome(None, _last_line(job.stderr()) or "it raised an error.")
     return Outcome(None, f"it ended without a result, in the state {job.state}.")
