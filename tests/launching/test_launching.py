@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from example_scripts import recross
 
-from recross_hf.launching import executors
+from recross_hf.launching import executors, launcher
 from recross_hf.launching.arguments import LauncherArguments
 from recross_hf.launching.job import Command
 from recross_hf.launching.launcher import JobError, launch, outcome_of
@@ -272,6 +272,7 @@ def slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("STUB", str(stub))
     monkeypatch.setenv("PYTHON", sys.executable)
     monkeypatch.setattr(submitit.SlurmJob, "_results_timeout_s", 0)
+    monkeypatch.setitem(launcher._SECONDS_BETWEEN_LOOKS, "slurm", 0.2)
     return stub
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 JOBS_FOLDER = "jobs"
 """Folder of submitit's files and of the logs, below the output folder."""
 _MISTAKE = 2  # the exit status after a mistake of the user, which is the same in every job
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_LOOKS = {"local": 0.5, "slurm": 5.0}  # each look at a job of slurm asks the shared disk
 _SECONDS_TO_CANCEL = 20
 
 
@@ -54,7 +54,7 @@ def launch(words: Sequence[str], output_dir: str | Path, arguments: LauncherArgu
         arguments: Where the jobs run, how many there are, and what each has.
 
     Returns:
-        0, or 1 where the last job came to its end with a failure that the command itself reports.
+        0, or 1 where jobs came to their end with failures that the command itself reports.
 
     Raises:
         ImportError: submitit is not installed.
@@ -68,11 +68,11 @@ def launch(words: Sequence[str], output_dir: str | Path, arguments: LauncherArgu
     command = Command(list(words), str(folder), max(1, arguments.gpus_per_node), arguments.cpus_per_task)
     numbers = range(arguments.num_jobs)
     running: dict[int, Job[int]] = {}
-    retries, last, told = dict.fromkeys(numbers, 0), Outcome(None, ""), set[Path]()
+    retries, ended, last, told = dict.fromkeys(numbers, 0), False, Outcome(None, ""), set[Path]()
     try:
         running |= zip(numbers, submitted(executor, command, numbers, arguments), strict=True)
         while running:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_SECONDS_BETWEEN_LOOKS[arguments.launcher])
             told |= _tell_requeued(folder, told)
             for number, job in list(running.items()):
                 if not job.done():
@@ -81,6 +81,7 @@ def launch(words: Sequence[str], output_dir: str | Path, arguments: LauncherArgu
                 last = outcome_of(job)
                 if last.status == 0:
                     return 0
+                ended |= last.status == 1
                 failed = f"Job {job.job_id} ({number + 1} of {len(numbers)}) failed: {last.reason}"
                 if last.status == _MISTAKE:
                     raise JobError(failed)
@@ -92,7 +93,7 @@ def launch(words: Sequence[str], output_dir: str | Path, arguments: LauncherArgu
                 logger.warning("%s It is %s. Its log: %s", failed, what, job.paths.stderr)
     finally:
         _cancel(running.values(), is_local=arguments.launcher == "local")
-    if last.status == 1:
+    if ended:
         return 1
     raise JobError(
         f"Expected a job to come to its end, found that all {len(numbers)} failed, at last so: {last.reason} What was finished stays: read "
