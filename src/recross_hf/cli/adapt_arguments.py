@@ -5,22 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..adaptation.report import REPORT_FILE, SHOWN_INPUTS
-from .jobs import IN_JOBS
 from .outputs import OVERWRITE
 from .pipeline_choice import PipelineChoice
 
 DEFAULTS = {"output_dir": "adapted", "report_to": "none"}
 ABOUT = (
     "Adapt a copy of an upstream model to your task, from a file of unlabelled inputs (one a line, or parquet, jsonl, csv); about sixteen "
-    "are enough. Without a file, the starter is adapted to a task that it never saw. "
+    "are enough. Without a file, the starter is adapted to a task that it never saw; --query_files takes many. "
     f"{REPORT_FILE} shows the first {SHOWN_INPUTS} inputs with their answers before and after."
 )
 GROUPS = {
     "What to adapt, and to what": ["query_file", "pipeline", "output_dir", "eval_file", "columns"],
     "How": ["use_peft", "num_retrieved", "learning_rate", "gate", "preset"],
     "Where else it goes": ["push_to_hub", "hub_model_id", "overwrite"],
-    "Many tasks": ["query_files"],
-} | IN_JOBS
+}
 
 
 @dataclass

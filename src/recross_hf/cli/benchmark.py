@@ -34,7 +34,7 @@ from ..launching.arguments import LauncherArguments
 from ..planning.evaluation import plan_evaluation
 from .console import is_quiet, show
 from .errors import UsageError
-from .jobs import IN_JOBS, run_in_jobs
+from .jobs import run_in_jobs
 from .lora import LoraArguments
 from .parser import CommandParser
 
@@ -43,13 +43,13 @@ STARTER_QUERY_SETS, STARTER_TEST = 1, 200
 DEFAULTS = {"output_dir": "benchmark"}
 ABOUT = (
     "Compare methods on target tasks: the model as it is, random examples, BM25, another encoder, dense retrieval, ReCross. Run it again to "
-    "continue, several times at once to share the work."
+    "continue, several times at once, or with --launcher, to share the work."
 )
 GROUPS = {
     "What to compare, and where it goes": ["pipeline", "target_tasks", "methods", "ablations", "output_dir"],
     "How much": ["num_queries", "num_query_sets", "num_test", "dry_run"],
     "How": ["use_peft", "on_overlap"],
-} | IN_JOBS
+}
 
 
 @dataclass

@@ -11,9 +11,6 @@ from ..launching.launcher import JOBS_FOLDER, launch
 from .console import show
 from .parser import CommandParser
 
-IN_JOBS = {"In jobs": ["launcher", "num_jobs", "gpus_per_node", "timeout_min", "max_retries"]}
-"""The heading and the arguments of the short help."""
-
 
 def run_in_jobs(
     parser: CommandParser, name: str, argv: Sequence[str], said: Mapping[str, Any], output_dir: str

@@ -35,7 +35,7 @@ from ..supervision.results import format_supervision, plot_task_utilities
 from ..supervision.utility import UtilityEstimator, by_groups, by_reversal
 from .console import show
 from .errors import NO_PICTURE, can_draw
-from .jobs import IN_JOBS, run_in_jobs
+from .jobs import run_in_jobs
 from .parser import CommandParser
 
 UTILITY_ESTIMATORS = {"groups": by_groups, "reversal": by_reversal}
@@ -43,12 +43,12 @@ UTILITY_ESTIMATORS = {"groups": by_groups, "reversal": by_reversal}
 
 ABOUT = (
     "Mine supervision for a reranker: which upstream examples help on which queries. Queries come from the pipeline's own upstream examples, "
-    "or from --example_files of the same tasks. A killed run continues; several processes share the query sets."
+    "or from --example_files of the same tasks. A killed run continues; several processes, or --launcher jobs, share the query sets."
 )
 GROUPS = {
     "What to mine, and where it goes": ["pipeline", "output_dir", "example_files", "columns", "exclude_tasks"],
     "How": ["utility_estimator", "preset", "num_query_sets", "num_candidates", "reranker", "dry_run"],
-} | IN_JOBS
+}
 
 
 @dataclass
