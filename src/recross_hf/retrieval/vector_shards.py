@@ -140,27 +140,9 @@ class VectorShards:
             for number, start in starts.items():
                 before = progress.n
                 vectors = _encode_shard(encoder, texts_of(inputs[start : start + sizes[number]]), progress.update)
-                with np.errstate(over="ignore"):
-                    stored = vectors.astype(self.dtype, copy=False)
-                self._check_finite(vectors, stored, dataset, start)
+                stored = as_stored(vectors, self.dtype, partial(_id_of, dataset, start))
                 write_atomically(self.path(number), partial(_save, stored))
                 progress.update(before + sizes[number] - progress.n)  # texts that are repeated are encoded once
-
-    def _check_finite(self, vectors: np.ndarray, stored: np.ndarray, dataset: Dataset, start: int) -> None:
-        is_finite = np.isfinite(stored).all(axis=1)
-        if is_finite.all():
-            return
-        row = int(np.flatnonzero(~is_finite)[0])
-        name = dataset[start + row]["id"]
-        if np.isfinite(vectors[row]).all():
-            raise ValueError(
-                f"Expected vectors that float16 can hold, found {np.abs(vectors[row]).max():.3g} for the example {name!r}. "
-                "Keep them in float32."
-            )
-        raise ValueError(
-            f"Expected finite vectors, found NaN or infinity for the example {name!r}. Encode in float32 or bfloat16; "
-            "float16 overflows in some models."
-        )
 
     def check_complete(self) -> None:
         """Refuses shards some of which no process has written.
@@ -223,6 +205,39 @@ def _encode_shard(encoder: Encoder, texts: list[str], report: Callable[[int], ob
         parts.append(encode(encoder, [texts[row] for row in rows]))
         report(len(rows))
     return np.concatenate(parts)[np.argsort(order)]
+
+
+def as_stored(vectors: np.ndarray, dtype: np.dtype, name_of: Callable[[int], str]) -> np.ndarray:
+    """Vectors in the type that they are stored in.
+
+    Args:
+        vectors: Array `[n, d]`.
+        dtype: Type of the numbers, `np.float32` or `np.float16`.
+        name_of: A function that gives the id of the example of a row, for an error.
+
+    Raises:
+        ValueError: A vector is not finite, or too large for the type.
+    """
+    with np.errstate(over="ignore"):
+        stored = vectors.astype(dtype, copy=False)
+    is_finite = np.isfinite(stored).all(axis=1)
+    if is_finite.all():
+        return stored
+    row = int(np.flatnonzero(~is_finite)[0])
+    name = name_of(row)
+    if np.isfinite(vectors[row]).all():
+        raise ValueError(
+            f"Expected vectors that float16 can hold, found {np.abs(vectors[row]).max():.3g} for the example {name!r}. "
+            "Keep them in float32."
+        )
+    raise ValueError(
+        f"Expected finite vectors, found NaN or infinity for the example {name!r}. Encode in float32 or bfloat16; "
+        "float16 overflows in some models."
+    )
+
+
+def _id_of(dataset: Dataset, start: int, row: int) -> str:
+    return str(dataset[start + row]["id"])
 
 
 def same_vectors(expected: np.ndarray, actual: np.ndarray) -> bool:
