@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 SHARDS_FOLDER = "vectors.partial"
 """Folder of the vectors, in that of an index that is being built."""
 BUILD_FILE = "build.json"
+SHARD_SIZE = 4096
+"""Examples that are encoded at a time by default: they are sorted by length, so that batches have next to no padding."""
 TEXTS_A_MOVE = 64
 """Texts that an encoder which does not report is given at once, so that the bar moves every few seconds."""
 PROBES = ("What is the capital of this country?", "Is the review positive or negative? It was a long wait.", "yes")
@@ -139,7 +141,7 @@ class VectorShards:
         with progress_bar(total=sum(sizes.values()), desc="Encoding", unit="ex", is_shown=show_progress) as progress:
             for number, start in starts.items():
                 before = progress.n
-                vectors = _encode_shard(encoder, texts_of(inputs[start : start + sizes[number]]), progress.update)
+                vectors = encode_shard(encoder, texts_of(inputs[start : start + sizes[number]]), progress.update)
                 stored = as_stored(vectors, self.dtype, partial(_id_of, dataset, start))
                 write_atomically(self.path(number), partial(_save, stored))
                 progress.update(before + sizes[number] - progress.n)  # texts that are repeated are encoded once
@@ -192,7 +194,7 @@ def encode(encoder: Encoder, texts: list[str]) -> np.ndarray:
     return vectors
 
 
-def _encode_shard(encoder: Encoder, texts: list[str], report: Callable[[int], object]) -> np.ndarray:
+def encode_shard(encoder: Encoder, texts: list[str], report: Callable[[int], object]) -> np.ndarray:
     """The vectors of a shard; `report` hears of some texts at a time. Texts of like length go together, which spares padding."""
     if isinstance(encoder, ReportingEncoder):
         with encoder.reporting(report):

@@ -1,0 +1,141 @@
+"""Building an index on a cluster: the driver plans chunks, hands them out, and makes a version of what the workers wrote."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ...core.progress import progress_bar
+from ..encoder import Encoder
+from ..lance.layout import commit, current_version, finish, stored_schema
+from ..lance.location import Location, load_lance
+from .engine import WorkerPool, connected, create_worker, resources_for
+from .journal import Journal
+from .sources import ParquetSource
+from .unique_ids import check_unique_ids
+from .vector_index import IndexSettings, build_vector_index
+from .workers import ChunkWorker, EncoderDescription
+
+logger = logging.getLogger(__name__)
+
+
+def build_cluster_index(
+    train_files: str | Sequence[str],
+    make_encoder: Callable[[], Encoder],
+    storage: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    num_workers: int | None = None,
+    address: str | None = None,
+    vector_dtype: Literal["float32", "float16"] = "float32",
+    index_settings: IndexSettings | None = None,
+    chunk_size: int | None = None,
+    start_timeout: float = 600.0,
+) -> int:
+    """Encodes upstream examples on a Ray cluster and writes a Lance data set that [`LanceIndex.from_pretrained`] opens.
+
+    ```python
+    make_encoder = functools.partial(MeanPooledEncoder.from_pretrained, "bart0")
+    build_cluster_index("s3://bucket/upstream/*.parquet", make_encoder, "s3://bucket/index", num_workers=8)
+    index = LanceIndex.from_pretrained("s3://bucket/index", encoder=make_encoder())
+    ```
+
+    Workers read, encode and write chunks; this process holds neither examples nor vectors. The result is the same whatever the number of
+    workers, and has the vectors that [`UpstreamIndex.build`] gives (to 1e-5). A build that was killed goes on when it is called again with
+    the same arguments. Readers see the version before until this one is finished.
+
+    Args:
+        train_files: Parquet files, folders or patterns, on a file system that all nodes share, or at `hf://datasets/org/name/...`, `s3://...`,
+            `gs://...`.
+        make_encoder: Loads the encoder on each worker: a function that can be imported there, or a `functools.partial` of one.
+        storage: Folder that all nodes share, `lance://FOLDER`, or an address such as `s3://bucket/index`.
+        columns: Columns of the files by the names of the schema, as in [`load_examples`].
+        num_workers: Number of workers; by default one a GPU, or one a CPU but for one.
+        address: Address of the cluster; by default `RAY_ADDRESS`, and a new one on this machine where that is not set.
+        vector_dtype: Type of the vectors: "float32", or "float16" for half the disk and about three digits.
+        index_settings: Settings of the IVF-PQ index; by default those that suit the number of rows.
+        chunk_size: Rows that a worker encodes and writes at a time, which are lost where one is killed; 4,096 to 65,536 by default.
+        start_timeout: Seconds that the first worker may take to come up.
+
+    Returns:
+        The number of the version, which is the one that is opened by default.
+
+    Raises:
+        BuildConflictError: Another build wrote to the storage meanwhile.
+        ConnectionError: There is no cluster at the address.
+        ExampleError: The examples do not have the schema's columns, or ids repeat.
+        FileNotFoundError: There is no such file.
+        ImportError: The extra `[cluster]` is not installed.
+        IndexMismatchError: The storage holds an unfinished build of something else, a worker has another encoder, or another process builds
+            the same index.
+        OSError: The storage cannot be written.
+        RecallError: The index finds too few of the nearest examples.
+        ValueError: A vector is not finite, or the cluster is too small.
+        WorkersLostError: No worker comes up in time, or all of them died too often.
+    """
+    location = Location.of(storage)
+    load_lance()
+    source = ParquetSource.of(train_files, columns)
+    chunk_size = chunk_size or source.default_chunk_size()
+    chunks = source.chunks(chunk_size)
+    settings = index_settings or IndexSettings()
+    with connected(address, num_workers) as ray:
+        workers, takes = resources_for(ray, num_workers)
+        start = partial(create_worker, ray, ChunkWorker, takes, source, make_encoder, location, vector_dtype)
+        pool = WorkerPool(ray, start, min(workers, len(chunks)), start_timeout=start_timeout)
+        try:
+            encoder = pool.description()
+            journal = Journal(location.uri, len(chunks))
+            read_version = current_version(location)
+            build = _build_identity(source, encoder, chunk_size, vector_dtype)
+            fragments = journal.open(build, encoder.probes)
+            if fragments:
+                logger.warning(
+                    "Continuing the unfinished build in %s: %d of %d chunks.", storage, len(fragments), len(chunks)
+                )
+            missing = [chunk for chunk in chunks if chunk.number not in fragments]
+            done = source.num_rows - sum(map(len, missing))
+            with progress_bar(total=source.num_rows, initial=done, desc="Encoding", unit="ex") as progress:
+                for chunk, fragment in pool.written(missing, encoder):
+                    journal.write(chunk.number, fragment)
+                    fragments[chunk.number] = fragment
+                    progress.update(len(chunk))
+        finally:
+            pool.close()
+        journal.check_owner()
+        dimension = encoder.probes.shape[1]
+        schema = stored_schema(source.schema, dimension, np.dtype(vector_dtype))
+        ordered = [fragments[chunk.number] for chunk in chunks]
+        version = commit(location, ordered, schema, read_version=read_version)
+        if source.has_ids:
+            check_unique_ids(ray, location, version, source.num_rows)
+        version, described = build_vector_index(ray, location, version, settings, workers)
+        config = {
+            "encoder": encoder.identity,
+            "probes": encoder.probes.tolist(),
+            "num_examples": source.num_rows,
+            "dimension": dimension,
+            "vector_dtype": vector_dtype,
+            **described,
+        }
+        journal.check_owner()
+        version = finish(location, version, config)
+        journal.close()
+    return version
+
+
+def _build_identity(
+    source: ParquetSource, encoder: EncoderDescription, chunk_size: int, vector_dtype: str
+) -> dict[str, Any]:
+    """All that the chunks of a build depend on, as JSON values."""
+    return {
+        **source.identity(),
+        "encoder": encoder.identity,
+        "chunk_size": chunk_size,
+        "vector_dtype": vector_dtype,
+    }
