@@ -208,8 +208,14 @@ def _opened(address: str) -> pq.ParquetFile:
 
 
 def _conformed(piece: Piece, columns: Mapping[str, str], first_row: int) -> pa.Table:
-    with _opened(piece.address) as file:
-        raw = pa.Table.from_batches(_batches(file, piece), file.schema_arrow)
+    try:
+        with _opened(piece.address) as file:
+            raw = pa.Table.from_batches(_batches(file, piece), file.schema_arrow)
+    except (pa.ArrowException, OSError) as error:
+        raise OSError(
+            f"Expected to read the rows {piece.start} to {piece.stop} of {piece.address}, found: {error}. Check the file, and the access to it "
+            "from every node, and run the build again."
+        ) from error
     try:
         # Metadata of other libraries may give columns types that Arrow does not know.
         dataset = Dataset(InMemoryTable(raw.replace_schema_metadata(None)), fingerprint=f"{first_row}")
