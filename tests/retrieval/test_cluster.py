@@ -75,7 +75,7 @@ def assert_is_whole(storage, examples):
 
 
 def assert_nothing_is_visible(storage):
-    with pytest.raises(ValueError, match="not found|does not exist"):
+    with pytest.raises(ValueError, match=r"not found|does not exist"):
         rows_of(storage)
 
 

@@ -12,13 +12,16 @@ import numpy as np
 
 from ...core.progress import progress_bar
 from ..encoder import Encoder
+from ..lance.config import FORMAT_VERSION
 from ..lance.layout import commit, current_version, finish, stored_schema
 from ..lance.location import Location, load_lance
+from ..lance.recall import LEAST_RECALL
+from ..lance.vector_index import IndexSettings
 from .engine import WorkerPool, connected, create_worker, resources_for
+from .indexing import index_on_cluster
 from .journal import Journal
-from .sources import ParquetSource
+from .sources import Chunk, ParquetSource
 from .unique_ids import check_unique_ids
-from .vector_index import IndexSettings, build_vector_index
 from .workers import ChunkWorker, EncoderDescription
 
 logger = logging.getLogger(__name__)
@@ -33,7 +36,8 @@ def build_cluster_index(
     num_workers: int | None = None,
     address: str | None = None,
     vector_dtype: Literal["float32", "float16"] = "float32",
-    index_settings: IndexSettings | None = None,
+    settings: IndexSettings | None = None,
+    min_recall: float = LEAST_RECALL,
     chunk_size: int | None = None,
     start_timeout: float = 600.0,
 ) -> int:
@@ -58,7 +62,8 @@ def build_cluster_index(
         num_workers: Number of workers; by default one a GPU, or one a CPU but for one.
         address: Address of the cluster; by default `RAY_ADDRESS`, and a new one on this machine where that is not set.
         vector_dtype: Type of the vectors: "float32", or "float16" for half the disk and about three digits.
-        index_settings: Settings of the IVF-PQ index; by default those that suit the number of rows.
+        settings: Settings of the index over the vectors.
+        min_recall: Recall at 64 below which the build is refused.
         chunk_size: Rows that a worker encodes and writes at a time, which are lost where one is killed; 4,096 to 65,536 by default.
         start_timeout: Seconds that the first worker may take to come up.
 
@@ -78,48 +83,39 @@ def build_cluster_index(
         ValueError: A vector is not finite, or the cluster is too small.
         WorkersLostError: No worker comes up in time, or all of them died too often.
     """
-    location = Location.of(storage)
+    location = _writable(storage)
     load_lance()
-    source = ParquetSource.of(train_files, columns)
+    source, settings = ParquetSource.of(train_files, columns), settings or IndexSettings()
     chunk_size = chunk_size or source.default_chunk_size()
     chunks = source.chunks(chunk_size)
-    settings = index_settings or IndexSettings()
+    journal = Journal(location.uri, len(chunks))
     with connected(address, num_workers) as ray:
         workers, takes = resources_for(ray, num_workers)
+        read_version = current_version(location)
         start = partial(create_worker, ray, ChunkWorker, takes, source, make_encoder, location, vector_dtype)
         pool = WorkerPool(ray, start, min(workers, len(chunks)), start_timeout=start_timeout)
         try:
             encoder = pool.description()
-            journal = Journal(location.uri, len(chunks))
-            read_version = current_version(location)
+            settings.for_rows(
+                source.num_rows, encoder.dimension
+            )  # what Lance does not take is said before the encoding
             build = _build_identity(source, encoder, chunk_size, vector_dtype)
-            fragments = journal.open(build, encoder.probes)
-            if fragments:
-                logger.warning(
-                    "Continuing the unfinished build in %s: %d of %d chunks.", storage, len(fragments), len(chunks)
-                )
-            missing = [chunk for chunk in chunks if chunk.number not in fragments]
-            done = source.num_rows - sum(map(len, missing))
-            with progress_bar(total=source.num_rows, initial=done, desc="Encoding", unit="ex") as progress:
-                for chunk, fragment in pool.written(missing, encoder):
-                    journal.write(chunk.number, fragment)
-                    fragments[chunk.number] = fragment
-                    progress.update(len(chunk))
+            fragments = _write_chunks(pool, journal, chunks, encoder, build)
         finally:
             pool.close()
         journal.check_owner()
-        dimension = encoder.probes.shape[1]
-        schema = stored_schema(source.schema, dimension, np.dtype(vector_dtype))
-        ordered = [fragments[chunk.number] for chunk in chunks]
-        version = commit(location, ordered, schema, read_version=read_version)
+        schema = stored_schema(source.schema, encoder.dimension, np.dtype(vector_dtype))
+        version = commit(location, fragments, schema, read_version=read_version)
         if source.has_ids:
             check_unique_ids(ray, location, version, source.num_rows)
-        version, described = build_vector_index(ray, location, version, settings, workers)
+        sizes = {"num_rows": source.num_rows, "num_workers": workers}
+        version, described = index_on_cluster(ray, location, version, settings, min_recall=min_recall, **sizes)
         config = {
+            "format_version": FORMAT_VERSION,
             "encoder": encoder.identity,
             "probes": encoder.probes.tolist(),
             "num_examples": source.num_rows,
-            "dimension": dimension,
+            "dimension": encoder.dimension,
             "vector_dtype": vector_dtype,
             **described,
         }
@@ -127,6 +123,42 @@ def build_cluster_index(
         version = finish(location, version, config)
         journal.close()
     return version
+
+
+def _writable(storage: str | Path) -> Location:
+    location = Location.of(storage)
+    if location.uri.startswith("hf://"):
+        raise ValueError(
+            f"Expected a folder or an object store, which many workers can write to at once, found {location.uri}. Build it there, and upload "
+            "the folder: `hf upload org/name FOLDER --repo-type dataset`."
+        )
+    return location
+
+
+def _write_chunks(
+    pool: WorkerPool,
+    journal: Journal,
+    chunks: Sequence[Chunk],
+    encoder: EncoderDescription,
+    build: Mapping[str, Any],
+) -> list[str]:
+    """The fragments of all chunks in their order, of which those that the journal lacks are written now."""
+    fragments = journal.open(build, encoder.probes)
+    if fragments:
+        logger.warning(
+            "Continuing the unfinished build in %s: %d of %d chunks are written.",
+            journal.storage,
+            len(fragments),
+            len(chunks),
+        )
+    missing = [chunk for chunk in chunks if chunk.number not in fragments]
+    total = sum(map(len, chunks))
+    with progress_bar(total=total, initial=total - sum(map(len, missing)), desc="Encoding", unit="ex") as progress:
+        for chunk, fragment in pool.written(missing, encoder):
+            journal.write(chunk.number, fragment)
+            fragments[chunk.number] = fragment
+            progress.update(len(chunk))
+    return [fragments[chunk.number] for chunk in chunks]
 
 
 def _build_identity(

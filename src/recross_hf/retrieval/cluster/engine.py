@@ -131,7 +131,7 @@ class WorkerPool:
                     "other jobs, or start more nodes; a model that loads slowly needs a longer `start_timeout`."
                 )
             if self._lived(ready[0]):
-                description: EncoderDescription = self._got(ready[0])
+                description: EncoderDescription = result_of(self._ray, ready[0])
                 return description
             del self._starting[ready[0]]
         raise WorkersLostError(f"{_LOST} Give them more memory, or a smaller model.")
@@ -164,7 +164,7 @@ class WorkerPool:
                 waiting.appendleft(chunk)
             self._submit(waiting, running, expected)  # before the caller takes its time
             if is_lived and chunk is not None:
-                yield chunk, self._got(ref)
+                yield chunk, result_of(self._ray, ref)
 
     def _submit(
         self, waiting: deque[Chunk], running: dict[Any, tuple[Any, Chunk]], expected: EncoderDescription
@@ -185,19 +185,21 @@ class WorkerPool:
     def _lived(self, ref: Any) -> bool:
         """Whether a worker lived to answer; an error that it answered with is raised."""
         try:
-            self._got(ref)
+            result_of(self._ray, ref)
         except self._ray.exceptions.RayActorError as error:
             logger.warning("A worker is lost: %s", str(error).partition("\n")[0])
             return False
         return True
 
-    def _got(self, ref: Any) -> Any:
-        try:
-            return self._ray.get(ref)
-        except self._ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, Exception):
-                raise error.cause from error  # Ray's own text is a traceback of another process
-            raise
+
+def result_of(ray: ModuleType, ref: Any) -> Any:
+    """What a task or a worker gave; an error that it raised is raised as it was."""
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, Exception):
+            raise error.cause from error  # Ray's own text is a traceback of another process
+        raise
 
 
 def create_worker(ray: ModuleType, kind: type, takes: dict[str, int], *arguments: Any) -> Any:

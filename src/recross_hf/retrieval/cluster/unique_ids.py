@@ -11,6 +11,7 @@ import pandas as pd
 
 from ...data.schema import ExampleError
 from ..lance.location import Location, load_lance
+from .engine import result_of
 
 _IDS_A_TASK = 8_000_000
 _BATCH_ROWS = 65_536
@@ -31,7 +32,7 @@ def check_unique_ids(ray: ModuleType, location: Location, version: int, num_rows
     num_shares = -(-num_rows // _IDS_A_TASK)
     task = ray.remote(repeated_ids).options(num_cpus=1)
     waiting = [task.remote(location, version, share, num_shares) for share in range(num_shares)]
-    repeated = [name for names in ray.get(waiting) for name in names]
+    repeated = [name for ref in waiting for name in result_of(ray, ref)]
     if repeated:
         raise ExampleError(
             f"Expected unique ids, found {len(repeated)} that repeat, such as {repeated[0]!r}. Make them unique, or leave that column out: ids "

@@ -34,6 +34,11 @@ class EncoderDescription(NamedTuple):
     probes: np.ndarray
     version: str
 
+    @property
+    def dimension(self) -> int:
+        """Dimension of its vectors."""
+        return int(self.probes.shape[1])
+
 
 class ChunkWorker:
     """Encodes chunks and writes them to the storage, as files that no version of the index names yet.
