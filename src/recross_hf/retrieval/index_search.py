@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from .aggregation import Hits
 from .encoder import Encoder
-from .faiss_indexes import reason
+from .faiss_indexes import reason, selecting
 from .vector_shards import IndexMismatchError
 
 MOST_HITS = 1 << 20
@@ -71,6 +72,38 @@ def nearest(index: faiss.Index, vectors: np.ndarray, k: int, *, encoder: Encoder
             "none of these examples. Download the index or build it again."
         )
     return Hits(positions, np.where(positions < 0, np.inf, distances))
+
+
+def nearest_allowed(
+    search: Callable[..., Hits], index: faiss.Index, vectors: np.ndarray, k: int, allowed: np.ndarray
+) -> Hits:
+    """The `k` nearest allowed vectors; an index that cannot pass over the others is searched deeper until all are found.
+
+    Args:
+        search: Searches the index, as [`UpstreamIndex.search`].
+        index: FAISS index.
+        vectors: Array `[n, d]` of the queries.
+        k: Number of hits.
+        allowed: Which positions may be hits, as an array of booleans.
+    """
+    wanted = min(k, int(allowed.sum()))
+    depth = wanted
+    selection = None
+    if not allowed.all():
+        selection = selecting(index, allowed)
+    while True:
+        hits = search(vectors, depth, params=selection)
+        are_allowed = (hits.positions >= 0) & allowed[hits.positions]
+        if selection or depth >= len(allowed) or are_allowed.sum(axis=1).min() >= wanted:
+            break
+        depth = min(4 * depth, len(allowed))
+    # A stable sort brings the allowed hits to the front in their order.
+    order = np.argsort(~are_allowed, axis=1, kind="stable")[:, :wanted]
+    are_allowed = np.take_along_axis(are_allowed, order, axis=1)
+    return Hits(
+        np.where(are_allowed, np.take_along_axis(hits.positions, order, axis=1), -1),
+        np.where(are_allowed, np.take_along_axis(hits.distances, order, axis=1), np.inf),
+    )
 
 
 def stored_vectors(index: faiss.Index, rows: np.ndarray) -> np.ndarray:

@@ -9,19 +9,16 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from hashlib import sha256
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..core.hashing import function_name
 from .aggregation import Aggregation, Hits, Ranking, interleave
-from .faiss_indexes import selecting
 from .index import UpstreamIndex
-from .upstream_rows import allowed_rows, column, content_hash, excluded_rows, gather_rows
+from .index_search import nearest_allowed
+from .upstream_rows import RowsInMemory, UpstreamRows, check_known, gather_rows
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +30,12 @@ class Retriever(ABC):
     a subclass writes [`Retriever.rank`].
 
     Args:
-        upstream: Examples to retrieve from.
+        upstream: Examples to retrieve from: a data set, or [`UpstreamRows`] that are elsewhere.
         exclude_tasks: Tasks never to retrieve from, e.g. the target's own where it is upstream, too.
         exclude_ids: Examples never to retrieve.
 
     Attributes:
+        rows: Where the examples are, and which of them may be retrieved.
         uses_inputs: Whether the inputs decide which examples are retrieved. Where they do not, there is nothing to choose among:
             the examples are a baseline, and learned from as they were drawn.
         is_dense: Whether the hits are neighbours in an [`UpstreamIndex`]. A pipeline's own reranker was trained on such hits, and
@@ -51,21 +49,41 @@ class Retriever(ABC):
     is_dense: ClassVar[bool] = False
 
     def __init__(
-        self, upstream: Dataset, *, exclude_tasks: Collection[str] = (), exclude_ids: Collection[str] = ()
+        self,
+        upstream: Dataset | UpstreamRows,
+        *,
+        exclude_tasks: Collection[str] = (),
+        exclude_ids: Collection[str] = (),
     ) -> None:
         for name, excluded in (("exclude_tasks", exclude_tasks), ("exclude_ids", exclude_ids)):
             if isinstance(excluded, str):
                 raise TypeError(f"Expected `{name}` to be a collection of strings, found one string. Pass a list.")
-        self.upstream = upstream
-        self.allowed = allowed_rows(upstream, exclude_tasks, exclude_ids)
-        self.num_allowed = int(self.allowed.sum())
+        rows = upstream if isinstance(upstream, UpstreamRows) else RowsInMemory(upstream)
+        if exclude_tasks:
+            check_known(exclude_tasks, rows.tasks)
+        self.rows = rows.excluding(exclude_tasks, exclude_ids)
         if not self.num_allowed:
-            raise ValueError(f"Nothing is left to retrieve: all {len(upstream)} upstream examples are excluded.")
+            raise ValueError(f"Nothing is left to retrieve: all {len(rows)} upstream examples are excluded.")
+
+    @property
+    def upstream(self) -> Dataset:
+        """The examples, excluded ones too; a `TypeError` where they are no `Dataset` ([`UpstreamRows.in_memory`])."""
+        return self.rows.in_memory().dataset
+
+    @property
+    def allowed(self) -> np.ndarray:
+        """Which rows of `upstream` may be retrieved, as an array of booleans; a `TypeError` where they are no `Dataset`."""
+        return self.rows.in_memory().allowed
+
+    @property
+    def num_allowed(self) -> int:
+        """Number of examples that may be retrieved."""
+        return self.rows.num_allowed
 
     @property
     def tasks(self) -> set[str]:
         """The tasks that may be retrieved from."""
-        return set(pc.unique(column(self.upstream, "task").filter(pa.array(self.allowed))).to_pylist())
+        return self.rows.tasks
 
     def excluding(self, tasks: Collection[str] = (), ids: Collection[str] = ()) -> Self:
         """The same retriever with more tasks and examples excluded; those that are not upstream have nothing to exclude.
@@ -78,8 +96,7 @@ class Retriever(ABC):
             ValueError: Nothing is left.
         """
         narrowed = copy.copy(self)
-        narrowed.allowed = self.allowed & ~excluded_rows(self.upstream, tasks, ids)
-        narrowed.num_allowed = int(narrowed.allowed.sum())
+        narrowed.rows = self.rows.excluding(tasks, ids)
         if not narrowed.num_allowed:
             without = [*sorted(tasks), *([f"{len(ids)} examples"] if ids else [])]
             raise ValueError(f"Nothing is left to retrieve without {', '.join(without)}.")
@@ -87,11 +104,7 @@ class Retriever(ABC):
 
     def identity(self) -> dict[str, Any]:
         """All that the retrieved examples depend on beside the inputs, as JSON values; a subclass adds settings of its own."""
-        return {
-            "class": type(self).__name__,
-            "upstream": content_hash(self.upstream),
-            "allowed": sha256(np.packbits(self.allowed).tobytes()).hexdigest(),
-        }
+        return {"class": type(self).__name__, **self.rows.identity()}
 
     @abstractmethod
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
@@ -104,7 +117,7 @@ class Retriever(ABC):
             num_retrieved: Number of examples to return; fewer where there are no more.
 
         Returns:
-            A [`Ranking`] with positions in `self.upstream` for which `self.allowed` is true.
+            A [`Ranking`] with positions in `self.upstream` for which `self.allowed` is true ([`UpstreamRows.are_allowed`]).
         """
 
     def nearest(self, inputs: Sequence[str], k: int) -> Hits:
@@ -145,7 +158,7 @@ class Retriever(ABC):
         if num_retrieved < 1:
             raise ValueError(f"Expected to retrieve at least one example, found num_retrieved={num_retrieved}.")
         ranking = self.rank(inputs, num_retrieved)
-        if (ranking.positions < 0).any() or not self.allowed[ranking.positions].all():
+        if (ranking.positions < 0).any() or not self.rows.are_allowed(ranking.positions):
             raise RuntimeError(
                 f"{type(self).__name__}.rank returned examples that are excluded, or positions below 0."
             )
@@ -164,7 +177,7 @@ class Retriever(ABC):
                 self.num_allowed,
                 f" No example was found for {_shown(inputs, without)}." if without else "",
             )
-        return gather_rows(self.upstream, ranking)
+        return gather_rows(self.rows, ranking)
 
 
 class DenseRetriever(Retriever):
@@ -232,24 +245,7 @@ class DenseRetriever(Retriever):
 
     def search(self, vectors: np.ndarray, k: int) -> Hits:
         """The `k` nearest allowed examples; an index that cannot pass over the others is searched deeper until all are found."""
-        wanted = min(k, self.num_allowed)
-        depth = wanted
-        selection = None
-        if self.num_allowed < len(self.index):
-            selection = selecting(self.index.faiss_index, self.allowed)
-        while True:
-            hits = self.index.search(vectors, depth, params=selection)
-            allowed = (hits.positions >= 0) & self.allowed[hits.positions]
-            if selection or depth >= len(self.index) or allowed.sum(axis=1).min() >= wanted:
-                break
-            depth = min(4 * depth, len(self.index))
-        # A stable sort brings the allowed hits to the front in their order.
-        order = np.argsort(~allowed, axis=1, kind="stable")[:, :wanted]
-        allowed = np.take_along_axis(allowed, order, axis=1)
-        return Hits(
-            np.where(allowed, np.take_along_axis(hits.positions, order, axis=1), -1),
-            np.where(allowed, np.take_along_axis(hits.distances, order, axis=1), np.inf),
-        )
+        return nearest_allowed(self.index.search, self.index.faiss_index, vectors, k, self.allowed)
 
 
 class RandomRetriever(Retriever):

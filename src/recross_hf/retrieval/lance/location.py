@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from pathlib import Path
@@ -70,8 +71,7 @@ def load_lance() -> ModuleType:
         ImportError: The extra is not installed.
     """
     try:
-        import lance
-        import lance.fragment
+        importlib.import_module("lance.fragment")
+        return importlib.import_module("lance")
     except ImportError as error:
         raise ImportError("A Lance data set needs pylance: pip install 'recross_hf[cluster]'.") from error
-    return lance
