@@ -56,7 +56,7 @@ def describe(dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def check_encoder(encoder: Encoder, config: Mapping[str, Any], folder: Path) -> None:
+def check_encoder(encoder: Encoder, config: Mapping[str, Any], folder: Path | str) -> None:
     """Compares an encoder with the one that an index was built with.
 
     Raises:

@@ -35,32 +35,7 @@ def nearest(index: faiss.Index, vectors: np.ndarray, k: int, *, encoder: Encoder
         IndexMismatchError: The index gives positions that it does not have.
         ValueError: The vectors are of another dimension, or not finite, or `k` is below 1 or far above what there is.
     """
-    try:
-        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    except ValueError as error:
-        raise ValueError(
-            f"Expected vectors [n, {index.d}], found {type(vectors).__name__} of something else. Encode texts first: "
-            "`index.encoder.encode(texts)`."
-        ) from error
-    if vectors.ndim != 2 or vectors.shape[1] != index.d:
-        raise ValueError(
-            f"Expected vectors [n, {index.d}], found {list(vectors.shape)}. Encode with the index's encoder."
-        )
-    if isinstance(k, bool | np.bool_) or not isinstance(k, Integral) or k < 1:
-        raise ValueError(f"Expected to search for at least 1 example, found k={k!r}.")
-    if k > max(index.ntotal, MOST_HITS):
-        raise ValueError(
-            f"Expected k to be at most the {index.ntotal:,} examples of the index, found {k:,}, for which there would be no memory. Lower "
-            "it."
-        )
-    is_finite = np.isfinite(vectors).all(axis=1)
-    if not is_finite.all():
-        rows = np.flatnonzero(~is_finite)
-        raise ValueError(
-            f"Expected finite vectors, found NaN or infinity in {len(rows)} of {len(vectors)}, first in that of query "
-            f"{rows[0]}: they have no neighbours. They come from the encoder {type(encoder).__name__}: encode in "
-            "float32 or bfloat16, for float16 overflows in some models, and check its weights for NaN."
-        )
+    vectors = checked_queries(vectors, k, dimension=index.d, num_vectors=index.ntotal, encoder=encoder)
     distances, positions = index.search(vectors, int(k), **search_kwargs)
     if index.metric_type == faiss.METRIC_INNER_PRODUCT:
         distances = -distances
@@ -72,6 +47,51 @@ def nearest(index: faiss.Index, vectors: np.ndarray, k: int, *, encoder: Encoder
             "none of these examples. Download the index or build it again."
         )
     return Hits(positions, np.where(positions < 0, np.inf, distances))
+
+
+def checked_queries(vectors: np.ndarray, k: int, *, dimension: int, num_vectors: int, encoder: Encoder) -> np.ndarray:
+    """Queries as an index takes them.
+
+    Args:
+        vectors: Array `[n, d]` of the queries.
+        k: Number of hits that is asked for.
+        dimension: Dimension of the index.
+        num_vectors: Number of its vectors.
+        encoder: Encoder of the queries, which an error names.
+
+    Returns:
+        The vectors as contiguous float32.
+
+    Raises:
+        ValueError: They are of another dimension, or not finite, or `k` is below 1 or far above what there is.
+    """
+    try:
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    except ValueError as error:
+        raise ValueError(
+            f"Expected vectors [n, {dimension}], found {type(vectors).__name__} of something else. Encode texts first: "
+            "`index.encoder.encode(texts)`."
+        ) from error
+    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+        raise ValueError(
+            f"Expected vectors [n, {dimension}], found {list(vectors.shape)}. Encode with the index's encoder."
+        )
+    if isinstance(k, bool | np.bool_) or not isinstance(k, Integral) or k < 1:
+        raise ValueError(f"Expected to search for at least 1 example, found k={k!r}.")
+    if k > max(num_vectors, MOST_HITS):
+        raise ValueError(
+            f"Expected k to be at most the {num_vectors:,} examples of the index, found {k:,}, for which there would be no memory. Lower "
+            "it."
+        )
+    is_finite = np.isfinite(vectors).all(axis=1)
+    if not is_finite.all():
+        rows = np.flatnonzero(~is_finite)
+        raise ValueError(
+            f"Expected finite vectors, found NaN or infinity in {len(rows)} of {len(vectors)}, first in that of query "
+            f"{rows[0]}: they have no neighbours. They come from the encoder {type(encoder).__name__}: encode in "
+            "float32 or bfloat16, for float16 overflows in some models, and check its weights for NaN."
+        )
+    return vectors
 
 
 def nearest_allowed(

@@ -159,9 +159,7 @@ class Retriever(ABC):
             raise ValueError(f"Expected to retrieve at least one example, found num_retrieved={num_retrieved}.")
         ranking = self.rank(inputs, num_retrieved)
         if (ranking.positions < 0).any() or not self.rows.are_allowed(ranking.positions):
-            raise RuntimeError(
-                f"{type(self).__name__}.rank returned examples that are excluded, or positions below 0."
-            )
+            raise RuntimeError(f"{type(self).__name__}.rank returned examples that are excluded, or none (below 0).")
         without = [] if (ranking.queries < 0).any() else sorted({*range(len(inputs))} - {*ranking.queries.tolist()})
         if not len(ranking.positions):
             raise ValueError(
@@ -180,7 +178,48 @@ class Retriever(ABC):
         return gather_rows(self.rows, ranking)
 
 
-class DenseRetriever(Retriever):
+class NeighbourRetriever(Retriever):
+    """Nearest neighbours of the inputs by the vectors of an index; a subclass writes `search`.
+
+    Attributes:
+        index: Index that is searched, whose `encoder` encodes the inputs.
+        aggregation: Function that makes one ranking of the hits of several inputs.
+    """
+
+    is_dense = True
+    index: Any
+    aggregation: Aggregation
+
+    @abstractmethod
+    def search(self, vectors: np.ndarray, k: int) -> Hits:
+        """The `k` nearest allowed examples of each vector `[n, d]`."""
+
+    def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
+        vectors = self.encode(inputs)
+        return self.aggregation(lambda k: self.search(vectors, k), len(inputs), num_retrieved)
+
+    def nearest(self, inputs: Sequence[str], k: int) -> Hits:
+        """Each input's `k` nearest examples; all inputs are searched at once."""
+        return self.search(self.encode(inputs), k).filled_up(k)
+
+    def encode(self, inputs: Sequence[str]) -> np.ndarray:
+        """The vectors of query inputs `[n, d]`.
+
+        Raises:
+            ValueError: One is not finite.
+        """
+        vectors = np.asarray(self.index.encoder.encode(list(inputs)), dtype=np.float32)
+        unusable = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+        if unusable:
+            raise ValueError(
+                f"Expected a finite vector of each query input, found NaN or infinity from {type(self.index.encoder).__name__} "
+                f"for {len(unusable)} of {len(inputs)} ({_shown(inputs, unusable)}). Encode in float32 or bfloat16, for "
+                "float16 overflows in some models, and check the encoder's weights for NaN."
+            )
+        return vectors
+
+
+class DenseRetriever(NeighbourRetriever):
     """Nearest neighbours of the inputs in an [`UpstreamIndex`] (paper, section 3.2: "ReCross-dagger").
 
     ```python
@@ -195,7 +234,7 @@ class DenseRetriever(Retriever):
         exclude_ids: Examples never to retrieve.
     """
 
-    is_dense = True
+    index: UpstreamIndex
 
     def __init__(
         self,
@@ -213,35 +252,6 @@ class DenseRetriever(Retriever):
         """The identity of the base class, the index and the aggregation."""
         config = {name: self.index.config.get(name) for name in ("encoder", "factory", "metric")}
         return super().identity() | {"index": config, "aggregation": function_name(self.aggregation)}
-
-    def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
-        vectors = self.encode(inputs)
-        return self.aggregation(lambda k: self.search(vectors, k), len(inputs), num_retrieved)
-
-    def nearest(self, inputs: Sequence[str], k: int) -> Hits:
-        """Each input's `k` nearest examples, all inputs searched at once."""
-        hits = self.search(self.encode(inputs), k)
-        missing = ((0, 0), (0, k - hits.positions.shape[1]))
-        return Hits(
-            np.pad(hits.positions, missing, constant_values=-1),
-            np.pad(hits.distances, missing, constant_values=np.inf),
-        )
-
-    def encode(self, inputs: Sequence[str]) -> np.ndarray:
-        """The vectors of query inputs `[n, d]`.
-
-        Raises:
-            ValueError: One is not finite.
-        """
-        vectors = np.asarray(self.index.encoder.encode(list(inputs)), dtype=np.float32)
-        unusable = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
-        if unusable:
-            raise ValueError(
-                f"Expected a finite vector of each query input, found NaN or infinity from {type(self.index.encoder).__name__} "
-                f"for {len(unusable)} of {len(inputs)} ({_shown(inputs, unusable)}). Encode in float32 or bfloat16, for "
-                "float16 overflows in some models, and check the encoder's weights for NaN."
-            )
-        return vectors
 
     def search(self, vectors: np.ndarray, k: int) -> Hits:
         """The `k` nearest allowed examples; an index that cannot pass over the others is searched deeper until all are found."""

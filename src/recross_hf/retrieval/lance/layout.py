@@ -32,7 +32,7 @@ class BuildConflictError(RuntimeError):
 
 
 def stored_schema(columns: pa.Schema, dimension: int, dtype: DTypeLike = np.float32) -> pa.Schema:
-    """The schema of the data set: the columns of the examples, those of the schema in one type each, and the vectors.
+    """The columns of the data set: those of the schema that the examples have, in one type each, and the vectors.
 
     Args:
         columns: Arrow schema of the examples.
@@ -40,20 +40,17 @@ def stored_schema(columns: pa.Schema, dimension: int, dtype: DTypeLike = np.floa
         dtype: Type of the vectors, `np.float32`, or `np.float16` for half the disk and about three digits.
 
     Raises:
-        ExampleError: A column is missing, or has the name of the vectors.
+        ExampleError: A column is missing.
         ValueError: The type is another one.
     """
     if np.dtype(dtype) not in (np.float32, np.float16):
         raise ValueError(f"Expected vectors in float32 or float16, found {np.dtype(dtype)}. Lance indexes no others.")
     missing = [name for name in REQUIRED if name not in columns.names]
-    if missing or VECTOR in columns.names:
-        found = ", ".join(columns.names) or "none"
+    if missing:
         raise ExampleError(
-            f"Expected the columns {', '.join(REQUIRED)} and none that is named {VECTOR!r}, found {found}. Read the data with "
-            "`load_examples`, or rename the column."
+            f"Expected the columns {', '.join(REQUIRED)}, found {', '.join(columns.names) or 'none'}. Read the data with `load_examples`."
         )
-    of_schema = {field.name: field.type for field in COLUMNS.arrow_schema}
-    fields = [pa.field(field.name, of_schema.get(field.name, field.type)) for field in columns]
+    fields = [field for field in COLUMNS.arrow_schema if field.name in columns.names]
     return pa.schema([*fields, pa.field(VECTOR, pa.list_(pa.from_numpy_dtype(np.dtype(dtype)), dimension))])
 
 
