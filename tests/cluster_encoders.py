@@ -39,6 +39,21 @@ class DyingEncoder(Encoder):
         return super().encode(texts)
 
 
+class RecordingEncoder(Encoder):
+    """Leaves a file in a folder for the node that it encodes on."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.folder = Path(folder)
+
+    def encode(self, texts):
+        import ray
+
+        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+            (self.folder / f"{ray.get_runtime_context().get_node_id()}.node").touch()
+        return super().encode(texts)
+
+
 class NaNEncoder(Encoder):
     """Gives a text no numbers."""
 

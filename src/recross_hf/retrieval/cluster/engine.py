@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 import warnings
 from collections import deque
@@ -18,6 +19,7 @@ from .workers import EncoderDescription
 logger = logging.getLogger(__name__)
 
 _RESTARTS = 3
+_SECONDS_TO_ANSWER = 10
 _LOST = (
     f"Expected a worker, found that each one died {_RESTARTS + 1} times: too little memory, or nodes that went away."
 )
@@ -59,13 +61,14 @@ def connected(address: str | None = None, num_workers: int | None = None) -> Ite
         return
     of_machine = {"num_cpus": max(os.cpu_count() or 1, (num_workers or 1) + 1), "include_dashboard": False}
     try:
+        _check_answers(address)
         with warnings.catch_warnings():
             # Ray's processes are started anew, and inherit nothing of Lance.
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
             ray.init(
                 address=address, log_to_driver=False, logging_level=logging.WARNING, **({} if address else of_machine)
             )
-    except ConnectionError as error:
+    except OSError as error:
         raise ConnectionError(
             f"Expected a Ray cluster at {address}, found none: {error}. Start one (`ray start --head`), name another with --ray_address, or "
             "leave that out for one on this machine."
@@ -74,6 +77,13 @@ def connected(address: str | None = None, num_workers: int | None = None) -> Ite
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str | None) -> None:
+    """Ray itself tries for minutes before it says that nobody answers."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
 
 
 def resources_for(ray: ModuleType, num_workers: int | None) -> tuple[int, dict[str, int]]:
