@@ -10,7 +10,6 @@ from typing import Any
 
 from .. import (
     CrossEncoderReranker,
-    DenseRetriever,
     ReCrossPipeline,
     SupervisionArguments,
     load_examples,
@@ -25,6 +24,8 @@ from ..core.recipes import named_values
 from ..data.files import files_of
 from ..data.schema import COLUMNS
 from ..planning.mining import plan_mining
+from ..retrieval.lance.index import in_memory
+from ..retrieval.lance.retriever import dense_retriever
 from ..supervision.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
 from ..supervision.dataset_card import supervision_card
 from ..supervision.query_sets import SETTINGS_FILE, path_of
@@ -94,15 +95,17 @@ def main(argv: Sequence[str]) -> None:
     patterns = script.example_files or []
     check_apart_from_files(script.output_dir, [path for pattern in patterns for path in files_of(pattern)])
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline)
-    examples = pipeline.index.dataset
-    if script.example_files is not None:
-        examples = load_examples(script.example_files, columns=columns)
+    examples = (
+        in_memory(pipeline.index).dataset
+        if script.example_files is None
+        else load_examples(script.example_files, columns=columns)
+    )
     output_dir, start = Path(script.output_dir), time.perf_counter()
     mined_before = sum(path_of(output_dir, number).is_file() for number in range(args.num_query_sets))
     what = (
         pipeline.upstream_model,
         pipeline.processing_class,
-        DenseRetriever(pipeline.index),
+        dense_retriever(pipeline.index),
         examples,
         output_dir,
         args,

@@ -23,6 +23,7 @@ from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import Encoder, MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.index_files import INDEX_FILE
+from ..retrieval.lance.index import LanceIndex
 from ..retrieval.sentence_encoder import SentenceEncoder, load_sentence_transformer
 from .changes import holds_weights, settings_of
 from .manifest import (
@@ -122,14 +123,16 @@ class StoredParts(StoredFiles):
         settings = {"prompt": settings["prompt"], "max_length": settings["max_length"]}
         return SentenceEncoder(model, **settings, repository=repository, files=named)
 
-    def _open_index(self) -> UpstreamIndex:
-        """Opens the index, memory-mapped."""
+    def _open_index(self) -> UpstreamIndex | LanceIndex:
+        """Opens the index: memory-mapped, or where it is in a Lance data set."""
         encoder: Encoder
         if ENCODER in self.manifest.parts:
             encoder = self.part(ENCODER)
         else:
             model, tokenizer = self.part(UPSTREAM_MODEL), self.part(UPSTREAM_TOKENIZER)
             encoder = MeanPooledEncoder.from_settings(model, tokenizer, self.manifest.encoder)
+        if (lance := self.manifest.parts[INDEX].lance) is not None:
+            return lance.open(self.home, encoder, self.access.token if isinstance(self.access.token, str) else None)
         folder, parts = self.folder(INDEX), self.manifest.parts
         # Whether model and index belong together depends on nothing but files whose checksums are known: of a large index
         # it is found out once.

@@ -60,7 +60,7 @@ class Retriever(ABC):
                 raise TypeError(f"Expected `{name}` to be a collection of strings, found one string. Pass a list.")
         rows = upstream if isinstance(upstream, UpstreamRows) else RowsInMemory(upstream)
         if exclude_tasks:
-            check_known(exclude_tasks, rows.tasks)
+            check_known(exclude_tasks, rows.all_tasks)
         self.rows = rows.excluding(exclude_tasks, exclude_ids)
         if not self.num_allowed:
             raise ValueError(f"Nothing is left to retrieve: all {len(rows)} upstream examples are excluded.")

@@ -31,6 +31,11 @@ class UpstreamRows(ABC):
 
     @property
     @abstractmethod
+    def all_tasks(self) -> set[str]:
+        """The tasks of all examples, excluded ones too."""
+
+    @property
+    @abstractmethod
     def tasks(self) -> set[str]:
         """The tasks that may be retrieved from."""
 
@@ -80,6 +85,10 @@ class RowsInMemory(UpstreamRows):
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @property
+    def all_tasks(self) -> set[str]:
+        return set(pc.unique(column(self.dataset, "task")).to_pylist())
 
     @property
     def tasks(self) -> set[str]:

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 from ...data.schema import COLUMNS
 from ..aggregation import Hits
 from ..encoder import Encoder
+from ..index import UpstreamIndex
 from ..index_identity import check_encoder, check_reading
 from ..index_search import checked_queries
 from ..vector_shards import IndexMismatchError
@@ -216,6 +217,15 @@ class LanceIndex:
         query = "SELECT DISTINCT task FROM dataset" + (f" WHERE {where}" if where else "")
         batches = self._lance.sql(query).build().to_batch_records()
         return {task for batch in batches for task in batch["task"].to_pylist()}
+
+
+def in_memory(index: UpstreamIndex | LanceIndex) -> UpstreamIndex:
+    """An index whose examples are a `Dataset`, for what looks at all of them.
+
+    Raises:
+        TypeError: They are in a Lance data set.
+    """
+    return index.dataset if isinstance(index, LanceIndex) else index
 
 
 def _opened(location: Location, version: int | None) -> Any:

@@ -40,6 +40,10 @@ class LanceRows(UpstreamRows):
         return len(self.index)
 
     @property
+    def all_tasks(self) -> set[str]:
+        return self.index.tasks()
+
+    @property
     def tasks(self) -> set[str]:
         return self.index.tasks(self.where)
 
