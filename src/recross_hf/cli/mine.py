@@ -95,11 +95,8 @@ def main(argv: Sequence[str]) -> None:
     patterns = script.example_files or []
     check_apart_from_files(script.output_dir, [path for pattern in patterns for path in files_of(pattern)])
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline)
-    examples = (
-        in_memory(pipeline.index).dataset
-        if script.example_files is None
-        else load_examples(script.example_files, columns=columns)
-    )
+    files = script.example_files
+    examples = in_memory(pipeline.index).dataset if files is None else load_examples(files, columns=columns)
     output_dir, start = Path(script.output_dir), time.perf_counter()
     mined_before = sum(path_of(output_dir, number).is_file() for number in range(args.num_query_sets))
     what = (

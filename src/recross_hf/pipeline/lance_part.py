@@ -10,10 +10,7 @@ from typing import Any, Self
 
 from ..hub.errors import ArtifactError
 from ..hub.repository import Repository
-from ..retrieval.encoder import Encoder
-from ..retrieval.lance.index import LanceIndex
 from ..retrieval.lance.location import Location
-from ..retrieval.vector_shards import IndexMismatchError
 from .settings import expect
 
 _REPOSITORY = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/|$)")
@@ -49,12 +46,7 @@ class LanceReference:
         )
 
     @classmethod
-    def of(cls, index: LanceIndex, folder: Path) -> Self:
-        """The version of an index, for the manifest in a folder."""
-        return cls.at(index.location, index.version, index.content_hash, folder)
-
-    @classmethod
-    def at(cls, location: Location, version: int, content_sha256: str, folder: Path) -> Self:
+    def of(cls, location: Location, version: int, content_sha256: str, folder: Path) -> Self:
         """A version of a data set, for the manifest in a folder: the path is relative where it lies in there."""
         storage, own = location.uri, folder.resolve()
         if location.folder is not None and location.folder.resolve().is_relative_to(own):
@@ -72,11 +64,12 @@ class LanceReference:
         found = _REPOSITORY.match(self.storage)
         return None if found is None else Repository(found[1], "dataset", found[2])
 
-    def location(self, home: Path | Repository) -> Location:
+    def location(self, home: Path | Repository, token: str | None = None) -> Location:
         """Where the data set is.
 
         Args:
             home: Folder of the manifest, or its repository.
+            token: Access token for the Hub; by default the one that is stored.
 
         Raises:
             ArtifactError: The manifest is on the Hub, and the data set is not: anybody's pipeline shall not open any address from here.
@@ -86,29 +79,7 @@ class LanceReference:
                 f"Expected a pipeline of the Hub to name an index on the Hub (hf://...), found {self.storage!r}. Do not use it, or download the "
                 "pipeline into a folder first if you trust it."
             )
-        return Location.of(Path(str(home)) / self.storage if self.is_within else self.storage)
-
-    def open(self, home: Path | Repository, encoder: Encoder, token: str | None) -> LanceIndex:
-        """Opens the version.
-
-        Args:
-            home: Folder of the manifest, or its repository.
-            encoder: Encoder of the queries.
-            token: Access token for the Hub; by default the one that is stored.
-
-        Raises:
-            FileNotFoundError: The data set or the version is gone.
-            IndexMismatchError: The encoder is another one, or another build made the version.
-        """
-        location = self.location(home)
-        location = Location.of(location.uri, token=token)
-        index = LanceIndex.from_pretrained(location, encoder=encoder, version=self.version)
-        if index.content_hash != self.content_sha256:
-            raise IndexMismatchError(
-                f"Expected the index that the pipeline was saved with in version {self.version} of {location.uri}, found another one: the data "
-                "set was deleted and built again. Set `pipeline.index` to the new one and save the pipeline, or restore the old one."
-            )
-        return index
+        return Location.of(Path(str(home)) / self.storage if self.is_within else self.storage, token=token)
 
     def to_json(self) -> dict[str, Any]:
         """The version as it stands in the manifest."""

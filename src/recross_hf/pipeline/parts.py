@@ -123,9 +123,11 @@ class PipelineParts:
             lance = self.stored.manifest.parts[INDEX].lance
             if lance is None:
                 return None
-            return LanceReference.at(lance.location(self.stored.home), lance.version, lance.content_sha256, folder)
+            return LanceReference.of(lance.location(self.stored.home), lance.version, lance.content_sha256, folder)
         index = self.part(INDEX)
-        return LanceReference.of(index, folder) if isinstance(index, LanceIndex) else None
+        if not isinstance(index, LanceIndex):
+            return None
+        return LanceReference.of(index.location, index.version, index.content_hash, folder)
 
     def is_adapter(self) -> bool:
         """Whether the adapted model is a PEFT adapter."""
