@@ -48,6 +48,7 @@ _MODULE_OF = {
     "MixedRetriever": "retrieval.mixed",
     "ExampleTrainer": "training.trainer",
     "BM25Retriever": "retrieval.bm25",
+    "build_cluster_index": "retrieval.cluster.build",
     "LanceIndex": "retrieval.lance.index",
     "LanceRetriever": "retrieval.lance.retriever",
     "RetrievalAugmentedAdapter": "adaptation.adapter",
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from .reranking.reranker import Reranker
     from .reranking.trainer import RerankerTrainer, train_reranker
     from .retrieval.bm25 import BM25Retriever
+    from .retrieval.cluster.build import build_cluster_index
     from .retrieval.encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .retrieval.index import UpstreamIndex
     from .retrieval.lance.index import LanceIndex

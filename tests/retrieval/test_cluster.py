@@ -1,6 +1,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from recross_hf import MeanPooledEncoder, UpstreamIndex, load_examples
+from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples
+from recross_hf.cli import index as command
 from recross_hf.data.schema import ExampleError
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 
@@ -274,3 +276,49 @@ def test_a_cluster_that_is_too_small_or_taken_is_told_and_not_waited_for(upstrea
             build(upstream, cluster_encoders.Encoder, tmp_path / "index", start_timeout=2)
     finally:
         ray.kill(other)
+
+
+def test_the_command_builds_a_pipeline_that_names_the_index(upstream, examples, bart, tokenizer, capsys, tmp_path):
+    bart.save_pretrained(tmp_path / "bart")
+    tokenizer.save_pretrained(tmp_path / "bart")
+    words = ["--model_name_or_path", str(tmp_path / "bart"), "--train_files", upstream, "--engine", "ray"]
+    words += ["-o", str(tmp_path / "pipeline")]
+    command.main([*words, "--dry_run", "--price_per_hour", "2.5"])
+    told = capsys.readouterr().out
+    assert "An index of 48 examples, 32 dimensions, on a cluster" in told
+    lines = [line.split() for line in told.splitlines()]
+    assert [line[0] for line in lines if line and line[0].isdigit()] == ["1", "8", "64"]
+    assert "cost" in told
+    assert not (tmp_path / "pipeline").exists()
+    command.main([*words, "--num_workers", "1"])
+    told = " ".join(capsys.readouterr().out.split())
+    storage = tmp_path / "pipeline" / "index.lance"
+    assert f"48 examples indexed in {storage}, version 2" in told
+    pipeline = ReCrossPipeline.from_pretrained(tmp_path / "pipeline")
+    assert len(pipeline.index) == 48
+    hits = pipeline.index.search(pipeline.index.encoder.encode(examples["input"][:2]), k=1)
+    assert hits.positions.ravel().tolist() == [0, 1]
+
+
+def test_inputs_are_found_by_relative_names_from_any_folder_of_a_worker(
+    upstream, bart, tokenizer, tmp_path, monkeypatch
+):
+    bart.save_pretrained(tmp_path / "bart")
+    tokenizer.save_pretrained(tmp_path / "bart")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(upstream, "upstream")
+    command.main(
+        [
+            "--model_name_or_path",
+            "bart",
+            "--train_files",
+            "upstream",
+            "--engine",
+            "ray",
+            "--num_workers",
+            "1",
+            "-o",
+            "out",
+        ]
+    )
+    assert len(rows_of("out/index.lance")) == 48

@@ -51,6 +51,11 @@ def index_on_cluster(
     return found
 
 
+def sample_rate(num_partitions: int) -> int:
+    """Vectors a partition to train on: fewer of many partitions, so that they fit into the memory of a node."""
+    return min(max(_MOST_TRAINED_ON // num_partitions, _LEAST_A_PARTITION), _MOST_A_PARTITION)
+
+
 def _indexed(
     location: Location, version: int, settings: IndexSettings, num_workers: int, min_recall: float
 ) -> tuple[int, dict[str, Any]]:
@@ -72,9 +77,16 @@ def _create_with_workers(
     numbers = settings.for_rows(dataset.count_rows(), dataset.schema.field(VECTOR).type.list_size)
     if not numbers:
         return version, described(settings, {})
-    rate = min(max(_MOST_TRAINED_ON // numbers["num_partitions"], _LEAST_A_PARTITION), _MOST_A_PARTITION)
     kind, metric = settings.kind, METRICS[settings.metric]
-    dataset = create_index(dataset, VECTOR, kind, metric=metric, num_workers=num_workers, sample_rate=rate, **numbers)
+    dataset = create_index(
+        dataset,
+        VECTOR,
+        kind,
+        metric=metric,
+        num_workers=num_workers,
+        sample_rate=sample_rate(numbers["num_partitions"]),
+        **numbers,
+    )
     # These are small beside the vectors.
     dataset.create_scalar_index("task", "BITMAP")
     dataset.create_scalar_index("id", "BTREE")
