@@ -92,7 +92,7 @@ class VectorShards:
         if self.folder.is_dir() and not path.is_file():
             shutil.rmtree(self.folder)  # the settings of these shards are unknown
         if not path.is_file():
-            # The folder comes into being together with its settings: builds of several parts may begin at the same time.
+            # The folder comes into being together with its settings: builds of the same index may begin at the same time.
             started = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}")
             write_json(started / BUILD_FILE, build | {"probes": probes.tolist()})
             try:
