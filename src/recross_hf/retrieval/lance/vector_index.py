@@ -32,8 +32,7 @@ class SearchDepth:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"Expected `{name}` to be at least 1, a whole number, found {value!r}.")
+            _check_count(name, value)
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,9 @@ class IndexSettings:
         for name, value, known in (("metric", self.metric, METRICS), ("kind", self.kind, _CODES)):
             if value not in known:
                 raise ValueError(f"Expected `{name}` to be one of {', '.join(known)}, found {value!r}.")
+        for name in ("num_partitions", "code_size", "nprobes", "refine_factor"):
+            if (value := getattr(self, name)) is not None:
+                _check_count(name, value)
 
     def for_rows(self, num_rows: int, dimension: int) -> dict[str, int]:
         """The index of so many vectors, as Lance takes it; empty where all vectors are compared.
@@ -129,3 +131,8 @@ def described(settings: IndexSettings, numbers: Mapping[str, int]) -> dict[str, 
         return {"metric": settings.metric, "index": None, "search": None}
     depth = settings.depth(numbers["num_partitions"])
     return {"metric": settings.metric, "index": {"kind": settings.kind, **numbers}, "search": asdict(depth)}
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"Expected `{name}` to be at least 1, a whole number, found {value!r}.")
