@@ -130,7 +130,7 @@ class Manifest:
         expect(set(self.parts) <= set(PARTS), f"the parts {', '.join(PARTS)}", ", ".join(self.parts))
         expect({UPSTREAM_MODEL, INDEX} <= set(self.parts), "an upstream model and an index", ", ".join(self.parts))
         in_lance = {name for name, part in self.parts.items() if part.lance is not None}
-        expect(in_lance <= {INDEX}, "the index alone in a Lance data set", ", ".join(in_lance))
+        expect(in_lance <= {INDEX}, "the index alone in a Lance data set", ", ".join(sorted(in_lance - {INDEX})))
         has_base = BASE_MODEL in self.parts
         expect(has_base or all(part.base is None for part in self.parts.values()), "the base of an adapter", "none")
         encoder = self.encoder
