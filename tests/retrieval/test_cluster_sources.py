@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,16 +66,18 @@ def test_turns_have_their_column_in_every_chunk_whether_a_chunk_has_some_or_not(
 
 
 def test_files_are_named_by_patterns_and_addresses_and_each_is_read_once(tmp_path):
-    folder = written(tmp_path)
+    (tmp_path / "up stream").mkdir()
+    folder = written(tmp_path / "up stream")
     (folder / "notes.txt").write_text("no example")
     files = [f"{folder}/{number:02d}.parquet" for number in range(3)]
     assert [address for address, _, _ in ParquetSource.of([f"{folder}/*.parquet", files[1]]).files] == files
-    for pattern in (f"file://{folder}", f"file://{folder}/*.parquet", f"file://{folder.parent}/**/0?.parquet"):
+    place = f"file://{folder}".replace(" ", "%20")
+    for pattern in (place, f"{place}/*.parquet", f"file://{tmp_path}/**/0*.parquet"):
         source = ParquetSource.of(pattern)
-        assert [address for address, _, _ in source.files] == [f"file://{path}" for path in files]
+        assert [address for address, _, _ in source.files] == [f"{place}/{Path(path).name}" for path in files]
         assert all_rows(source, 20).to_pylist() == load_examples(files).to_list()
     with pytest.raises(FileNotFoundError, match=r"No parquet file at file://.*/x\*"):
-        ParquetSource.of(f"file://{folder}/x*")
+        ParquetSource.of(f"{place}/x*")
     with pytest.raises(ValueError, match="begins with hf://, s3:// or gs://, found 'ftp://a/b'"):
         ParquetSource.of("ftp://a/b")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pyarrow import fs
 
-_HUB = "hf"
+HUB = "hf"
 
 
 def filesystem_of(address: str) -> tuple[fs.FileSystem, str]:
@@ -22,7 +22,7 @@ def filesystem_of(address: str) -> tuple[fs.FileSystem, str]:
     scheme, separator, path = address.partition("://")
     if not separator:
         return fs.LocalFileSystem(), str(Path(os.path.expanduser(address)).resolve())
-    if scheme == _HUB:
+    if scheme == HUB:
         from huggingface_hub import HfFileSystem
 
         return fs.PyFileSystem(fs.FSSpecHandler(HfFileSystem())), path

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from glob import has_magic
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from ...data.files import files_of
 from ...data.schema import COLUMNS, MESSAGES, ExampleError
 from ...data.turns import PROMPT
 from ..vector_shards import SHARD_SIZE
-from .filesystems import filesystem_of
+from .filesystems import HUB, filesystem_of
 
 _MOST_CHUNKS, _MOST_SHARDS_A_CHUNK = 1024, 16
 _FOOTERS_AT_A_TIME = 16
@@ -185,7 +186,12 @@ def _addresses(pattern: str) -> list[str]:
     except OSError as error:
         raise FileNotFoundError(f"No file at {pattern}: {error}. Check the address and the access to it.") from error
     scheme = pattern.partition("://")[0]
-    addresses = [f"{scheme}://{name}" for name in sorted(names) if name.lower().endswith(".parquet")]
+    names = [name for name in sorted(names) if name.lower().endswith(".parquet")]
+    if scheme != HUB:
+        # pyarrow reads addresses as URIs, which may have options: s3://bucket/upstream?endpoint_override=...
+        _, mark, options = pattern.partition("?")
+        names = [f"{quote(name)}{mark}{options}" for name in names]
+    addresses = [f"{scheme}://{name}" for name in names]
     if not addresses:
         raise FileNotFoundError(f"No parquet file at {pattern}. Expected a file, a folder or a pattern.")
     return addresses
