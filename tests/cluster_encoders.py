@@ -71,7 +71,7 @@ def another_on_each_node(folder: str) -> Encoder:
     """What nodes with other models at one path give: the first worker has another seed than the second."""
     seed = len(list(Path(folder).glob("*.worker")))
     (Path(folder) / f"{seed}.worker").touch()
-    return Encoder(seed=seed)
+    return Encoder(seed=seed, seconds=0.3)  # long enough for the second one to come up
 
 
 def missing() -> Encoder:

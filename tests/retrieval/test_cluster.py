@@ -120,10 +120,13 @@ def test_a_worker_that_is_killed_is_started_again_and_the_result_is_the_same(ups
 
 def test_workers_that_die_again_and_again_end_the_build_and_a_healthy_one_completes_it(upstream, examples, tmp_path):
     storage = tmp_path / "index"
-    with pytest.raises(WorkersLostError, match=r"each one died 4 times.* 2 chunks are left"):
+    with pytest.raises(WorkersLostError, match=r"each one died 4 times.* [23] chunks are left"):
         build(upstream, functools.partial(cluster_encoders.DyingEncoder, "opposite"), storage)
     assert_nothing_is_visible(storage)
-    assert chunks_written(storage) == 5
+    assert chunks_written(storage) in (
+        4,
+        5,
+    )  # of seven: the one before may be on its way to the disk when the worker dies
     build(upstream, cluster_encoders.Encoder, storage)
     assert_is_whole(storage, examples)
 

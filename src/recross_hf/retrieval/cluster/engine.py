@@ -19,6 +19,8 @@ from .workers import EncoderDescription
 logger = logging.getLogger(__name__)
 
 _RESTARTS = 3
+_CALLS_A_WORKER = 2
+"""Chunks that a worker has at a time: one is read or written while the other is encoded."""
 _SECONDS_TO_ANSWER = 10
 _LOST = (
     f"Expected a worker, found that each one died {_RESTARTS + 1} times: too little memory, or nodes that went away."
@@ -123,7 +125,7 @@ class WorkerPool:
         self._ray, self._start_timeout = ray, start_timeout
         self._actors = [create() for _ in range(num_workers)]
         self._starting = {actor.describe.remote(): actor for actor in self._actors}
-        self._ready: list[Any] = []
+        self._ready: deque[Any] = deque()
 
     def description(self) -> EncoderDescription:
         """What the first worker that comes up says of its encoder.
@@ -169,7 +171,7 @@ class WorkerPool:
             is_lived = self._lived(ref)
             actor, chunk = running.pop(ref) if ref in running else (self._starting.pop(ref), None)
             if is_lived:
-                self._ready.append(actor)
+                self._ready += [actor] * (1 if chunk is not None else _CALLS_A_WORKER)
             elif chunk is not None:
                 waiting.appendleft(chunk)
             self._submit(waiting, running, expected)  # before the caller takes its time
@@ -180,7 +182,7 @@ class WorkerPool:
         self, waiting: deque[Chunk], running: dict[Any, tuple[Any, Chunk]], expected: EncoderDescription
     ) -> None:
         while self._ready and waiting:
-            actor, chunk = self._ready.pop(), waiting.popleft()
+            actor, chunk = self._ready.popleft(), waiting.popleft()
             running[actor.write.remote(chunk, expected)] = (actor, chunk)
 
     def close(self) -> None:
@@ -214,7 +216,7 @@ def result_of(ray: ModuleType, ref: Any) -> Any:
 
 def create_worker(ray: ModuleType, kind: type, takes: dict[str, int], *arguments: Any) -> Any:
     """Starts an object as an actor that Ray starts again where it dies."""
-    options = takes | {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
+    options = takes | {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS, "max_concurrency": _CALLS_A_WORKER}
     return ray.remote(kind).options(**options).remote(*arguments)
 
 

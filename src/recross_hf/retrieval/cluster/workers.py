@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from ..._version import __version__
+from ...core.batching import chunks
 from ...core.run_settings import names_alone, refuse_other_settings
 from ...data.conversations import texts_of
 from ...data.schema import MESSAGES
@@ -43,6 +45,8 @@ class EncoderDescription(NamedTuple):
 class ChunkWorker:
     """Encodes chunks and writes them to the storage, as files that no version of the index names yet.
 
+    Two threads may call it: one chunk is read or written while another one is encoded.
+
     Args:
         source: The files of the examples.
         make_encoder: Loads the encoder on the worker's node: a function that can be imported there, or a `functools.partial` of one. Paths
@@ -56,6 +60,7 @@ class ChunkWorker:
     ) -> None:
         self.source, self.make_encoder, self.storage = source, make_encoder, storage
         self.dtype = np.dtype(vector_dtype)
+        self._encoding = Lock()
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -70,7 +75,8 @@ class ChunkWorker:
 
     def describe(self) -> EncoderDescription:
         """What tells this worker's encoder from others."""
-        return self.description
+        with self._encoding:
+            return self.description
 
     def write(self, chunk: Chunk, expected: EncoderDescription) -> str:
         """Encodes a chunk and writes it.
@@ -88,21 +94,15 @@ class ChunkWorker:
             OSError: The storage cannot be written.
             ValueError: A vector is not finite, or too large for the type; the message names the file, the row and the id.
         """
-        self._check(expected)
         examples = self.source.read(chunk)
-        vectors = np.concatenate(
-            [
-                self._encoded(examples.slice(start, SHARD_SIZE), partial(_name_of, examples, chunk, start))
-                for start in range(0, len(examples), SHARD_SIZE)
-            ]
-        )
-        schema = stored_schema(examples.schema, vectors.shape[1], self.dtype)
-        return write_fragment(self.storage, to_table(examples, vectors, schema))
-
-    def _encoded(self, examples: pa.Table, name_of: Callable[[int], str]) -> np.ndarray:
         names = [name for name in ("input", MESSAGES) if name in examples.column_names]
         texts = texts_of({name: examples[name].to_pylist() for name in names})
-        return as_stored(encode_shard(self.encoder, texts, _ignored), self.dtype, name_of)
+        with self._encoding:
+            self._check(expected)
+            shards = [encode_shard(self.encoder, shard, _ignored) for shard in chunks(texts, SHARD_SIZE)]
+        vectors = as_stored(np.concatenate(shards), self.dtype, partial(_name_of, examples, chunk))
+        schema = stored_schema(examples.schema, vectors.shape[1], self.dtype)
+        return write_fragment(self.storage, to_table(examples, vectors, schema))
 
     def _check(self, expected: EncoderDescription) -> None:
         """A worker that is started again may come up on a node that has another model at the same path."""
@@ -125,9 +125,9 @@ def _ignored(_: int) -> None:
     """The bar moves with each chunk, and needs no report of each batch."""
 
 
-def _name_of(examples: pa.Table, chunk: Chunk, start: int, row: int) -> str:
+def _name_of(examples: pa.Table, chunk: Chunk, row: int) -> str:
     """The id of an example, and where it is."""
-    left = row = start + row
+    left = row
     for piece in chunk.pieces:
         if left < piece.stop - piece.start:
             return f"{examples['id'][row].as_py()} (row {piece.start + left} of {piece.address})"
