@@ -119,12 +119,15 @@ class WorkerPool:
         create: Creates the handle of a worker (a [`ChunkWorker`] as a Ray actor).
         num_workers: Number of workers.
         start_timeout: Seconds that the first of them may take.
+
+    Attributes:
+        actors: Handles of the workers.
     """
 
     def __init__(self, ray: ModuleType, create: Callable[[], Any], num_workers: int, *, start_timeout: float) -> None:
         self._ray, self._start_timeout = ray, start_timeout
-        self._actors = [create() for _ in range(num_workers)]
-        self._starting = {actor.describe.remote(): actor for actor in self._actors}
+        self.actors = [create() for _ in range(num_workers)]
+        self._starting = {actor.describe.remote(): actor for actor in self.actors}
         self._ready: deque[Any] = deque()
 
     def description(self) -> EncoderDescription:
@@ -188,11 +191,11 @@ class WorkerPool:
     def close(self) -> None:
         """Ends the workers, so that others can have what they took."""
         starting = list(self._starting.values())
-        for actor in self._actors:
+        for actor in self.actors:
             if actor not in starting:
                 self._ray.kill(actor)
         # Those that are on their way end when nobody holds on to them; killed, they would be reported as failures.
-        self._actors, self._starting = [], {}
+        self.actors, self._starting = [], {}
 
     def _lived(self, ref: Any) -> bool:
         """Whether a worker lived to answer; an error that it answered with is raised."""
