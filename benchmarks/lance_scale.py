@@ -8,7 +8,7 @@ off by a power law in directions that each cluster half shares with the others; 
 real.npy`). Recall is that of 256 further draws against an exact search over all vectors in float32. Each build and each search has a process
 of its own, so that its memory is its own; encoding (here: simulating) is timed apart. Results of other sizes in the output stay.
 
-A Lance index is named by its kind, bits or bytes of the codes, and type of the vectors: "IVF_RQ,1,float16". Bytes on disk are those of the
+A Lance index is named by its kind, bits or bytes of the codes, and type of the vectors: "IVF_RQ,2,float16". Bytes on disk are those of the
 vectors and of the index over them, without the texts. FAISS's IVF-PQ with refinement holds its vectors as float16, too.
 """
 
@@ -50,15 +50,19 @@ from recross_hf.core.tables import format_table
 from recross_hf.retrieval.lance.location import load_lance
 from recross_hf.retrieval.lance.vector_index import IndexSettings, SearchDepth
 
-LANCE = ("IVF_RQ,1,float16", "IVF_RQ,1,float32", "IVF_PQ,48,float16")
+LANCE = ("IVF_RQ,2,float16", "IVF_RQ,1,float16", "IVF_PQ,48,float16")
 DEPTHS = (1, 2, 4, 8, 16)
 """Hits of the codes for each result, at which recall and time are measured."""
 
 
 def made_up_mixture(path: Path, dimension: int, num_components: int = 64, seed: int = 0) -> None:
-    """A mixture whose clusters share half of their covariance; standard deviations fall off as those of text encoders do."""
+    """A mixture whose clusters share half of their covariance, about as hard as real vectors.
+
+    Of 6,244 vectors in 384 dimensions, codes of product quantisation (PQ48) alone find 0.76 of the 64 nearest; among real vectors of
+    all-MiniLM-L6-v2 it was 0.73.
+    """
     rng = np.random.default_rng(seed)
-    deviations = (np.arange(1, dimension + 1) ** -0.5).astype(np.float32)
+    deviations = (np.arange(1, dimension + 1) ** -0.15).astype(np.float32)
 
     def directions() -> np.ndarray:
         return np.linalg.qr(rng.standard_normal((dimension, dimension)))[0].astype(np.float32)

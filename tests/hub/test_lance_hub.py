@@ -8,7 +8,7 @@ pytest.importorskip("lance", reason="pylance is absent: pip install 'recross_hf[
 from recross_hf import LanceIndex, LanceRetriever, MeanPooledEncoder, ReCrossPipeline
 from recross_hf.retrieval.lance.vector_index import IndexSettings
 
-INDEXED = IndexSettings(fewest_indexed=1, num_partitions=8)
+INDEXED = IndexSettings(fewest_indexed=1, num_partitions=8, code_size=1)
 
 
 def test_an_index_on_the_hub_is_searched_there(hub, run_client, tmp_path):

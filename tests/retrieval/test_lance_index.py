@@ -17,7 +17,7 @@ from recross_hf.retrieval.lance.recall import RecallError, measured_recall
 from recross_hf.retrieval.lance.vector_index import IndexSettings, SearchDepth
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 
-INDEXED = IndexSettings(fewest_indexed=1, num_partitions=8)
+INDEXED = IndexSettings(fewest_indexed=1, num_partitions=8, code_size=1)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_two_builds_into_one_place_at_once(tmp_path):
 def test_a_build_whose_recall_is_too_low_is_refused_and_stays_unseen(built, tmp_path):
     storage, encoder = tmp_path / "index.lance", TextEncoder()
     before = LanceIndex.build(rows(20), encoder, storage)
-    shallow = IndexSettings(fewest_indexed=1, num_partitions=8, refine_factor=1, nprobes=1)
+    shallow = IndexSettings(fewest_indexed=1, num_partitions=8, code_size=1, refine_factor=1, nprobes=1)
     with pytest.raises(
         RecallError, match=r"at least 0\.90 of the 64 nearest examples, found 0\.\d+ .* Raise `refine_factor` \(1\)"
     ):
