@@ -68,7 +68,7 @@ def test_two_nodes_share_the_chunks_and_the_index(address, upstream, monkeypatch
     hits = index.search(vectors, k=1)
     assert hits.positions[:, 0].tolist() == [0, 6999, 7000, 19_999]
     assert index.rows(hits.positions[:, 0])["id"][:] == ["task 0/0", "task 6/6999", "task 0/7000", "task 0/19999"]
-    assert index.config["index"] == {"kind": "IVF_RQ", "num_partitions": 8, "num_bits": 1}
+    assert index.config["index"] == {"kind": "IVF_RQ", "num_partitions": 8, "num_bits": 2}
     assert index.config["recall"]["value"] >= 0.9
     dataset = lance.dataset(str(tmp_path / "index"), version=version)
     segments = dataset.stats.index_stats("vector_idx")

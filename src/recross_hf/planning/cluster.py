@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..core.tables import format_table
 from ..data.conversations import texts_of
@@ -151,7 +152,7 @@ def plan_cluster_index(
         disk={
             "vectors": num_rows * dimension * dtype.itemsize,
             "examples": _bytes_of_examples(sample, num_rows),
-            "index": index_bytes(num_rows, dimension, numbers),
+            "index": index_bytes(num_rows, dimension, numbers) + _bytes_of_ids(sample, num_rows) * bool(numbers),
         },
         price_per_hour=price_per_hour,
     )
@@ -173,10 +174,16 @@ def index_bytes(num_rows: int, dimension: int, numbers: Mapping[str, int]) -> in
 
 
 def _sample(source: ParquetSource, seed: int) -> pa.Table:
-    """Rows from all over the files: a prefix of task-sorted data would mislead."""
-    pieces = source.chunks(max(PROBE_EXAMPLES // _PIECES, 1))
-    numbers = np.random.default_rng(seed).choice(len(pieces), min(len(pieces), _PIECES), replace=False)
-    return pa.concat_tables([source.read(pieces[number]) for number in sorted(numbers)])
+    """Rows from all over the files, in any order: a prefix of task-sorted data would mislead."""
+    generator, pieces = np.random.default_rng(seed), source.chunks(PROBE_EXAMPLES // _PIECES)
+    numbers = generator.choice(len(pieces), min(len(pieces), _PIECES), replace=False)
+    sample = pa.concat_tables([source.read(pieces[number]) for number in numbers])
+    return sample.take(generator.permutation(len(sample)))
+
+
+def _bytes_of_ids(sample: pa.Table, num_rows: int) -> int:
+    """Bytes of the index over ids, which has each of them and where its row is."""
+    return round((pc.mean(pc.binary_length(sample["id"])).as_py() + 16) * num_rows)
 
 
 def _bytes_of_examples(sample: pa.Table, num_rows: int) -> int:
