@@ -42,8 +42,8 @@ class DyingEncoder(Encoder):
 class RecordingEncoder(Encoder):
     """Leaves a file in a folder for the node that it encodes on."""
 
-    def __init__(self, folder: str) -> None:
-        super().__init__()
+    def __init__(self, folder: str, seconds: float = 0.0) -> None:
+        super().__init__(seconds=seconds)
         self.folder = Path(folder)
 
     def encode(self, texts):
@@ -51,6 +51,19 @@ class RecordingEncoder(Encoder):
 
         if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
             (self.folder / f"{ray.get_runtime_context().get_node_id()}.node").touch()
+        return super().encode(texts)
+
+
+class LosingEncoder(Encoder):
+    """Deletes what was written before, which is how the folder of a node that shares nothing looks from another one."""
+
+    def __init__(self, storage: str) -> None:
+        super().__init__()
+        self.storage = Path(storage)
+
+    def encode(self, texts):
+        for path in self.storage.glob("data/*.lance"):
+            path.unlink()
         return super().encode(texts)
 
 

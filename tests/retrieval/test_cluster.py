@@ -140,6 +140,8 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(upstream, examples, cluste
     assert_nothing_is_visible(storage)
     kept = {path.name: json.loads(path.read_text()) for path in (storage / "_recross_hf" / "chunks").glob("*.json")}
     assert 3 <= len(kept) < 12
+    lost = min(kept)  # what a disk, or somebody who cleans up, took away meanwhile
+    (storage / "data" / json.loads(kept.pop(lost)["fragment"])["files"][0]["path"]).unlink()
     build(upstream, cluster_encoders.Encoder, storage, chunk_size=4)
     assert_is_whole(storage, examples)
     fragments = lance.dataset(str(storage), version="recross_hf").get_fragments()
@@ -260,6 +262,15 @@ def test_half_precision_is_that_of_one_machine(upstream, examples, tmp_path):
 def test_what_a_worker_lacks_is_told_as_it_is(upstream, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"^No model at bart0\. Expected a folder with config\.json\.$"):
         build(upstream, cluster_encoders.missing, tmp_path / "index")
+
+
+def test_a_storage_that_nodes_do_not_share_is_told(upstream, tmp_path):
+    make_encoder = functools.partial(cluster_encoders.LosingEncoder, str(tmp_path / "index"))
+    with pytest.raises(
+        FileNotFoundError, match=r"the files of 7 chunks in .*index, found those of \d: some workers wrote"
+    ):
+        build(upstream, make_encoder, tmp_path / "index")
+    assert_nothing_is_visible(tmp_path / "index")
 
 
 def test_a_cluster_that_is_too_small_or_taken_is_told_and_not_waited_for(upstream, tmp_path):

@@ -1,5 +1,7 @@
 import functools
 import os
+import threading
+import time
 from pathlib import Path
 
 import cluster_encoders
@@ -28,13 +30,13 @@ NUM_ROWS = 20_000
 
 
 @pytest.fixture(scope="module")
-def address():
-    """Two nodes on this machine, of two and one logical CPUs; the address of the first."""
+def cluster():
+    """Two nodes on this machine, of two and one logical CPUs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent / "src")]))
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
         cluster.add_node(num_cpus=1)
-        yield cluster.address
+        yield cluster
         cluster.shutdown()
 
 
@@ -49,11 +51,11 @@ def upstream(tmp_path_factory):
     return f"{folder}/*.parquet"
 
 
-def test_two_nodes_share_the_chunks_and_the_index(address, upstream, monkeypatch, tmp_path):
+def test_two_nodes_share_the_chunks_and_the_index(cluster, upstream, monkeypatch, tmp_path):
     monkeypatch.setattr(indexing, "FEWEST_SPREAD", 1)
     make_encoder = functools.partial(cluster_encoders.RecordingEncoder, str(tmp_path))
     build = functools.partial(
-        build_cluster_index, upstream, make_encoder, tmp_path / "index", num_workers=2, address=address
+        build_cluster_index, upstream, make_encoder, tmp_path / "index", num_workers=2, address=cluster.address
     )
     settings = IndexSettings(num_partitions=8, fewest_indexed=1000, nprobes=8, refine_factor=16)
     with pytest.raises(RecallError, match=r"at least 1\.01 of the 64 nearest examples, found [01]\.\d+"):
@@ -75,6 +77,30 @@ def test_two_nodes_share_the_chunks_and_the_index(address, upstream, monkeypatch
     assert segments["num_indices"] == 2
     assert segments["num_indexed_rows"] == NUM_ROWS
     assert np.isfinite(hits.distances).all()
+
+
+def test_a_node_that_goes_away_is_made_up_for_by_the_others(cluster, upstream, tmp_path):
+    make_encoder = functools.partial(cluster_encoders.RecordingEncoder, str(tmp_path), seconds=0.3)
+    chunks = tmp_path / "index" / "_recross_hf" / "chunks"
+
+    def lose() -> None:
+        while len(list(chunks.glob("*.json"))) < 4 or len(list(tmp_path.glob("*.node"))) < 2:
+            time.sleep(0.05)
+        cluster.remove_node(cluster.list_all_nodes()[1], allow_graceful=False)
+
+    loss = threading.Thread(target=lose)
+    loss.start()
+    build_cluster_index(
+        upstream,
+        make_encoder,
+        tmp_path / "index",
+        num_workers=2,
+        address=cluster.address,
+        chunk_size=500,
+    )
+    loss.join()
+    index = LanceIndex.from_pretrained(tmp_path / "index", encoder=make_encoder())
+    assert index.rows(np.arange(0, NUM_ROWS, 499))["input"][:] == [f"text {row}" for row in range(0, NUM_ROWS, 499)]
 
 
 def test_an_address_without_a_cluster_is_told(upstream, tmp_path):

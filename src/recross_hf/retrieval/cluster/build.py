@@ -18,6 +18,7 @@ from ..lance.location import Location, load_lance
 from ..lance.recall import LEAST_RECALL
 from ..lance.vector_index import IndexSettings
 from .engine import WorkerPool, connected, create_worker, resources_for
+from .filesystems import filesystem_of, names_in
 from .indexing import index_on_cluster
 from .journal import Journal
 from .sources import Chunk, ParquetSource
@@ -78,7 +79,7 @@ def build_cluster_index(
         ImportError: The extra `[cluster]` is not installed.
         IndexMismatchError: The storage holds an unfinished build of something else, a worker has another encoder, or another process builds
             the same index.
-        OSError: The storage cannot be written.
+        OSError: The storage cannot be written, or nodes do not share it.
         RecallError: The index finds too few of the nearest examples.
         ValueError: A vector is not finite, or the cluster is too small.
         WorkersLostError: No worker comes up in time, or all of them died too often.
@@ -100,7 +101,7 @@ def build_cluster_index(
                 source.num_rows, encoder.dimension
             )  # what Lance does not take is said before the encoding
             build = _build_identity(source, encoder, chunk_size, vector_dtype)
-            fragments = _write_chunks(pool, journal, chunks, encoder, build)
+            fragments = _write_chunks(pool, journal, chunks, encoder, build, location)
         finally:
             pool.close()
         journal.check_owner()
@@ -141,9 +142,12 @@ def _write_chunks(
     chunks: Sequence[Chunk],
     encoder: EncoderDescription,
     build: Mapping[str, Any],
+    location: Location,
 ) -> list[str]:
-    """The fragments of all chunks in their order, of which those that the journal lacks are written now."""
+    """The fragments of all chunks in their order, of which those that the journal lacks, or whose files are gone, are written now."""
     fragments = journal.open(build, encoder.probes)
+    for number in _without_files(location, fragments):
+        del fragments[number]
     if fragments:
         logger.warning(
             "Continuing the unfinished build in %s: %d of %d chunks are written.",
@@ -158,7 +162,21 @@ def _write_chunks(
             journal.write(chunk.number, fragment)
             fragments[chunk.number] = fragment
             progress.update(len(chunk))
+    if gone := _without_files(location, fragments):
+        raise FileNotFoundError(
+            f"Expected the files of {len(chunks)} chunks in {location.uri}, found those of {len(chunks) - len(gone)}: some workers wrote to a "
+            "folder of their own node. Choose a storage that all nodes share, and run the build again."
+        )
     return [fragments[chunk.number] for chunk in chunks]
+
+
+def _without_files(location: Location, fragments: Mapping[int, str]) -> list[int]:
+    """The numbers of chunks whose files this process does not see."""
+    lance = load_lance()
+    filesystem, path = filesystem_of(location.uri)
+    seen = set(names_in(filesystem, f"{path.rstrip('/')}/data"))
+    files = {number: lance.FragmentMetadata.from_json(text).files for number, text in fragments.items()}
+    return [number for number, found in files.items() if not {file.path for file in found} <= seen]
 
 
 def _build_identity(

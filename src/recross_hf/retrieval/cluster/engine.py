@@ -61,6 +61,7 @@ def connected(address: str | None = None, num_workers: int | None = None) -> Ite
     if ray.is_initialized():
         yield ray
         return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # one on this machine would tell its makers of itself
     of_machine = {"num_cpus": max(os.cpu_count() or 1, (num_workers or 1) + 1), "include_dashboard": False}
     try:
         _check_answers(address)
@@ -68,7 +69,7 @@ def connected(address: str | None = None, num_workers: int | None = None) -> Ite
             # Ray's processes are started anew, and inherit nothing of Lance.
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
             ray.init(
-                address=address, log_to_driver=False, logging_level=logging.WARNING, **({} if address else of_machine)
+                address=address, log_to_driver=False, logging_level=logging.ERROR, **({} if address else of_machine)
             )
     except OSError as error:
         raise ConnectionError(

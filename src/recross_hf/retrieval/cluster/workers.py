@@ -99,7 +99,7 @@ class ChunkWorker:
         texts = texts_of({name: examples[name].to_pylist() for name in names})
         with self._encoding:
             self._check(expected)
-            shards = [encode_shard(self.encoder, shard, _ignored) for shard in chunks(texts, SHARD_SIZE)]
+            shards = [encode_shard(self.encoder, [*shard], _ignored) for shard in chunks(texts, SHARD_SIZE)]
         vectors = as_stored(np.concatenate(shards), self.dtype, partial(_name_of, examples, chunk))
         schema = stored_schema(examples.schema, vectors.shape[1], self.dtype)
         return write_fragment(self.storage, to_table(examples, vectors, schema))
