@@ -14,6 +14,7 @@ from recross_hf.data.schema import ExampleError
 from recross_hf.retrieval.lance.layout import BuildConflictError, commit, current_version, finish
 from recross_hf.retrieval.lance.location import Location, load_lance
 from recross_hf.retrieval.lance.recall import RecallError, measured_recall
+from recross_hf.retrieval.lance.search import nearest_rows
 from recross_hf.retrieval.lance.vector_index import IndexSettings, SearchDepth
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 
@@ -203,6 +204,18 @@ def test_recall_rises_with_the_depth_of_the_search(built):
         assert np.isinf(built.search(built.encoder.encode(["x"]), 64).distances).sum() == 0
     finally:
         built.depth = kept
+
+
+def test_a_row_that_finds_itself_does_not_count_as_recall(built, monkeypatch):
+    def itself_alone(*args, depth, **kwargs):
+        hits = nearest_rows(*args, depth=None, **kwargs)
+        if depth is not None:
+            hits.positions[:, 1:] = -1
+        return hits
+
+    monkeypatch.setattr("recross_hf.retrieval.lance.recall.nearest_rows", itself_alone)
+    dataset = load_lance().dataset(built.location.uri, version=built.version)
+    assert measured_recall(dataset, metric="l2", depth=SearchDepth(1)) == 0
 
 
 def test_a_vector_that_is_not_finite_ends_the_build(tmp_path):

@@ -187,3 +187,17 @@ def test_a_file_is_no_folder_of_a_data_set(tmp_path):
     for name in ("file", "file/index.lance"):
         with pytest.raises(NotADirectoryError, match=r"Expected a folder of a Lance data set at .* found the file"):
             Location.of(tmp_path / name)
+
+
+def test_a_change_of_somebody_else_between_the_configuration_and_the_tag_is_noticed(location, monkeypatch):
+    version, lance = committed(location, 1.0), load_lance()
+    update = lance.LanceDataset.update_schema_metadata
+
+    def after_another(dataset, values):
+        lance.dataset(location.uri).update_config({"somebody": "else"})
+        return update(dataset, values)
+
+    monkeypatch.setattr(lance.LanceDataset, "update_schema_metadata", after_another)
+    with pytest.raises(BuildConflictError, match=rf"Expected version {version + 1} .* found version {version + 2}"):
+        finish(location, version, {})
+    assert TAG not in opened(location, version).tags.list()

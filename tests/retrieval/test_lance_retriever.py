@@ -167,3 +167,10 @@ def test_a_text_that_is_no_task_leaves_nothing_out(quoting_index, text):
     lance_index, index = quoting_index
     if text not in index.dataset["task"][:]:
         assert lance_index.count(leaving_out("task", [text])) == len(index)
+
+
+def test_a_search_visits_more_partitions_where_few_examples_are_left(tmp_path):
+    shallow = IndexSettings(fewest_indexed=1, num_partitions=32, nprobes=1)
+    index = LanceIndex.build(rows(2000), TextEncoder(), tmp_path / "index.lance", settings=shallow, min_recall=0.0)
+    few = LanceRetriever(index, exclude_ids=[f"row/{row}" for row in range(5, 2000)])
+    assert sorted(few.retrieve(["row 9"], 5)["id"][:]) == [f"row/{row}" for row in range(5)]
