@@ -98,7 +98,7 @@ def write_fragment(location: Location, table: pa.Table) -> str:
         OSError: It could not be written, as on a full disk.
     """
     mode = "overwrite" if current_version(location) else "create"
-    with _written(location, f"{len(table):,} examples"):
+    with written(location, f"{len(table):,} examples"):
         # Without both limits, Lance would cut a table into fragments as it sees fit.
         (fragment,) = load_lance().fragment.write_fragments(
             table,
@@ -142,7 +142,7 @@ def commit(location: Location, fragments: Iterable[str], schema: pa.Schema, *, r
     rows = [lance.FragmentMetadata.from_json(fragment) for fragment in fragments]
     check_unchanged(location, read_version)
     try:
-        with _written(location, "a version"):
+        with written(location, "a version"):
             # With no retries Lance refuses to overwrite what was committed since `read_version`.
             dataset = lance.LanceDataset.commit(
                 location.uri,
@@ -175,7 +175,7 @@ def finish(location: Location, version: int, config: Mapping[str, Any]) -> int:
     check_unchanged(location, version)
     dataset = load_lance().dataset(location.uri, version=version, storage_options=location.options)
     try:
-        with _written(location, "the configuration"):
+        with written(location, "the configuration"):
             dataset.update_schema_metadata({TAG: json.dumps(dict(config), sort_keys=True)})
             # Lance puts a change of metadata on top of what was committed meanwhile, where it can.
             check_unchanged(location, version + 1)
@@ -202,11 +202,11 @@ def check_unchanged(location: Location, version: int) -> None:
 
 
 @contextmanager
-def _written(location: Location, what: str) -> Iterator[None]:
+def written(location: Location, what: str) -> Iterator[None]:
     """Errors of Lance (a `CommitConflictError` is an `OSError`) as one that says what was written."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise OSError(
             f"Expected to write {what} to {location.uri}, found: {error} Make sure that there is room and that you may write there, then "
             "run the build again; nothing half-built is visible."

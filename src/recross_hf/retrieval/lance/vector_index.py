@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from .layout import VECTOR, check_unchanged
+from .layout import VECTOR, check_unchanged, written
 from .location import Location, load_lance
 
 Metric = Literal["l2", "inner_product"]
@@ -104,6 +104,7 @@ def create_indexes(location: Location, version: int, settings: IndexSettings) ->
 
     Raises:
         BuildConflictError: Another build committed since.
+        OSError: It could not be written, as on a full disk.
         ValueError: The dimension is none that the index takes.
     """
     check_unchanged(location, version)
@@ -112,10 +113,11 @@ def create_indexes(location: Location, version: int, settings: IndexSettings) ->
     if not numbers:
         return version, described(settings, {})
     try:
-        dataset.create_index(VECTOR, settings.kind, metric=METRICS[settings.metric], replace=True, **numbers)
-        # Without these, each search with exclusions would read the tasks and ids of all rows.
-        dataset.create_scalar_index("task", "BITMAP")
-        dataset.create_scalar_index("id", "BTREE")
+        with written(location, "the index"):
+            dataset.create_index(VECTOR, settings.kind, metric=METRICS[settings.metric], replace=True, **numbers)
+            # Without these, each search with exclusions would read the tasks and ids of all rows.
+            dataset.create_scalar_index("task", "BITMAP")
+            dataset.create_scalar_index("id", "BTREE")
     except OSError:
         check_unchanged(location, int(dataset.version))
         raise
