@@ -29,7 +29,9 @@ from .probe import PROBE_EXAMPLES
 
 WORKERS = (1, 8, 64)
 _PIECES = 16
-_INDEXED, _FEW_PARTITIONS, _MANY_PARTITIONS, _ROWS_A_PARTITION = 32_768, 64, 256, 64
+_INDEXED, _FEW_PARTITIONS, _MANY_PARTITIONS, _ROWS_A_PARTITION = 32_768, 64, 512, 32
+_LARGEST_SCAN = 1_000_000
+"""Numbers in the centres of partitions from which on Lance finds the nearest one by a graph, whose cost grows with the logarithm."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def _bytes_of_examples(sample: pa.Table, num_rows: int) -> int:
 
 
 def _indexing_time(num_rows: int, dimension: int, kind: str, numbers: Mapping[str, int], seed: int) -> IndexingTime:
-    """Seconds to index all vectors, from random ones in few and in many partitions: each vector is compared with each partition."""
+    """Seconds to index all vectors, from random ones in few and in many partitions: a vector is compared with each of not too many."""
     lance = load_lance()
     from lance.indices import IndicesBuilder
 
@@ -224,7 +226,9 @@ def _indexing_time(num_rows: int, dimension: int, kind: str, numbers: Mapping[st
             )
             seconds[number] = (time.perf_counter() - start) / _INDEXED
     slope = max(seconds[_MANY_PARTITIONS] - seconds[_FEW_PARTITIONS], 0.0) / (_MANY_PARTITIONS - _FEW_PARTITIONS)
-    a_row = max(seconds[_FEW_PARTITIONS] + slope * (partitions - _FEW_PARTITIONS), min(seconds.values()))
+    scanned = max(min(partitions, _LARGEST_SCAN // dimension), 2)
+    compared = scanned * max(math.log(max(partitions, 2)) / math.log(scanned), 1.0)
+    a_row = max(seconds[_FEW_PARTITIONS] + slope * (compared - _FEW_PARTITIONS), min(seconds.values()))
     # More partitions than these are found level by level.
     levels = max(math.log(max(partitions, 2)) / math.log(_MANY_PARTITIONS), 1.0)
     trained_on = min(partitions * sample_rate(partitions), num_rows)
