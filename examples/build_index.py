@@ -5,10 +5,9 @@
 
 A killed run continues when the same command is given again. `examples/adapt.py --pipeline bart0-pipeline` adapts the model.
 
-Nodes that do not know of one another, as in a job array, each encode a part to a folder that they share; the command without a
-part then finishes the pipeline:
+Beyond one machine, workers of a Ray cluster build it (the extra [cluster]):
 
-    accelerate launch --quiet examples/build_index.py ... --part 3 --num_parts 8
+    python examples/build_index.py ... --engine ray --ray_address 10.0.0.1:6379 --storage s3://bucket/index
 
 The launcher's --quiet keeps it from adding a traceback of its own to the line that says what was wrong.
 """

@@ -99,8 +99,6 @@ def main(model_folder: str, output_dir: str, num_processes: int) -> None:
     examples, folder = tiny.examples(), Path(output_dir)
     model = AutoModelForSeq2SeqLM.from_pretrained(model_folder)
     encoder = MeanPooledEncoder(model, AutoTokenizer.from_pretrained(model_folder))
-    UpstreamIndex.encode_part(examples, encoder, folder / "index", part=1, num_parts=3, shard_size=7)
-    of_part = sorted(path.name for path in (folder / "index").rglob("*.npy"))
     index = UpstreamIndex.build(examples, encoder, folder / "index", shard_size=7)
     adapter = RetrievalAugmentedAdapter(
         model,
@@ -150,7 +148,6 @@ def main(model_folder: str, output_dir: str, num_processes: int) -> None:
             "gate": verdict,
             "sets": [[row["set"], row["task"], row["base_loss"]] for row in load_query_sets(folder / "mined")],
             "losses": [entry["train_loss"] for entry in adapter.state.log_history if "train_loss" in entry],
-            "of_part": of_part,
             "files": sorted(path.name for path in (folder / "index").iterdir()),
         }
         (folder / "results.json").write_text(json.dumps(results))

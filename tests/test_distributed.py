@@ -70,7 +70,6 @@ def test_the_index_has_the_same_vectors(one_and_two, answering_bart, tokenizer, 
     for vectors in (vectors_of_one, vectors_of_two):
         for name in ("index", "everywhere"):
             np.testing.assert_allclose(vectors[name], expected, atol=1e-5)
-    assert one["of_part"] == two["of_part"] == ["000001.npy", "000004.npy"]  # of seven shards
     assert one["files"] == two["files"] == ["examples.parquet", "index.faiss", "index.json"]
 
 

@@ -48,6 +48,9 @@ _MODULE_OF = {
     "MixedRetriever": "retrieval.mixed",
     "ExampleTrainer": "training.trainer",
     "BM25Retriever": "retrieval.bm25",
+    "build_cluster_index": "retrieval.cluster.build",
+    "LanceIndex": "retrieval.lance.index",
+    "LanceRetriever": "retrieval.lance.retriever",
     "RetrievalAugmentedAdapter": "adaptation.adapter",
     "ReCrossPipeline": "pipeline.pipeline",
     "mine_supervision": "supervision.mining",
@@ -110,8 +113,11 @@ if TYPE_CHECKING:
     from .reranking.reranker import Reranker
     from .reranking.trainer import RerankerTrainer, train_reranker
     from .retrieval.bm25 import BM25Retriever
+    from .retrieval.cluster.build import build_cluster_index
     from .retrieval.encoder import Encoder, MeanPooledEncoder, encode_in_processes
     from .retrieval.index import UpstreamIndex
+    from .retrieval.lance.index import LanceIndex
+    from .retrieval.lance.retriever import LanceRetriever
     from .retrieval.mixed import MixedRetriever
     from .retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
     from .retrieval.sentence_encoder import SentenceEncoder

@@ -88,7 +88,16 @@ MISTAKES = [
         "--encoder_name_or_path, one of them, found neither",
     ),
     ("index --model_name_or_path ./nowhere --train_files pipeline/index/examples.parquet -o new", "nowhere"),
-    ("index --model_name_or_path model --train_files x --part 1 -o new", "Expected --part and --num_parts together"),
+    ("index --model_name_or_path model --train_files x --part 1 -o new", "--part: gone, for `--engine ray` shares"),
+    ("index --model_name_or_path model --train_files x --num_parts=8 --part 1 -o new", "--part and --num_parts: gone"),
+    (
+        "index --model_name_or_path model --train_files x --storage s3://b/i -o new",
+        "--storage: for --engine ray, found --engine local",
+    ),
+    (
+        "index --model_name_or_path model --train_files x --engine ray --factory SQ8 -o new",
+        "--factory: for --engine local, found --engine ray",
+    ),
     ("mine -o mined --judge groupz", "Expected one of 'groups', 'reversal' as --utility_estimator, found 'groupz'"),
     ("train-reranker --pairs nowhere.parquet -o reranker", "as --pairs, found none at nowhere.parquet"),
     (

@@ -6,6 +6,7 @@ Each function is called in an empty working directory, and gives the names by wh
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tiny
 from chat_templates import CHATML, chat_tokenizer
 from datasets import Dataset
@@ -71,6 +72,12 @@ def indexes() -> Names:
     _upstream_file()
     tiny.sentence_transformer(Path("sentence-transformers/all-MiniLM-L6-v2"))
     return _model()
+
+
+def lance() -> Names:
+    pytest.importorskip("lance", reason="pylance is absent: pip install 'recross_hf[cluster]'")
+    _upstream_file()
+    return _model() | {"inputs": tiny.queries()}
 
 
 def upstream_model() -> Names:

@@ -591,45 +591,7 @@ def test_inverted_lists_that_hold_other_vectors_are_refused(factory, memory_map,
             )
 
 
-# ---- builds of several parts -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_parts_encoded_in_any_order_make_the_index_of_one_build(dtype, examples, tmp_path):
-    settings = {"shard_size": 5, "vector_dtype": dtype}
-    encoders = [tiny.HashEncoder() for _ in range(3)]
-    for part in (2, 0, 1):
-        UpstreamIndex.encode_part(examples, encoders[part], tmp_path / "a", part=part, num_parts=3, **settings)
-    inputs = examples["input"][:]
-    encoded = [[inputs.index(text) // 5 for text in encoder.encoded if text in inputs] for encoder in encoders]
-    assert [sorted(set(numbers)) for numbers in encoded] == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
-    last = tiny.HashEncoder()
-    index = UpstreamIndex.build(examples, last, tmp_path / "a", **settings)
-    assert not [text for text in last.encoded if text in inputs]
-    whole = UpstreamIndex.build(examples, tiny.HashEncoder(), tmp_path / "b", **settings)
-    assert np.array_equal(vectors_of(index), vectors_of(whole))
-    assert index.config == whole.config
-    assert index.config["vector_dtype"] == np.dtype(dtype).name
-    assert files_in(tmp_path / "a") == FILES
-
-
-def test_a_killed_part_continues_and_the_build_encodes_what_no_part_did(examples, tmp_path):
-    part = {"part": 1, "num_parts": 2, "shard_size": 5}
-    with pytest.raises(KeyboardInterrupt):
-        UpstreamIndex.encode_part(examples, StoppingEncoder(3), tmp_path, **part)
-    again = StoppingEncoder(1000)
-    UpstreamIndex.encode_part(examples, again, tmp_path, **part)
-    inputs = examples["input"][:]
-    assert sorted({inputs.index(text) // 5 for text in again.encoded if text in inputs}) == [5, 7, 9]
-    index, encoded = resume(examples, tmp_path, shard_size=5)
-    assert sorted({inputs.index(text) // 5 for text in encoded if text in inputs}) == [0, 2, 4, 6, 8]
-    assert np.array_equal(vectors_of(index), tiny.HashEncoder().encode(inputs))
-
-
-@pytest.mark.parametrize("part", [-1, 3])
-def test_a_part_that_there_is_not_is_refused(part, examples, random_encoder, tmp_path):
-    with pytest.raises(ValueError, match=f"a part from 0 to 2 of 3 parts, found {part}"):
-        UpstreamIndex.encode_part(examples, random_encoder, tmp_path, part=part, num_parts=3)
+# ---- vectors on disk -------------------------------------------------------------------------------------------------
 
 
 def test_vectors_of_another_type_are_refused(examples, random_encoder, tmp_path):
@@ -897,8 +859,6 @@ def test_ids_that_repeat_are_refused_before_the_encoding(examples, tmp_path):
     repeated = examples.remove_columns("id").add_column("id", ids)
     with pytest.raises(ExampleError, match="found 1 that repeat, first 'x3' in the rows 3 and 7"):
         UpstreamIndex.build(repeated, encoder, tmp_path)
-    with pytest.raises(ExampleError, match="'x3' in the rows 3 and 7"):
-        UpstreamIndex.encode_part(repeated, encoder, tmp_path, part=0, num_parts=2)
     assert not encoder.encoded
 
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 from recross_hf import DenseRetriever, RandomRetriever, Retriever, UpstreamIndex
 from recross_hf.data.schema import EXAMPLE_FEATURES
 from recross_hf.retrieval.aggregation import Ranking, interleave_distinct, mean_distance
-from recross_hf.retrieval.retriever import gather_rows
+from recross_hf.retrieval.upstream_rows import RowsInMemory, gather_rows
 
 
 class FirstRetriever(Retriever):
@@ -243,7 +243,7 @@ def test_wrong_exclusions_are_refused(excluded, error, match, index, examples):
 
 def test_rows_are_gathered_in_the_order_of_the_ranking_with_repetitions(examples):
     ranking = Ranking(np.array([5, 2, 5]), np.array([0, 1, 1]), np.array([0.5, 1.0, np.nan]))
-    rows = gather_rows(examples.shuffle(seed=0), ranking)
+    rows = gather_rows(RowsInMemory(examples.shuffle(seed=0)), ranking)
     assert rows["id"][:] == examples.shuffle(seed=0).select([5, 2, 5])["id"][:]
     assert rows["distance"][:2] == [0.5, 1.0]
 

@@ -30,7 +30,8 @@ from ..launching.arguments import LAUNCHER_ARGUMENTS, LauncherArguments
 from ..models.adapters import is_peft_model
 from ..pipeline.pipeline import ReCrossPipeline
 from ..pipeline.publication import CARD_FILE
-from ..retrieval.retriever import DenseRetriever, RandomRetriever, Retriever
+from ..retrieval.lance.retriever import dense_retriever
+from ..retrieval.retriever import RandomRetriever, Retriever
 from .adapt_arguments import ABOUT, DEFAULTS, GROUPS, ScriptArguments
 from .adapt_tasks import adapt_to_tasks
 from .bars import use_bars
@@ -203,7 +204,7 @@ def inputs_of(script: ScriptArguments, columns: dict[str, str]) -> tuple[str, Da
 def retriever_of(script: ScriptArguments, pipeline: ReCrossPipeline, seed: int) -> Retriever:
     """What to learn from: near examples, or random ones."""
     if script.retriever == "dense":
-        return DenseRetriever(pipeline.index, exclude_tasks=script.exclude_tasks)
+        return dense_retriever(pipeline.index, exclude_tasks=script.exclude_tasks)
     return RandomRetriever(pipeline.index.dataset, seed=seed, exclude_tasks=script.exclude_tasks)
 
 

@@ -5,40 +5,38 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import faiss
 import numpy as np
-import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import MeanPooledEncoder, ReCrossPipeline, SentenceEncoder, UpstreamIndex, load_examples
+from .. import MeanPooledEncoder, ReCrossPipeline, SentenceEncoder, load_examples
 from ..core.distributed import end_process_group, process_state
 from ..core.output_folders import OF_MODELS, check_apart, check_apart_from_files, check_not_of_others
 from ..core.recipes import named_values
 from ..data.files import files_of
 from ..data.schema import COLUMNS
 from ..hub.safety import MANIFEST_FILE
-from ..models.adapters import load_upstream_model, load_upstream_tokenizer
-from ..pipeline.manifest import INDEX
 from ..planning.index import index_bytes, plan_index
 from ..planning.plan import warn_where_disk_is_short
 from .chat_format import ChatArguments
+from .cluster_index import ClusterArguments, index_on_cluster
 from .console import show
+from .index_models import encoder_of, upstream_model
 from .outputs import OVERWRITE, make_way
 from .parser import CommandParser
 
 ABOUT = (
     "Index upstream examples with an upstream model's own encoder, or another one, and write a pipeline folder, which `recross adapt` takes. A killed run "
-    "continues when the same command is given again. Nodes that do not know of one another each encode a --part; the command without a "
-    "part, last, finishes."
+    "continues when the same command is given again. Beyond one machine, --engine ray builds it on a cluster."
 )
 GROUPS = {
     "What to index, and where it goes": ["model_name_or_path", "train_files", "columns", "output_dir", "overwrite"],
     "How": ["encoder_name_or_path", "factory", "bf16", "max_input_length"],
-    "Before and apart": ["dry_run", "part", "num_parts"],
+    "Beyond one machine": ["engine", "storage", "num_workers", "ray_address"],
+    "Before": ["dry_run", "price_per_hour"],
 }
 
 
@@ -70,10 +68,6 @@ class IndexArguments:
         default="float32",
         metadata={"help": "Of the vectors on disk until the index is built; float16 takes half the space."},
     )
-    part: int | None = field(
-        default=None, metadata={"help": "Encode this part alone, from 0 on, and wait for no other; needs --num_parts."}
-    )
-    num_parts: int | None = field(default=None, metadata={"help": "How many parts there are."})
     inner_product: bool = field(default=False, metadata={"help": "Search by inner product in place of L2 distance."})
     train_size: int = field(default=100_000, metadata={"help": "Vectors to train the index on, drawn at random."})
     max_input_length: int | None = field(
@@ -120,30 +114,34 @@ class IndexArguments:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Builds an index as the command line says, or a part of it, or says what it will take."""
-    parser = CommandParser("index", [IndexArguments, ChatArguments], about=ABOUT, groups=GROUPS)
+    """Builds an index as the command line says, or says what it will take."""
+    parser = CommandParser("index", [IndexArguments, ClusterArguments, ChatArguments], about=ABOUT, groups=GROUPS)
+    if gone := [flag for flag in ("--part", "--num_parts") if any(word.split("=")[0] == flag for word in argv)]:
+        parser.error(
+            f"{' and '.join(gone)}: gone, for `--engine ray` shares the work out itself; give that in their place"
+        )
     given = parser.said(argv)
     args: Any = parser.made(IndexArguments, given)
-    chat = parser.made(ChatArguments, given)
+    chat, cluster = parser.made(ChatArguments, given), parser.made(ClusterArguments, given)
+    cluster.check(parser, given)
     _check_encoder(parser, args, given)
     columns = named_values("--columns", args.columns, parser.error, known=list(COLUMNS))
-    if (args.part is None) != (args.num_parts is None):
-        parser.error("Expected --part and --num_parts together, found one of them")
     check_apart(args.output_dir, {"the upstream model": args.model_name_or_path})
-    check_apart_from_files(args.output_dir, [path for pattern in args.train_files for path in files_of(pattern)])
+    check_apart_from_files(
+        args.output_dir, [path for one in args.train_files if "://" not in one for path in files_of(one)]
+    )
     if args.overwrite:
         make_way(args.output_dir)
     check_not_of_others(args.output_dir, MANIFEST_FILE, overwritten=OF_MODELS)
     # The others wait while the main process trains and fills an index of millions.
     state = process_state(timeout=timedelta(days=1))
-    packed = {} if args.gguf_file is None else {"gguf_file": args.gguf_file}
-    loaded: torch.nn.Module = load_upstream_model(args.model_name_or_path, **packed)
-    model = cast(PreTrainedModel, loaded.to(state.device))
-    tokenizer = load_upstream_tokenizer(args.model_name_or_path, **packed)
-    chat.apply_to(tokenizer, model)
+    if cluster.engine == "ray":
+        show(index_on_cluster(args, chat, cluster, columns))
+        return
+    model, tokenizer = upstream_model(args, chat)
     with state.main_process_first():
         upstream = load_examples(args.train_files, columns=columns)
-    encoder = _encoder(args, model, tokenizer)
+    encoder = encoder_of(args, model, tokenizer)
     index_settings = {
         "factory": args.factory,
         "metric_type": faiss.METRIC_INNER_PRODUCT if args.inner_product else faiss.METRIC_L2,
@@ -152,10 +150,6 @@ def main(argv: Sequence[str]) -> None:
     vectors = {"vector_dtype": args.vector_dtype}
     if args.dry_run:
         said: object = plan_index(upstream, encoder, args.output_dir, model=model, **index_settings, **vectors)
-    elif args.part is not None:
-        index_dir = Path(args.output_dir) / INDEX
-        UpstreamIndex.encode_part(upstream, encoder, index_dir, part=args.part, num_parts=args.num_parts, **vectors)
-        said = f"Part {args.part} of {args.num_parts} is encoded in {index_dir}."
     else:
         pipeline = _build(args, model, tokenizer, upstream, encoder, **index_settings, **vectors)
         said = f"{len(pipeline.index)} examples indexed in {args.output_dir}."
@@ -175,19 +169,6 @@ def _check_encoder(parser: CommandParser, args: IndexArguments, said: Collection
             else ("the upstream model's own encoder, found --encoder_name_or_path")
         )
         parser.error(f"{', '.join(wrong)}: for {kind}; leave out the one or the other")
-
-
-def _encoder(
-    args: IndexArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> MeanPooledEncoder | SentenceEncoder:
-    if args.encoder_name_or_path is not None:
-        return SentenceEncoder.from_pretrained(
-            args.encoder_name_or_path, revision=args.encoder_revision, prompt=args.encoder_prompt
-        )
-    autocast_dtype = torch.bfloat16 if args.bf16 else None
-    return MeanPooledEncoder(
-        model, tokenizer, max_length=args.max_input_length, autocast_dtype=autocast_dtype, pooling=args.pooling
-    )
 
 
 def _build(

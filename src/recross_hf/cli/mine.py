@@ -12,7 +12,6 @@ from datasets import Dataset
 
 from .. import (
     CrossEncoderReranker,
-    DenseRetriever,
     ReCrossPipeline,
     SupervisionArguments,
     load_examples,
@@ -28,6 +27,8 @@ from ..data.files import files_of
 from ..data.schema import COLUMNS
 from ..launching.arguments import LauncherArguments
 from ..planning.mining import plan_mining
+from ..retrieval.lance.index import in_memory
+from ..retrieval.lance.retriever import dense_retriever
 from ..supervision.arguments import ALGORITHM_1, SUPERVISION_AS_RUN
 from ..supervision.dataset_card import supervision_card
 from ..supervision.query_sets import SETTINGS_FILE, path_of
@@ -102,14 +103,13 @@ def main(argv: Sequence[str]) -> None:
     mined_before = sum(path_of(output_dir, number).is_file() for number in range(args.num_query_sets))
     in_jobs = run_in_jobs(parser, "mine", argv, said, script.output_dir)
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline)
-    examples = pipeline.index.dataset
-    if script.example_files is not None:
-        examples = load_examples(script.example_files, columns=columns)
+    files = script.example_files
+    examples = in_memory(pipeline.index).dataset if files is None else load_examples(files, columns=columns)
     start = began if in_jobs else time.perf_counter()
     what = (
         pipeline.upstream_model,
         pipeline.processing_class,
-        DenseRetriever(pipeline.index),
+        dense_retriever(pipeline.index),
         examples,
         output_dir,
         args,

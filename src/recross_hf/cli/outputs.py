@@ -23,6 +23,7 @@ from ..pipeline.bases import base_of_adapter
 from ..pipeline.manifest import (
     ADAPTED_MODEL,
     BASE_MODEL,
+    INDEX,
     RETRIEVED,
     UPSTREAM_MODEL,
     Manifest,
@@ -113,7 +114,9 @@ def write_adapted_manifest(pipeline: ReCrossPipeline, adapted: ReCrossPipeline, 
         manifest = read_manifest(pipeline.folder)
         parts, encoder = dict(manifest.parts), manifest.encoder
     parts = {name: part for name, part in parts.items() if name not in (ADAPTED_MODEL, RETRIEVED)}
-    here = {name: part for name, part in parts.items() if part.repository is None}
+    if (lance := adapted.parts.lance_index(output_dir)) is not None:
+        parts[INDEX] = Part({}, lance=lance)  # it stays where it is
+    here = {name: part for name, part in parts.items() if part.repository is None and part.lance is None}
     sources = [Path(pipeline.folder or "") / part.path / file for part in here.values() for file in part.sha256]
     copied = sum(source.stat().st_size for source in sources if not _can_link(source, output_dir))
     if copied > MOST_COPIED:

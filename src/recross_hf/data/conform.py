@@ -25,10 +25,16 @@ logger = logging.getLogger(__name__)
 
 
 def conform(
-    datasets: list[Dataset], columns: Mapping[str, str], task: str, *, labelled: bool, drop_invalid: bool
+    datasets: list[Dataset],
+    columns: Mapping[str, str],
+    task: str,
+    *,
+    labelled: bool,
+    drop_invalid: bool,
+    first_row: int = 0,
 ) -> Dataset:
     """Works on Arrow columns: millions of examples are checked without a Python loop over them, and what the files of a data
-    set hold as the schema has it already stays in those files, memory-mapped.
+    set hold as the schema has it already stays in those files, memory-mapped. Ids that are made count rows from `first_row` on.
     """
     if not isinstance(drop_invalid, bool):
         raise TypeError(f"Expected `drop_invalid` to be True or False, found {drop_invalid!r}.")
@@ -37,7 +43,7 @@ def conform(
     if MESSAGES in table.column_names and table[MESSAGES].null_count == len(table):
         table = table.drop_columns(MESSAGES)  # each input is one user turn
     if "id" not in table.column_names:
-        numbers = pa.chunked_array([pa.array(range(len(table))).cast(pa.string())])
+        numbers = pa.chunked_array([pa.array(range(first_row, first_row + len(table))).cast(pa.string())])
         table = table.append_column("id", pc.binary_join_element_wise(table["task"], numbers, "/"))
     table = _check_rows(table, labelled, drop_invalid)
     _check_ids(table["id"])

@@ -63,7 +63,7 @@ def examples_to_show(
         found = retriever.rank(queries, num_examples * len(queries)).positions
         distinct = found[np.sort(np.unique(found, return_index=True)[1])][:num_examples]
         rows = np.broadcast_to(distinct, (len(inputs), len(distinct)))
-    if not retriever.allowed[rows[rows >= 0]].all():
+    if not retriever.rows.are_allowed(rows[rows >= 0]):
         raise RuntimeError(f"Expected examples that are not excluded, found others from {type(retriever).__name__}.")
     return rows
 

@@ -17,6 +17,8 @@ from ..retrieval.bm25 import BM25Retriever
 from ..retrieval.encoder import Encoder, MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.index_files import CONFIG_FILE
+from ..retrieval.lance.index import LanceIndex, in_memory
+from ..retrieval.lance.retriever import dense_retriever
 from ..retrieval.mixed import MixedRetriever
 from ..retrieval.retriever import DenseRetriever, RandomRetriever
 from ..retrieval.sift import SIFTRetriever
@@ -104,27 +106,28 @@ def _retriever(
     way: str, pipeline: ReCrossPipeline, indexes: Mapping[str, UpstreamIndex], name: str
 ) -> RetrieverSource:
     """The retriever of a method of [`paper_methods`]; `name` is what the method is called in an error."""
+    index: UpstreamIndex | LanceIndex | None
     if way == "random":
         return lambda seed: RandomRetriever(pipeline.index.dataset, seed=seed)
     if way == "bm25":
         return BM25Retriever(pipeline.index.dataset)
     if way == "sift":
-        return SIFTRetriever(indexes.get(way, pipeline.index))
+        return SIFTRetriever(indexes.get(way) or in_memory(pipeline.index))
     if way == "dense_replay":
-        return lambda seed: MixedRetriever(DenseRetriever(pipeline.index), share=0.5, seed=seed)
+        return lambda seed: MixedRetriever(DenseRetriever(in_memory(pipeline.index)), share=0.5, seed=seed)
     if way == "sbert" and way not in indexes:
         raise ValueError(
             f"Expected an index by another encoder for the method {name}, found no `sbert_index`. Name one with --sbert_name_or_path."
         )
     if way == "rds":
         own = pipeline.index if getattr(pipeline.index.encoder, "pooling", "") == "weighted_mean" else None
-        if (index := indexes.get(way, own)) is None:
+        if (index := indexes.get(way) or own) is None:
             raise ValueError(
                 "Expected an index of the model's own vectors with the pooling weighted_mean for the method rds, found none. Pass "
                 '`indexes={"rds": index}`, or a pipeline whose index has that pooling.'
             )
-        return DenseRetriever(index, aggregation=round_robin)
-    return DenseRetriever(indexes.get(way, pipeline.index))
+        return dense_retriever(index, aggregation=round_robin)
+    return dense_retriever(indexes.get(way) or pipeline.index)
 
 
 def build_weighted_index_once(pipeline: ReCrossPipeline, folder: str | Path) -> UpstreamIndex:

@@ -22,6 +22,7 @@ from ..hub.publishing import full_name
 from ..hub.repository import HubAccess
 from ..reranking.reranker import Reranker
 from ..retrieval.index import UpstreamIndex
+from ..retrieval.lance.index import LanceIndex
 from .manifest import ADAPTED_MODEL, INDEX, RERANKER, RETRIEVED, UPSTREAM_MODEL
 from .parts import PipelineParts
 from .publication import CARD_FILE, PipelinePublication
@@ -75,13 +76,13 @@ class PipelineHubMixin:
         self.parts = self.parts.replaced(processing_class=tokenizer)
 
     @property
-    def index(self) -> UpstreamIndex:
+    def index(self) -> UpstreamIndex | LanceIndex:
         """The upstream examples and their vectors."""
-        index: UpstreamIndex = self.parts.part(INDEX)
+        index: UpstreamIndex | LanceIndex = self.parts.part(INDEX)
         return index
 
     @index.setter
-    def index(self, index: UpstreamIndex) -> None:
+    def index(self, index: UpstreamIndex | LanceIndex) -> None:
         self.parts = self.parts.replaced(index=index)
 
     @property

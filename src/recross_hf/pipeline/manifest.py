@@ -17,10 +17,12 @@ from ..core.files import is_intact, read_json, sha256_of, write_json
 from ..hub.errors import ArtifactError
 from ..hub.repository import COMMIT, Repository, is_repo_id
 from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES
+from .lance_part import LanceReference
 from .settings import check_adaptation_settings, expect
 
-FORMAT_VERSION, WITH_NEW_PARTS = 2, 3
-"""Versions of the format: of a pipeline that earlier versions can open, and of one with a base or an encoder of its own."""
+FORMAT_VERSION, WITH_NEW_PARTS, WITH_LANCE = 2, 3, 4
+"""Versions of the format: of a pipeline that earlier versions can open, of one with a base or an encoder of its own, and of one whose index
+is a Lance data set."""
 MAX_MANIFEST_SIZE = 1 << 20
 PARTS = ("base_model", "upstream_model", "encoder", "index", "reranker", "adapted_model", "retrieved")
 BASE_MODEL, UPSTREAM_MODEL, ENCODER, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED = PARTS
@@ -40,6 +42,7 @@ class Part:
         path: Folder of the files; "." is the root.
         repository: Repository of the files, at a commit; without one, they lie beside the manifest.
         base: Part that the adapter of an adapted model is on; the upstream model by default.
+        lance: Version of a Lance data set that the part is in place of files; only an index is.
 
     Raises:
         ArtifactError: A name leads out of the folder, a format is not safe, or the revision is no commit.
@@ -49,6 +52,7 @@ class Part:
     path: str = "."
     repository: Repository | None = None
     base: str | None = None
+    lance: LanceReference | None = None
 
     def __post_init__(self) -> None:
         if self.path != ".":
@@ -80,6 +84,8 @@ class Part:
 
     def to_json(self) -> dict[str, Any]:
         """The part as it stands in the manifest."""
+        if self.lance is not None:
+            return self.lance.to_json()
         own = {} if self.base is None else {"base": self.base}
         if self.repository is None:
             return {"path": self.path, **own, "sha256": dict(self.sha256)}
@@ -90,6 +96,8 @@ class Part:
     def from_json(cls, content: Any) -> Part:
         """Reads what [`Part.to_json`] gave."""
         expect(isinstance(content, dict), "a part", content)
+        if "storage" in content:
+            return cls({}, lance=LanceReference.from_json(content))
         known = {"path", "base", "sha256", "repo_id", "repo_type", "revision"}
         expect(set(content) <= known, f"a part with {', '.join(sorted(known))}", ", ".join(content))
         sha256, path = content.get("sha256"), content.get("path", ".")
@@ -121,6 +129,8 @@ class Manifest:
     def __post_init__(self) -> None:
         expect(set(self.parts) <= set(PARTS), f"the parts {', '.join(PARTS)}", ", ".join(self.parts))
         expect({UPSTREAM_MODEL, INDEX} <= set(self.parts), "an upstream model and an index", ", ".join(self.parts))
+        in_lance = {name for name, part in self.parts.items() if part.lance is not None}
+        expect(in_lance <= {INDEX}, "the index alone in a Lance data set", ", ".join(sorted(in_lance - {INDEX})))
         has_base = BASE_MODEL in self.parts
         expect(has_base or all(part.base is None for part in self.parts.values()), "the base of an adapter", "none")
         encoder = self.encoder
@@ -141,7 +151,7 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """The content of `recross.json`."""
         return {
-            "format_version": WITH_NEW_PARTS if _NEW_PARTS & {*self.parts} else FORMAT_VERSION,
+            "format_version": _format_of(self.parts, has_lance=self.parts[INDEX].lance is not None),
             "recross_hf_version": __version__,
             "parts": {name: part.to_json() for name, part in self.parts.items()},
             "encoder": self.encoder,
@@ -173,7 +183,9 @@ class Manifest:
         read = read_json(path)
         content: Any = read if isinstance(read, dict) else {}
         named = content.get("parts")
-        expected = WITH_NEW_PARTS if isinstance(named, dict) and _NEW_PARTS & {*named} else FORMAT_VERSION
+        named = named if isinstance(named, dict) else {}
+        index = named.get(INDEX)
+        expected = _format_of(named, has_lance=isinstance(index, dict) and "storage" in index)
         if (version := content.get("format_version")) != expected:
             raise ArtifactError(
                 f"Expected a pipeline of format {expected}, found {version} in {where} (written by recross_hf "
@@ -189,6 +201,12 @@ class Manifest:
             )
         except ArtifactError as error:
             raise ArtifactError(f"{MANIFEST_FILE} of {where}: {error}") from error
+
+
+def _format_of(parts: Iterable[str], *, has_lance: bool) -> int:
+    if has_lance:
+        return WITH_LANCE
+    return WITH_NEW_PARTS if _NEW_PARTS & {*parts} else FORMAT_VERSION
 
 
 def write_manifest(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedConfig
 
 from ..models.adapters import base_alone, is_peft_model
+from ..retrieval.lance.index import LanceIndex
 from ..retrieval.sentence_encoder import SentenceEncoder
 from .changes import holds_weights
+from .lance_part import LanceReference
 from .manifest import ADAPTED_MODEL, BASE_MODEL, ENCODER, INDEX, PARTS, RERANKER, UPSTREAM_MODEL
 from .stored_files import TOKENIZER
 from .stored_parts import StoredParts
@@ -109,6 +112,22 @@ class PipelineParts:
             return self.stored.indexed()
         index = self.part(INDEX)
         return index.dataset, index.config
+
+    def lance_index(self, folder: Path) -> LanceReference | None:
+        """The version of a Lance data set that the index is, for a manifest in `folder`; None where it is files. Nothing is opened.
+
+        Args:
+            folder: Folder of the manifest; where that is on the Hub, any.
+        """
+        if INDEX not in self.assigned and self.stored is not None and not self.stored.is_opened(INDEX):
+            lance = self.stored.manifest.parts[INDEX].lance
+            if lance is None:
+                return None
+            return LanceReference.of(lance.location(self.stored.home), lance.version, lance.content_sha256, folder)
+        index = self.part(INDEX)
+        if not isinstance(index, LanceIndex):
+            return None
+        return LanceReference.of(index.location, index.version, index.content_hash, folder)
 
     def is_adapter(self) -> bool:
         """Whether the adapted model is a PEFT adapter."""

@@ -21,13 +21,15 @@ from ..models.base import check_vocabulary
 from ..reranking.reranker import Reranker
 from ..retrieval.encoder import MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
-from ..retrieval.retriever import DenseRetriever, Retriever
+from ..retrieval.lance.index import LanceIndex
+from ..retrieval.lance.retriever import dense_retriever
+from ..retrieval.retriever import Retriever
 from ..retrieval.sentence_encoder import SentenceEncoder
 from .bases import check_upstream_adapter
-from .manifest import INDEX, write_manifest
+from .manifest import INDEX, Part, write_manifest
 from .parts import PipelineParts
 from .prediction import LENGTHS_AND_BEAMS, PredictingPipeline
-from .saving import encoder_settings, write_encoder, write_upstream
+from .saving import check_encoder_of_index, encoder_settings, write_encoder, write_upstream
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -71,7 +73,7 @@ class ReCrossPipeline(PredictingPipeline):
         self,
         upstream_model: PreTrainedModel,
         processing_class: PreTrainedTokenizerBase,
-        index: UpstreamIndex,
+        index: UpstreamIndex | LanceIndex,
         *,
         reranker: Reranker | None = None,
         adaptation: dict[str, Any] | None = None,
@@ -94,7 +96,7 @@ class ReCrossPipeline(PredictingPipeline):
         cls,
         upstream_model: PreTrainedModel,
         processing_class: PreTrainedTokenizerBase,
-        upstream_dataset: Dataset,
+        upstream_dataset: Dataset | LanceIndex,
         output_dir: str | Path,
         *,
         encoder: MeanPooledEncoder | SentenceEncoder | None = None,
@@ -108,7 +110,8 @@ class ReCrossPipeline(PredictingPipeline):
         Args:
             upstream_model: The multi-task model, whole or a LoRA adapter on a base (a `PeftModel`), which are stored apart.
             processing_class: The model's tokenizer.
-            upstream_dataset: Examples to retrieve from ([`load_examples`]).
+            upstream_dataset: Examples to retrieve from ([`load_examples`]), or a [`LanceIndex`] of them, which stays where it is: the folder
+                names its version.
             output_dir: Folder to write.
             encoder: Encoder of the inputs: the model's own, `MeanPooledEncoder(model, tokenizer)`, by default; or a
                 [`SentenceEncoder`], which the pipeline keeps as a part, named by its commit where it is from the Hub.
@@ -126,14 +129,28 @@ class ReCrossPipeline(PredictingPipeline):
         check_vocabulary(upstream_model, processing_class)
         check_upstream_adapter(upstream_model)
         parts = PipelineParts().replaced(upstream_model=upstream_model, processing_class=processing_class)
+        if isinstance(upstream_dataset, LanceIndex):
+            if index_kwargs or encoder not in (None, upstream_dataset.encoder):
+                raise TypeError(
+                    f"Expected a LanceIndex alone, which has its encoder and settings, found {', '.join([*index_kwargs] or ['encoder'])} too. "
+                    "Leave them out."
+                )
+            check_encoder_of_index(parts.replaced(index=upstream_dataset))
         described = write_upstream(parts, folder) if state.is_main_process else {}
-        encoder = encoder or MeanPooledEncoder(upstream_model, processing_class)
-        index = UpstreamIndex.build(upstream_dataset, encoder, folder / INDEX, **index_kwargs)
+        index: UpstreamIndex | LanceIndex
+        if isinstance(upstream_dataset, LanceIndex):
+            index = upstream_dataset
+        else:
+            encoder = encoder or MeanPooledEncoder(upstream_model, processing_class)
+            index = UpstreamIndex.build(upstream_dataset, encoder, folder / INDEX, **index_kwargs)
         if state.is_main_process:
             parts = parts.replaced(index=index)
-            settings = encoder_settings(parts, frozenset())
+            described |= write_encoder(parts, folder)
+            if (lance := parts.lance_index(folder)) is not None:
+                described[INDEX] = Part({}, lance=lance)
+            own = () if INDEX in described else (INDEX,)
             write_manifest(
-                folder, (INDEX,), settings, dict(adaptation or {}), described=described | write_encoder(parts, folder)
+                folder, own, encoder_settings(parts, frozenset()), dict(adaptation or {}), described=described
             )
         state.wait_for_everyone()
         return cls(upstream_model, processing_class, index, adaptation=adaptation)
@@ -178,7 +195,7 @@ class ReCrossPipeline(PredictingPipeline):
         return RetrievalAugmentedAdapter(
             self.upstream_model,
             args,
-            retriever=retriever or DenseRetriever(self.index),
+            retriever=retriever or dense_retriever(self.index),
             reranker=reranker,
             query_dataset=inputs,
             processing_class=self.processing_class,

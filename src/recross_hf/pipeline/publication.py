@@ -65,7 +65,7 @@ class PipelinePublication:
             publication = self.new_part(name, commits)
             repository = Repository(publication.repo_id, publication.repo_type, commits[name])
             parts[name] = Part(publication.sha256, repository=repository)
-        places = {name: part.repository for name, part in parts.items() if part.repository is not None}
+        places = {name: place for name, part in parts.items() if (place := _repository(part)) is not None}
         adapted: dict[str, Path | bytes] = dict(self.adapted_files)
         if ADAPTER_CONFIG in adapted:
             base = self.adapted_base or UPSTREAM_MODEL
@@ -154,9 +154,9 @@ class PipelinePublication:
         if hides[own] or (hides[own] is None and private):
             return
         for name, part in self.published_parts.items():
-            if part.repository is None:
+            if (repository := _repository(part)) is None:
                 continue
-            place = Repository(part.repository.repo_id, part.repository.repo_type)
+            place = Repository(repository.repo_id, repository.repo_type)
             hides[place] = is_private(place, token)
             if hides[place] is None:
                 raise HubError(
@@ -169,6 +169,10 @@ class PipelinePublication:
                 f"Expected parts that everybody can read, for {own} is public, found {' and '.join(map(str, hidden))} private: "
                 "nobody else could load the pipeline. Publish it with `private=True`, or make the parts public in their settings."
             )
+
+
+def _repository(part: Part) -> Repository | None:
+    return part.repository if part.lance is None else part.lance.repository
 
 
 def _sha256(content: Path | bytes) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from huggingface_hub import DatasetCard, ModelCard, RepoCard
 from transformers import PreTrainedConfig
 
@@ -28,6 +29,7 @@ from .cards import (
     upstream_adapter_card,
     upstream_model_card,
 )
+from .lance_part import LanceReference
 from .manifest import ADAPTED_MODEL, BASE_MODEL, ENCODER, INDEX, RERANKER, RETRIEVED, UPSTREAM_MODEL, Part
 from .parts import PipelineParts
 from .publication import CARD_FILE, PipelinePublication
@@ -102,6 +104,9 @@ def plan_publication(parts: PipelineParts, repo_id: str, scratch: Path, content:
         if named_of is not None and (named := named_of(parts, unmodified)) is not None:
             published_parts[name] = named
             continue
+        if name == INDEX and (lance := parts.lance_index(scratch)) is not None:
+            published_parts[name] = Part({}, lance=_on_the_hub(lance))
+            continue
         repository = _repository(parts, name, unmodified)
         if parts.stored is not None and repository is not None:
             part = parts.stored.manifest.parts[name]
@@ -109,7 +114,7 @@ def plan_publication(parts: PipelineParts, repo_id: str, scratch: Path, content:
             continue
         files: dict[str, Path | bytes] = dict(_files(parts, name, unmodified, scratch))
         files[CARD_FILE] = _written_card(parts, name, unmodified, content) or _card_of_part(
-            parts, name, repo_id, unmodified, content, files, published_parts
+            parts, name, repo_id, unmodified, content, files, published_parts, scratch
         )
         new_parts[name] = Publication(_part_id(repo_id, name), repo_type, files)
 
@@ -129,6 +134,24 @@ def plan_publication(parts: PipelineParts, repo_id: str, scratch: Path, content:
         card=card,
         adapted_base=adapted_base,
     )
+
+
+def _on_the_hub(lance: LanceReference) -> LanceReference:
+    """Refuses an index that those who load the pipeline could not open."""
+    if lance.repository is None:
+        raise ValueError(
+            f"Expected an index on the Hub in a pipeline that is published, found the Lance data set {lance.storage}, which stays where it "
+            "is. Upload it (`hf upload-large-folder ORG/NAME FOLDER --repo-type dataset`), open it from there with "
+            "`LanceIndex.from_pretrained('hf://datasets/ORG/NAME', encoder=...)`, and set `pipeline.index` to that."
+        )
+    return lance
+
+
+def _examples(parts: PipelineParts, unmodified: frozenset[str], scratch: Path) -> Dataset | None:
+    """The examples of the index, for cards; None where it is on the Hub, with a card of its own."""
+    if _repository(parts, INDEX, unmodified) is not None or parts.lance_index(scratch) is not None:
+        return None
+    return parts.indexed()[0]
 
 
 def _part_id(repo_id: str, name: str) -> str:
@@ -171,6 +194,7 @@ def _card_of_part(
     content: CardContent,
     files: Mapping[str, Path | bytes],
     published_parts: Mapping[str, Part],
+    scratch: Path,
 ) -> bytes:
     part_id = _part_id(repo_id, name)
     card: ModelCard | DatasetCard
@@ -192,18 +216,16 @@ def _card_of_part(
             processing_class=parts.part(TOKENIZER),
             settings=lora_settings(read_json(Path(str(files[ADAPTER_CONFIG])))),
             pipeline_id=repo_id,
-            examples=parts.indexed()[0] if _repository(parts, INDEX, unmodified) is None else None,
+            examples=_examples(parts, unmodified, scratch),
             license=content.license,
             max_new_tokens=content.max_target_length,
         )
     else:
-        # An index on the Hub need not be fetched for it: it has a card of its own.
-        is_here = _repository(parts, INDEX, unmodified) is None
         card = upstream_model_card(
             part_id,
             parts.config(UPSTREAM_MODEL),
             pipeline_id=repo_id,
-            examples=parts.indexed()[0] if is_here else None,
+            examples=_examples(parts, unmodified, scratch),
             results=content.results,
             license=content.license,
             max_new_tokens=content.max_target_length,

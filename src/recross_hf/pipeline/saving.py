@@ -112,7 +112,9 @@ def _beside(folder: Path) -> list[Path]:
     own = {
         PurePosixPath(part.path, name).parts[0] for part in parts if part.repository is None for name in part.sha256
     }
-    return [path for path in folder.iterdir() if path.name not in {*own, *PARTS, MANIFEST_FILE}]
+    # A Lance data set in the folder is not written with the pipeline, whatever its name is.
+    stays = {PurePosixPath(part.lance.storage).parts[0] for part in parts if part.lance and part.lance.is_within}
+    return [path for path in folder.iterdir() if path.name not in {*own, *PARTS, MANIFEST_FILE} - stays]
 
 
 def _write(parts: PipelineParts, name: str, unmodified: frozenset[str], partial: Path, folder: Path) -> Part:
@@ -122,6 +124,8 @@ def _write(parts: PipelineParts, name: str, unmodified: frozenset[str], partial:
         return named  # whoever has the pipeline has the Hub's cache, or the Hub
     if name == ENCODER and (named := named_encoder(parts, unmodified)) is not None:
         return named
+    if name == INDEX and (lance := parts.lance_index(folder)) is not None:
+        return Part({}, lance=lance)  # it stays where it is
     base = stored_base(parts, unmodified) if name == ADAPTED_MODEL else None
     if parts.stored is not None and name in unmodified:
         _copy(parts.stored.files(name), partial / below, replaced=folder)
@@ -228,7 +232,7 @@ def check_can_be_saved(parts: PipelineParts, unmodified: frozenset[str]) -> None
     if UPSTREAM_MODEL not in unmodified:
         check_upstream_adapter(parts.part(UPSTREAM_MODEL))
     if not {UPSTREAM_MODEL, INDEX, *([BASE_MODEL] if parts.has(BASE_MODEL) else [])} <= unmodified:
-        _check_encoder_of_index(parts)
+        check_encoder_of_index(parts)
     reranker = None if RERANKER in unmodified else parts.part(RERANKER)
     if reranker is not None and not reranker.can_be_saved:
         raise TypeError(
@@ -237,7 +241,7 @@ def check_can_be_saved(parts: PipelineParts, unmodified: frozenset[str]) -> None
         )
 
 
-def _check_encoder_of_index(parts: PipelineParts) -> None:
+def check_encoder_of_index(parts: PipelineParts) -> None:
     """Model and index go together; either may have been replaced since they were loaded."""
     index = parts.part(INDEX)
     if isinstance(index.encoder, SentenceEncoder):

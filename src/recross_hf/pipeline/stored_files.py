@@ -120,6 +120,8 @@ class StoredFiles:
 
     def repository(self, name: str) -> Repository | None:
         """The repository of a part, at a commit; None for a part in a folder of this machine."""
+        if (lance := self.manifest.parts[name].lance) is not None:
+            return lance.repository
         return self.manifest.parts[name].repository or (self.home if isinstance(self.home, Repository) else None)
 
     def folder(self, name: str) -> Path:

@@ -23,8 +23,11 @@ from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import Encoder, MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.index_files import INDEX_FILE
+from ..retrieval.lance.index import LanceIndex
 from ..retrieval.sentence_encoder import SentenceEncoder, load_sentence_transformer
+from ..retrieval.vector_shards import IndexMismatchError
 from .changes import holds_weights, settings_of
+from .lance_part import LanceReference
 from .manifest import (
     ADAPTED_MODEL,
     BASE_MODEL,
@@ -122,14 +125,16 @@ class StoredParts(StoredFiles):
         settings = {"prompt": settings["prompt"], "max_length": settings["max_length"]}
         return SentenceEncoder(model, **settings, repository=repository, files=named)
 
-    def _open_index(self) -> UpstreamIndex:
-        """Opens the index, memory-mapped."""
+    def _open_index(self) -> UpstreamIndex | LanceIndex:
+        """Opens the index: memory-mapped, or where it is in a Lance data set."""
         encoder: Encoder
         if ENCODER in self.manifest.parts:
             encoder = self.part(ENCODER)
         else:
             model, tokenizer = self.part(UPSTREAM_MODEL), self.part(UPSTREAM_TOKENIZER)
             encoder = MeanPooledEncoder.from_settings(model, tokenizer, self.manifest.encoder)
+        if (lance := self.manifest.parts[INDEX].lance) is not None:
+            return self._open_lance(lance, encoder)
         folder, parts = self.folder(INDEX), self.manifest.parts
         # Whether model and index belong together depends on nothing but files whose checksums are known: of a large index
         # it is found out once.
@@ -143,6 +148,16 @@ class StoredParts(StoredFiles):
         index = UpstreamIndex.from_pretrained(folder, encoder=encoder, verify=not known)
         if remembers and not known:
             remember_check(pair)
+        return index
+
+    def _open_lance(self, lance: LanceReference, encoder: Encoder) -> LanceIndex:
+        location = lance.location(self.home, self.access.token if isinstance(self.access.token, str) else None)
+        index = LanceIndex.from_pretrained(location, encoder=encoder, version=lance.version)
+        if index.content_hash != lance.content_sha256:
+            raise IndexMismatchError(
+                f"Expected the index that the pipeline was saved with in version {lance.version} of {location.uri}, found another one: the data "
+                "set was deleted and built again. Set `pipeline.index` to the new one and save the pipeline, or restore the old one."
+            )
         return index
 
     def _open_adapter(self) -> PreTrainedModel:

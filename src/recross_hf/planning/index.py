@@ -93,7 +93,7 @@ def _assembling_seconds(
     return (training + filling) * max(num_lists / max(tried, 1), 1)
 
 
-def _try_encoding(encoder: Encoder, texts: list[str], shard_size: int) -> tuple[np.ndarray, list[float]]:
+def try_encoding(encoder: Encoder, texts: list[str], shard_size: int) -> tuple[np.ndarray, list[float]]:
     """Encodes some texts: their vectors, and seconds a text in several turns."""
     # The longest come first: they decide how much memory is needed, and work that happens only once is not timed.
     longest = sorted(texts, key=len)[-64:]
@@ -154,7 +154,7 @@ def plan_index(
     state = process_state()
     rows = np.random.default_rng(seed).choice(len(dataset), min(len(dataset), PROBE_EXAMPLES), replace=False)
     sample = dataset.select(rows)
-    vectors, tried = _try_encoding(encoder, texts_of(sample), shard_size)
+    vectors, tried = try_encoding(encoder, texts_of(sample), shard_size)
     dimension = vectors.shape[1]
     of_vectors = np.dtype(vector_dtype).itemsize * dimension * len(dataset)
     empty = empty_index(dimension, factory, metric_type)

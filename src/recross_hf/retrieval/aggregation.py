@@ -22,6 +22,14 @@ class Hits(NamedTuple):
     positions: np.ndarray
     distances: np.ndarray
 
+    def filled_up(self, k: int) -> Hits:
+        """The same hits with `k` places a query, at least as many as there are: -1 fills the others."""
+        missing = ((0, 0), (0, k - self.positions.shape[1]))
+        return Hits(
+            np.pad(self.positions, missing, constant_values=-1),
+            np.pad(self.distances, missing, constant_values=np.inf),
+        )
+
 
 class Ranking(NamedTuple):
     """Examples in the order in which they were retrieved: three arrays of one length.

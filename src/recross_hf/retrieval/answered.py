@@ -13,6 +13,7 @@ from ..data.schema import MESSAGES, ids_hash
 from .aggregation import Aggregation, interleave
 from .index import UpstreamIndex
 from .retriever import DenseRetriever
+from .upstream_rows import RowsInMemory
 from .vector_shards import IndexMismatchError
 
 
@@ -70,7 +71,7 @@ class AnsweredRetriever(DenseRetriever):
                 f"Expected the {len(index)} examples that the index was built of, without their answers, found {len(upstream)} with other "
                 "ids. Pass the data set that `with_answers` was given."
             )
-        self.upstream, self.answers = upstream, dict(answers)
+        self.rows, self.answers = RowsInMemory(upstream, self.allowed), dict(answers)
 
     def identity(self) -> dict[str, Any]:
         """The identity of the base class, and a hash of the answers."""

@@ -21,7 +21,7 @@ from .aggregation import Hits
 from .dataset_card import index_card
 from .encoder import Encoder
 from .faiss_io import copy_mapped, read_index, read_into_memory, read_mapped
-from .index_build import build_index_files, encode_part
+from .index_build import build_index_files
 from .index_files import (
     EXAMPLES_FILE,
     INDEX_FILE,
@@ -150,8 +150,6 @@ class UpstreamIndex:
             seed=seed,
         )
         return cls.from_pretrained(folder, encoder=encoder)
-
-    encode_part = staticmethod(encode_part)
 
     # ---- saving and loading ----------------------------------------------------------------------------------------
 

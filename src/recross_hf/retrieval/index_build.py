@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from datasets import Dataset
 from numpy.typing import DTypeLike
 
 from ..core.distributed import process_state
-from ..core.output_folders import folder_to_write
 from .encoder import Encoder
 from .faiss_indexes import check_can_be_built, empty_index, train
 from .faiss_io import fill_and_write
@@ -70,7 +68,7 @@ def build_index_files(
     # What FAISS does not take is said now and not after hours of encoding.
     index = empty_index(probes.shape[1], factory, metric_type, nprobe, num_vectors=len(dataset))
     check_can_be_built(probes.shape[1], factory, metric_type, num_vectors=len(dataset), train_size=train_size)
-    _encode_missing(shards, range(len(shards)), dataset, encoder, state)
+    _encode_missing(shards, dataset, encoder, state)
     if state.is_main_process:
         shards.check_complete()
         if not index.is_trained:
@@ -89,43 +87,6 @@ def build_index_files(
         shutil.rmtree(done, ignore_errors=True)
         shutil.rmtree(shards.folder.rename(done))
     state.wait_for_everyone()
-
-
-def encode_part(
-    dataset: Dataset,
-    encoder: Encoder,
-    output_dir: str | Path,
-    *,
-    part: int,
-    num_parts: int,
-    shard_size: int = 4096,
-    vector_dtype: DTypeLike = np.float32,
-) -> None:
-    """Encodes one part of the vectors that [`UpstreamIndex.build`] indexes, and waits for no other part.
-
-    Nodes that do not know of one another, as in a job array, each encode a part, whenever they run, to a folder that
-    they share; a killed one continues when it is called again. `build` with the same arguments, called last, finds
-    the vectors there and encodes those that are missing.
-
-    Args:
-        dataset: All examples, as for `build`.
-        encoder: Encoder of the inputs.
-        output_dir: Folder that the nodes share and `build` writes.
-        part: Number of the part, from 0 on.
-        num_parts: Number of parts.
-        shard_size: Examples a shard.
-        vector_dtype: Type of the shards, `np.float32` or `np.float16`.
-
-    Raises:
-        ExampleError: `dataset` does not have the schema's columns.
-        IndexMismatchError: `output_dir` holds the shards of another build.
-        ValueError: There is no such part, or no such type of shards.
-    """
-    if not 0 <= part < num_parts:
-        raise ValueError(f"Expected a part from 0 to {num_parts - 1} of {num_parts} parts, found {part}.")
-    state, shards = process_state(), _shards(folder_to_write(output_dir), dataset, shard_size, vector_dtype)
-    _open_on_all_processes(shards, describe(dataset, encoder), encoder, state)
-    _encode_missing(shards, range(part, len(shards), num_parts), dataset, encoder, state)
 
 
 def _shards(folder: Path, dataset: Dataset, shard_size: int, vector_dtype: DTypeLike) -> VectorShards:
@@ -150,11 +111,9 @@ def _open_on_all_processes(
     return probes if state.is_main_process else shards.open(identity, encoder)
 
 
-def _encode_missing(
-    shards: VectorShards, numbers: Iterable[int], dataset: Dataset, encoder: Encoder, state: PartialState
-) -> None:
-    """Encodes those of the shards that are missing, spread evenly over the processes, whoever left them."""
-    (missing,) = broadcast_object_list([sorted(set(numbers) & set(shards.missing()))])
+def _encode_missing(shards: VectorShards, dataset: Dataset, encoder: Encoder, state: PartialState) -> None:
+    """Encodes the shards that are missing, spread evenly over the processes, whoever left them."""
+    (missing,) = broadcast_object_list([shards.missing()])
     mine = missing[state.process_index :: state.num_processes]
     shards.encode(dataset, encoder, mine, show_progress=state.is_main_process)
     state.wait_for_everyone()

@@ -49,20 +49,20 @@ def describe(dataset: Dataset, encoder: Encoder) -> dict[str, Any]:
     check_rows(dataset)
     _check_ids(dataset)
     return {
-        "encoder": _describe_encoder(encoder),
+        "encoder": describe_encoder(encoder),
         "num_examples": len(dataset),
         "ids_sha256": ids_hash(dataset),
         **_texts_hashes(dataset),
     }
 
 
-def check_encoder(encoder: Encoder, config: Mapping[str, Any], folder: Path) -> None:
+def check_encoder(encoder: Encoder, config: Mapping[str, Any], folder: Path | str) -> None:
     """Compares an encoder with the one that an index was built with.
 
     Raises:
         IndexMismatchError: The encoder is another one.
     """
-    expected, actual = config["encoder"], _describe_encoder(encoder)
+    expected, actual = config["encoder"], describe_encoder(encoder)
     differing = [name for name in sorted({*expected, *actual}) if expected.get(name) != actual.get(name)]
     if differing:
         details = "; ".join(
@@ -182,5 +182,6 @@ def _check_ids(dataset: Dataset) -> None:
     )
 
 
-def _describe_encoder(encoder: Encoder) -> dict[str, Any]:
+def describe_encoder(encoder: Encoder) -> dict[str, Any]:
+    """The identity of an encoder, or the name of its class where it has none."""
     return encoder.identity() if isinstance(encoder, IdentifiedEncoder) else {"class": type(encoder).__name__}

@@ -9,6 +9,7 @@ import numpy as np
 
 from .aggregation import Ranking
 from .retriever import Retriever
+from .upstream_rows import RowsInMemory
 
 
 class MixedRetriever(Retriever):
@@ -32,8 +33,7 @@ class MixedRetriever(Retriever):
     def __init__(self, retriever: Retriever, *, share: float = 0.5, seed: int = 0) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"Expected a share of random examples from 0 to 1, found {share}.")
-        super().__init__(retriever.upstream)
-        self.allowed, self.num_allowed = retriever.allowed, retriever.num_allowed
+        super().__init__(RowsInMemory(retriever.upstream, retriever.allowed))
         self.retriever, self.share, self.seed = retriever, share, seed
 
     def excluding(self, tasks: Collection[str] = (), ids: Collection[str] = ()) -> Self:

@@ -9,19 +9,16 @@ import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from hashlib import sha256
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..core.hashing import function_name
 from .aggregation import Aggregation, Hits, Ranking, interleave
-from .faiss_indexes import selecting
 from .index import UpstreamIndex
-from .upstream_rows import allowed_rows, column, content_hash, excluded_rows, gather_rows
+from .index_search import nearest_allowed
+from .upstream_rows import RowsInMemory, UpstreamRows, check_known, gather_rows
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +30,12 @@ class Retriever(ABC):
     a subclass writes [`Retriever.rank`].
 
     Args:
-        upstream: Examples to retrieve from.
+        upstream: Examples to retrieve from: a data set, or [`UpstreamRows`] that are elsewhere.
         exclude_tasks: Tasks never to retrieve from, e.g. the target's own where it is upstream, too.
         exclude_ids: Examples never to retrieve.
 
     Attributes:
+        rows: Where the examples are, and which of them may be retrieved.
         uses_inputs: Whether the inputs decide which examples are retrieved. Where they do not, there is nothing to choose among:
             the examples are a baseline, and learned from as they were drawn.
         is_dense: Whether the hits are neighbours in an [`UpstreamIndex`]. A pipeline's own reranker was trained on such hits, and
@@ -51,21 +49,41 @@ class Retriever(ABC):
     is_dense: ClassVar[bool] = False
 
     def __init__(
-        self, upstream: Dataset, *, exclude_tasks: Collection[str] = (), exclude_ids: Collection[str] = ()
+        self,
+        upstream: Dataset | UpstreamRows,
+        *,
+        exclude_tasks: Collection[str] = (),
+        exclude_ids: Collection[str] = (),
     ) -> None:
         for name, excluded in (("exclude_tasks", exclude_tasks), ("exclude_ids", exclude_ids)):
             if isinstance(excluded, str):
                 raise TypeError(f"Expected `{name}` to be a collection of strings, found one string. Pass a list.")
-        self.upstream = upstream
-        self.allowed = allowed_rows(upstream, exclude_tasks, exclude_ids)
-        self.num_allowed = int(self.allowed.sum())
+        rows = upstream if isinstance(upstream, UpstreamRows) else RowsInMemory(upstream)
+        if exclude_tasks:
+            check_known(exclude_tasks, rows.all_tasks)
+        self.rows = rows.excluding(exclude_tasks, exclude_ids)
         if not self.num_allowed:
-            raise ValueError(f"Nothing is left to retrieve: all {len(upstream)} upstream examples are excluded.")
+            raise ValueError(f"Nothing is left to retrieve: all {len(rows)} upstream examples are excluded.")
+
+    @property
+    def upstream(self) -> Dataset:
+        """The examples, excluded ones too; a `TypeError` where they are no `Dataset` ([`UpstreamRows.in_memory`])."""
+        return self.rows.in_memory().dataset
+
+    @property
+    def allowed(self) -> np.ndarray:
+        """Which rows of `upstream` may be retrieved, as an array of booleans; a `TypeError` where they are no `Dataset`."""
+        return self.rows.in_memory().allowed
+
+    @property
+    def num_allowed(self) -> int:
+        """Number of examples that may be retrieved."""
+        return self.rows.num_allowed
 
     @property
     def tasks(self) -> set[str]:
         """The tasks that may be retrieved from."""
-        return set(pc.unique(column(self.upstream, "task").filter(pa.array(self.allowed))).to_pylist())
+        return self.rows.tasks
 
     def excluding(self, tasks: Collection[str] = (), ids: Collection[str] = ()) -> Self:
         """The same retriever with more tasks and examples excluded; those that are not upstream have nothing to exclude.
@@ -78,8 +96,7 @@ class Retriever(ABC):
             ValueError: Nothing is left.
         """
         narrowed = copy.copy(self)
-        narrowed.allowed = self.allowed & ~excluded_rows(self.upstream, tasks, ids)
-        narrowed.num_allowed = int(narrowed.allowed.sum())
+        narrowed.rows = self.rows.excluding(tasks, ids)
         if not narrowed.num_allowed:
             without = [*sorted(tasks), *([f"{len(ids)} examples"] if ids else [])]
             raise ValueError(f"Nothing is left to retrieve without {', '.join(without)}.")
@@ -87,11 +104,7 @@ class Retriever(ABC):
 
     def identity(self) -> dict[str, Any]:
         """All that the retrieved examples depend on beside the inputs, as JSON values; a subclass adds settings of its own."""
-        return {
-            "class": type(self).__name__,
-            "upstream": content_hash(self.upstream),
-            "allowed": sha256(np.packbits(self.allowed).tobytes()).hexdigest(),
-        }
+        return {"class": type(self).__name__, **self.rows.identity()}
 
     @abstractmethod
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
@@ -104,7 +117,7 @@ class Retriever(ABC):
             num_retrieved: Number of examples to return; fewer where there are no more.
 
         Returns:
-            A [`Ranking`] with positions in `self.upstream` for which `self.allowed` is true.
+            A [`Ranking`] with positions in `self.upstream` for which `self.allowed` is true ([`UpstreamRows.are_allowed`]).
         """
 
     def nearest(self, inputs: Sequence[str], k: int) -> Hits:
@@ -145,10 +158,8 @@ class Retriever(ABC):
         if num_retrieved < 1:
             raise ValueError(f"Expected to retrieve at least one example, found num_retrieved={num_retrieved}.")
         ranking = self.rank(inputs, num_retrieved)
-        if (ranking.positions < 0).any() or not self.allowed[ranking.positions].all():
-            raise RuntimeError(
-                f"{type(self).__name__}.rank returned examples that are excluded, or positions below 0."
-            )
+        if (ranking.positions < 0).any() or not self.rows.are_allowed(ranking.positions):
+            raise RuntimeError(f"{type(self).__name__}.rank returned examples that are excluded, or none (below 0).")
         without = [] if (ranking.queries < 0).any() else sorted({*range(len(inputs))} - {*ranking.queries.tolist()})
         if not len(ranking.positions):
             raise ValueError(
@@ -164,10 +175,51 @@ class Retriever(ABC):
                 self.num_allowed,
                 f" No example was found for {_shown(inputs, without)}." if without else "",
             )
-        return gather_rows(self.upstream, ranking)
+        return gather_rows(self.rows, ranking)
 
 
-class DenseRetriever(Retriever):
+class NeighbourRetriever(Retriever):
+    """Nearest neighbours of the inputs by the vectors of an index; a subclass writes `search`.
+
+    Attributes:
+        index: Index that is searched, whose `encoder` encodes the inputs.
+        aggregation: Function that makes one ranking of the hits of several inputs.
+    """
+
+    is_dense = True
+    index: Any
+    aggregation: Aggregation
+
+    @abstractmethod
+    def search(self, vectors: np.ndarray, k: int) -> Hits:
+        """The `k` nearest allowed examples of each vector `[n, d]`."""
+
+    def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
+        vectors = self.encode(inputs)
+        return self.aggregation(lambda k: self.search(vectors, k), len(inputs), num_retrieved)
+
+    def nearest(self, inputs: Sequence[str], k: int) -> Hits:
+        """Each input's `k` nearest examples; all inputs are searched at once."""
+        return self.search(self.encode(inputs), k).filled_up(k)
+
+    def encode(self, inputs: Sequence[str]) -> np.ndarray:
+        """The vectors of query inputs `[n, d]`.
+
+        Raises:
+            ValueError: One is not finite.
+        """
+        vectors = np.asarray(self.index.encoder.encode(list(inputs)), dtype=np.float32)
+        unusable = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+        if unusable:
+            raise ValueError(
+                f"Expected a finite vector of each query input, found NaN or infinity from {type(self.index.encoder).__name__} "
+                f"for {len(unusable)} of {len(inputs)} ({_shown(inputs, unusable)}). Encode in float32 or bfloat16, for "
+                "float16 overflows in some models, and check the encoder's weights for NaN."
+            )
+        return vectors
+
+
+class DenseRetriever(NeighbourRetriever):
     """Nearest neighbours of the inputs in an [`UpstreamIndex`] (paper, section 3.2: "ReCross-dagger").
 
     ```python
@@ -182,7 +234,7 @@ class DenseRetriever(Retriever):
         exclude_ids: Examples never to retrieve.
     """
 
-    is_dense = True
+    index: UpstreamIndex
 
     def __init__(
         self,
@@ -201,55 +253,9 @@ class DenseRetriever(Retriever):
         config = {name: self.index.config.get(name) for name in ("encoder", "factory", "metric")}
         return super().identity() | {"index": config, "aggregation": function_name(self.aggregation)}
 
-    def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
-        vectors = self.encode(inputs)
-        return self.aggregation(lambda k: self.search(vectors, k), len(inputs), num_retrieved)
-
-    def nearest(self, inputs: Sequence[str], k: int) -> Hits:
-        """Each input's `k` nearest examples, all inputs searched at once."""
-        hits = self.search(self.encode(inputs), k)
-        missing = ((0, 0), (0, k - hits.positions.shape[1]))
-        return Hits(
-            np.pad(hits.positions, missing, constant_values=-1),
-            np.pad(hits.distances, missing, constant_values=np.inf),
-        )
-
-    def encode(self, inputs: Sequence[str]) -> np.ndarray:
-        """The vectors of query inputs `[n, d]`.
-
-        Raises:
-            ValueError: One is not finite.
-        """
-        vectors = np.asarray(self.index.encoder.encode(list(inputs)), dtype=np.float32)
-        unusable = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
-        if unusable:
-            raise ValueError(
-                f"Expected a finite vector of each query input, found NaN or infinity from {type(self.index.encoder).__name__} "
-                f"for {len(unusable)} of {len(inputs)} ({_shown(inputs, unusable)}). Encode in float32 or bfloat16, for "
-                "float16 overflows in some models, and check the encoder's weights for NaN."
-            )
-        return vectors
-
     def search(self, vectors: np.ndarray, k: int) -> Hits:
         """The `k` nearest allowed examples; an index that cannot pass over the others is searched deeper until all are found."""
-        wanted = min(k, self.num_allowed)
-        depth = wanted
-        selection = None
-        if self.num_allowed < len(self.index):
-            selection = selecting(self.index.faiss_index, self.allowed)
-        while True:
-            hits = self.index.search(vectors, depth, params=selection)
-            allowed = (hits.positions >= 0) & self.allowed[hits.positions]
-            if selection or depth >= len(self.index) or allowed.sum(axis=1).min() >= wanted:
-                break
-            depth = min(4 * depth, len(self.index))
-        # A stable sort brings the allowed hits to the front in their order.
-        order = np.argsort(~allowed, axis=1, kind="stable")[:, :wanted]
-        allowed = np.take_along_axis(allowed, order, axis=1)
-        return Hits(
-            np.where(allowed, np.take_along_axis(hits.positions, order, axis=1), -1),
-            np.where(allowed, np.take_along_axis(hits.distances, order, axis=1), np.inf),
-        )
+        return nearest_allowed(self.index.search, self.index.faiss_index, vectors, k, self.allowed)
 
 
 class RandomRetriever(Retriever):

@@ -1,8 +1,11 @@
-"""Rows of upstream data: those that may be retrieved, and those that were."""
+"""Rows of upstream data: where they are, those that may be retrieved, and those that were."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
+from hashlib import sha256
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,15 +19,105 @@ from .aggregation import Ranking
 _HASHES: WeakKeyDictionary[Dataset, str] = WeakKeyDictionary()
 
 
-def gather_rows(upstream: Dataset, ranking: Ranking) -> Dataset:
+class UpstreamRows(ABC):
+    """Where the examples of a retriever are, and which of them may be retrieved. Positions are those of all examples."""
+
+    num_allowed: int
+    """Number of examples that may be retrieved."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of all examples, excluded ones too."""
+
+    @property
+    @abstractmethod
+    def all_tasks(self) -> set[str]:
+        """The tasks of all examples, excluded ones too."""
+
+    @property
+    @abstractmethod
+    def tasks(self) -> set[str]:
+        """The tasks that may be retrieved from."""
+
+    @abstractmethod
+    def excluding(self, tasks: Collection[str], ids: Collection[str]) -> Self:
+        """The same examples, fewer of which may be retrieved; those that are not upstream have nothing to exclude."""
+
+    @abstractmethod
+    def are_allowed(self, positions: np.ndarray) -> bool:
+        """Whether all examples at these positions may be retrieved."""
+
+    @abstractmethod
+    def select(self, positions: np.ndarray) -> Dataset:
+        """The examples at these positions, in their order."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Which examples they are, and which of them may be retrieved, as JSON values."""
+
+    def in_memory(self) -> RowsInMemory:
+        """The same rows as a `Dataset`.
+
+        Raises:
+            TypeError: They are elsewhere, and not read as a whole.
+        """
+        raise TypeError(
+            f"Expected upstream examples as a `Dataset`, found {len(self):,} in {type(self).__name__}, which are not read as a whole. What "
+            "was asked for looks at all of them: build an `UpstreamIndex` of fewer examples for it."
+        )
+
+
+class RowsInMemory(UpstreamRows):
+    """Examples of a `Dataset`.
+
+    Args:
+        dataset: The examples.
+        allowed: Which rows may be retrieved, as an array of booleans; all of them by default.
+    """
+
+    def __init__(self, dataset: Dataset, allowed: np.ndarray | None = None) -> None:
+        self.dataset = dataset
+        self.allowed = np.ones(len(dataset), dtype=bool) if allowed is None else allowed
+        self.num_allowed = int(self.allowed.sum())
+
+    def in_memory(self) -> RowsInMemory:
+        return self
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def all_tasks(self) -> set[str]:
+        return set(pc.unique(column(self.dataset, "task")).to_pylist())
+
+    @property
+    def tasks(self) -> set[str]:
+        return set(pc.unique(column(self.dataset, "task").filter(pa.array(self.allowed))).to_pylist())
+
+    def excluding(self, tasks: Collection[str], ids: Collection[str]) -> Self:
+        return type(self)(self.dataset, self.allowed & ~excluded_rows(self.dataset, tasks, ids))
+
+    def are_allowed(self, positions: np.ndarray) -> bool:
+        return bool(self.allowed[positions].all())
+
+    def select(self, positions: np.ndarray) -> Dataset:
+        return self.dataset.select(positions)
+
+    def identity(self) -> dict[str, Any]:
+        allowed = sha256(np.packbits(self.allowed).tobytes()).hexdigest()
+        return {"upstream": content_hash(self.dataset), "allowed": allowed}
+
+
+def gather_rows(upstream: UpstreamRows, ranking: Ranking) -> Dataset:
     """The ranked rows as a `Dataset` in memory, with `rank`, `query` and `distance`."""
-    columns = upstream.select(ranking.positions).to_dict() | {
+    found = upstream.select(ranking.positions)
+    columns = found.to_dict() | {
         "rank": range(len(ranking.positions)),
         "query": np.asarray(ranking.queries, dtype=np.int64),
         "distance": np.asarray(ranking.distances, dtype=np.float64),
     }
     provenance = {"rank": Value("int64"), "query": Value("int64"), "distance": Value("float64")}
-    return Dataset.from_dict(columns, features=Features({**upstream.features, **provenance}))
+    return Dataset.from_dict(columns, features=Features({**found.features, **provenance}))
 
 
 def content_hash(upstream: Dataset) -> str:
@@ -34,20 +127,18 @@ def content_hash(upstream: Dataset) -> str:
     return _HASHES[upstream]
 
 
-def allowed_rows(upstream: Dataset, excluded_tasks: Collection[str], excluded_ids: Collection[str]) -> np.ndarray:
-    """The rows that are not excluded, as an array of booleans.
+def check_known(excluded: Collection[str], known: Collection[str]) -> None:
+    """Refuses to exclude tasks that are none, as a misspelled one.
 
     Raises:
-        ValueError: An excluded task is none of `upstream`.
+        ValueError: An excluded task is none of those that are known.
     """
-    known = set(pc.unique(column(upstream, "task")).to_pylist()) if excluded_tasks else set()
-    unknown = sorted(set(excluded_tasks) - known)
+    unknown = sorted(set(excluded) - set(known))
     if unknown:
         raise ValueError(
             f"Expected to exclude upstream tasks, found {', '.join(unknown)}, which are none. Upstream tasks: "
             f"{', '.join(sorted(known))}."
         )
-    return ~excluded_rows(upstream, excluded_tasks, excluded_ids)
 
 
 def excluded_rows(upstream: Dataset, tasks: Collection[str], ids: Collection[str]) -> np.ndarray:

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 SHARDS_FOLDER = "vectors.partial"
 """Folder of the vectors, in that of an index that is being built."""
 BUILD_FILE = "build.json"
+SHARD_SIZE = 4096
+"""Examples that are encoded at a time by default: they are sorted by length, so that batches have next to no padding."""
 TEXTS_A_MOVE = 64
 """Texts that an encoder which does not report is given at once, so that the bar moves every few seconds."""
 PROBES = ("What is the capital of this country?", "Is the review positive or negative? It was a long wait.", "yes")
@@ -90,7 +92,7 @@ class VectorShards:
         if self.folder.is_dir() and not path.is_file():
             shutil.rmtree(self.folder)  # the settings of these shards are unknown
         if not path.is_file():
-            # The folder comes into being together with its settings: builds of several parts may begin at the same time.
+            # The folder comes into being together with its settings: builds of the same index may begin at the same time.
             started = self.folder.with_name(f".{self.folder.name}.{uuid.uuid4().hex}")
             write_json(started / BUILD_FILE, build | {"probes": probes.tolist()})
             try:
@@ -139,28 +141,10 @@ class VectorShards:
         with progress_bar(total=sum(sizes.values()), desc="Encoding", unit="ex", is_shown=show_progress) as progress:
             for number, start in starts.items():
                 before = progress.n
-                vectors = _encode_shard(encoder, texts_of(inputs[start : start + sizes[number]]), progress.update)
-                with np.errstate(over="ignore"):
-                    stored = vectors.astype(self.dtype, copy=False)
-                self._check_finite(vectors, stored, dataset, start)
+                vectors = encode_shard(encoder, texts_of(inputs[start : start + sizes[number]]), progress.update)
+                stored = as_stored(vectors, self.dtype, partial(_id_of, dataset, start))
                 write_atomically(self.path(number), partial(_save, stored))
                 progress.update(before + sizes[number] - progress.n)  # texts that are repeated are encoded once
-
-    def _check_finite(self, vectors: np.ndarray, stored: np.ndarray, dataset: Dataset, start: int) -> None:
-        is_finite = np.isfinite(stored).all(axis=1)
-        if is_finite.all():
-            return
-        row = int(np.flatnonzero(~is_finite)[0])
-        name = dataset[start + row]["id"]
-        if np.isfinite(vectors[row]).all():
-            raise ValueError(
-                f"Expected vectors that float16 can hold, found {np.abs(vectors[row]).max():.3g} for the example {name!r}. "
-                "Keep them in float32."
-            )
-        raise ValueError(
-            f"Expected finite vectors, found NaN or infinity for the example {name!r}. Encode in float32 or bfloat16; "
-            "float16 overflows in some models."
-        )
 
     def check_complete(self) -> None:
         """Refuses shards some of which no process has written.
@@ -210,7 +194,7 @@ def encode(encoder: Encoder, texts: list[str]) -> np.ndarray:
     return vectors
 
 
-def _encode_shard(encoder: Encoder, texts: list[str], report: Callable[[int], object]) -> np.ndarray:
+def encode_shard(encoder: Encoder, texts: list[str], report: Callable[[int], object]) -> np.ndarray:
     """The vectors of a shard; `report` hears of some texts at a time. Texts of like length go together, which spares padding."""
     if isinstance(encoder, ReportingEncoder):
         with encoder.reporting(report):
@@ -223,6 +207,39 @@ def _encode_shard(encoder: Encoder, texts: list[str], report: Callable[[int], ob
         parts.append(encode(encoder, [texts[row] for row in rows]))
         report(len(rows))
     return np.concatenate(parts)[np.argsort(order)]
+
+
+def as_stored(vectors: np.ndarray, dtype: np.dtype, name_of: Callable[[int], str]) -> np.ndarray:
+    """Vectors in the type that they are stored in.
+
+    Args:
+        vectors: Array `[n, d]`.
+        dtype: Type of the numbers, `np.float32` or `np.float16`.
+        name_of: A function that gives the id of the example of a row, for an error.
+
+    Raises:
+        ValueError: A vector is not finite, or too large for the type.
+    """
+    with np.errstate(over="ignore"):
+        stored = vectors.astype(dtype, copy=False)
+    is_finite = np.isfinite(stored).all(axis=1)
+    if is_finite.all():
+        return stored
+    row = int(np.flatnonzero(~is_finite)[0])
+    name = name_of(row)
+    if np.isfinite(vectors[row]).all():
+        raise ValueError(
+            f"Expected vectors that float16 can hold, found {np.abs(vectors[row]).max():.3g} for the example {name!r}. "
+            "Keep them in float32."
+        )
+    raise ValueError(
+        f"Expected finite vectors, found NaN or infinity for the example {name!r}. Encode in float32 or bfloat16; "
+        "float16 overflows in some models."
+    )
+
+
+def _id_of(dataset: Dataset, start: int, row: int) -> str:
+    return str(dataset[start + row]["id"])
 
 
 def same_vectors(expected: np.ndarray, actual: np.ndarray) -> bool:

@@ -41,7 +41,7 @@ class CandidateSource:
             num_retrieved = math.ceil(args.upsampling_ratio * num_kept)
         if task in self._tasks and not args.retrieve_own_task:
             if len(self._tasks) == 1:
-                return retriever.upstream.select([])
+                return retriever.rows.select(np.empty(0, dtype=np.int64))
             retriever = retriever.excluding([task])
         retrieved = _retrieve_distinct(retriever, inputs, num_retrieved)
         if args.retrieve_own_task:

@@ -100,7 +100,7 @@ def mine_supervision(
     check_apart(folder, {"the upstream model": model.name_or_path})
     check_not_of_others(folder, SETTINGS_FILE, overwritten=("README.md",))
     sampler = QuerySetSampler(examples, args, exclude_tasks)
-    unknown = set(exclude_tasks) - {*examples.unique("task"), *retriever.upstream.unique("task")}
+    unknown = set(exclude_tasks) - {*examples.unique("task"), *retriever.rows.all_tasks}
     if unknown:
         raise ValueError(f"Expected to exclude tasks of the data, found {', '.join(sorted(unknown))}, which are none.")
     retriever = retriever.excluding(exclude_tasks)

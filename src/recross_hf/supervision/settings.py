@@ -20,6 +20,7 @@ from ..data.schema import MESSAGES, column_hash
 from ..models.architectures import chat_reading
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
+from ..retrieval.upstream_rows import RowsInMemory
 from .arguments import SupervisionArguments
 from .query_sets import SETTINGS_FILE
 from .utility import UtilityEstimator
@@ -63,7 +64,9 @@ def mining_settings(
     settings |= {
         "model": weights_hash(model),
         "examples": _hashes(examples),
-        "upstream": _hashes(retriever.upstream),
+        "upstream": _hashes(retriever.upstream)
+        if isinstance(retriever.rows, RowsInMemory)
+        else retriever.rows.identity(),
         "retriever": [
             type(retriever).__name__,
             *sorted(probe["id"][:]),

@@ -20,6 +20,7 @@ from ..models.generation import generate_texts
 from ..pipeline.pipeline import ReCrossPipeline
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.index_map import IndexMap
+from ..retrieval.lance.index import in_memory
 from ..retrieval.retriever import DenseRetriever, Retriever
 from .inputs import Given
 from .limits import Limits
@@ -49,7 +50,7 @@ class ServedPipeline:
     """
 
     def __init__(self, pipeline: ReCrossPipeline, limits: Limits, name: str | None = None) -> None:
-        self.base = copy.copy(pipeline)
+        self.base, self.index = copy.copy(pipeline), in_memory(pipeline.index)
         if pipeline.adapted_model is not None:
             self.base.parts = pipeline.parts.replaced(adapted_model=None, retrieved=None)
         self.limits = limits
@@ -57,7 +58,7 @@ class ServedPipeline:
         self.lock = threading.Lock()
         self.one_at_a_time = threading.Lock()
         self.defaults = self.arguments()
-        self.tasks = sorted(set(self.base.index.dataset["task"][:]))
+        self.tasks = sorted(set(self.index.dataset["task"][:]))
 
     @property
     def is_starter(self) -> bool:
@@ -80,7 +81,7 @@ class ServedPipeline:
     def index_map(self) -> IndexMap:
         """The picture of the index, made when it is first asked for, which may encode texts."""
         with self.lock:
-            return IndexMap.of(self.base.index)
+            return IndexMap.of(self.index)
 
     def arguments(self, **overrides: Any) -> AdaptationArguments:
         """Arguments of an adaptation that suit the pipeline, within the limits.
@@ -122,7 +123,7 @@ class ServedPipeline:
         Raises:
             ValueError: There is no such task, or nothing is left.
         """
-        return DenseRetriever(self.base.index, exclude_tasks=excluded)
+        return DenseRetriever(self.index, exclude_tasks=excluded)
 
     def retrieve(self, given: Given, excluded: Sequence[str] = (), num_retrieved: int | None = None) -> Found:
         """Retrieves what an adaptation learns from, and the nearest examples of each input.
@@ -138,7 +139,7 @@ class ServedPipeline:
         start = time.perf_counter()
         args = copy.copy(self.defaults)
         args.num_retrieved = min(num_retrieved or args.num_retrieved, self.limits.retrieved)
-        index = self.base.index
+        index = self.index
         noticing = Noticing(index.encoder)
         noticed = UpstreamIndex(index.dataset, index.faiss_index, noticing, index.config)
         retriever = DenseRetriever(noticed, aggregation=noticing.aggregate, exclude_tasks=excluded)
