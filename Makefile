@@ -3,6 +3,7 @@
 # make test       the tests, but for those that take long; WORKERS=4 runs them in four processes (default 2)
 # make test-slow  those that take long
 # make test-all   both
+# make test-cluster  those that start a Ray cluster on this machine (the extra [cluster], 900 MB), one after the other
 # make test-min   `make test` with the oldest versions of the dependencies, in an environment of its own
 # make coverage   `make test`, and which lines and branches it does not reach
 # make quality    what CI checks: lint, format, contracts on imports, types
@@ -20,12 +21,13 @@ EXTRAS ?= test,trl,web
 READY := $(VENV)/.recross-ready
 DOCS_READY := $(VENV)/.recross-docs-ready
 WEB_READY := $(VENV)/.recross-web-ready
+CLUSTER_READY := $(VENV)/.recross-cluster-ready
 
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 TESTS := $(PYTEST) --ignore tests/docs
 
-.PHONY: demo web test test-slow test-all test-min coverage quality style docs docs-test
+.PHONY: demo web test test-slow test-cluster test-all test-min coverage quality style docs docs-test
 
 demo: $(READY)
 	$(BIN)/recross demo
@@ -40,6 +42,9 @@ test-slow: $(READY)
 	$(TESTS) -m slow
 
 test-all: test test-slow
+
+test-cluster: $(CLUSTER_READY)
+	$(BIN)/python -m pytest tests/retrieval/test_cluster.py tests/retrieval/test_cluster_nodes.py
 
 test-min:
 	$(MAKE) VENV=$(VENV)-min CONSTRAINTS=constraints-min.txt EXTRAS=test test
@@ -67,6 +72,10 @@ docs-test: $(DOCS_READY)
 $(DOCS_READY): $(READY)
 	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[test,docs]'
 	touch $(DOCS_READY)
+
+$(CLUSTER_READY): $(READY)
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[$(EXTRAS),cluster]'
+	touch $(CLUSTER_READY)
 
 # Of what the tests need, nothing is installed for it.
 $(WEB_READY): setup.py pyproject.toml $(CONSTRAINTS)
