@@ -62,15 +62,15 @@ FAMILIES = {
 """Prefix of the classes, and settings, of each family."""
 
 
-def decoder(family: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """A model of a family, without dropout."""
+def decoder(family: str, tokenizer: PreTrainedTokenizerFast, **changes) -> PreTrainedModel:
+    """A model of a family, without dropout; `changes` are settings of its own."""
     prefix, settings = FAMILIES[family]
     config = getattr(transformers, f"{prefix}Config")(
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
-        **settings,
+        **(settings | changes),
     )
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config).eval()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterator, Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicCache
 
 from ..core.batching import on_device, token_budget_batches
 from .architectures import architecture_of
-from .base import TokenIds, unwrapped, vocabulary_size
+from .base import TokenIds, vocabulary_size
 from .collators import pad_token_id, padded, padded_rows
-from .heads import answer_logits, has_loss_of_its_own, logits_at
+from .heads import answer_logits, logits_at
+from .shared_prefix import SharedPrefix, goes_on, is_plain, shared_prefix
 
 Pair = tuple[int, int]  # a row and one of its distinct choices
 Found = tuple[list[Pair], torch.Tensor]  # and their sums of log-probabilities
@@ -29,8 +29,8 @@ def continued(
 ) -> Iterator[Found]:
     """The sums of log-probabilities of each input's choices, batch by batch.
 
-    Each input is read once, and all its choices go on over the keys and values of what was read. Where a model keeps another state than
-    these, as recurrent layers do, each input is read with each of its choices.
+    Each input is read once, and all its choices go on over the keys and values of what was read; what all inputs begin with is read once
+    for all of them. Where a model keeps another state than these, as recurrent layers do, each input is read with each of its choices.
 
     Args:
         model: Decoder-only model, with or without PEFT.
@@ -41,34 +41,21 @@ def continued(
     """
     pad, vocabulary = pad_token_id(processing_class), vocabulary_size(model)
     whole: list[int] = []  # rows that were read and have no keys and values to go on from
-    for rows in token_budget_batches([len(ids) for ids in prompts], token_budget, logits=[vocabulary] * len(prompts)):
-        if whole or not _goes_on(model):
+    prefix = shared_prefix(model, prompts)
+    lengths = prefix.batch_lengths(prompts)
+    for rows in token_budget_batches(lengths, token_budget, logits=[vocabulary] * len(prompts)):
+        if whole or not goes_on(model):
             whole += rows
             continue
-        # On the left, so that windows of attention count no padding between an input and its choice.
-        batch = on_device(padded([prompts[row] for row in rows], pad, "left"), model.device)
-        mask = batch["attention_mask"]
-        last = torch.zeros_like(mask, dtype=torch.bool)
-        last[:, -1] = True
-        cache = DynamicCache(config=model.config.get_text_config())
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        first = logits_at(
-            model,
-            last,
-            input_ids=batch["input_ids"],
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        if not _is_plain(cache, mask.shape[1]):
+        first, mask, cache = _read(model, [prompts[row] for row in rows], prefix, pad)
+        if not is_plain(cache, mask.shape[1]):
             whole += rows
             continue
         log_probabilities = torch.log_softmax(first.float(), dim=1)
         pairs = [(place, choice) for place, row in enumerate(rows) for choice in range(len(answers[row]))]
-        lengths = [mask.shape[1] + len(answers[rows[place]][choice]) for place, choice in pairs]
+        of_pairs = [mask.shape[1] + len(answers[rows[place]][choice]) for place, choice in pairs]
         logits = [vocabulary * len(answers[rows[place]][choice]) for place, choice in pairs]
-        for chosen in token_budget_batches(lengths, token_budget, logits=logits):
+        for chosen in token_budget_batches(of_pairs, token_budget, logits=logits):
             of_batch = [pairs[number] for number in chosen]
             places = torch.tensor([place for place, _ in of_batch], device=model.device)
             token_ids = [answers[rows[place]][choice] for place, choice in of_batch]
@@ -78,6 +65,31 @@ def continued(
                 sums + _after_first(model, token_ids, mask[places], _of_rows(cache, places), pad),
             )
     yield from _each_whole(model, processing_class, prompts, answers, whole, token_budget)
+
+
+def _read(
+    model: PreTrainedModel, prompts: TokenIds, prefix: SharedPrefix, pad: int
+) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
+    """The logits of what comes after each prompt, the mask of the prompts, and the keys and values of all their columns."""
+    # On the left, so that windows of attention count no padding between an input and its choice.
+    batch = on_device(padded(prompts, pad, "left"), model.device)
+    mask = batch["attention_mask"]
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    cache, known = prefix.before(prompts), prefix.length
+    if cache is None:
+        cache, known = DynamicCache(config=model.config.get_text_config()), 0
+    last = torch.zeros_like(mask[:, known:], dtype=torch.bool)
+    last[:, -1] = True
+    first = logits_at(
+        model,
+        last,
+        input_ids=batch["input_ids"][:, known:],
+        attention_mask=mask,
+        position_ids=positions[:, known:],
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return first, mask, cache
 
 
 def _after_first(
@@ -100,20 +112,6 @@ def _after_first(
         use_cache=True,
     )
     return _sums(logits, labels)
-
-
-def _goes_on(model: PreTrainedModel) -> bool:
-    # Losses of routers need the mask of what is read alone.
-    return (
-        not has_loss_of_its_own(model)
-        and {"position_ids", "past_key_values"} <= inspect.signature(unwrapped(model).forward).parameters.keys()
-    )
-
-
-def _is_plain(cache: DynamicCache, length: int) -> bool:
-    """Whether all that a model remembers of what it read is keys and values, row by row: no state of a recurrent layer."""
-    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
-    return plain and cache.get_seq_length() == length
 
 
 def _of_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:

@@ -19,6 +19,7 @@ from .base import check_vocabulary, longest_answer, vocabulary_size
 from .collators import pad_token_id, padded
 from .heads import contiguous_head
 from .modes import evaluating
+from .shared_prefix import SharedPrefix, shared_prefix
 
 _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
@@ -45,6 +46,15 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (None,),
 }
 _OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_OF_OTHER_STEPS = (
+    "do_sample",
+    "cache_implementation",
+    "prefill_chunk_size",
+    "token_healing",
+    "use_mtp",
+    "prompt_lookup_num_tokens",
+    "assistant_early_exit",
+)
 _OF_BEAMS = ("num_beam_groups", "diversity_penalty", "early_stopping", "length_penalty")
 
 
@@ -156,7 +166,8 @@ def generate_texts(
         processing_class: The model's tokenizer.
         inputs: The texts, or the conversations, to answer.
         max_input_length: Tokens that an input is cut to, or to what the model takes.
-        token_budget: Input tokens a batch, padding included; batches are made of inputs of like length.
+        token_budget: Input tokens a batch, padding included; batches are made of inputs of like length. What all inputs of a decoder-only
+            model begin with is read once and counts as half.
         around_batch: Gives the context in which a batch is answered, by the positions of its inputs.
         show_progress: Show a progress bar.
         generate_kwargs: Arguments of `model.generate` (`num_beams`, `max_new_tokens`, ...).
@@ -217,14 +228,22 @@ def generate_answers(
     generator: Any = model  # PEFT's wrapper generates as well
     bar = progress_bar(total=len(found), desc="Predicting", unit="ex", is_shown=show_progress)
     with evaluating(model), contiguous_head(model), bar as progress:
+        # An adapter of its own reads a beginning in its own way.
+        shares = around_batch is None and _goes_on_from_cache(model, settings)
+        prefix = shared_prefix(model, token_ids) if shares else SharedPrefix()
+        beams = _in_force(model, settings, "num_beams") or 1
         # Each step makes the logits of a token, of each beam.
-        logits = [vocabulary_size(model) * _num_beams(model, settings)] * len(token_ids)
-        for rows in token_budget_batches([len(ids) for ids in token_ids], token_budget, logits=logits):
-            batch = on_device(padded([token_ids[row] for row in rows], pad, side), model.device)
+        logits = [vocabulary_size(model) * beams] * len(token_ids)
+        for rows in token_budget_batches(prefix.batch_lengths(token_ids), token_budget, logits=logits):
+            prompts = [token_ids[row] for row in rows]
+            batch = on_device(padded(prompts, pad, side), model.device)
+            cache = prefix.before(prompts, copies=beams)
+            given = {} if cache is None else {"past_key_values": cache}
             with nullcontext() if around_batch is None else around_batch(rows):
                 outputs = generator.generate(
                     input_ids=batch["input_ids"],
                     attention_mask=batch["attention_mask"],
+                    **given,
                     **settings,
                 )
             continuations = architecture.continuations(outputs, batch["input_ids"])
@@ -237,9 +256,20 @@ def generate_answers(
     return found
 
 
-def _num_beams(model: PreTrainedModel, settings: Mapping[str, Any]) -> int:
-    given = getattr(settings.get("generation_config"), "num_beams", None)
-    return settings.get("num_beams") or given or model.generation_config.num_beams or 1
+def _in_force(model: PreTrainedModel, settings: Mapping[str, Any], name: str) -> Any:
+    """What `generate` takes a setting from: its arguments, then the configuration among them, then the model's own."""
+    configurations = (settings.get("generation_config"), model.generation_config)
+    found = (settings.get(name), *(getattr(configuration, name, None) for configuration in configurations))
+    return next((value for value in found if value is not None), None)
+
+
+def _goes_on_from_cache(model: PreTrainedModel, settings: Mapping[str, Any]) -> bool:
+    """Whether `generate` goes on from keys and values of ours, and gives the same answers in batches of another make-up."""
+    if model.config.is_encoder_decoder or _in_force(model, settings, "use_cache") is False:
+        return False
+    # Who passes more than settings, such as keys and values or the adapter of each row, passes it for each row of a whole batch.
+    known = {*vars(GenerationConfig()), "generation_config", "tokenizer"}
+    return settings.keys() <= known and not any(_in_force(model, settings, name) for name in _OF_OTHER_STEPS)
 
 
 def _ended(written: torch.Tensor, most_tokens: int, model: PreTrainedModel, settings: Mapping[str, Any]) -> list[bool]:
