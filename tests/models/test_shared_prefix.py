@@ -8,7 +8,7 @@ import torch
 from decoders import decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 from transformers.cache_utils import DynamicCache
 
@@ -152,9 +152,17 @@ def test_a_beginning_is_read_once(kind):
 def test_models_that_need_the_whole_prompt_read_it(kind):
     tokenizer = tiny.causal_tokenizer()
     model = WHOLE[kind](tokenizer)
+    check(model, tokenizer, INPUTS, CHOICES)
     with tokens_read(model) as read:
-        check(model, tokenizer, INPUTS, CHOICES)
-    assert (len(INPUTS), max(map(len, token_ids(tokenizer, INPUTS)))) in read
+        generate_texts(model, tokenizer, INPUTS, max_new_tokens=1)
+    assert read[-1] == (len(INPUTS), max(map(len, token_ids(tokenizer, INPUTS))))
+
+
+def test_positions_that_depend_on_the_whole_length_are_those_of_the_whole_prompt():
+    tokenizer = tiny.causal_tokenizer()
+    inputs = [BEGINNING[:50] + rest for rest in ("Who was it, and why? " * 3, "Add one and two, then ten. " * 3)]
+    assert len(token_ids(tokenizer, [BEGINNING[:50]])[0]) < 64 < min(map(len, token_ids(tokenizer, inputs)))
+    check(longrope(tokenizer), tokenizer, inputs, CHOICES[:2])
 
 
 def test_prompts_that_differ_by_more_than_the_beginning_are_read_whole():
@@ -226,13 +234,13 @@ def test_other_ways_to_generate_read_whole_prompts(passed):
     assert all(len(INPUTS) == rows for rows, _ in read)
 
 
-def test_a_learned_prompt_stays_before_the_whole_prompt():
+@pytest.mark.parametrize("learned", [PromptTuningConfig, PrefixTuningConfig])
+def test_a_learned_prompt_stays_before_the_whole_prompt(learned):
     tokenizer = tiny.causal_tokenizer()
-    model = decoder("llama", tokenizer)
-    tuned = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)).eval()
-    found = generate_answers(tuned, tokenizer, INPUTS, max_new_tokens=5)
-    with nothing_shared():
-        assert generate_answers(tuned, tokenizer, INPUTS, max_new_tokens=5) == found
+    tuned = get_peft_model(decoder("llama", tokenizer), learned(task_type="CAUSAL_LM", num_virtual_tokens=4)).eval()
+    with tokens_read(tuned) as read:
+        generate_answers(tuned, tokenizer, INPUTS, max_new_tokens=5)
+    assert all(len(INPUTS) == rows for rows, _ in read)
 
 
 def test_each_row_of_a_batch_reads_the_beginning_with_its_own_adapter():
