@@ -165,7 +165,8 @@ def test_positions_that_depend_on_the_whole_length_are_those_of_the_whole_prompt
     check(longrope(tokenizer), tokenizer, inputs, CHOICES[:2])
 
 
-def test_prompts_that_differ_by_more_than_the_beginning_are_read_whole():
+def test_prompts_that_differ_by_more_than_the_beginning_are_read_whole(monkeypatch):
+    monkeypatch.setattr(shared_prefix, "LEAST_SAVED", 0)
     tokenizer = tiny.causal_tokenizer()
     model = decoder("llama", tokenizer)
     inputs = [BEGINNING[:60] + rest for rest in ("", "Who was it, and why? " * 6)]

@@ -46,6 +46,7 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (None,),
 }
 _OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+# These draw numbers batch by batch, or need keys and values of another kind.
 _OF_OTHER_STEPS = (
     "do_sample",
     "cache_implementation",
@@ -166,8 +167,8 @@ def generate_texts(
         processing_class: The model's tokenizer.
         inputs: The texts, or the conversations, to answer.
         max_input_length: Tokens that an input is cut to, or to what the model takes.
-        token_budget: Input tokens a batch, padding included; batches are made of inputs of like length. What all inputs of a decoder-only
-            model begin with is read once and counts as half.
+        token_budget: Input tokens a batch, padding included; batches are made of inputs of like length. Where all inputs of a
+            decoder-only model begin alike, that is read once, and a batch has up to twice as many tokens with it.
         around_batch: Gives the context in which a batch is answered, by the positions of its inputs.
         show_progress: Show a progress bar.
         generate_kwargs: Arguments of `model.generate` (`num_beams`, `max_new_tokens`, ...).
@@ -228,7 +229,7 @@ def generate_answers(
     generator: Any = model  # PEFT's wrapper generates as well
     bar = progress_bar(total=len(found), desc="Predicting", unit="ex", is_shown=show_progress)
     with evaluating(model), contiguous_head(model), bar as progress:
-        # An adapter of its own reads a beginning in its own way.
+        # Adapters that differ from batch to batch, or row to row, read a beginning differently.
         shares = around_batch is None and _goes_on_from_cache(model, settings)
         prefix = shared_prefix(model, token_ids) if shares else SharedPrefix()
         beams = _in_force(model, settings, "num_beams") or 1

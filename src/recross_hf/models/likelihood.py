@@ -80,8 +80,8 @@ def choice_log_likelihoods(
 ) -> list[np.ndarray]:
     """The log-likelihood of each choice after its input: one float64 array an input, with a value a choice.
 
-    An input is read once for all its choices, what all inputs of a decoder-only model begin with once for all inputs, and none depends on
-    what else is asked. The end token is part of a choice, as
+    An input is read once for all its choices, and what all inputs of a decoder-only model begin with once for all inputs. No value depends
+    on what else is asked. The end token is part of a choice, as
     in training: it tells "a" from the beginning of "a b".
 
     Args:

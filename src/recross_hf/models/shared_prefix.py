@@ -15,10 +15,10 @@ from .heads import has_loss_of_its_own, logits_at
 
 LEAST_TOKENS = 32
 """Tokens that a beginning has at least, to be read on its own."""
-LEAST_SAVED = 0.2
+LEAST_SAVED = 0.25
 """Share of all tokens that need not be read, at least."""
 HELD_A_TOKEN = 2
-"""How many tokens a batch may hold the keys and values of, for each token that it may read."""
+"""How many tokens a batch may hold the keys and values of, for each token that it may read: these take memory, too."""
 
 
 class SharedPrefix(NamedTuple):
