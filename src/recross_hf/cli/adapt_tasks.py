@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from ..adaptation.report import REPORT_FILE
 from ..core.claims import shared_out
 from ..core.distributed import leave_process_group
 from ..core.files import matching, read_json, sha256_of, write_json
+from ..core.hashing import digest_of
 from ..core.output_folders import ADAPTATIONS, check_apart, check_apart_from_files, check_not_of_others
 from ..core.run_settings import refuse_other_settings
 from ..launching.arguments import LAUNCHER_ARGUMENTS
@@ -31,7 +30,7 @@ from .parser import CommandParser
 
 _OF_ONE_TASK = (
     *("query_file", "eval_file", "task", "query_set", "overwrite"),
-    *("push_to_hub", "hub_model_id", "resume_from_checkpoint"),
+    *("push_to_hub", "hub_model_id", "hub_token", "resume_from_checkpoint"),
 )
 _LOCKS = "locks"
 
@@ -66,18 +65,19 @@ def adapt_to_tasks(
     def is_finished(name: str) -> bool:
         return (folder / name / REPORT_FILE).is_file()  # it is written last
 
-    _check_settings(folder / ADAPTATIONS, said, files, is_finished)
-    open_once = functools.cache(partial(ReCrossPipeline.from_pretrained, script.pipeline, revision=script.revision))
+    _checked_settings(folder / ADAPTATIONS, said, files, is_finished)  # before anything that takes a while
     failed = {}
     if run_in_jobs(parser, "adapt", argv, said, str(folder)):
         failed = {name: f"see the logs in {folder / JOBS_FOLDER}" for name in files if not is_finished(name)}
-    else:
+    elif not all(map(is_finished, files)):
+        pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
+        write_json(folder / ADAPTATIONS, _checked_settings(folder / ADAPTATIONS, said, files, is_finished, pipeline))
         for name, is_mine in shared_out(files, is_finished, lambda name: folder / _LOCKS / f"{name}.lock"):
             if not is_mine:
                 continue
             try:
                 one = replace(script, query_file=str(files[name]), query_files=[])
-                adapt(parser, one, said | {"output_dir": str(folder / name)}, open_once())
+                adapt(parser, one, said | {"output_dir": str(folder / name)}, pipeline)
             except Exception as error:  # whatever it is, the other tasks can do without this one
                 failed[name] = reason(error)
                 logger.warning("%s failed.", files[name], exc_info=not is_mistake(error))
@@ -105,10 +105,14 @@ def _files_of(patterns: Sequence[str]) -> dict[str, Path]:
     return {path.stem: path for path in found}
 
 
-def _check_settings(
-    path: Path, said: Mapping[str, Any], files: Mapping[str, Path], is_finished: Callable[[str], bool]
-) -> None:
-    """Writes down what the adaptations are made with, or makes sure that those of an earlier run were made with the same."""
+def _checked_settings(
+    path: Path,
+    said: Mapping[str, Any],
+    files: Mapping[str, Path],
+    is_finished: Callable[[str], bool],
+    pipeline: ReCrossPipeline | None = None,
+) -> dict[str, Any]:
+    """What the adaptations are made with, to be written down; those of an earlier run must have been made with the same."""
     ignored = {"query_files", "output_dir", *LAUNCHER_ARGUMENTS}
     settings = {name: value for name, value in said.items() if name not in ignored}
     queries = {name: sha256_of(file) for name, file in files.items()}
@@ -116,10 +120,16 @@ def _check_settings(
     both = {
         name: written["queries"].get(name) if is_finished(name) else digest for name, digest in queries.items()
     }  # inputs may be mended until they are adapted to
+    now, before = settings | {"queries": queries}, written["settings"] | {"queries": both}
+    if pipeline is not None and pipeline.parts.stored is not None:  # under the same name another one may lie there today
+        manifest = pipeline.parts.stored.manifest
+        parts = {name: part.to_json() for name, part in manifest.parts.items()}
+        now["pipeline_parts"] = f"{digest_of([parts, manifest.encoder, manifest.adaptation]):016x}"
+        before["pipeline_parts"] = written.setdefault("pipeline_parts", now["pipeline_parts"])
     refuse_other_settings(
-        written["settings"] | {"queries": both},
-        settings | {"queries": queries},
+        before,
+        now,
         expected=f"the settings of the adaptations in {path.parent}",
         remedy="Adapt with the same, or choose another folder.",
     )
-    write_json(path, {"settings": written["settings"], "queries": written["queries"] | queries})
+    return written | {"queries": written["queries"] | queries}
