@@ -31,7 +31,7 @@ from recross_hf.core import files
 from recross_hf.core._compat import has_process_state
 from recross_hf.hub.errors import ArtifactError
 from recross_hf.models.generation import generate_texts
-from recross_hf.pipeline import stored_parts
+from recross_hf.pipeline import saving, stored_parts
 from recross_hf.pipeline.manifest import write_manifest
 from recross_hf.pipeline.parts import PARTS
 from recross_hf.retrieval import index
@@ -524,6 +524,20 @@ def test_an_interrupted_save_leaves_the_old_folder_and_nothing_beside_it(part, p
             pipeline.save_pretrained(target)
     assert content_of(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_process_of_the_same_number_on_another_machine_takes_nothing_from_a_save(pipeline, tmp_path, monkeypatch):
+    target, encoder_settings = tmp_path / "shared", saving.encoder_settings
+
+    def while_another_saves(*args):
+        monkeypatch.setattr(saving, "encoder_settings", encoder_settings)
+        pipeline.save_pretrained(target)
+        return encoder_settings(*args)
+
+    monkeypatch.setattr(saving, "encoder_settings", while_another_saves)
+    pipeline.save_pretrained(target)
+    assert len(ReCrossPipeline.from_pretrained(target).index) == len(pipeline.index)
+    assert [path.name for path in tmp_path.iterdir()] == ["shared"]
 
 
 # ---- loading ---------------------------------------------------------------------------------------------------------

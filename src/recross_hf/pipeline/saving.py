@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -87,8 +88,9 @@ def save_pipeline(parts: PipelineParts, adaptation: dict[str, Any], save_directo
 @contextmanager
 def _taking_the_place_of(folder: Path) -> Iterator[Path]:
     """A folder to fill, which is renamed to `folder` at the end; if anything fails before, `folder` stays as it was."""
-    partial, replaced = (folder.with_name(f".{folder.name}.{os.getpid()}.{name}") for name in ("partial", "replaced"))
-    shutil.rmtree(partial, ignore_errors=True)
+    # Processes of several machines, or a container's of today and of yesterday, may have the same number.
+    own = f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}"
+    partial, replaced = (folder.with_name(f"{own}.{name}") for name in ("partial", "replaced"))
     try:
         yield partial
         if folder.exists():
