@@ -66,7 +66,9 @@ def test_other_settings_and_other_inputs_are_refused(folder):
 
 
 def test_a_pipeline_that_is_not_there_is_told_once_and_pins_nothing(folder):
-    code, printed, told = recross(folder, "adapt", "--query_files", "tasks/*.txt", "-o", "new", "--pipeline", "no/t/here")
+    code, printed, told = recross(
+        folder, "adapt", "--query_files", "tasks/*.txt", "-o", "new", "--pipeline", "no/t/here"
+    )
     assert (code, printed) == (2, "")
     assert told.startswith("recross adapt: Expected the folder of a pipeline, found none at no/t/here.")
     assert not (folder / "new").exists()

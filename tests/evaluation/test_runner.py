@@ -196,7 +196,7 @@ def test_a_cell_of_other_settings_is_refused(change, message, finished, pipeline
 
 
 def test_what_says_nothing_about_the_result_is_no_other_setting(finished, pipeline, tmp_path):
-    settings = {"output_dir": str(tmp_path), "disable_tqdm": False}
+    settings = {"output_dir": str(tmp_path), "disable_tqdm": False, "hub_token": "hf_secret"}
     assert (
         evaluate(pipeline, finished[0], settings=settings).predictions.to_list() == finished[1].predictions.to_list()
     )

@@ -45,6 +45,11 @@ def test_what_no_launcher_can_do_is_refused(arguments, match):
             "Expected --query_files of different names, .* found a/x.txt, b/x.txt",
         ),
         ("adapt --query_files a/jobs.txt", "none of them locks or jobs, found a/jobs.txt. Rename them"),
+        ("mine -o out --launcher local --hub_token hf_x", "found --hub_token"),  # it has none
+        (
+            "benchmark -o out --launcher local --hub_token hf_x",
+            "Expected --launcher without --hub_token, which would stand in the files of the jobs, found both: set HF_TOKEN",
+        ),
         ("demo --query_files x.txt", "Expected the starter and one of its tasks, found --query_files"),
     ],
 )
@@ -72,3 +77,22 @@ def test_the_extra_is_named_where_submitit_is_absent(tmp_path, monkeypatch):
     code, _, told = recross(tmp_path, "mine", "-o", "out", "--launcher", "local")
     assert code == 2
     assert told.splitlines() == ["recross mine: --launcher local needs submitit: pip install 'recross_hf[cluster]'."]
+
+
+@pytest.mark.parametrize("command", ["mine", "benchmark"])
+def test_a_folder_of_something_else_is_refused_before_there_are_jobs(command, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "recross.json").write_text("{}")
+    code, _, told = recross(tmp_path, command, "-o", "out", "--launcher", "local")
+    assert (code, "found a pipeline (recross.json) in" in told) == (2, True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["recross.json"]
+
+
+def test_a_cell_that_no_job_has_finished_is_missed(tmp_path, monkeypatch):
+    monkeypatch.setattr("recross_hf.cli.jobs.launch", lambda *_: 0)
+    words = ("benchmark", "--num_test", "4", "--methods", "none", "-o", "out", "--launcher", "local")
+    code, _, told = recross(tmp_path, *words)
+    assert code == 2
+    assert re.search(
+        r"Expected each cell in out, for a job came to its end, found 7 of 7 missing, such as out/cells/", told
+    )

@@ -49,7 +49,8 @@ def mined(folder):
 def start(folder: Path, *words: str) -> subprocess.Popen:
     """Starts `recross` in a process of its own."""
     command = [sys.executable, "-m", "recross_hf", *words]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
 
 
 def jobs_of(driver: subprocess.Popen) -> list[psutil.Process]:
@@ -92,11 +93,17 @@ def test_a_mistake_is_told_in_a_line_and_not_made_again(tmp_path, caplog):
     assert not list(tmp_path.rglob("injected"))
 
 
-def test_the_reason_is_the_last_word_of_the_command_or_of_a_traceback(tmp_path):
+def test_the_reason_is_the_last_word_of_the_command_or_of_a_traceback(tmp_path, monkeypatch):
     with pytest.raises(JobError, match=r"failed: recross mine: .* found --nonsense\..*every one\.$"):
         launch(["mine", "--nonsense"], tmp_path / "out", LauncherArguments("local", num_jobs=1))
-    job = submitit.LocalExecutor(tmp_path / "raising").submit(int, "x")
+    executor = submitit.LocalExecutor(tmp_path / "raising")
+    job = executor.submit(int, "x")
     assert outcome_of(job) == (None, "ValueError: invalid literal for int() with base 10: 'x'.")
+    job = executor.submit(sys.exit)
+    job.wait()
+    monkeypatch.setattr(submitit.LocalJob, "_results_timeout_s", 0)
+    job.paths.stderr.write_bytes("größer".encode("latin-1"))
+    assert outcome_of(job) == (None, "it ended without a result, in the state FINISHED.")
 
 
 def test_what_submitit_pickles_is_words_and_numbers(tmp_path):
@@ -116,6 +123,12 @@ def test_words_are_passed_as_they_are(folder, monkeypatch):
     assert said == [["adapt", *words, "--launcher", "none"]]
     assert code == 1
     assert "Failed: colours: see the logs in with space; $(x)/jobs" in told  # as no job has run
+
+
+def test_a_module_of_the_current_folder_is_not_taken_for_one_of_the_libraries(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cloudpickle.py").write_text("raise SystemExit('This ran.')")
+    assert launch(["--version"], "out", LauncherArguments("local", num_jobs=1, max_retries=0)) == 0
 
 
 # ---- jobs that end early -----------------------------------------------------------------------------------------------
@@ -166,6 +179,80 @@ def test_two_jobs_share_the_query_sets_an_interrupt_cancels_both_and_the_command
     assert pq.read_table(folder / "interrupted" / "pairs.parquet").equals(mined)
     for name, written in there.items():
         assert (folder / "interrupted" / "query_sets" / name).stat().st_mtime_ns == written
+
+
+DEAF = """
+import os, signal, sys, time
+if "submitit.core._submit" in sys.orig_argv:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    open(f"deaf-{os.getpid()}", "w").close()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("by", ["a terminal", "kill"])
+def test_no_job_is_left_where_a_terminal_interrupts_all_processes_or_the_command_is_ended(by, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(DEAF)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    driver = start(tmp_path, "mine", "-o", "out", *LOCAL, "2")
+    wait_for(lambda: len(list(tmp_path.glob("deaf-*"))) == 2, "both jobs")
+    jobs = jobs_of(driver)
+    if by == "kill":
+        driver.terminate()
+    else:
+        os.killpg(driver.pid, signal.SIGINT)
+    driver.communicate(timeout=60)
+    left = [job for job in jobs if job.is_running()]
+    for job in left:
+        job.kill()
+    assert (driver.returncode, len(jobs), left) == (143 if by == "kill" else 130, 2, [])
+
+
+def test_a_job_is_cancelled_where_the_next_cannot_be_submitted(tmp_path, monkeypatch):
+    submit, jobs = submitit.LocalExecutor.submit, []
+
+    def once(*args):
+        if jobs:
+            raise OSError("There is no room.")
+        jobs.append(submit(*args))
+        return jobs[0]
+
+    monkeypatch.setattr(submitit.LocalExecutor, "submit", once)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "sitecustomize.py").write_text(DEAF)
+    with pytest.raises(OSError, match="There is no room"):
+        launch(["--version"], tmp_path / "out", LauncherArguments("local", num_jobs=2))
+    assert jobs[0].done()
+
+
+@pytest.mark.parametrize(
+    "ending", [SystemExit(144), RuntimeError("Job not requeued because: timed-out too many times.")]
+)
+def test_no_command_takes_the_end_of_a_job_for_an_error_in_its_work(ending, tmp_path, monkeypatch):
+    def of_submitit(*_):
+        command.checkpoint()
+        raise ending
+
+    def works(*_, **__):
+        try:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            time.sleep(10)
+        except Exception:
+            pytest.fail("The command took it for an error of its own.")
+
+    command = Command(["mine"], str(tmp_path))
+    monkeypatch.setattr("runpy.run_module", works)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
+    before = signal.signal(signal.SIGUSR2, of_submitit)
+    try:
+        with pytest.raises(type(ending), match=str(ending)):
+            command()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    told = [path.name for path in tmp_path.glob("*.requeued")]
+    assert told == (["7-1.requeued"] if isinstance(ending, SystemExit) else [])
 
 
 def test_a_job_is_begun_again_as_often_as_was_asked_for(tmp_path, caplog, monkeypatch):
@@ -321,3 +408,11 @@ def test_jobs_of_this_machine_take_its_gpus_in_turn(monkeypatch):
     assert executors._gpus_of(0, 0) == []
     with pytest.raises(ValueError, match=r"--gpus_per_node of at most 3, the GPUs of this machine, found 4"):
         executors._gpus_of(0, 4)
+
+
+def test_jobs_that_leave_the_gpus_idle_are_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    executors.executor_of(tmp_path, "recross-mine", LauncherArguments("local", gpus_per_node=1))
+    assert not caplog.records
+    executors.executor_of(tmp_path, "recross-mine", LauncherArguments("local"))
+    assert "leave the 2 GPUs of this machine idle: --gpus_per_node 1 gives a job one." in caplog.text

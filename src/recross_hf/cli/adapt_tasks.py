@@ -121,7 +121,8 @@ def _checked_settings(
         name: written["queries"].get(name) if is_finished(name) else digest for name, digest in queries.items()
     }  # inputs may be mended until they are adapted to
     now, before = settings | {"queries": queries}, written["settings"] | {"queries": both}
-    if pipeline is not None and pipeline.parts.stored is not None:  # under the same name another one may lie there today
+    # Under the name of a pipeline another one may lie there today.
+    if pipeline is not None and pipeline.parts.stored is not None:
         manifest = pipeline.parts.stored.manifest
         parts = {name: part.to_json() for name, part in manifest.parts.items()}
         now["pipeline_parts"] = f"{digest_of([parts, manifest.encoder, manifest.adaptation]):016x}"

@@ -25,10 +25,11 @@ from .. import (
 )
 from ..core.distributed import leave_process_group
 from ..core.files import matching
-from ..core.output_folders import check_apart
+from ..core.output_folders import check_apart, check_not_of_others
 from ..evaluation.collection import collect_results
 from ..evaluation.methods import ablations, build_index_once, build_weighted_index_once
 from ..evaluation.overlaps import HANDLINGS
+from ..evaluation.results import CELLS_FILE
 from ..evaluation.run import prepare_evaluation
 from ..launching.arguments import LauncherArguments
 from ..planning.evaluation import plan_evaluation
@@ -141,6 +142,7 @@ def main(argv: Sequence[str]) -> None:
     output_dir = args.output_dir or DEFAULTS["output_dir"]
     read = {f"the target task {path.name}": path for pattern in script.target_tasks for path in matching(pattern)}
     check_apart(output_dir, {"the pipeline": script.pipeline, "the encoder": script.sbert_name_or_path, **read})
+    check_not_of_others(output_dir, CELLS_FILE)
     in_jobs = run_in_jobs(parser, "benchmark", argv, said, output_dir)
     pipeline = ReCrossPipeline.from_pretrained(script.pipeline, revision=script.revision)
     tasks = target_tasks(script)
@@ -160,7 +162,14 @@ def main(argv: Sequence[str]) -> None:
         return
     if in_jobs:  # what they left undone, they have tried often enough
         del given["show_progress"]
-        results = collect_results(prepare_evaluation(pipeline, tasks, methods, output_dir, **given))
+        run = prepare_evaluation(pipeline, tasks, methods, output_dir, **given)
+        keys, cells = run.keys(), run.files
+        if lost := [key for key in keys if not cells.is_finished(key) and cells.failure(key) is None]:
+            raise FileNotFoundError(
+                f"Expected each cell in {output_dir}, for a job came to its end, found {len(lost)} of {len(keys)} missing, such as "
+                f"{cells.path(lost[0])}. Give the command again."
+            )
+        results = collect_results(run)
     else:
         results = evaluate_methods(pipeline, tasks, methods, output_dir, **given)
     if rank == 0:

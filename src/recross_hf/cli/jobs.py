@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..launching.arguments import LAUNCHER_ARGUMENTS, LauncherArguments
@@ -35,9 +38,24 @@ def run_in_jobs(
         parser.error(
             "Expected --launcher without `accelerate launch`, found both: the jobs start the processes, one for each of --gpus_per_node"
         )
+    if "hub_token" in said:
+        parser.error(
+            "Expected --launcher without --hub_token, which would stand in the files of the jobs, found both: set HF_TOKEN"
+        )
     where = "this machine" if arguments.launcher == "local" else "slurm"
     jobs = "1 job" if arguments.num_jobs == 1 else f"{arguments.num_jobs} jobs, which share it,"
     show(f"The work is done by {jobs} on {where}. Logs are in {output_dir}/{JOBS_FOLDER}/.")
     # The last word counts, also where a --config names a launcher.
-    launch([name, *argv, "--launcher", "none"], output_dir, arguments)
+    with _ending_as_interrupted():
+        launch([name, *argv, "--launcher", "none"], output_dir, arguments)
     return True
+
+
+@contextmanager
+def _ending_as_interrupted() -> Iterator[None]:
+    """Cancels the jobs also where `kill` or `timeout` ends the command."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -21,7 +21,7 @@ from .. import (
 )
 from ..core.distributed import end_process_group, process_state
 from ..core.files import read_json, write_json, write_parquet
-from ..core.output_folders import check_apart, check_apart_from_files
+from ..core.output_folders import check_apart, check_apart_from_files, check_not_of_others
 from ..core.recipes import named_values
 from ..data.files import files_of
 from ..data.schema import COLUMNS
@@ -99,6 +99,7 @@ def main(argv: Sequence[str]) -> None:
     check_apart(script.output_dir, {"the pipeline": script.pipeline, "the reranker": script.reranker})
     patterns = script.example_files or []
     check_apart_from_files(script.output_dir, [path for pattern in patterns for path in files_of(pattern)])
+    check_not_of_others(script.output_dir, SETTINGS_FILE, overwritten=("README.md",))
     output_dir, began = Path(script.output_dir), time.perf_counter()
     mined_before = sum(path_of(output_dir, number).is_file() for number in range(args.num_query_sets))
     in_jobs = run_in_jobs(parser, "mine", argv, said, script.output_dir)

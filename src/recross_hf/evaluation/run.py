@@ -24,8 +24,8 @@ from .overlaps import HANDLINGS, Overlaps, check_overlaps, find_overlaps, withou
 from .results import CELLS_FILE
 from .tasks import TargetTask
 
-# The messages of an adaptation and the folder that it writes to change nothing in its result.
-_WITHOUT_EFFECT = ("output_dir", "disable_tqdm", "report_to")
+# The messages of an adaptation and the folder that it writes to change nothing in its result; a token is nobody's business.
+_WITHOUT_EFFECT = ("output_dir", "disable_tqdm", "report_to", "hub_token")
 
 
 def prepare_evaluation(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from .job import Command
 
 if TYPE_CHECKING:
     from submitit import Executor, Job
+
+logger = logging.getLogger(__name__)
 
 _OF_THE_CONTROLLERS = "controllers.err"
 _SECONDS_OF_WARNING = 30
@@ -43,6 +47,7 @@ def executor_of(folder: Path, name: str, arguments: LauncherArguments) -> Execut
         )
     processes = max(1, arguments.gpus_per_node)
     if arguments.launcher == "local":
+        _warn_of_idle_gpus(arguments.gpus_per_node)
         local = submitit.LocalExecutor(folder, max_num_timeout=arguments.max_retries)
         local.update_parameters(
             timeout_min=arguments.timeout_min,
@@ -84,7 +89,8 @@ def submitted(
     import submitit
 
     # A job may submit jobs; elsewhere, SBATCH_ACCOUNT and its like are what their user wants.
-    with submitit.helpers.clean_env() if "SLURM_JOB_ID" in os.environ else nullcontext():
+    cleaned = submitit.helpers.clean_env() if "SLURM_JOB_ID" in os.environ else nullcontext()
+    with cleaned, _without_the_current_folder():
         if arguments.launcher == "slurm":
             with executor.batch():
                 jobs = [executor.submit(command) for _ in numbers]
@@ -95,6 +101,14 @@ def submitted(
             with _standard_error_into(Path(command.folder) / _OF_THE_CONTROLLERS):
                 jobs.append(executor.submit(command))
         return jobs
+
+
+def _without_the_current_folder() -> AbstractContextManager[None]:
+    """`python -m`, which submitit starts, takes modules from the current folder first. Where this process does not, no job does."""
+    import submitit
+
+    is_on_path = not {"", os.getcwd()}.isdisjoint(sys.path)
+    return nullcontext() if is_on_path else submitit.helpers.environment_variables(PYTHONSAFEPATH="1")
 
 
 @contextmanager
@@ -108,6 +122,17 @@ def _standard_error_into(path: Path) -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _warn_of_idle_gpus(gpus_per_node: int) -> None:
+    """Without a launcher the command would take a GPU by itself."""
+    import torch
+
+    if gpus_per_node == 0 and (there := torch.cuda.device_count()):
+        logger.warning(
+            "The jobs compute on the CPU, and leave the %d GPUs of this machine idle: --gpus_per_node 1 gives a job one.",
+            there,
+        )
 
 
 def _gpus_of(number: int, gpus_per_node: int) -> list[int]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import runpy
+import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,10 +47,13 @@ class Command:
 
             TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
         logging.getLogger("submitit").propagate = False  # its news stand in the log already
+        self._end_as_programs_end()
         sys.argv = ["recross", *self.words]
         try:
             runpy.run_module("recross_hf", run_name="__main__")
         except SystemExit as ended:
+            if isinstance(ended.code, str):
+                raise RuntimeError(ended.code) from None
             if self.is_ending:
                 raise  # submitit ends the process, and has it begun anew
             return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
@@ -56,10 +61,32 @@ class Command:
 
     def checkpoint(self) -> DelayedSubmission:
         """The job that goes on after this one was preempted or ran out of time: the same, for what is done stands in its files."""
-        from submitit import JobEnvironment
         from submitit.core.utils import DelayedSubmission
 
         self.is_ending = True
-        again = self.num_requeued + 1
-        (Path(self.folder) / f"{JobEnvironment().job_id}-{again}{REQUEUED}").touch()
-        return DelayedSubmission(Command(self.words, self.folder, self.num_processes, self.num_threads, again))
+        return DelayedSubmission(
+            Command(self.words, self.folder, self.num_processes, self.num_threads, self.num_requeued + 1)
+        )
+
+    def _end_as_programs_end(self) -> None:
+        """Tells of a job that is put back into the queue, and lets no command take the end of another for an error in its work.
+
+        submitit raises an error, wherever the command is, where a job ran out of time too often: a cell would count as failed.
+        """
+        from submitit import JobEnvironment
+
+        environment = JobEnvironment()
+        number = signal.Signals[f"SIG{environment.USR_SIG}"]
+        of_submitit = signal.getsignal(number)
+
+        def end(number: int, frame: FrameType | None) -> None:
+            assert callable(of_submitit)
+            try:
+                of_submitit(number, frame)
+            except SystemExit:
+                (Path(self.folder) / f"{environment.job_id}-{self.num_requeued + 1}{REQUEUED}").touch()
+                raise
+            except Exception as error:
+                sys.exit(str(error))
+
+        signal.signal(number, end)

@@ -24,6 +24,7 @@ JOBS_FOLDER = "jobs"
 _MISTAKE = 2  # the exit status after a mistake of the user, which is the same in every job
 _SECONDS_BETWEEN_LOOKS = {"local": 0.5, "slurm": 5.0}  # each look at a job of slurm asks the shared disk
 _SECONDS_TO_CANCEL = 20
+_SECONDS_TO_END = 3  # submitit gives a job of this machine one, and kills it
 
 
 class JobError(RuntimeError):
@@ -70,7 +71,9 @@ def launch(words: Sequence[str], output_dir: str | Path, arguments: LauncherArgu
     running: dict[int, Job[int]] = {}
     retries, ended, last, told = dict.fromkeys(numbers, 0), False, Outcome(None, ""), set[Path]()
     try:
-        running |= zip(numbers, submitted(executor, command, numbers, arguments), strict=True)
+        # Whatever ends this in between, what was submitted is cancelled.
+        for some in [numbers] if arguments.launcher == "slurm" else [[number] for number in numbers]:
+            running |= zip(some, submitted(executor, command, some, arguments), strict=True)
         while running:
             time.sleep(_SECONDS_BETWEEN_LOOKS[arguments.launcher])
             told |= _tell_requeued(folder, told)
@@ -91,6 +94,10 @@ def launch(words: Sequence[str], output_dir: str | Path, arguments: LauncherArgu
                     running[number] = submitted(executor, command, [number], arguments)[0]
                 what = f"begun again ({retries[number]} of {arguments.max_retries})" if is_again else "given up"
                 logger.warning("%s It is %s. Its log: %s", failed, what, job.paths.stderr)
+    except KeyboardInterrupt:
+        # A terminal interrupts every process. One that is ending its job's, and is interrupted once more, would leave them.
+        _wait_for(running.values() if arguments.launcher == "local" else [], _SECONDS_TO_END)
+        raise
     finally:
         _cancel(running.values(), is_local=arguments.launcher == "local")
     if ended:
@@ -105,14 +112,16 @@ def outcome_of(job: Job[int]) -> Outcome:
     """What became of a job that is over."""
     from submitit.core.utils import FailedJobError
 
-    error = job.exception()
+    error: Exception | None
+    try:
+        error = job.exception()
+    except UnicodeDecodeError as undecodable:  # submitit reads the log of a job that was lost, whatever wrote into it
+        error = undecodable
     if error is None:
         status = max(job.results())
-        return Outcome(
-            status, _last_line(job.stderr()).removeprefix("Failed: ") or f"it ended with the status {status}."
-        )
+        return Outcome(status, _last_line(job).removeprefix("Failed: ") or f"it ended with the status {status}.")
     if isinstance(error, FailedJobError):  # the traceback stands at the end of the log, too
-        return Outcome(None, _last_line(job.stderr()) or "it raised an error.")
+        return Outcome(None, _last_line(job) or "it raised an error.")
     return Outcome(None, f"it ended without a result, in the state {job.state}.")
 
 
@@ -124,9 +133,11 @@ def _tell_requeued(folder: Path, told: Collection[Path]) -> set[Path]:
     return new
 
 
-def _last_line(log: str | None) -> str:
-    """The last line of a log that says something, as a sentence; a bar of progress ends with a carriage return."""
-    lines = [line.strip() for line in (log or "").replace("\r", "\n").splitlines()]
+def _last_line(job: Job[int]) -> str:
+    """The last line of a job's log that says something, as a sentence; a bar of progress ends with a carriage return."""
+    logs = [job.task(number).paths.stderr for number in range(job.num_tasks)]
+    log = "\n".join(path.read_text(errors="replace") for path in logs if path.is_file())
+    lines = [line.strip() for line in log.replace("\r", "\n").splitlines()]
     line = next((line for line in reversed(lines) if line), "")
     return line if line.endswith((".", "?", "!")) or not line else f"{line}."
 
@@ -135,6 +146,11 @@ def _cancel(jobs: Collection[Job[int]], *, is_local: bool) -> None:
     """Cancels jobs; waits for those of this machine, so that none is left when the command ends."""
     for job in jobs:
         job.cancel(check=False)
-    deadline = time.monotonic() + _SECONDS_TO_CANCEL
-    while is_local and time.monotonic() < deadline and not all(job.done() for job in jobs):
+    _wait_for(jobs if is_local else [], _SECONDS_TO_CANCEL)
+
+
+def _wait_for(jobs: Collection[Job[int]], seconds: float) -> None:
+    """Waits until jobs are over, so many seconds at most."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not all(job.done() for job in jobs):
         time.sleep(0.1)
