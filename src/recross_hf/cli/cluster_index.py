@@ -29,14 +29,14 @@ class ClusterArguments:
     engine: Literal["local", "ray"] = field(
         default="local",
         metadata={
-            "help": "What builds the index: this machine with FAISS, or workers of a Ray cluster with Lance (the extra [cluster])."
+            "help": "What builds the index: FAISS here, or Lance on a Ray cluster. The latter needs the extra [cluster]."
         },
     )
     storage: str | None = field(
         default=None,
         metadata={
-            "help": "Where --engine ray writes examples and vectors: a folder that all nodes share, lance://FOLDER, s3://BUCKET/PATH or "
-            "gs://BUCKET/PATH; index.lance in the pipeline folder by default."
+            "help": "Where --engine ray writes it. A folder that all nodes share, lance://FOLDER, s3://BUCKET/PATH or gs://BUCKET/PATH; "
+            "index.lance in the pipeline folder by default."
         },
     )
     num_workers: int | None = field(

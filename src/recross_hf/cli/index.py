@@ -34,9 +34,7 @@ ABOUT = (
 )
 GROUPS = {
     "What to index, and where it goes": ["model_name_or_path", "train_files", "columns", "output_dir", "overwrite"],
-    "How": ["encoder_name_or_path", "factory", "bf16", "max_input_length"],
-    "Beyond one machine": ["engine", "storage", "num_workers", "ray_address"],
-    "Before": ["dry_run", "price_per_hour"],
+    "How": ["encoder_name_or_path", "factory", "bf16", "max_input_length", "engine", "storage", "dry_run"],
 }
 
 
