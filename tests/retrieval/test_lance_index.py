@@ -277,6 +277,15 @@ def test_queries_are_checked(built):
         built.dataset  # noqa: B018
 
 
+def test_a_query_that_is_too_large_for_the_stored_type_is_refused(tmp_path):
+    index = LanceIndex.build(rows(20), TextEncoder(), tmp_path / "index.lance", vector_dtype=np.float16)
+    vectors = index.encoder.encode(["row 1", "row 2"])
+    vectors[1, 0] = -1e5
+    with pytest.raises(ValueError, match=r"vectors that float16 can hold, .* found 1e\+05 in that of query 1"):
+        index.search(vectors, 3)
+    assert index.search(vectors[:1], 1).positions.tolist() == [[1]]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

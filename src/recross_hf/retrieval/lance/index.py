@@ -183,11 +183,18 @@ class LanceIndex:
 
         Raises:
             IndexMismatchError: The encoder reads otherwise since.
-            ValueError: The vectors are of another dimension, or not finite, or the condition is none.
+            ValueError: The vectors are of another dimension, not finite or too large for the stored type, or the condition is none.
         """
         check_reading(self.encoder, self.config)
         dimension = self.config["dimension"]
         vectors = checked_queries(vectors, k, dimension=dimension, num_vectors=len(self), encoder=self.encoder)
+        # Lance reads queries in the type of the column: what is too large for that would be infinitely far from every example.
+        largest = np.finfo(self.config["vector_dtype"]).max
+        if (np.abs(vectors) > largest).any():
+            raise ValueError(
+                f"Expected vectors that {self.config['vector_dtype']} can hold, as the index stores them, found {np.abs(vectors).max():.3g} in "
+                f"that of query {int(np.abs(vectors).max(axis=1).argmax())}. Build the index again with vectors in float32."
+            )
         metric, most = self.config["metric"], min(k, len(self))
         hits = nearest_rows(self._lance, self._addresses, vectors, most, metric=metric, depth=self.depth, where=where)
         return hits.filled_up(k)
