@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,26 @@ def test_other_files_or_columns_make_another_identity(tmp_path):
     other = ParquetSource.of(str(written(tmp_path / "b", sizes=(20, 2, 26))))
     assert other.identity() != source.identity()
     assert ParquetSource.of(str(tmp_path / "a"), {"input": "template"}).identity() != source.identity()
+
+
+def test_a_file_that_was_mended_since_makes_another_identity_though_it_has_as_many_rows_and_bytes(tmp_path):
+    path = tmp_path / "a.parquet"
+
+    def source(label, seconds):
+        pq.write_table(pa.table({"input": ["a", "b"], "references": [label, "bad"]}), path, compression="none")
+        os.utime(path, (seconds, seconds))
+        return ParquetSource.of(str(path))
+
+    first, mended = source("yes", 1), source("non", 1)
+    assert mended.files == first.files and mended.identity() != first.identity()
+    # Where the footers are the same, too, the time tells.
+    assert source("yes", 2).identity() != first.identity()
+    assert source("yes", 1).identity() == first.identity()
+
+
+@pytest.mark.parametrize("rows", [18, 22])
+def test_a_file_that_has_other_rows_than_planned_is_not_read_in_part(tmp_path, rows):
+    source = ParquetSource.of(str(written(tmp_path, sizes=(20,))))
+    written(tmp_path, sizes=(rows,))
+    with pytest.raises(OSError, match=rf"00\.parquet, found: {rows} rows in it, and 20 when the chunks were planned"):
+        all_rows(source, 7)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from glob import has_magic
+from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
@@ -69,12 +70,14 @@ class ParquetSource:
         columns: Columns of the files by the names of the schema, as in [`load_examples`].
         names: Columns of the schema that the examples have.
         has_ids: Whether the ids are those of the files, and not made of the task and the row number.
+        written: What each file's footer says of its columns, as a digest, and when it was written, where its file system knows.
     """
 
     files: tuple[tuple[str, int, int], ...]
     columns: Mapping[str, str]
     names: tuple[str, ...]
     has_ids: bool
+    written: tuple[tuple[str, int | None], ...] = ()
 
     @classmethod
     def of(cls, train_files: str | Sequence[str], columns: Mapping[str, str] | None = None) -> ParquetSource:
@@ -93,25 +96,26 @@ class ParquetSource:
         with ThreadPoolExecutor(_FOOTERS_AT_A_TIME) as pool:
             footers = list(pool.map(_footer, addresses))
         schema = footers[0][2]
-        for address, (_, _, other) in zip(addresses, footers, strict=True):
+        for address, (_, _, other, _) in zip(addresses, footers, strict=True):
             if set(other.names) != set(schema.names):
                 raise ExampleError(
                     f"Expected the same columns in every file, found {sorted(schema.names)} in {addresses[0]} and {sorted(other.names)} in "
                     f"{address}. Index them one by one, or write them with the same columns."
                 )
         files = tuple(
-            (address, rows, size) for address, (rows, size, _) in zip(addresses, footers, strict=True) if rows
+            (address, rows, size) for address, (rows, size, _, _) in zip(addresses, footers, strict=True) if rows
         )
         if not files:
             raise ExampleError(f"Expected at least one example, found none in {', '.join(patterns)}.")
         mapping = dict(columns or {})
         # One row tells whether the columns are those that were meant, before any worker starts.
-        first = _conformed(Piece(files[0][0], 0, 1), mapping, 0)
+        first = _conformed(Piece(files[0][0], 0, 1), mapping, 0, files[0][1])
         # Turns may be missing from the first row and be there later on.
         is_prompted = PROMPT in schema.names and mapping.get("input", "input") not in schema.names
         has_turns = is_prompted or mapping.get(MESSAGES, MESSAGES) in schema.names
         names = [name for name in COLUMNS if name in first.column_names or (name == MESSAGES and has_turns)]
-        return cls(files, mapping, tuple(names), has_ids=mapping.get("id", "id") in schema.names)
+        written = tuple(written for rows, _, _, written in footers if rows)
+        return cls(files, mapping, tuple(names), mapping.get("id", "id") in schema.names, written)
 
     @property
     def num_rows(self) -> int:
@@ -128,7 +132,8 @@ class ParquetSource:
         return {
             "num_examples": self.num_rows,
             "num_files": len(self.files),
-            "files": f"{digest_of(self.files):016x}",
+            # A file whose labels were mended may have as many rows and bytes as before.
+            "files": f"{digest_of((self.files, self.written)):016x}",
             "columns": dict(self.columns),
         }
 
@@ -158,10 +163,12 @@ class ParquetSource:
 
         Raises:
             ExampleError: A row is none of an example; the message names the file and the row.
+            OSError: A file cannot be read, or has other rows than when the chunks were planned.
         """
         tables, first_row = [], chunk.first_row
+        rows_of = {address: rows for address, rows, _ in self.files}
         for piece in chunk.pieces:
-            table = _conformed(piece, self.columns, first_row)
+            table = _conformed(piece, self.columns, first_row, rows_of[piece.address])
             first_row += len(table)
             for name in set(self.names) - set(table.column_names):
                 table = table.append_column(name, pa.nulls(len(table), COLUMNS.arrow_schema.field(name).type))
@@ -197,10 +204,13 @@ def _addresses(pattern: str) -> list[str]:
     return addresses
 
 
-def _footer(address: str) -> tuple[int, int, pa.Schema]:
+def _footer(address: str) -> tuple[int, int, pa.Schema, tuple[str, int | None]]:
     filesystem, path = filesystem_of(address)
     with _opened(address) as file:
-        return file.metadata.num_rows, filesystem.get_file_info(path).size, file.schema_arrow
+        info, footer = filesystem.get_file_info(path), pa.BufferOutputStream()
+        file.metadata.write_metadata_file(footer)  # where each column is, how long, and its smallest and largest value
+        written = sha256(footer.getvalue()).hexdigest(), info.mtime_ns
+        return file.metadata.num_rows, info.size, file.schema_arrow, written
 
 
 def _opened(address: str) -> pq.ParquetFile:
@@ -213,9 +223,11 @@ def _opened(address: str) -> pq.ParquetFile:
         ) from error
 
 
-def _conformed(piece: Piece, columns: Mapping[str, str], first_row: int) -> pa.Table:
+def _conformed(piece: Piece, columns: Mapping[str, str], first_row: int, num_rows: int) -> pa.Table:
     try:
         with _opened(piece.address) as file:
+            if file.metadata.num_rows != num_rows:
+                raise OSError(f"{file.metadata.num_rows:,} rows in it, and {num_rows:,} when the chunks were planned")
             raw = pa.Table.from_batches(_batches(file, piece), file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise OSError(
