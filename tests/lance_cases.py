@@ -1,5 +1,6 @@
 """Examples and an encoder for the tests of Lance data sets, which need no model, and what clients of the Hub do with these."""
 
+from datetime import timedelta
 from hashlib import sha256
 
 import numpy as np
@@ -7,6 +8,7 @@ from datasets import Dataset
 from huggingface_hub import HfApi
 
 from recross_hf import LanceIndex, LanceRetriever, ReCrossPipeline, load_examples
+from recross_hf.retrieval.lance.location import load_lance
 
 
 class TextEncoder:
@@ -33,6 +35,13 @@ def rows(number, name="row", tasks=5):
             ]
         )
     )
+
+
+def give_up(storage, version):
+    """Deletes a version that was finished."""
+    dataset = load_lance().dataset(str(storage))
+    dataset.tags.delete(f"recross_hf-{version}")
+    dataset.cleanup_old_versions(timedelta(0), delete_unverified=True)
 
 
 def upload(repo_id, folder):

@@ -2,11 +2,11 @@
 
 import json
 import shutil
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lance_cases import give_up
 
 pytest.importorskip("lance", reason="pylance is absent: pip install 'recross_hf[cluster]'")
 
@@ -16,7 +16,7 @@ from recross_hf.hub.errors import ArtifactError
 from recross_hf.hub.repository import Repository
 from recross_hf.pipeline.lance_part import LanceReference
 from recross_hf.pipeline.manifest import Manifest
-from recross_hf.retrieval.lance.location import Location, load_lance
+from recross_hf.retrieval.lance.location import Location
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 
 DIGEST = "0a" * 32
@@ -112,7 +112,7 @@ def test_it_opens_its_version_whatever_is_built_later(pipeline, examples, encode
 
 def test_a_version_that_is_gone_is_an_error(pipeline, examples, encoder, index, tmp_path):
     LanceIndex.build(examples, encoder, index.location)
-    load_lance().dataset(index.location.uri).cleanup_old_versions(timedelta(0), delete_unverified=True)
+    give_up(index.location.uri, index.version)
     opened = ReCrossPipeline.from_pretrained(tmp_path / "pipeline")
     with pytest.raises(FileNotFoundError, match=rf"Expected version {index.version} of .* it was cleaned up"):
         opened.index  # noqa: B018

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from lance_cases import TextEncoder, rows
+from lance_cases import TextEncoder, give_up, rows
 
 pytest.importorskip("lance", reason="pylance is absent: pip install 'recross_hf[cluster]'")
 
@@ -136,11 +136,24 @@ def test_what_is_not_there_is_an_error(tmp_path):
         LanceIndex.from_pretrained(tmp_path / "index.lance", encoder=encoder)
 
 
+def test_a_finished_version_stays_when_old_ones_are_cleaned_up(tmp_path):
+    storage, encoder = tmp_path / "index.lance", TextEncoder()
+    old = LanceIndex.build(rows(20), encoder, storage).version
+    LanceIndex.build(rows(30, "new"), encoder, storage)
+    dataset = load_lance().dataset(str(storage))
+    with pytest.raises(OSError, match=rf"tagged version.*recross_hf-{old}"):
+        dataset.cleanup_old_versions(timedelta(0))
+    cleanup = {"delete_unverified": True, "error_if_tagged_old_versions": False}
+    assert dataset.cleanup_old_versions(timedelta(0), **cleanup).old_versions == 2
+    assert len(LanceIndex.from_pretrained(storage, encoder=encoder, version=old)) == 20
+    assert len(LanceIndex.from_pretrained(storage, encoder=encoder)) == 30
+
+
 def test_a_version_that_was_cleaned_up_is_an_error(tmp_path):
     storage, encoder = tmp_path / "index.lance", TextEncoder()
     old = LanceIndex.build(rows(20), encoder, storage).version
     new = LanceIndex.build(rows(20), encoder, storage).version
-    load_lance().dataset(str(storage)).cleanup_old_versions(timedelta(0), delete_unverified=True)
+    give_up(storage, old)
     assert len(LanceIndex.from_pretrained(storage, encoder=encoder)) == 20
     with pytest.raises(FileNotFoundError, match=rf"Expected version {old} of .*, found {new}: it was cleaned up"):
         LanceIndex.from_pretrained(storage, encoder=encoder, version=old)

@@ -101,7 +101,8 @@ class LanceIndex:
         """Encodes the inputs of `dataset` in this process and writes a new version; readers see it once it is whole.
 
         `recross index --engine ray` writes the same rows and vectors with many workers, and continues where a killed build stopped.
-        A killed build of this function leaves files that no version names, which Lance's `cleanup_old_versions` deletes after a week.
+        A killed build of this function leaves files that no version names, which Lance's `cleanup_old_versions` deletes after a week. Finished
+        versions stay.
 
         Args:
             dataset: Examples of the schema ([`load_examples`]).

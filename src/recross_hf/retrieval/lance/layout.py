@@ -160,6 +160,8 @@ def commit(location: Location, fragments: Iterable[str], schema: pa.Schema, *, r
 def finish(location: Location, version: int, config: Mapping[str, Any]) -> int:
     """Stores the configuration with a version and tags that as the one to open: the last step of a build.
 
+    It has another tag for itself (`recross_hf-4`), which stays: Lance cleans up no version that has one.
+
     Args:
         location: Where the data set is.
         version: The version with its index, as the build made it.
@@ -179,8 +181,10 @@ def finish(location: Location, version: int, config: Mapping[str, Any]) -> int:
             dataset.update_schema_metadata({TAG: json.dumps(dict(config), sort_keys=True)})
             # Lance puts a change of metadata on top of what was committed meanwhile, where it can.
             check_unchanged(location, version + 1)
-            tag = dataset.tags.update if TAG in dataset.tags.list() else dataset.tags.create
-            tag(TAG, int(dataset.version))
+            # Pipelines name a version by its number: one that has a tag of its own stays when old ones are cleaned up.
+            for name in (f"{TAG}-{dataset.version}", TAG):
+                tag = dataset.tags.update if name in dataset.tags.list() else dataset.tags.create
+                tag(name, int(dataset.version))
     except OSError:
         check_unchanged(location, version + 1)
         raise
