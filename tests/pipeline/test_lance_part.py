@@ -105,6 +105,18 @@ def test_an_index_is_replaced_by_one_of_another_kind(pipeline, examples, encoder
     assert isinstance(ReCrossPipeline.from_pretrained(tmp_path / "saved").index, LanceIndex)
 
 
+def test_a_data_set_stays_where_it_is_in_the_folder_that_is_saved_onto(
+    answering_bart, tokenizer, examples, encoder, index, tmp_path
+):
+    folder = tmp_path / "pipeline"
+    pipeline = ReCrossPipeline.build(answering_bart, tokenizer, examples, folder)
+    # The name is that of a part, which the pipeline had as files until now.
+    pipeline.index = LanceIndex.build(examples, encoder, folder / "index")
+    pipeline.save_pretrained(folder)
+    assert index_of(folder)["storage"] == "index"
+    assert len(ReCrossPipeline.from_pretrained(folder).index) == 48
+
+
 def test_it_opens_its_version_whatever_is_built_later(pipeline, examples, encoder, index, tmp_path):
     LanceIndex.build(examples.select(range(10)), encoder, index.location)
     assert len(ReCrossPipeline.from_pretrained(tmp_path / "pipeline").index) == 48

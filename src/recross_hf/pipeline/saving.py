@@ -96,7 +96,7 @@ def _taking_the_place_of(folder: Path) -> Iterator[Path]:
         if folder.exists():
             folder.rename(replaced)
         partial.rename(folder)
-        for path in _beside(replaced):
+        for path in _beside(replaced, folder):
             if not (folder / path.name).exists():
                 path.rename(folder / path.name)
     finally:
@@ -106,16 +106,20 @@ def _taking_the_place_of(folder: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _beside(folder: Path) -> list[Path]:
-    """What lies in a pipeline's folder and is no part of it."""
+def _beside(folder: Path, new: Path) -> list[Path]:
+    """What lies in a pipeline's folder and is no part of it, nor of the one that takes its place."""
     if not (folder / MANIFEST_FILE).is_file():
         return []
-    parts = read_manifest(folder).parts.values()
+    parts = [*read_manifest(folder).parts.values()]
     own = {
         PurePosixPath(part.path, name).parts[0] for part in parts if part.repository is None for name in part.sha256
     }
     # A Lance data set in the folder is not written with the pipeline, whatever its name is.
-    stays = {PurePosixPath(part.lance.storage).parts[0] for part in parts if part.lance and part.lance.is_within}
+    stays = {
+        PurePosixPath(part.lance.storage).parts[0]
+        for part in [*parts, *read_manifest(new).parts.values()]
+        if part.lance and part.lance.is_within
+    }
     return [path for path in folder.iterdir() if path.name not in {*own, *PARTS, MANIFEST_FILE} - stays]
 
 
