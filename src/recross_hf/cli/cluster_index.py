@@ -60,7 +60,7 @@ class ClusterArguments:
     code_size: int | None = field(
         default=None,
         metadata={
-            "help": "Bits a dimension of IVF_RQ (1 by default), or bytes a vector of IVF_PQ (one for 8 dimensions)."
+            "help": "Bits a dimension of IVF_RQ (2 by default), or bytes a vector of IVF_PQ (one for 8 dimensions)."
         },
     )
     refine_factor: int = field(
