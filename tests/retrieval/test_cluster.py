@@ -25,6 +25,7 @@ lance = pytest.importorskip("lance", reason="Lance is not installed: pip install
 
 from recross_hf.retrieval.cluster.build import build_cluster_index  # noqa: E402
 from recross_hf.retrieval.cluster.engine import WorkersLostError  # noqa: E402
+from recross_hf.retrieval.lance.vector_index import IndexSettings  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:lance is not fork-safe")]
 
@@ -149,6 +150,37 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(upstream, examples, cluste
     for name, content in kept.items():
         file = json.loads(content["fragment"])["files"][0]["path"]
         assert names[int(name.removesuffix(".json"))] == [file]
+
+
+def test_a_build_that_was_finished_is_not_made_again(upstream, examples, bart, tokenizer, tmp_path, monkeypatch):
+    bart.save_pretrained(tmp_path / "bart")
+    tokenizer.save_pretrained(tmp_path / "bart")
+    words = ["--model_name_or_path", str(tmp_path / "bart"), "--train_files", upstream, "--engine", "ray"]
+    words += ["--num_workers", "1", "--storage", str(tmp_path / "index"), "-o", str(tmp_path / "pipeline")]
+    with monkeypatch.context() as patch:
+        patch.setattr(command.index_on_cluster.__globals__["ReCrossPipeline"], "build", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            command.main(words)
+    before = sorted((tmp_path / "index").rglob("*.lance"))
+    command.main(words)
+    assert sorted((tmp_path / "index").rglob("*.lance")) == before
+    assert not (tmp_path / "index" / "_recross_hf").exists()
+    assert ReCrossPipeline.from_pretrained(tmp_path / "pipeline").index.version == 2
+
+
+def test_another_build_than_the_finished_one_is_made(upstream, examples, tmp_path):
+    storage, make_encoder = tmp_path / "index", cluster_encoders.Encoder
+    first = build(upstream, make_encoder, storage)
+    assert build(upstream, make_encoder, storage) == first
+    second = build(upstream, make_encoder, storage, settings=IndexSettings(metric="inner_product"))
+    third = build(upstream, functools.partial(make_encoder, seed=1), storage)
+    assert first < second < third
+    assert build(upstream, make_encoder, storage) > third
+    assert_is_whole(storage, examples)
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_of_two_builds_in_one_place_the_earlier_one_ends(upstream, examples, cluster, tmp_path):

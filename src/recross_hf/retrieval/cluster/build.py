@@ -10,13 +10,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ...core.hashing import digest_of
 from ...core.progress import progress_bar
 from ..encoder import Encoder
-from ..lance.config import FORMAT_VERSION
-from ..lance.layout import commit, current_version, finish, stored_schema
+from ..lance.config import FORMAT_VERSION, read_config
+from ..lance.layout import TAG, commit, current_version, finish, stored_schema
 from ..lance.location import Location, load_lance
 from ..lance.recall import LEAST_RECALL
-from ..lance.vector_index import IndexSettings
+from ..lance.vector_index import IndexSettings, described
+from ..vector_shards import same_vectors
 from .engine import WorkerPool, connected, create_worker, resources_for
 from .filesystems import filesystem_of, names_in
 from .indexing import index_on_cluster
@@ -52,7 +54,7 @@ def build_cluster_index(
 
     Workers read, encode and write chunks; this process holds neither examples nor vectors. The result is the same whatever the number of
     workers, and has the vectors that [`UpstreamIndex.build`] gives (to 1e-5). A build that was killed goes on when it is called again with
-    the same arguments. Readers see the version before until this one is finished.
+    the same arguments, and one that was finished is not made again. Readers see the version before until this one is finished.
 
     Args:
         train_files: Parquet files, folders or patterns, on a file system that all nodes share, or at `hf://datasets/org/name/...`, `s3://...`,
@@ -97,10 +99,14 @@ def build_cluster_index(
         pool = WorkerPool(ray, start, min(workers, len(chunks)), start_timeout=start_timeout)
         try:
             encoder = pool.description()
-            settings.for_rows(
-                source.num_rows, encoder.dimension
-            )  # what Lance does not take is said before the encoding
             build = _build_identity(source, encoder, chunk_size, vector_dtype)
+            # What Lance does not take is said before the encoding.
+            numbers = settings.for_rows(source.num_rows, encoder.dimension)
+            wanted = described(settings, numbers) | {"build": f"{digest_of(build):016x}"}
+            if (finished := _finished(location, wanted, encoder, min_recall)) is not None:
+                journal.open(build, encoder.probes)
+                journal.close()  # it may be there where this build was killed in its last step
+                return finished
             fragments = _write_chunks(pool, journal, chunks, encoder, build, location)
         finally:
             pool.close()
@@ -110,7 +116,7 @@ def build_cluster_index(
         if source.has_ids:
             check_unique_ids(ray, location, version, source.num_rows)
         sizes = {"num_rows": source.num_rows, "num_workers": workers}
-        version, described = index_on_cluster(ray, location, version, settings, min_recall=min_recall, **sizes)
+        version, indexed = index_on_cluster(ray, location, version, settings, min_recall=min_recall, **sizes)
         config = {
             "format_version": FORMAT_VERSION,
             "encoder": encoder.identity,
@@ -118,12 +124,34 @@ def build_cluster_index(
             "num_examples": source.num_rows,
             "dimension": encoder.dimension,
             "vector_dtype": vector_dtype,
-            **described,
+            "build": wanted["build"],
+            **indexed,
         }
         journal.check_owner()
         version = finish(location, version, config)
         journal.close()
     return version
+
+
+def _finished(
+    location: Location, wanted: Mapping[str, Any], encoder: EncoderDescription, min_recall: float
+) -> int | None:
+    """The version that readers see, where this build made it: what came after it may have been interrupted. None where it did not."""
+    lance, options = load_lance(), location.options
+    if not current_version(location):
+        return None
+    tag = lance.dataset(location.uri, storage_options=options).tags.list().get(TAG)
+    if tag is None:
+        return None
+    dataset = lance.dataset(location.uri, version=int(tag["version"]), storage_options=options)
+    config = read_config(dataset.schema.metadata or {}, location.uri, int(dataset.version))
+    is_same = all(config.get(name) == value for name, value in wanted.items())
+    if not is_same or config["recall"]["value"] < min_recall:
+        return None
+    if not same_vectors(np.asarray(config["probes"], dtype=np.float32), encoder.probes):
+        return None
+    logger.warning("Version %d in %s is what this build makes: it was finished before.", dataset.version, location.uri)
+    return int(dataset.version)
 
 
 def _writable(storage: str | Path) -> Location:
