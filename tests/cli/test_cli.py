@@ -223,6 +223,31 @@ def test_what_lies_in_the_way_goes_where_that_is_asked_for(folder):
     assert ReCrossPipeline.from_pretrained(folder / "old").adapted_model is not None
 
 
+@pytest.mark.parametrize("wrong", ["--dry_run", "a mistake"])
+@pytest.mark.parametrize("command", ["train", "index", "train-reranker"])
+def test_what_lies_in_the_way_stays_where_nothing_comes_of_it(folder, command, wrong):
+    rows = [{"task": f"t{row % 4}", "input": f"a question {row}", "references": ["yes"]} for row in range(16)]
+    Dataset.from_list(rows).to_json(folder / "upstream.jsonl")
+    pairs = [
+        {"query": "q", "candidate": f"c{row}", "label": row % 2, "query_task": f"t{row}", "set": row}
+        for row in range(16)
+    ]
+    Dataset.from_list(pairs).to_parquet(folder / "pairs.parquet")
+    if wrong == "a mistake":
+        (folder / "upstream.jsonl").write_text("no example")
+        Dataset.from_list(pairs).remove_columns("label").to_parquet(folder / "pairs.parquet")
+    (folder / "old").mkdir()
+    there = {"recross.json", "index.json", "model.safetensors"}
+    for name in there:
+        (folder / "old" / name).write_text("{}")
+    part = "reranker" if command == "train-reranker" else "upstream_model"
+    read = ("--pairs", "pairs.parquet") if command == "train-reranker" else ("--train_files", "upstream.jsonl")
+    given = ("--model_name_or_path", str(STARTER_DIRECTORY / part), *read, "-o", "old", "--overwrite")
+    code, _, told = recross(folder, command, *given, *(["--dry_run"] if wrong == "--dry_run" else []))
+    assert code == (0 if wrong == "--dry_run" else 2), told
+    assert contents(folder / "old") == there
+
+
 def test_large_files_of_a_part_are_linked_to_and_not_copied(folder, monkeypatch):
     from recross_hf.cli import outputs
 

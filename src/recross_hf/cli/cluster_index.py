@@ -17,6 +17,7 @@ from ..retrieval.lance.index import LanceIndex
 from ..retrieval.lance.vector_index import IndexSettings
 from .chat_format import ChatArguments
 from .index_models import encoder_alone, encoder_of, upstream_model
+from .outputs import make_way
 from .parser import CommandParser
 
 _OF_FAISS = ("factory", "train_size")
@@ -135,6 +136,8 @@ def index_on_cluster(args: Any, chat: ChatArguments, cluster: ClusterArguments, 
     }
     if args.learning_rate is not None:
         adaptation["learning_rate"] = args.learning_rate
+    if args.overwrite:
+        make_way(args.output_dir)
     ReCrossPipeline.build(model, tokenizer, index, args.output_dir, adaptation=adaptation)
     return (
         f"{len(index):,} examples indexed in {storage}, version {index.version}, which the pipeline in {args.output_dir} names. Recall at 64: "

@@ -128,9 +128,8 @@ def main(argv: Sequence[str]) -> None:
     check_apart_from_files(
         args.output_dir, [path for one in args.train_files if "://" not in one for path in files_of(one)]
     )
-    if args.overwrite:
-        make_way(args.output_dir)
-    check_not_of_others(args.output_dir, MANIFEST_FILE, overwritten=OF_MODELS)
+    if not args.overwrite:
+        check_not_of_others(args.output_dir, MANIFEST_FILE, overwritten=OF_MODELS)
     # The others wait while the main process trains and fills an index of millions.
     state = process_state(timeout=timedelta(days=1))
     if cluster.engine == "ray":
@@ -149,6 +148,8 @@ def main(argv: Sequence[str]) -> None:
     if args.dry_run:
         said: object = plan_index(upstream, encoder, args.output_dir, model=model, **index_settings, **vectors)
     else:
+        if args.overwrite:
+            make_way(args.output_dir)
         pipeline = _build(args, model, tokenizer, upstream, encoder, **index_settings, **vectors)
         said = f"{len(pipeline.index)} examples indexed in {args.output_dir}."
     if state.is_main_process:

@@ -177,6 +177,8 @@ def main(argv: Sequence[str]) -> None:
     if upstream.dry_run:
         tell_plan(model, tokenizer, args, train, evaluation)
         return
+    if upstream.overwrite:  # what was there goes once nothing is left that could be wrong
+        make_way(args.output_dir)
     trainer = UpstreamTrainer(model, args, train_dataset=train, eval_dataset=evaluation, processing_class=tokenizer)
     trainer.upstream_dataset = train
     if trainer.is_world_process_zero():
@@ -208,9 +210,8 @@ def check_output(upstream: UpstreamArguments, output_dir: str) -> None:
     check_apart(output_dir, models)
     patterns = [*upstream.train_files, *(upstream.eval_files or [])]
     check_apart_from_files(output_dir, [path for pattern in patterns for path in files_of(pattern)])
-    if upstream.overwrite:
-        make_way(output_dir)
-    check_not_of_others(output_dir, None)
+    if not upstream.overwrite:
+        check_not_of_others(output_dir, None)
 
 
 def start_of(

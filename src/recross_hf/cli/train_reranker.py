@@ -94,9 +94,8 @@ def main(argv: Sequence[str]) -> None:
     if not path.is_file():
         parser.error(f"Expected pairs.parquet of `recross mine` as --pairs, found none at {path}")
     check_apart_from_files(args.output_dir, [path])
-    if script.overwrite:
-        make_way(args.output_dir)
-    check_not_of_others(args.output_dir, None)
+    if not script.overwrite:
+        check_not_of_others(args.output_dir, None)
     set_seed(args.seed)
     pairs = read_parquet(path)
     if missing := [name for name in ("query", "candidate", "label", "query_task") if name not in pairs.column_names]:
@@ -120,6 +119,8 @@ def main(argv: Sequence[str]) -> None:
     if script.dry_run:
         _tell_plan(make_trainer, train, dev, args)
         return
+    if script.overwrite:
+        make_way(args.output_dir)
     trainer = make_trainer(args, train_dataset=train)
     use_bars(trainer, shows_logs=not is_quiet())
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
