@@ -229,7 +229,14 @@ def test_what_lies_in_the_way_stays_where_nothing_comes_of_it(folder, command, w
     rows = [{"task": f"t{row % 4}", "input": f"a question {row}", "references": ["yes"]} for row in range(16)]
     Dataset.from_list(rows).to_json(folder / "upstream.jsonl")
     pairs = [
-        {"query": "q", "candidate": f"c{row}", "label": row % 2, "query_task": f"t{row}", "set": row}
+        {
+            "query": "q",
+            "candidate": f"c{row}",
+            "label": row % 2,
+            "query_task": f"t{row}",
+            "candidate_task": "u",
+            "set": row,
+        }
         for row in range(16)
     ]
     Dataset.from_list(pairs).to_parquet(folder / "pairs.parquet")
