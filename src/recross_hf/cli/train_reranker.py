@@ -45,6 +45,9 @@ GROUPS = {
     "Before": ["dry_run"],
 }
 
+NEEDED = ("query", "candidate", "answer", "label", "query_task", "candidate_task")
+"""Columns of the pairs that training reads."""
+
 
 @dataclass
 class ScriptArguments:
@@ -98,7 +101,7 @@ def main(argv: Sequence[str]) -> None:
         check_not_of_others(args.output_dir, None)
     set_seed(args.seed)
     pairs = read_parquet(path)
-    if missing := [name for name in ("query", "candidate", "label", "query_task") if name not in pairs.column_names]:
+    if missing := [name for name in NEEDED if name not in pairs.column_names]:
         parser.error(f"Expected pairs.parquet of `recross mine` as --pairs, found {path} without {', '.join(missing)}")
     train, dev = pairs, None
     if script.dev_tasks or script.num_dev_tasks:
