@@ -233,6 +233,8 @@ def test_what_lies_in_the_way_stays_where_nothing_comes_of_it(folder, command, w
             "query": "q",
             "candidate": f"c{row}",
             "answer": "yes",
+            "utility": 0.5,
+            "rank": row,
             "label": row % 2,
             "query_task": f"t{row}",
             "candidate_task": "u",

@@ -45,8 +45,8 @@ GROUPS = {
     "Before": ["dry_run"],
 }
 
-NEEDED = ("query", "candidate", "answer", "label", "query_task", "candidate_task")
-"""Columns of the pairs that training reads."""
+NEEDED = ("set", "query", "candidate", "answer", "label", "utility", "query_task", "candidate_task")
+"""Columns of the pairs that training and its evaluation read."""
 
 
 @dataclass
