@@ -234,6 +234,8 @@ def test_what_lies_in_the_way_stays_where_nothing_comes_of_it(folder, command, w
             "candidate": f"c{row}",
             "answer": "yes",
             "utility": 0.5,
+            "query_id": f"q{row}",
+            "candidate_id": f"c{row}",
             "rank": row,
             "label": row % 2,
             "query_task": f"t{row}",

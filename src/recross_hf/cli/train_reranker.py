@@ -45,7 +45,7 @@ GROUPS = {
     "Before": ["dry_run"],
 }
 
-NEEDED = ("set", "query", "candidate", "answer", "label", "utility", "query_task", "candidate_task")
+NEEDED = ("set", "query", "candidate", "answer", "label", "utility", "query_task", "candidate_task", "candidate_id")
 """Columns of the pairs that training and its evaluation read."""
 
 
