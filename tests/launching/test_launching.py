@@ -202,7 +202,7 @@ def test_no_job_is_left_where_a_terminal_interrupts_all_processes_or_the_command
     else:
         os.killpg(driver.pid, signal.SIGINT)
     driver.communicate(timeout=60)
-    left = [job for job in jobs if job.is_running()]
+    left = [job for job in jobs if job.is_running() and job.status() != psutil.STATUS_ZOMBIE]
     for job in left:
         job.kill()
     assert (driver.returncode, len(jobs), left) == (143 if by == "kill" else 130, 2, [])

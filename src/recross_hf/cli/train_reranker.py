@@ -45,7 +45,7 @@ GROUPS = {
     "Before": ["dry_run"],
 }
 
-NEEDED = ("set", "query", "candidate", "answer", "label", "utility", "query_task", "candidate_task", "candidate_id")
+NEEDED = ("query", "candidate", "answer", "label", "utility", "query_task", "candidate_task", "candidate_id", "set")
 """Columns of the pairs that training and its evaluation read."""
 
 
