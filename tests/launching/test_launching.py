@@ -93,6 +93,7 @@ def test_a_mistake_is_told_in_a_line_and_not_made_again(tmp_path, caplog):
     assert not list(tmp_path.rglob("injected"))
 
 
+@pytest.mark.slow
 def test_the_reason_is_the_last_word_of_the_command_or_of_a_traceback(tmp_path, monkeypatch):
     with pytest.raises(JobError, match=r"failed: recross mine: .* found --nonsense\..*every one\.$"):
         launch(["mine", "--nonsense"], tmp_path / "out", LauncherArguments("local", num_jobs=1))
@@ -190,6 +191,7 @@ if "submitit.core._submit" in sys.orig_argv:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["a terminal", "kill"])
 def test_no_job_is_left_where_a_terminal_interrupts_all_processes_or_the_command_is_ended(by, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(DEAF)
