@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -232,7 +232,7 @@ def measure_search(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for _ in range(args.repeats)
     ]
     retriever = DenseRetriever(index, exclude_tasks=[OWN_TASK])
-    excluding = seconds_of(lambda: retriever._search_allowed(once, K), args.repeats)
+    excluding = seconds_of(lambda: retriever.search(once, K), args.repeats)
     per_query = 1000 / SEARCHED_AT_ONCE
     return {
         "recall": recall(exact, found),
@@ -321,6 +321,24 @@ def figures_of(row: dict[str, Any]) -> list[Figure]:
     return found
 
 
+def results_before(
+    parser: argparse.ArgumentParser, path: Path, start: dict[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+    """The results that an earlier run wrote, of the same vectors as these names tell; `start` where there are none."""
+    if not path.is_file():
+        return start
+    before = read_json(path)
+    if any(before[name] != start[name] for name in names):
+        parser.error(f"{path} has results of other vectors ({before['vectors']}): give another --output")
+    return before
+
+
+def with_row(rows: Sequence[dict[str, Any]], row: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The rows with a new one in place of that of the same size and kind of index, in order."""
+    kept = [old for old in rows if (old["size"], old[kind]) != (row["size"], row[kind])]
+    return sorted([*kept, row], key=lambda row: (row["size"], row[kind]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vectors", type=Path, help="real vectors, .npy; those of the starter's inputs by default")
@@ -345,11 +363,7 @@ def main() -> None:
     vectors = starter_vectors() if args.vectors is None else np.load(args.vectors).astype(np.float32)
     dimension = vectors.shape[1]
     results = {"vectors": "starter" if args.vectors is None else args.vectors.name, "rows": []}
-    if args.output.is_file():
-        before = read_json(args.output)
-        if before["vectors"] != results["vectors"]:
-            parser.error(f"{args.output} has results of other vectors ({before['vectors']}): give another --output")
-        results = before
+    results = results_before(parser, args.output, results, ["vectors"])
     args.factories = args.factories or ["Flat", "SQ8", f"IVF1024,PQ{dimension // 8}np,Refine(SQfp16)"]
     with tempfile.TemporaryDirectory() as name:
         if "likeness" not in results:
@@ -359,8 +373,7 @@ def main() -> None:
         for size in args.sizes:
             for row in measure(size, args, mixture):
                 row["dimension"] = dimension
-                kept = [old for old in results["rows"] if (old["size"], old["factory"]) != (size, row["factory"])]
-                results["rows"] = sorted([*kept, row], key=lambda row: (row["size"], row["factory"]))
+                results["rows"] = with_row(results["rows"], row, "factory")
                 write_json(args.output, results)
     print(json.dumps(results["likeness"]))
     columns = {

@@ -40,12 +40,14 @@ from index_scale import (
     fit_mixture,
     peak_memory,
     recall,
+    results_before,
     seconds_of,
+    with_row,
     write_examples,
 )
 
 from recross_hf import DenseRetriever, LanceIndex, LanceRetriever, UpstreamIndex, load_examples
-from recross_hf.core.files import read_json, write_json
+from recross_hf.core.files import write_json
 from recross_hf.core.tables import format_table
 from recross_hf.retrieval.lance.location import load_lance
 from recross_hf.retrieval.lance.vector_index import IndexSettings, SearchDepth
@@ -225,11 +227,7 @@ def main() -> None:
     vectors = None if args.vectors is None else np.load(args.vectors).astype(np.float32)
     dimension = args.dimension if vectors is None else vectors.shape[1]
     results = {"vectors": "made up" if args.vectors is None else args.vectors.name, "dimension": dimension, "rows": []}
-    if args.output.is_file():
-        before = read_json(args.output)
-        if any(before[name] != results[name] for name in ("vectors", "dimension")):
-            parser.error(f"{args.output} has results of other vectors ({before['vectors']}): give another --output")
-        results = before
+    results = results_before(parser, args.output, results, ["vectors", "dimension"])
     chosen = args.indexes
     with tempfile.TemporaryDirectory() as name:
         mixture = Path(name) / "mixture.npz"
@@ -239,8 +237,7 @@ def main() -> None:
             lists = min(1024, max(size // 256, 1))
             args.indexes = chosen or ["Flat", f"IVF{lists},PQ{dimension // 8}np,Refine(SQfp16)", *LANCE]
             for row in measure(size, args, mixture):
-                kept = [old for old in results["rows"] if (old["size"], old["index"]) != (size, row["index"])]
-                results["rows"] = sorted([*kept, row], key=lambda row: (row["size"], row["index"]))
+                results["rows"] = with_row(results["rows"], row, "index")
                 write_json(args.output, results)
     columns = {
         "examples": lambda row: f"{row['size']:,}",
