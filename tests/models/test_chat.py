@@ -24,7 +24,8 @@ from recross_hf import (
 from recross_hf.data.conversations import Conversation
 from recross_hf.models import chat
 from recross_hf.models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
-from recross_hf.models.generation import generate_texts, one_answer
+from recross_hf.models.decoding import one_answer
+from recross_hf.models.generation import generate_texts
 from recross_hf.models.likelihood import choice_log_likelihoods
 from recross_hf.models.prompt_completion import to_prompt_completion
 from recross_hf.models.tokenization import TokenizedExamples

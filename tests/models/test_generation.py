@@ -6,7 +6,8 @@ import torch
 from transformers import GenerationConfig
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments
-from recross_hf.models.generation import decoding_in_force, generate_answers, generate_texts, kept
+from recross_hf.models.decoding import decoding_in_force, kept
+from recross_hf.models.generation import generate_answers, generate_texts
 from recross_hf.soft_em import score
 
 

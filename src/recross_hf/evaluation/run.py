@@ -14,7 +14,7 @@ from ..adaptation.arguments import AdaptationArguments, in_todays_names
 from ..core.hashing import digest_of, weights_hash
 from ..core.output_folders import check_apart, check_not_of_others, folder_to_write
 from ..models.architectures import chat_reading
-from ..models.generation import decoding_in_force
+from ..models.decoding import decoding_in_force
 from ..pipeline.pipeline import ReCrossPipeline
 from ..pipeline.prediction import LENGTHS_AND_BEAMS
 from ..reranking.reranker import RememberingReranker, Reranker

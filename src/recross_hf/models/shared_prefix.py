@@ -17,6 +17,8 @@ LEAST_TOKENS = 32
 """Tokens that a beginning has at least, to be read on its own."""
 LEAST_SAVED = 0.25
 """Share of all tokens that need not be read, at least."""
+PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
+"""What remembers keys and values of each token, and nothing else."""
 HELD_A_TOKEN = 2
 """How many tokens a batch may hold the keys and values of, for each token that it may read: these take memory, too."""
 
@@ -71,7 +73,7 @@ def shared_prefix(model: PreTrainedModel, token_ids: TokenIds) -> SharedPrefix:
         model: Decoder-only model, with or without PEFT, which reads all the prompts with the same adapters.
         token_ids: All prompts of a call.
     """
-    if not goes_on(model) or not _reads_token_by_token(model):
+    if model.config.is_encoder_decoder or not goes_on(model) or not reads_token_by_token(model):
         return SharedPrefix()
     cache = DynamicCache(config=model.config.get_text_config())
     layers: list[Any] = cache.layers
@@ -119,11 +121,11 @@ def goes_on(model: PreTrainedModel) -> bool:
 
 def is_plain(cache: DynamicCache, length: int) -> bool:
     """Whether all that a model remembers of what it read is keys and values, row by row: no state of a recurrent layer."""
-    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+    plain = all(type(layer) in PLAIN_LAYERS for layer in cache.layers)
     return plain and cache.get_seq_length() == length
 
 
-def _reads_token_by_token(model: Any) -> bool:
+def reads_token_by_token(model: Any) -> bool:
     """Whether the keys and values of a token depend on it and those before it alone, not on how many come after."""
     positions = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     kinds = [positions, *(of for of in positions.values() if isinstance(of, dict))]

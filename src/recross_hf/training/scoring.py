@@ -15,7 +15,8 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, Predictio
 from ..models.architectures import architecture_of
 from ..models.base import check_vocabulary, longest_answer, unwrapped
 from ..models.collators import pad_token_id
-from ..models.generation import Answer, decoding_in_force, generate_answers, kept, one_answer
+from ..models.decoding import decoding_in_force, kept, one_answer
+from ..models.generation import Answer, generate_answers
 from ..models.heads import contiguous_head
 from ..models.tokenization import TokenizedExamples
 from ..soft_em import score
