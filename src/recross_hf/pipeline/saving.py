@@ -18,6 +18,7 @@ from ..core.output_folders import check_not_within, folder_to_write
 from ..hub.safety import MANIFEST_FILE
 from ..models.adapters import is_peft_model
 from ..models.base import keep_truncation_side
+from ..models.gguf import write_record
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import MeanPooledEncoder
 from ..retrieval.sentence_encoder import SentenceEncoder
@@ -180,6 +181,7 @@ def write_part(parts: PipelineParts, name: str, folder: Path) -> None:
             peft_config.revision = peft_config.revision or commit_of(part)
         # The base of an adapter stays as it is: PEFT would ask the Hub whether its vocabulary was resized.
         part.save_pretrained(folder, save_embedding_layers=False)
+        write_record(part, folder)
     else:
         part.save_pretrained(folder)
     if name in (UPSTREAM_MODEL, ADAPTED_MODEL):
