@@ -12,13 +12,13 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import cached_file, find_adapter_config_file
 
-from ..core._compat import note_commit
+from ..core._compat import commit_of, note_commit
 from ..core.files import read_json
 from ..hub.fetching import artifact_folder
 from ..hub.repository import HubAccess, check_revision, looks_like_path
 from ..hub.safety import check_model_files
 from .architectures import architecture_of
-from .gguf import GGUF_RECORD, forget_file, recorded_file
+from .gguf import GGUF_RECORD, forget_file, recorded_file, write_record
 from .loading import load_model
 
 if TYPE_CHECKING:
@@ -143,6 +143,15 @@ def base_alone(model: PreTrainedModel) -> PreTrainedModel:
     """The base of a PEFT model without its adapters, or a model without adapters, as a copy that shares the weights."""
     copied: Any = sharing_copy(model)
     return cast(PreTrainedModel, copied.unload() if is_peft_model(copied) else copied)
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Writes the adapter of a PEFT model, which names its base as it was loaded: by its commit and its GGUF file, where it has them."""
+    for peft_config in model.peft_config.values():
+        peft_config.revision = peft_config.revision or commit_of(model)
+    # The base of an adapter stays as it is: PEFT would ask the Hub whether its vocabulary was resized.
+    model.save_pretrained(folder, save_embedding_layers=False)
+    write_record(model, folder)
 
 
 def load_upstream_model(name_or_path: str | Path, *, is_trainable: bool = False, **kwargs: Any) -> PreTrainedModel:
