@@ -13,6 +13,7 @@ from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex
 from recross_hf.models.adapters import base_alone, with_new_adapter
 from recross_hf.models.exact_weights import exact_dtype, stored_bytes, stored_weights
 from recross_hf.models.loading import load_model
+from recross_hf.pipeline import saving
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -77,6 +78,22 @@ def test_the_base_of_an_adapter_is_stored_in_its_own_precision(checkpoint, token
     assert {value.dtype for value in adapter.values()} == {torch.float32}
     opened = ReCrossPipeline.from_pretrained(tmp_path / "built", device="cpu")
     assert are_equal(opened.upstream_model, model) and len(opened.index) == len(examples)
+
+
+def test_an_adapter_of_a_pipeline_that_an_earlier_version_stored_goes_on_the_same_weights(
+    checkpoint, tokenizer, examples, queries, tmp_path, monkeypatch
+):
+    built = ReCrossPipeline.build(load_model(checkpoint), tokenizer, examples, tmp_path / "built")
+    lora = LoraConfig(task_type="SEQ_2_SEQ_LM", r=2)
+    fast = {"max_steps": 1, "num_retrieved": 4, "use_cpu": True, "disable_tqdm": True, "gate": "off"}
+    with monkeypatch.context() as earlier:
+        earlier.setattr(saving, "stored_weights", lambda model: model.state_dict())
+        built.adapt(queries, peft_config=lora, **fast).save_pretrained(tmp_path / "earlier")
+    assert dtypes_in(tmp_path / "earlier" / "upstream_model") == {torch.float32}
+    opened = ReCrossPipeline.from_pretrained(tmp_path / "built", device="cpu")
+    opened.add_adapted("earlier", tmp_path / "earlier")
+    expected = ReCrossPipeline.from_pretrained(tmp_path / "earlier", device="cpu")(queries)
+    assert opened.adapted_as("earlier")(queries) == expected
 
 
 @pytest.mark.parametrize("dtype", HALVES)
