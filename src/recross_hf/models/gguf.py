@@ -106,7 +106,7 @@ def recorded_file(record: str | Path | None, base: str, given: str | None, looku
         found = f"no {file}" if path is None else f"another file {file}"
         raise ArtifactError(
             f"Expected the GGUF file {name} (SHA-256 {digest[:12]}...) in {base}, on which the adapter in {Path(record).parent} was trained, found "
-            f"{found}. Put that file there, or write where it is into adapter_config.json as `base_model_name_or_path`; to put the adapter "
-            f"on other weights, delete {GGUF_RECORD} and name their file with `gguf_file`."
+            f"{found}. Put it there, name it with `gguf_file` if it is called otherwise, or write where it is into adapter_config.json as "
+            f"`base_model_name_or_path`; without {GGUF_RECORD}, the adapter goes on whichever file is named."
         )
     return {"gguf_file": file}
