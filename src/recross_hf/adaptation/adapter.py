@@ -20,6 +20,7 @@ from ..core.hashing import digest_of
 from ..data.conversations import as_json, texts_of
 from ..data.readers import load_queries
 from ..models.adapters import adapter_settings
+from ..models.gguf import gguf_file_of
 from ..reranking.reranker import Reranker
 from ..retrieval.retriever import Retriever
 from ..training.checkpoints import checkpoint_to_resume, refuse_other_weights
@@ -281,6 +282,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
             title=model_name,
             base_model=finetuned_from or own_base,
             base_revision=commit_of(self.model) if finetuned_from in (None, own_base) else None,
+            gguf_file=gguf_file_of(self.model) if finetuned_from in (None, own_base) else None,
             adaptation=self.adaptation,
             retrieved=self.retrieved,
             architecture=self.architecture,

@@ -34,6 +34,7 @@ def adapted_model_card(
     title: str | None = None,
     base_model: str,
     base_revision: str | None = None,
+    gguf_file: str | None = None,
     beneath: Repository | None = None,
     adaptation: Adaptation,
     retrieved: Dataset | None,
@@ -57,6 +58,7 @@ def adapted_model_card(
         title: Title of the card; the last part of `name` by default.
         base_model: Name of the upstream model on the Hub, or its path.
         base_revision: Commit of the upstream model that was adapted; None where that is not known, or `base_model` is a path.
+        gguf_file: The upstream model's GGUF file, where an adapter is on one.
         beneath: Base of the upstream model at its commit, where that is an adapter and was merged before this one was trained.
         adaptation: Record of the adaptation.
         retrieved: Examples that it learned from; None where they are not known any more.
@@ -143,6 +145,7 @@ def adapted_model_card(
             processing_class,
             is_peft,
             adaptation.settings,
+            gguf_file=gguf_file,
             beneath=beneath,
             remark="`revision` names a commit of this repository, too; its newest is loaded here.",
         ),
@@ -191,6 +194,7 @@ def loading_code(
     is_peft: bool,
     settings: Mapping[str, Any],
     *,
+    gguf_file: str | None = None,
     beneath: Repository | None = None,
     remark: str | None = None,
 ) -> str:
@@ -204,6 +208,7 @@ def loading_code(
         processing_class: Tokenizer of the model.
         is_peft: Whether it is an adapter.
         settings: Settings of the adaptation.
+        gguf_file: The upstream model's GGUF file, where an adapter is on one.
         beneath: Base of the upstream model, where that is an adapter which was merged before this one was trained.
         remark: Comment above the line that loads it.
     """
@@ -211,6 +216,7 @@ def loading_code(
     lines = [f"from transformers import {auto_class}, AutoTokenizer", ""]
     # An adapter on a base that was published again gives other answers, without a word.
     pinned = f", revision={json.dumps(base_revision)}" if is_peft and base_revision else ""
+    pinned += f", gguf_file={json.dumps(gguf_file)}" if is_peft and gguf_file else ""
     loaded = f"{auto_class}.from_pretrained({json.dumps(base_name if is_peft else name)}{pinned})"
     if is_peft and beneath is not None:
         at = "" if beneath.revision is None else f", revision={json.dumps(beneath.revision)}"

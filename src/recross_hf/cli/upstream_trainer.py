@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from .. import ExampleTrainer
+from ..models.gguf import gguf_file_of
 from ..pipeline.cards import lora_settings, upstream_adapter_card
 from ..pipeline.publication import CARD_FILE
 
@@ -32,6 +33,7 @@ class UpstreamTrainer(ExampleTrainer):
                 architecture=self.architecture,
                 processing_class=self.processing_class,
                 settings=lora_settings(peft_config.to_dict()),
+                gguf_file=gguf_file_of(model),
                 examples=self.upstream_dataset,
                 max_new_tokens=self.args.max_target_length,
             )

@@ -12,12 +12,13 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import cached_file, find_adapter_config_file
 
-from ..core._compat import note_commit
+from ..core._compat import commit_of, note_commit
 from ..core.files import read_json
 from ..hub.fetching import artifact_folder
 from ..hub.repository import HubAccess, check_revision, looks_like_path
 from ..hub.safety import check_model_files
 from .architectures import architecture_of
+from .gguf import GGUF_RECORD, forget_file, recorded_file, write_record
 from .loading import load_model
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def merged_in_place(model: PreTrainedModel, *, is_named: bool) -> PreTrainedMode
     merged: Any = model
     merged = merged.merge_and_unload()
     vars(merged)[_MERGED] = True
+    forget_file(merged)
     if not is_named:
         merged.name_or_path = merged.config.name_or_path = ""
         note_commit(merged, None)
@@ -143,6 +145,15 @@ def base_alone(model: PreTrainedModel) -> PreTrainedModel:
     return cast(PreTrainedModel, copied.unload() if is_peft_model(copied) else copied)
 
 
+def save_adapter(model: Any, folder: Path) -> None:
+    """Writes the adapter of a PEFT model, which names its base as it was loaded: by its commit and its GGUF file, where it has them."""
+    for peft_config in model.peft_config.values():
+        peft_config.revision = peft_config.revision or commit_of(model)
+    # The base of an adapter stays as it is: PEFT would ask the Hub whether its vocabulary was resized.
+    model.save_pretrained(folder, save_embedding_layers=False)
+    write_record(model, folder)
+
+
 def load_upstream_model(name_or_path: str | Path, *, is_trainable: bool = False, **kwargs: Any) -> PreTrainedModel:
     """Loads a model, whole or as a PEFT adapter on the base that the adapter names, whichever lies there.
 
@@ -150,10 +161,11 @@ def load_upstream_model(name_or_path: str | Path, *, is_trainable: bool = False,
         name_or_path: A folder, or a name on the Hub.
         is_trainable: Whether an adapter is to be trained further.
         kwargs: Arguments of [`load_model`]. `revision` is that of the repository that is named: an adapter's, whose configuration names
-            the revision of its base. How files are fetched (`token`, `cache_dir`, ...) holds for both.
+            the revision of its base. How files are fetched (`token`, `cache_dir`, ...) holds for both. The `gguf_file` of a base need not
+            be named: the adapter was saved with its name.
 
     Raises:
-        ArtifactError: It is an adapter whose weights are pickled, or that asks for code.
+        ArtifactError: It is an adapter whose weights are pickled, that asks for code, or whose GGUF base is not what it was trained on.
         ImportError: It is an adapter, and PEFT is not installed.
         ValueError: It is an adapter that names no base, or a `revision` is asked for of a folder.
     """
@@ -166,7 +178,9 @@ def load_upstream_model(name_or_path: str | Path, *, is_trainable: bool = False,
     folder = artifact_folder(name_or_path, "model", revision, HubAccess(**fetched))
     check_model_files(folder, [path.name for path in folder.iterdir() if path.is_file()], adapter_allowed=True)
     base_name, base_revision = found
-    base = load_model(base_name, **kwargs | {"revision": base_revision})
+    lookup = fetched | {"revision": base_revision}
+    packed = recorded_file(folder / GGUF_RECORD, base_name, kwargs.get("gguf_file"), lookup)
+    base = load_model(base_name, **kwargs | {"revision": base_revision} | packed)
     return cast(PreTrainedModel, PeftModel.from_pretrained(base, str(folder), is_trainable=is_trainable))
 
 
@@ -177,14 +191,23 @@ def load_upstream_tokenizer(name_or_path: str | Path, **kwargs: Any) -> PreTrain
         name_or_path: A folder, or a name on the Hub.
         kwargs: `revision`, `token`, ..., as of the model.
     """
-    named, revision, fetched = str(name_or_path), kwargs.get("revision"), _fetching(kwargs)
-    base = _named_base(name_or_path, revision, fetched)
-    lookup = {"revision": revision, **fetched, "_raise_exceptions_for_missing_entries": False}
-    if base is not None and not cached_file(named, TOKENIZER_CONFIG, **lookup):
-        named, revision = base
-    return AutoTokenizer.from_pretrained(
-        named, **kwargs | {"revision": revision or "main", "trust_remote_code": False}
-    )
+    named, revision, fetched = str(name_or_path), kwargs.pop("revision", None), _fetching(kwargs)
+    packed = kwargs.pop("gguf_file", None)
+    if (base := _named_base(name_or_path, revision, fetched)) is not None:
+        lookup = {"revision": revision, **fetched, "_raise_exceptions_for_missing_entries": False}
+        if cached_file(named, TOKENIZER_CONFIG, **lookup):
+            packed = None
+        else:
+            record = cached_file(named, GGUF_RECORD, **lookup)
+            named, revision = base
+            packed = recorded_file(record, named, packed, fetched | {"revision": revision}).get("gguf_file")
+    kwargs |= {"revision": revision or "main", "trust_remote_code": False}
+    if packed is not None:
+        # transformers looks for the file at the newest commit and in the usual cache, whatever it is told.
+        lookup = {"revision": revision, **fetched, "subfolder": kwargs.pop("subfolder", "")}
+        found = Path(str(cached_file(named, packed, **lookup)))
+        named, kwargs["gguf_file"] = str(found.parents[len(Path(packed).parts) - 1]), packed
+    return AutoTokenizer.from_pretrained(named, **kwargs)
 
 
 def _fetching(kwargs: dict[str, Any]) -> dict[str, Any]:

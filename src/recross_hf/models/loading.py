@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import cached_file
 
 from ..core._compat import commit_of, note_commit
 from ..core.devices import dtype_of
 from .architectures import architecture_of_config
 from .foreign import check_built_size, is_folder_of_model
-from .gguf import as_plain, unpacking
+from .gguf import as_plain, note_file, unpacking
 
 
 def load_model(
@@ -50,7 +51,11 @@ def load_model(
     else:
         check_built_size(auto_class, config, Path(name_or_path))
     model = auto_class.from_pretrained(name_or_path, dtype=precision, **kwargs, **unpacked)
-    model = as_plain(model) if is_gguf else model
+    if is_gguf:
+        model = as_plain(model)
+        places = {name: kwargs[name] for name in ("revision", "cache_dir", "subfolder") if name in kwargs}
+        read = cached_file(str(name_or_path), kwargs["gguf_file"], local_files_only=True, **places)
+        note_file(model, kwargs["gguf_file"], Path(str(read)))
     if not is_here and commit_of(model) is None:
         # Newer versions of transformers no longer note it; a card that names the base names it at this commit.
         note_commit(model, _cached_commit(str(name_or_path), kwargs))

@@ -22,6 +22,7 @@ from ..models.adapters import TOKENIZER_CONFIG, base_alone, check_plain_lora, is
 from ..models.architectures import architecture_of
 from ..training._compat import activate_adapter
 from .bases import ADAPTER_CONFIG
+from .changes import holds_weights
 from .manifest import ADAPTED_MODEL, UPSTREAM_MODEL, Part, check_files, read_manifest
 from .mixed_batches import BASE_NAME, mixing
 
@@ -87,7 +88,7 @@ class AdaptedTasks:
             if part is None or ADAPTER_CONFIG not in part.sha256:
                 raise _no_adapter(source, "a pipeline without one")
             check_files(folder, part)
-            self._check_base_files(manifest.parts, part, source)
+            self._check_base_files(folder, manifest.parts, part, source)
             settings, folder, files = manifest.adaptation, folder / part.path, list(part.sha256)
             reads_turns = bool(manifest.encoder.get("chat_template"))
         elif (folder / ADAPTER_CONFIG).is_file():
@@ -220,7 +221,7 @@ class AdaptedTasks:
 
     # ---- the base ----------------------------------------------------------------------------------------------------
 
-    def _check_base_files(self, parts: Mapping[str, Part], adapted: Part, source: Any) -> None:
+    def _check_base_files(self, folder: Path, parts: Mapping[str, Part], adapted: Part, source: Any) -> None:
         """Compares the weights that an adapted pipeline names as its adapter's base with those of this one."""
         base = adapted.base or UPSTREAM_MODEL
         if base == UPSTREAM_MODEL and ADAPTER_CONFIG in parts[base].sha256:
@@ -231,7 +232,10 @@ class AdaptedTasks:
             {name: digest for name, digest in part.sha256.items() if name.endswith(".safetensors")}
             for part in (parts[base], self.base_files)
         )
-        if theirs != own:
+        place = folder / parts[base].path
+        # Earlier versions wrote the weights of a checkpoint in half precision in float32: other files, and the same weights.
+        is_here = parts[base].repository is None and theirs.keys() == own.keys()
+        if theirs != own and not (is_here and holds_weights({name: place / name for name in theirs}, self.base)):
             raise ValueError(
                 f"Expected the adapter {source} to be on the base of this pipeline, found one on other weights "
                 f"({_place(parts[base].repository)}; this pipeline: {_place(self.base_files.repository)}). Open the pipeline that it was "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..core._compat import commit_of
 from ..core.files import read_json, sha256_of
 from ..hub.repository import COMMIT, Repository, is_repo_id
 from ..models.adapters import base_alone, check_plain_lora, is_on_merged, is_peft_model
+from ..models.gguf import GGUF_RECORD
 from .changes import holds_weights
 from .manifest import ADAPTED_MODEL, BASE_MODEL, ENCODER, UPSTREAM_MODEL, Part
 from .parts import PipelineParts
@@ -121,3 +123,9 @@ def naming_base(config: Path | bytes, base: Repository | None) -> bytes:
     content["base_model_name_or_path"] = None if base is None else base.repo_id
     content["revision"] = None if base is None else base.revision
     return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def published_adapter(files: Mapping[str, Path | bytes], base: Repository | None) -> dict[str, Path | bytes]:
+    """The files of an adapter that names the base at its commit, or none; published with a pipeline, that is no GGUF file any more."""
+    kept = {name: file for name, file in files.items() if name != GGUF_RECORD}
+    return kept | {ADAPTER_CONFIG: naming_base(files[ADAPTER_CONFIG], base)}

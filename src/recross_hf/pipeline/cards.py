@@ -135,6 +135,7 @@ def upstream_adapter_card(
     architecture: Architecture,
     processing_class: PreTrainedTokenizerBase,
     settings: Mapping[str, Any],
+    gguf_file: str | None = None,
     pipeline_id: str | None = None,
     examples: Dataset | None = None,
     license: str | None = None,
@@ -149,6 +150,7 @@ def upstream_adapter_card(
         architecture: The kind of model, which says how it is loaded.
         processing_class: Tokenizer of the model, which says how it is asked.
         settings: Settings of the adapter, such as its rank.
+        gguf_file: The base's GGUF file, where it is one.
         pipeline_id: Name of the pipeline that it is a part of.
         examples: Examples that it was trained on, or those of the pipeline's index.
         license: License of the adapter, such as apache-2.0.
@@ -173,7 +175,14 @@ def upstream_adapter_card(
         base_model=f"`{base_name}`" if is_local else model_link(base_model),
         base_revision=revision,
         usage=loading_code(
-            name, base_name, revision, architecture, processing_class, True, {"max_target_length": max_new_tokens}
+            name,
+            base_name,
+            revision,
+            architecture,
+            processing_class,
+            True,
+            {"max_target_length": max_new_tokens},
+            gguf_file=gguf_file,
         ),
         tasks=None if examples is None else task_rows(examples),
         pipeline_id=pipeline_id,

@@ -17,7 +17,7 @@ from ..hub.errors import HubError
 from ..hub.publishing import Publication, is_private, not_private, publish
 from ..hub.repository import Repository
 from ..hub.safety import MANIFEST_FILE
-from .bases import ADAPTER_CONFIG, naming_base
+from .bases import ADAPTER_CONFIG, published_adapter
 from .manifest import ADAPTED_MODEL, BASE_MODEL, RETRIEVED, UPSTREAM_MODEL, Manifest, Part
 
 CARD_FILE = "README.md"
@@ -72,7 +72,7 @@ class PipelinePublication:
             # PEFT looks for the base at the root of a repository: where the base lies elsewhere, or is not one model, naming none
             # misleads nobody.
             is_one = parts[base].path == "." and not (base == UPSTREAM_MODEL and BASE_MODEL in parts)
-            adapted[ADAPTER_CONFIG] = naming_base(adapted[ADAPTER_CONFIG], places[base] if is_one else None)
+            adapted = published_adapter(adapted, places[base] if is_one else None)
         files = dict(adapted)
         if adapted:
             own = {name: _sha256(content) for name, content in sorted(adapted.items())}
@@ -98,8 +98,7 @@ class PipelinePublication:
             base: Repository | None = Repository(self.new_parts[BASE_MODEL].repo_id, "model", commits[BASE_MODEL])
         else:
             base = self.published_parts[BASE_MODEL].repository
-        named = naming_base(publication.files[ADAPTER_CONFIG], base)
-        return replace(publication, files={**publication.files, ADAPTER_CONFIG: named})
+        return replace(publication, files=published_adapter(publication.files, base))
 
     def push(
         self,

@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..adaptation.record import RETRIEVED_FILE
-from ..core._compat import commit_of
 from ..core.files import write_json, write_parquet
 from ..core.output_folders import check_not_within, folder_to_write
 from ..hub.safety import MANIFEST_FILE
-from ..models.adapters import is_peft_model
+from ..models.adapters import is_peft_model, save_adapter
 from ..models.base import keep_truncation_side
+from ..models.exact_weights import stored_weights
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import MeanPooledEncoder
 from ..retrieval.sentence_encoder import SentenceEncoder
@@ -176,10 +176,9 @@ def write_part(parts: PipelineParts, name: str, folder: Path) -> None:
     """Writes a model with the tokenizer, the index or the reranker from memory, without a card."""
     part = parts.part(name)
     if is_peft_model(part):
-        for peft_config in part.peft_config.values():
-            peft_config.revision = peft_config.revision or commit_of(part)
-        # The base of an adapter stays as it is: PEFT would ask the Hub whether its vocabulary was resized.
-        part.save_pretrained(folder, save_embedding_layers=False)
+        save_adapter(part, folder)
+    elif name in (BASE_MODEL, UPSTREAM_MODEL, ADAPTED_MODEL):
+        part.save_pretrained(folder, state_dict=stored_weights(part))
     else:
         part.save_pretrained(folder)
     if name in (UPSTREAM_MODEL, ADAPTED_MODEL):

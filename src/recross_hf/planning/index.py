@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from ..core.distributed import process_state
 from ..core.files import write_parquet
 from ..data.conversations import texts_of
+from ..models.exact_weights import stored_bytes
 from ..retrieval.encoder import Encoder
 from ..retrieval.faiss_indexes import empty_index
 from .plan import Plan, TimeEstimate
@@ -164,7 +165,7 @@ def plan_index(
     with tempfile.TemporaryDirectory() as folder:
         write_parquet(sample, Path(folder) / "examples.parquet")
         of_examples = round((Path(folder) / "examples.parquet").stat().st_size / len(sample) * len(dataset))
-    of_model = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) if model else 0
+    of_model = stored_bytes(model) if model else 0
     encoding = TimeEstimate.of(tried, math.ceil(len(dataset) / state.num_processes))
     total = encoding.plus(assembling)
     # Beside the encoder, the main process holds training vectors, whatever of the index cannot be written as it comes, and one more shard.

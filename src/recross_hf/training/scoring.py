@@ -182,6 +182,8 @@ class ScoringTrainer(ScoresEachRowOnce, TakesAnswersAlone):
         where a set is small; the scores do not.
 
         Of a dictionary of tasks, each task's metrics are `{prefix}_{task}_...`, and those of the tasks' unweighted mean `{prefix}_...`.
+        Tasks do not share batches: a batch takes as many steps as its longest answer, and answers of a task are of like length. Counted over
+        the references of the authors' 34 upstream tasks, batches of all tasks together take twice as many steps.
         """
         tasks = self.eval_dataset if eval_dataset is None else eval_dataset
         if not isinstance(tasks, dict):

@@ -19,6 +19,7 @@ from ..core.files import write_json
 from ..models.adapters import is_peft_model, merged_in_place
 from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
 from ..models.base import check_finite_weights, keep_truncation_side
+from ..models.gguf import write_record
 from ..models.tokenization import TokenizedExamples
 from ._compat import (
     PreparesInContext,
@@ -189,6 +190,8 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
         keep_truncation_side(self.processing_class)
         with super().saving_to(folder), own:
             yield
+        if is_peft_model(self.model):
+            write_record(self.model, folder)
         write_json(folder / ARGUMENTS_FILE, self._arguments())
 
     def preparing(self) -> AbstractContextManager[None]:
