@@ -13,6 +13,7 @@ from recross_hf import LanceIndex, UpstreamIndex
 from recross_hf.data.schema import ExampleError
 from recross_hf.retrieval.lance.layout import BuildConflictError, commit, current_version, finish
 from recross_hf.retrieval.lance.location import Location, load_lance
+from recross_hf.retrieval.lance.partitions import float32_partitions
 from recross_hf.retrieval.lance.recall import RecallError, measured_recall
 from recross_hf.retrieval.lance.search import nearest_rows
 from recross_hf.retrieval.lance.vector_index import IndexSettings, SearchDepth
@@ -65,6 +66,41 @@ def test_an_index_over_vectors_finds_what_the_recall_in_its_configuration_says(b
     assert abs(np.mean(shares) - built.config["recall"]["value"]) < 0.03
     assert (np.diff(hits.distances) >= 0).all()
     np.testing.assert_allclose(hits.distances[:, 0], 0, atol=1e-4)
+
+
+class ClusteredEncoder(TextEncoder):
+    """Vectors that lie around six centres far apart."""
+
+    def encode(self, texts):
+        centres = 10 * np.eye(6, self.dimension, dtype=np.float32)
+        return super().encode(texts) + centres[[sum(text.encode()) % 6 for text in texts]]
+
+
+@pytest.mark.parametrize("metric", ["l2", "inner_product"])
+@pytest.mark.parametrize("kind", ["IVF_RQ", "IVF_PQ"])
+def test_float16_vectors_lie_in_partitions_that_are_found_in_float32(tmp_path, kind, metric):
+    settings = IndexSettings(metric=metric, kind=kind, fewest_indexed=1, num_partitions=6, nprobes=1, refine_factor=64)
+    index = LanceIndex.build(
+        rows(900), ClusteredEncoder(), tmp_path / "index", settings=settings, vector_dtype=np.float16
+    )
+    vectors = index.encoder.encode([f"row {row}" for row in range(900)])
+    exact = vectors @ vectors[::90].T
+    exact = exact - (vectors**2).sum(axis=1, keepdims=True) / 2 if metric == "l2" else exact
+    # A search that visits one of six partitions finds what is nearest of all.
+    hits = index.search(vectors[::90], 5).positions
+    shares = [np.isin(*pair).mean() for pair in zip(np.argsort(-exact.T)[:, :5], hits, strict=True)]
+    assert np.mean(shares) > 0.9
+    for _ in range(2):
+        with float32_partitions(load_lance().dataset(index.location.uri), metric, 6) as found:
+            stored = load_lance().dataset(found["precomputed_partition_dataset"]).to_table()
+            centres = np.array(found["ivf_centroids"].to_pylist(), dtype=np.float32)
+        assert stored["row_id"].to_pylist() == list(range(900))
+        assert (np.diff(np.sort(centres.argmax(axis=1))) == 1).all()
+
+
+def test_float32_vectors_are_left_to_lance(built):
+    with float32_partitions(load_lance().dataset(built.location.uri), "l2", 8) as found:
+        assert found == {}
 
 
 @pytest.mark.parametrize("kind", ["IVF_RQ", "IVF_PQ"])

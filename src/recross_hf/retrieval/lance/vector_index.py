@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from .layout import VECTOR, check_unchanged, written
 from .location import Location, load_lance
+from .partitions import float32_partitions
 
 Metric = Literal["l2", "inner_product"]
 METRICS: Mapping[Metric, str] = {"l2": "l2", "inner_product": "dot"}
@@ -113,8 +114,11 @@ def create_indexes(location: Location, version: int, settings: IndexSettings) ->
     if not numbers:
         return version, described(settings, {})
     try:
-        with written(location, "the index"):
-            dataset.create_index(VECTOR, settings.kind, metric=METRICS[settings.metric], replace=True, **numbers)
+        partitions = float32_partitions(dataset, settings.metric, numbers["num_partitions"])
+        with written(location, "the index"), partitions as found:
+            dataset.create_index(
+                VECTOR, settings.kind, metric=METRICS[settings.metric], replace=True, **numbers, **found
+            )
             # Without these, each search with exclusions would read the tasks and ids of all rows.
             dataset.create_scalar_index("task", "BITMAP")
             dataset.create_scalar_index("id", "BTREE")
