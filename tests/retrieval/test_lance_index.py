@@ -79,7 +79,7 @@ class ClusteredEncoder(TextEncoder):
 @pytest.mark.parametrize("metric", ["l2", "inner_product"])
 @pytest.mark.parametrize("kind", ["IVF_RQ", "IVF_PQ"])
 def test_float16_vectors_lie_in_partitions_that_are_found_in_float32(tmp_path, kind, metric):
-    settings = IndexSettings(metric=metric, kind=kind, fewest_indexed=1, num_partitions=6, nprobes=1, refine_factor=64)
+    settings = IndexSettings(metric=metric, kind=kind, fewest_indexed=1, num_partitions=6, nprobes=1, refine_factor=16)
     index = LanceIndex.build(
         rows(900), ClusteredEncoder(), tmp_path / "index", settings=settings, vector_dtype=np.float16
     )
@@ -96,6 +96,9 @@ def test_float16_vectors_lie_in_partitions_that_are_found_in_float32(tmp_path, k
             centres = np.array(found["ivf_centroids"].to_pylist(), dtype=np.float32)
         assert stored["row_id"].to_pylist() == list(range(900))
         assert (np.diff(np.sort(centres.argmax(axis=1))) == 1).all()
+        products = vectors @ centres.T
+        nearness = products - (centres**2).sum(axis=1) / 2 if metric == "l2" else products
+        assert stored["partition"].to_pylist() == nearness.argmax(axis=1).tolist()
 
 
 def test_float32_vectors_are_left_to_lance(built):
