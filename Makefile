@@ -44,7 +44,8 @@ test-slow: $(READY)
 test-all: test test-slow
 
 test-cluster: $(CLUSTER_READY)
-	$(BIN)/python -m pytest tests/retrieval/test_cluster.py tests/retrieval/test_cluster_nodes.py
+	$(BIN)/python -m pytest tests/retrieval/test_cluster.py tests/retrieval/test_cluster_nodes.py \
+		tests/retrieval/test_cluster_namespaces.py
 
 test-min:
 	$(MAKE) VENV=$(VENV)-min CONSTRAINTS=constraints-min.txt EXTRAS=test test

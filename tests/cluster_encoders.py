@@ -40,7 +40,7 @@ class DyingEncoder(Encoder):
 
 
 class RecordingEncoder(Encoder):
-    """Leaves a file in a folder for the node that it encodes on."""
+    """Leaves a file in a folder for the node that it encodes on, with the address of that."""
 
     def __init__(self, folder: str, seconds: float = 0.0) -> None:
         super().__init__(seconds=seconds)
@@ -50,7 +50,8 @@ class RecordingEncoder(Encoder):
         import ray
 
         if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
-            (self.folder / f"{ray.get_runtime_context().get_node_id()}.node").touch()
+            path = self.folder / f"{ray.get_runtime_context().get_node_id()}.node"
+            path.write_text(ray.util.get_node_ip_address())
         return super().encode(texts)
 
 

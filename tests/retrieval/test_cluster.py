@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cluster_encoders
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples
+from recross_hf import LanceIndex, MeanPooledEncoder, ReCrossPipeline, UpstreamIndex, load_examples
 from recross_hf.cli import index as command
 from recross_hf.data.schema import ExampleError
 from recross_hf.retrieval.vector_shards import IndexMismatchError
@@ -114,7 +115,7 @@ def test_workers_give_the_vectors_of_one_machine(num_workers, upstream, examples
 def test_a_worker_that_is_killed_is_started_again_and_the_result_is_the_same(upstream, examples, tmp_path):
     marker = tmp_path / "died"
     make_encoder = functools.partial(cluster_encoders.DyingEncoder, "Add", str(marker))
-    build(upstream, make_encoder, tmp_path / "index", num_workers=2)
+    build(upstream, make_encoder, tmp_path / "index")  # there is no other one that could go on in its place
     assert marker.exists()
     assert_is_whole(tmp_path / "index", examples)
 
@@ -205,9 +206,13 @@ def test_a_full_disk_is_told_and_the_build_goes_on_when_there_is_room(upstream, 
         with pytest.raises(OSError, match=r"Expected to write 7 examples to .*small/index.*No space left.*room"):
             build(upstream, make_encoder, storage)
         assert_nothing_is_visible(storage)
+        noted = [json.loads(path.read_text()) for path in (storage / "_recross_hf" / "chunks").glob("*.json")]
+        kept = {json.loads(content["fragment"])["files"][0]["path"] for content in noted}
         subprocess.run(["mount", "-o", "remount,size=64m", str(tmp_path / "small")], check=True)
         build(upstream, make_encoder, storage)
         assert rows_of(storage)["id"].to_pylist() == examples["id"][:]
+        fragments = lance.dataset(str(storage), version="recross_hf").get_fragments()
+        assert kept and kept <= {file.path for fragment in fragments for file in fragment.data_files()}
     finally:
         subprocess.run(["umount", str(tmp_path / "small")], check=True)
 
@@ -260,29 +265,32 @@ def test_another_encoder_is_refused_whether_of_another_run_or_of_another_worker(
 def test_the_old_version_is_read_while_the_new_one_is_written(upstream, examples, tmp_path):
     storage = tmp_path / "index"
     build(upstream, cluster_encoders.Encoder, storage)
-    old, seen, is_done = rows_of(storage), [], threading.Event()
+    opened, encoder = functools.partial(LanceIndex.from_pretrained, storage, verify=False), tiny.HashEncoder()
+    old, seen, is_done = opened(encoder=encoder), [], threading.Event()
 
     def read():
         while not is_done.is_set():
-            seen.append((chunks_written(storage) > 0, len(rows_of(storage))))
+            is_going_on, index = chunks_written(storage) > 0, opened(encoder=encoder)
+            seen.append((is_going_on, len(index.rows(np.arange(len(index))))))
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        build(
-            f"{upstream}/b.parquet",
-            functools.partial(cluster_encoders.Encoder, seed=1, seconds=0.2),
-            storage,
-            num_workers=2,
-        )
-    finally:
-        is_done.set()
-        reader.join()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        try:
+            build(
+                f"{upstream}/b.parquet",
+                functools.partial(cluster_encoders.Encoder, seed=1, seconds=0.2),
+                storage,
+                num_workers=2,
+            )
+        finally:
+            is_done.set()
+        reading.result()
     counts = [count for _, count in seen]
     assert (True, 48) in seen  # while chunks of the new one were there
     assert counts == [48] * counts.count(48) + [28] * counts.count(28)
     assert len(rows_of(storage)) == 28
-    assert np.array_equal(vectors_of(old), tiny.HashEncoder().encode(examples["input"][:]))
+    assert old.rows(np.arange(48)).to_list() == examples.to_list()
+    assert np.array_equal(old.vectors(np.arange(48)), encoder.encode(examples["input"][:]))
     expected = tiny.HashEncoder(seed=1).encode(examples["input"][20:])
     assert np.array_equal(vectors_of(rows_of(storage)), expected)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from recross_hf import UpstreamIndex, load_examples
+from recross_hf import LanceIndex, UpstreamIndex, load_examples
 from recross_hf.retrieval.index_map import IndexMap
 
 
@@ -34,6 +34,24 @@ def test_vectors_that_the_index_does_not_give_back_are_encoded(index, encoder, t
     with pytest.raises(RuntimeError):
         inverted.faiss_index.reconstruct(0)
     assert np.allclose(IndexMap.of(inverted).points, IndexMap.of(index).points, atol=1e-3)
+
+
+def test_of_a_lance_data_set_the_sample_alone_is_read(index, encoder, tmp_path, monkeypatch):
+    pytest.importorskip("lance", reason="pylance is absent: pip install 'recross_hf[cluster]'")
+    built, read = LanceIndex.build(index.dataset, encoder, tmp_path / "index.lance"), []
+    for name in ("rows", "vectors"):
+        of_index = getattr(LanceIndex, name)
+
+        def noticed(self, positions, *rest, of_index=of_index):
+            read.append(len(positions))
+            return of_index(self, positions, *rest)
+
+        monkeypatch.setattr(LanceIndex, name, noticed)
+    found, expected = (IndexMap.of(one, most_points=10) for one in (built, index))
+    assert read == [10, 10]
+    assert found.examples.to_list() == expected.examples.to_list()
+    assert np.allclose(found.points, expected.points, atol=1e-5)
+    assert np.allclose(found.project(encoder.encode(found.examples["input"][:])), found.points, atol=1e-4)
 
 
 @pytest.mark.parametrize("factory", ["L2norm,Flat", "L2norm,IVF4,Flat"])

@@ -15,11 +15,14 @@ from recross_hf import (
     LanceIndex,
     LanceRetriever,
     MixedRetriever,
+    RandomRetriever,
     UpstreamIndex,
     load_examples,
 )
 from recross_hf.retrieval.aggregation import round_robin
-from recross_hf.retrieval.lance.retriever import dense_retriever
+from recross_hf.retrieval.lance import retriever as lance_rows
+from recross_hf.retrieval.lance import writing
+from recross_hf.retrieval.lance.retriever import LanceRows, dense_retriever, rows_of
 from recross_hf.retrieval.lance.search import leaving_out
 from recross_hf.retrieval.lance.vector_index import IndexSettings
 
@@ -79,6 +82,50 @@ def test_it_is_narrowed_as_other_retrievers_are(lance_index, index, queries):
         LanceRetriever(lance_index, exclude_tasks="sum")
 
 
+@pytest.mark.parametrize("excluded", EXCLUSIONS)
+def test_random_examples_are_those_that_are_drawn_of_a_data_set(lance_index, index, queries, excluded):
+    for seed, number in ((0, 10), (1, 48)):
+        ours = RandomRetriever(rows_of(lance_index), seed=seed, **excluded)
+        theirs = RandomRetriever(index.dataset, seed=seed, **excluded)
+        assert ours.retrieve(queries, number)["id"][:] == theirs.retrieve(queries, number)["id"][:]
+        ours, theirs = (
+            MixedRetriever(dense_retriever(one, **excluded), share=0.6, seed=seed).excluding(["colour"])
+            for one in (lance_index, index)
+        )
+        assert ours.retrieve(queries, number)["id"][:] == theirs.retrieve(queries, number)["id"][:]
+
+
+@pytest.fixture(scope="module")
+def scattered(tmp_path_factory):
+    """Examples in seven fragments."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "SHARD_SIZE", 10)
+        patch.setattr(writing, "_SHARDS_A_FRAGMENT", 1)
+        return LanceIndex.build(rows(64), TextEncoder(), tmp_path_factory.mktemp("lance") / "index.lance")
+
+
+def test_all_examples_are_read_in_their_order_and_few_at_a_time(scattered):
+    assert len(scattered._lance.get_fragments()) == 7
+    for upstream in (LanceRows(scattered).excluding(["task 1"], []), rows_of(scattered)):
+        batches = list(upstream.batches(["task", "id"], 4))
+        assert max(len(batch["id"]) for batch in batches) == 4
+        assert [identity for batch in batches for identity in batch["id"]] == [f"row/{row}" for row in range(64)]
+        assert {*batches[0]} == {"task", "id"}
+
+
+def test_the_positions_that_are_allowed_are_those_of_the_examples(scattered, monkeypatch):
+    monkeypatch.setattr(lance_rows, "_POSITIONS_AT_ONCE", 7)
+    some = LanceRows(scattered).excluding(["task 1", "task 4"], ["row/60"])
+    for upstream, expected in (
+        (LanceRows(scattered), [*range(64)]),
+        (some, [row for row in range(64) if row % 5 not in (1, 4) and row != 60]),
+    ):
+        found = list(upstream.allowed_positions())
+        assert len(found) > 1 and np.concatenate(found).tolist() == expected
+        drawn = upstream.draw(100, 0, without=np.array([3, 3, 62, 0]))
+        assert sorted(drawn.tolist()) == sorted({*expected} - {0, 3, 62})
+
+
 def test_an_example_that_is_excluded_is_noticed_whoever_ranks(lance_index):
     class Careless(LanceRetriever):
         def rank(self, inputs, num_retrieved):
@@ -106,8 +153,6 @@ def test_what_looks_at_all_examples_says_that_it_cannot(lance_index):
     for name in ("upstream", "allowed"):
         with pytest.raises(TypeError, match=r"as a `Dataset`, found 48 in LanceRows, which are not read as a whole"):
             getattr(retriever, name)
-    with pytest.raises(TypeError, match="which are not read as a whole"):
-        MixedRetriever(retriever)
     with pytest.raises(TypeError, match="found a LanceIndex of 48"):
         BM25Retriever(lance_index.dataset)
 

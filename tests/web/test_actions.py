@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from recross_hf import ReCrossPipeline
+from recross_hf import LanceIndex, ReCrossPipeline
 from recross_hf.data.schema import ExampleError
 from recross_hf.retrieval.index_map import IndexMap
 from recross_hf.web.actions import Actions
@@ -23,9 +23,13 @@ LIMITS = Limits(inputs=8, retrieved=24, steps=3)
 TEXT = "\n".join(tiny.queries())
 
 
-@pytest.fixture(scope="module")
-def served(pipeline, tmp_path_factory):
+@pytest.fixture(scope="module", params=["faiss", "lance"])
+def served(request, pipeline, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "pipeline"
+    if request.param == "lance":
+        pytest.importorskip("lance", reason="pylance is absent: pip install 'recross_hf[cluster]'")
+        index, pipeline = pipeline.index, copy.copy(pipeline)
+        pipeline.index = LanceIndex.build(index.dataset, index.encoder, folder.parent / "index.lance")
     pipeline.save_pretrained(folder)
     return ServedPipeline(ReCrossPipeline.from_pretrained(folder), LIMITS, str(folder))
 
@@ -71,7 +75,7 @@ def test_what_is_near_is_found_with_distances_and_without_a_task(actions):
 def test_the_nearest_examples_are_those_of_a_search(actions, served):
     _, found = actions.retrieve("me", TEXT, "", None)
     hits = served.base.index.search(served.base.index.encoder.encode(tiny.queries()), k=5)
-    ids = served.base.index.dataset["id"][:]
+    ids = served.rows.select(np.arange(48))["id"][:]
     assert [[row["id"] for row in rows] for rows in found.neighbours] == [
         [ids[n] for n in row] for row in hits.positions
     ]

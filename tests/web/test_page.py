@@ -1,5 +1,6 @@
 """The page without a browser: it asks nobody for anything, offers no API, and shows mistakes in words."""
 
+import copy
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import pytest
 import tiny
 from example_scripts import recross
 
+from recross_hf import LanceIndex
 from recross_hf.web.actions import Actions
 from recross_hf.web.layout import css, imported_gradio, theme
 from recross_hf.web.limits import Limits
@@ -28,8 +30,12 @@ def gr(tmp_path_factory):
         yield imported_gradio(tmp_path_factory.mktemp("files"))
 
 
-@pytest.fixture
-def page(gr, pipeline, tmp_path):
+@pytest.fixture(params=["faiss", "lance"])
+def page(request, gr, pipeline, tmp_path):
+    if request.param == "lance":
+        pytest.importorskip("lance", reason="pylance is absent: pip install 'recross_hf[cluster]'")
+        index, pipeline = pipeline.index, copy.copy(pipeline)
+        pipeline.index = LanceIndex.build(index.dataset, index.encoder, tmp_path / "index.lance")
     actions = Actions(ServedPipeline(pipeline, LIMITS, "org/x"), Visits(LIMITS, tmp_path))
     yield Page(gr, actions)
     actions.visits.end_all()

@@ -30,7 +30,7 @@ from ..launching.arguments import LAUNCHER_ARGUMENTS, LauncherArguments
 from ..models.adapters import is_peft_model
 from ..pipeline.pipeline import ReCrossPipeline
 from ..pipeline.publication import CARD_FILE
-from ..retrieval.lance.retriever import dense_retriever
+from ..retrieval.lance.retriever import dense_retriever, rows_of
 from ..retrieval.retriever import RandomRetriever, Retriever
 from .adapt_arguments import ABOUT, DEFAULTS, GROUPS, ScriptArguments
 from .adapt_tasks import adapt_to_tasks
@@ -205,7 +205,7 @@ def retriever_of(script: ScriptArguments, pipeline: ReCrossPipeline, seed: int) 
     """What to learn from: near examples, or random ones."""
     if script.retriever == "dense":
         return dense_retriever(pipeline.index, exclude_tasks=script.exclude_tasks)
-    return RandomRetriever(pipeline.index.dataset, seed=seed, exclude_tasks=script.exclude_tasks)
+    return RandomRetriever(rows_of(pipeline.index), seed=seed, exclude_tasks=script.exclude_tasks)
 
 
 def peft_config_of(

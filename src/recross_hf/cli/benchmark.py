@@ -12,6 +12,7 @@ import datasets
 
 from .. import (
     AdaptationArguments,
+    LanceIndex,
     Method,
     ReCrossPipeline,
     TargetTask,
@@ -27,7 +28,13 @@ from ..core.distributed import leave_process_group
 from ..core.files import matching
 from ..core.output_folders import check_apart, check_not_of_others
 from ..evaluation.collection import collect_results
-from ..evaluation.methods import ablations, build_index_once, build_weighted_index_once
+from ..evaluation.methods import (
+    ablations,
+    build_index_once,
+    build_weighted_index_once,
+    check_can_read,
+    has_weighted_pooling,
+)
 from ..evaluation.overlaps import HANDLINGS
 from ..evaluation.results import CELLS_FILE
 from ..evaluation.run import prepare_evaluation
@@ -208,18 +215,20 @@ def methods_of(
     """The methods to compare, and the ablations of some of them."""
     names = script.methods
     if not names:
-        names = ["none", "random", "bm25", "dense", "dense_by_task"]
+        words = [] if isinstance(pipeline.index, LanceIndex) else ["bm25"]
+        names = ["none", "random", *words, "dense", "dense_by_task"]
         names += ["sbert"] if script.sbert_name_or_path else []
         names += ["recross", "recross_by_task"] if pipeline.reranker is not None else []
+    check_can_read(pipeline, names)
     sbert_index = None
     if script.sbert_name_or_path:
         from sentence_transformers import SentenceTransformer
 
         encoder: Any = SentenceTransformer(script.sbert_name_or_path)
         sbert_index = build_index_once(pipeline.index.dataset, encoder, Path(output_dir) / "sbert")
-    has_weighted = getattr(pipeline.index.encoder, "pooling", "") == "weighted_mean"
-    is_to_build = "rds" in names and not has_weighted
-    indexes = {"rds": build_weighted_index_once(pipeline, Path(output_dir) / "rds")} if is_to_build else {}
+    indexes = {}
+    if "rds" in names and not has_weighted_pooling(pipeline):
+        indexes["rds"] = build_weighted_index_once(pipeline, Path(output_dir) / "rds")
     peft_config = lora.config_for(pipeline.upstream_model) if lora.use_peft else None
     methods = paper_methods(
         pipeline,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from transformers import PrinterCallback
 
 from ..adaptation.results import task_shares
@@ -145,12 +146,12 @@ def _below_examples(
         model,
         processing_class,
         inputs,
-        retriever.upstream,
+        retriever.rows,
         examples_to_show(retriever, inputs, method.in_context or 0, queries),
         max_input_length=arguments.max_input_length,
         max_answer_length=max(arguments.max_target_length, longest_answer(model, processing_class, task.answers)),
     )
-    shown = retriever.upstream.select([row for rows in found.rows for row in rows])
+    shown = retriever.rows.select(np.asarray([row for rows in found.rows for row in rows], dtype=np.int64))
     places = [place for place, rows in enumerate(found.rows) for _ in rows]
     used = {"num_examples": method.in_context, "per": method.in_context_per, "mean_shown": found.mean_shown}
     fields = {

@@ -14,6 +14,7 @@ from ..data.conversations import Conversation, Message, conversation, texts_of
 from ..models.architectures import DECODER_ONLY, SEPARATOR, architecture_of, chat_reading
 from ..models.likelihood import LONGEST_CHOICE
 from ..retrieval.retriever import Retriever
+from ..retrieval.upstream_rows import UpstreamRows
 
 PER = ("input", "task")
 """Whose examples stand above an input: its own, or those of the whole task."""
@@ -72,7 +73,7 @@ def in_context_prompts(
     model: PreTrainedModel,
     processing_class: PreTrainedTokenizerBase,
     inputs: Sequence[str],
-    upstream: Dataset,
+    upstream: Dataset | UpstreamRows,
     rows: np.ndarray,
     *,
     max_input_length: int,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,9 @@ from ..retrieval.encoder import Encoder, MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
 from ..retrieval.index_files import CONFIG_FILE
 from ..retrieval.lance.index import LanceIndex, in_memory
-from ..retrieval.lance.retriever import dense_retriever
+from ..retrieval.lance.retriever import dense_retriever, rows_of
 from ..retrieval.mixed import MixedRetriever
-from ..retrieval.retriever import DenseRetriever, RandomRetriever
+from ..retrieval.retriever import RandomRetriever
 from ..retrieval.sift import SIFTRetriever
 from ..retrieval.vector_shards import IndexMismatchError
 from .method import Method, RetrieverSource
@@ -32,6 +32,8 @@ WITHOUT_TASKS = ("none", "random", "rds", "sift", "dense_replay", "in_context", 
 """Names of methods that there is no `_by_task` of."""
 WAYS = ("none", "random", "bm25", "sbert", "dense", "recross", *WITHOUT_TASKS[2:])
 """Names of the methods of [`paper_methods`]."""
+IN_LANCE = ("none", "random", "dense", "recross", "dense_replay", "in_context", "in_context_per_task")
+"""Names of the methods that do not read all upstream examples into memory, and go with a pipeline whose index is in Lance."""
 WEIGHTED_COSINE: dict[str, Any] = {"factory": "L2norm,Flat"}
 """Arguments of an index build for `rds`, which compares by cosine; its encoder has `pooling="weighted_mean"`."""
 
@@ -40,8 +42,8 @@ def paper_methods(
     pipeline: ReCrossPipeline,
     names: Sequence[str] = ("none", "random", "bm25", "dense", "recross", "dense_by_task", "recross_by_task"),
     *,
-    sbert_index: UpstreamIndex | None = None,
-    indexes: Mapping[str, UpstreamIndex] | None = None,
+    sbert_index: UpstreamIndex | LanceIndex | None = None,
+    indexes: Mapping[str, UpstreamIndex | LanceIndex] | None = None,
     num_queries: int = 16,
     upsampling_ratio: float | None = None,
     peft_config: PeftConfig | None = None,
@@ -56,6 +58,7 @@ def paper_methods(
             Of others: `rds`, [`round_robin`] over the index "rds" (RDS+, Ivison et al. 2025); `sift`, [`SIFTRetriever`]; `dense_replay`,
             half of it random ([`MixedRetriever`]); `in_context`, each input below its own nearest examples without training (Liu et al.
             2022); `in_context_per_task`, all inputs below those nearest to the query set. A name of `indexes` is dense retrieval there.
+            Where the pipeline's index is a [`LanceIndex`], those of `IN_LANCE` alone, and those of `indexes`.
         sbert_index: Index of the pipeline's examples by another encoder, for `sbert`.
         indexes: Further indexes of the pipeline's examples by the names of their methods. That of `rds` is of the model's own vectors with
             `pooling="weighted_mean"`, compared by cosine ([`WEIGHTED_COSINE`]); by default the pipeline's own, where it has that pooling.
@@ -66,11 +69,13 @@ def paper_methods(
         num_in_context: Number of examples above an input, k, of methods that show them.
 
     Raises:
-        ValueError: There is no method of a name, no index for `sbert` or `rds`, or no reranker for `recross`.
+        ValueError: There is no method of a name, no index for `sbert` or `rds`, or no reranker for `recross`; or a method would read all
+            of a Lance data set.
     """
     mu = upsampling_ratio or pipeline.arguments().upsampling_ratio
     mu = mu if mu > 1 else 2.0
     known = {**(indexes or {}), **({} if sbert_index is None else {"sbert": sbert_index})}
+    check_can_read(pipeline, names, known)
     retrievers: dict[str, RetrieverSource] = {}
     methods = []
     for name in names:
@@ -102,25 +107,52 @@ def paper_methods(
     return methods
 
 
+def check_can_read(pipeline: ReCrossPipeline, names: Sequence[str], known: Collection[str] = ()) -> None:
+    """Refuses methods that would read all upstream examples into memory, where the pipeline's are in a Lance data set.
+
+    Args:
+        pipeline: Pipeline with the examples.
+        names: Names of methods of [`paper_methods`].
+        known: Names of those that have an index of their own.
+
+    Raises:
+        ValueError: There is such a method.
+    """
+    if not isinstance(pipeline.index, LanceIndex):
+        return
+    able = {*IN_LANCE, *known, *(["rds"] if has_weighted_pooling(pipeline) else [])}
+    unable = [name for name in names if name.removesuffix("_by_task") in {*WAYS} - able]
+    if unable:
+        raise ValueError(
+            f"Expected methods that need some upstream examples at a time, for the pipeline's {len(pipeline.index):,} stay in a Lance data set, "
+            f"found {', '.join(unable)}. Those that work there are {', '.join(IN_LANCE)}; dense and recross also with `_by_task`."
+        )
+
+
+def has_weighted_pooling(pipeline: ReCrossPipeline) -> bool:
+    """Whether the pipeline's own index is one for `rds`."""
+    return getattr(pipeline.index.encoder, "pooling", "") == "weighted_mean"
+
+
 def _retriever(
-    way: str, pipeline: ReCrossPipeline, indexes: Mapping[str, UpstreamIndex], name: str
+    way: str, pipeline: ReCrossPipeline, indexes: Mapping[str, UpstreamIndex | LanceIndex], name: str
 ) -> RetrieverSource:
     """The retriever of a method of [`paper_methods`]; `name` is what the method is called in an error."""
     index: UpstreamIndex | LanceIndex | None
     if way == "random":
-        return lambda seed: RandomRetriever(pipeline.index.dataset, seed=seed)
+        return lambda seed: RandomRetriever(rows_of(pipeline.index), seed=seed)
     if way == "bm25":
         return BM25Retriever(pipeline.index.dataset)
     if way == "sift":
-        return SIFTRetriever(indexes.get(way) or in_memory(pipeline.index))
+        return SIFTRetriever(in_memory(indexes.get(way) or pipeline.index))
     if way == "dense_replay":
-        return lambda seed: MixedRetriever(DenseRetriever(in_memory(pipeline.index)), share=0.5, seed=seed)
+        return lambda seed: MixedRetriever(dense_retriever(pipeline.index), share=0.5, seed=seed)
     if way == "sbert" and way not in indexes:
         raise ValueError(
             f"Expected an index by another encoder for the method {name}, found no `sbert_index`. Name one with --sbert_name_or_path."
         )
     if way == "rds":
-        own = pipeline.index if getattr(pipeline.index.encoder, "pooling", "") == "weighted_mean" else None
+        own = pipeline.index if has_weighted_pooling(pipeline) else None
         if (index := indexes.get(way) or own) is None:
             raise ValueError(
                 "Expected an index of the model's own vectors with the pooling weighted_mean for the method rds, found none. Pass "

@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..mixture.decontamination import Decontaminator
+from ..retrieval.upstream_rows import RowsInMemory, UpstreamRows
 from .tasks import TargetTask
 
 HANDLINGS = ("refuse", "report", "drop")
@@ -49,23 +50,22 @@ class Overlaps:
         }
 
 
-def find_overlaps(tasks: Sequence[TargetTask], upstreams: Iterable[Dataset]) -> dict[str, Overlaps]:
+def find_overlaps(tasks: Sequence[TargetTask], upstreams: Iterable[Dataset | UpstreamRows]) -> dict[str, Overlaps]:
     """The overlaps of each target task's test set with its query sets and with upstream data, by task.
 
     Upstream examples of a task of the same name do not count, for they are never retrieved.
 
     Args:
         tasks: Target tasks.
-        upstreams: Data sets that examples are retrieved from.
+        upstreams: What examples are retrieved from, which is read in pieces.
     """
-    upstreams = list(upstreams)
     in_test: dict[str, dict[str, str]] = {task.name: {} for task in tasks}
     upstream_tasks: set[str] = set()
     targets = {task.name: _texts(task.name, [task.test]) for task in tasks}
     together = Decontaminator.of([_named(task.name, task.test) for task in tasks])
     for upstream in upstreams:
-        columns = upstream.select_columns(["id", "task", "input"])
-        for batch in columns.iter(_ROWS_AT_ONCE):
+        rows_of_all = upstream if isinstance(upstream, UpstreamRows) else RowsInMemory(upstream)
+        for batch in rows_of_all.batches(["id", "task", "input"], _ROWS_AT_ONCE):
             upstream_tasks.update(batch["task"])
             hits = together.find(batch["id"], batch["input"], ngrams=False)
             rows = [row for row, overlap in enumerate(hits) if overlap is not None]

@@ -60,7 +60,7 @@ def prepare_evaluation(
     for method in methods:
         pipeline.arguments(**{**settings, **method.settings})  # an error is raised here and not in every cell
     retrievers = [method.retriever_for(0) for method in methods if method.retriever is not None]
-    upstreams = {id(retriever.upstream): retriever.upstream for retriever in retrievers}
+    upstreams = {id(retriever.rows.source): retriever.rows for retriever in retrievers}
     overlaps = find_overlaps(tasks, upstreams.values())
     if on_overlap == "refuse":
         check_overlaps(overlaps, tasks)

@@ -10,6 +10,8 @@ from sklearn.decomposition import PCA
 
 from ..data.conversations import texts_of
 from .index import UpstreamIndex
+from .lance.index import LanceIndex
+from .lance.retriever import rows_of
 
 MOST_POINTS = 1_200
 """Number of examples that are shown: more would hide one another."""
@@ -42,8 +44,8 @@ class IndexMap:
     normalizes: bool = False
 
     @classmethod
-    def of(cls, index: UpstreamIndex, *, most_points: int = MOST_POINTS, seed: int = 0) -> IndexMap:
-        """Draws a sample of an index. Vectors that the index does not give back are encoded anew.
+    def of(cls, index: UpstreamIndex | LanceIndex, *, most_points: int = MOST_POINTS, seed: int = 0) -> IndexMap:
+        """Draws a sample of an index, of which nothing else is read. Vectors that the index does not give back are encoded anew.
 
         Args:
             index: The index.
@@ -52,7 +54,7 @@ class IndexMap:
         """
         number = min(most_points, len(index))
         rows = np.sort(np.random.default_rng(seed).choice(len(index), number, replace=False))
-        examples = index.dataset.select(rows)
+        examples = rows_of(index).select(rows)
         normalizes = "L2norm" in str(index.config.get("factory"))
         vectors = _placed(_vectors(index, rows, examples), normalizes)
         mean, explained = vectors.mean(axis=0), 1.0
@@ -81,7 +83,9 @@ def _placed(vectors: np.ndarray, normalizes: bool) -> np.ndarray:
     return found
 
 
-def _vectors(index: UpstreamIndex, rows: np.ndarray, examples: Dataset) -> np.ndarray:
+def _vectors(index: UpstreamIndex | LanceIndex, rows: np.ndarray, examples: Dataset) -> np.ndarray:
+    if isinstance(index, LanceIndex):
+        return index.vectors(rows)
     try:
         return np.stack([index.faiss_index.reconstruct(int(row)) for row in rows])
     except RuntimeError:  # an IVF index does not know in which list a row lies

@@ -9,7 +9,6 @@ import numpy as np
 
 from .aggregation import Ranking
 from .retriever import Retriever
-from .upstream_rows import RowsInMemory
 
 
 class MixedRetriever(Retriever):
@@ -33,7 +32,7 @@ class MixedRetriever(Retriever):
     def __init__(self, retriever: Retriever, *, share: float = 0.5, seed: int = 0) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"Expected a share of random examples from 0 to 1, found {share}.")
-        super().__init__(RowsInMemory(retriever.upstream, retriever.allowed))
+        super().__init__(retriever.rows)
         self.retriever, self.share, self.seed = retriever, share, seed
 
     def excluding(self, tasks: Collection[str] = (), ids: Collection[str] = ()) -> Self:
@@ -51,10 +50,7 @@ class MixedRetriever(Retriever):
         found = Ranking(*(np.empty(0, dtype) for dtype in (np.int64, np.int64, np.float64)))
         if num_random < num_retrieved:
             found = self.retriever.rank(inputs, num_retrieved - num_random)
-        rest = self.allowed.copy()
-        rest[found.positions] = False
-        rest = np.flatnonzero(rest)
-        drawn = np.random.default_rng(self.seed).choice(rest, min(num_random, len(rest)), replace=False)
+        drawn = self.rows.draw(num_random, self.seed, without=found.positions)
         return Ranking(
             np.concatenate([found.positions, drawn]),
             np.concatenate([found.queries, np.full(len(drawn), -1)]),

@@ -264,7 +264,7 @@ class RandomRetriever(Retriever):
     They are drawn without replacement. The same seed gives the same examples.
 
     Args:
-        upstream: Examples to draw from.
+        upstream: Examples to draw from: a data set, or [`UpstreamRows`] that are elsewhere.
         seed: Seed for drawing.
         exclude_tasks: Tasks never to draw from.
         exclude_ids: Examples never to draw.
@@ -274,7 +274,7 @@ class RandomRetriever(Retriever):
 
     def __init__(
         self,
-        upstream: Dataset,
+        upstream: Dataset | UpstreamRows,
         *,
         seed: int = 0,
         exclude_tasks: Collection[str] = (),
@@ -288,10 +288,8 @@ class RandomRetriever(Retriever):
         return super().identity() | {"seed": self.seed}
 
     def rank(self, inputs: Sequence[str], num_retrieved: int) -> Ranking:
-        count = min(num_retrieved, self.num_allowed)
-        drawn = np.random.default_rng(self.seed).choice(self.num_allowed, count, replace=False)
-        positions = np.flatnonzero(self.allowed)[drawn]
-        return Ranking(positions, np.full(count, -1), np.full(count, np.nan))
+        drawn = self.rows.draw(num_retrieved, self.seed)
+        return Ranking(drawn, np.full(len(drawn), -1), np.full(len(drawn), np.nan))
 
 
 def _shown(inputs: Sequence[str], rows: Sequence[int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Self
 from weakref import WeakKeyDictionary
@@ -31,6 +31,11 @@ class UpstreamRows(ABC):
 
     @property
     @abstractmethod
+    def source(self) -> object:
+        """What has the examples: those of one source are the same, whichever of them may be retrieved."""
+
+    @property
+    @abstractmethod
     def all_tasks(self) -> set[str]:
         """The tasks of all examples, excluded ones too."""
 
@@ -52,8 +57,35 @@ class UpstreamRows(ABC):
         """The examples at these positions, in their order."""
 
     @abstractmethod
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[dict[str, list[Any]]]:
+        """Columns of all examples in their order, excluded ones too, at most so many examples at a time."""
+
+    @abstractmethod
+    def allowed_positions(self) -> Iterator[np.ndarray]:
+        """The positions of the examples that may be retrieved, in their order, some at a time."""
+
+    @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Which examples they are, and which of them may be retrieved, as JSON values."""
+
+    def draw(self, number: int, seed: int, without: Sequence[int] | np.ndarray = ()) -> np.ndarray:
+        """Positions of random examples among those that may be retrieved, without replacement.
+
+        Args:
+            number: Number of examples; fewer where there are no more.
+            seed: Seed for drawing.
+            without: Positions that are not drawn, of examples that may be retrieved.
+        """
+        kept_out = np.unique(np.asarray(without, dtype=np.int64))
+        left = self.num_allowed - len(kept_out)
+        places = np.random.default_rng(seed).choice(left, min(number, left), replace=False)
+        drawn, start = np.empty(len(places), dtype=np.int64), 0
+        for positions in self.allowed_positions():
+            positions = positions[~np.isin(positions, kept_out)]
+            are_here = (places >= start) & (places < start + len(positions))
+            drawn[are_here] = positions[places[are_here] - start]
+            start += len(positions)
+        return drawn
 
     def in_memory(self) -> RowsInMemory:
         """The same rows as a `Dataset`.
@@ -87,6 +119,10 @@ class RowsInMemory(UpstreamRows):
         return len(self.dataset)
 
     @property
+    def source(self) -> Dataset:
+        return self.dataset
+
+    @property
     def all_tasks(self) -> set[str]:
         return set(pc.unique(column(self.dataset, "task")).to_pylist())
 
@@ -102,6 +138,12 @@ class RowsInMemory(UpstreamRows):
 
     def select(self, positions: np.ndarray) -> Dataset:
         return self.dataset.select(positions)
+
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[dict[str, list[Any]]]:
+        yield from self.dataset.select_columns([*columns]).iter(size)
+
+    def allowed_positions(self) -> Iterator[np.ndarray]:
+        yield np.flatnonzero(self.allowed)
 
     def identity(self) -> dict[str, Any]:
         allowed = sha256(np.packbits(self.allowed).tobytes()).hexdigest()

@@ -143,6 +143,7 @@ def ten_lines(
     *,
     settings: Mapping[str, Any],
     lora: Mapping[str, Any] | None,
+    retriever: str,
     excluded: Sequence[str],
 ) -> str:
     """Python that loads a visitor's adapter, and Python that makes it anew from a file of the inputs.
@@ -152,6 +153,7 @@ def ten_lines(
         revision: Its commit.
         settings: Settings of the adaptation that a visitor could choose.
         lora: Arguments of the `LoraConfig`; None where the upstream model has an adapter of its own.
+        retriever: Name of the class of the retriever.
         excluded: Tasks that were left out.
     """
     name = [] if pipeline is None else [json.dumps(pipeline)]
@@ -162,12 +164,12 @@ def ten_lines(
         lines.append(f"lora = LoraConfig({', '.join(f'{key}={json.dumps(value)}' for key, value in lora.items())})")
         more += ", peft_config=lora"
     if excluded:
-        lines.append(f"others = DenseRetriever(pipeline.index, exclude_tasks={json.dumps(list(excluded))})")
+        lines.append(f"others = {retriever}(pipeline.index, exclude_tasks={json.dumps(list(excluded))})")
         more += ", retriever=others"
     return "\n".join(
         [
             *(["from peft import LoraConfig"] if lora is not None else []),
-            f"from recross_hf import {'DenseRetriever, ' if excluded else ''}ReCrossPipeline",
+            f"from recross_hf import {', '.join([*([retriever] if excluded else []), 'ReCrossPipeline'])}",
             "",
             f"pipeline = ReCrossPipeline.from_pretrained({', '.join(name)})",
             f'pipeline.add_adapted("mine", "{ADAPTER_FOLDER}")  # the folder of the zip file',

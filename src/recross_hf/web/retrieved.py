@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from datasets import Dataset
 from ..adaptation.results import task_shares
 from ..retrieval.aggregation import Hits, Ranking, Search, interleave
 from ..retrieval.encoder import Encoder
+from ..retrieval.index import UpstreamIndex
+from ..retrieval.lance.index import LanceIndex
+from ..retrieval.upstream_rows import UpstreamRows
 
 SHOWN_NEIGHBOURS = 5
 
@@ -38,6 +42,20 @@ class Found:
     def shares(self) -> dict[str, float]:
         """The share of each task in the examples, largest first."""
         return task_shares(self.retrieved)
+
+
+def noticed(index: UpstreamIndex | LanceIndex, noticing: Noticing) -> UpstreamIndex | LanceIndex:
+    """An index whose queries are encoded by what notices it; nothing is copied.
+
+    Args:
+        index: The index.
+        noticing: What encodes.
+    """
+    if isinstance(index, LanceIndex):
+        other = copy.copy(index)
+        other.encoder = noticing
+        return other
+    return UpstreamIndex(index.dataset, index.faiss_index, noticing, index.config)
 
 
 class Noticing:
@@ -67,7 +85,7 @@ class Noticing:
         return interleave(search, num_queries, num_retrieved)
 
 
-def neighbours_of(hits: Hits, upstream: Dataset, retrieved: Dataset) -> list[list[dict[str, Any]]]:
+def neighbours_of(hits: Hits, upstream: UpstreamRows, retrieved: Dataset) -> list[list[dict[str, Any]]]:
     """The nearest examples of each input as rows; an index of fewer examples gives fewer.
 
     Args:
@@ -79,7 +97,7 @@ def neighbours_of(hits: Hits, upstream: Dataset, retrieved: Dataset) -> list[lis
     found = []
     for positions, distances in zip(hits.positions, hits.distances, strict=True):
         there = positions >= 0
-        rows = upstream.select(positions[there].tolist()).to_list()
+        rows = upstream.select(positions[there]).to_list()
         found.append(
             [
                 {**row, "distance": float(distance), "is_taken": row["id"] in taken}

@@ -18,13 +18,12 @@ from ..models.adapters import ALL_LINEAR, is_peft_model
 from ..models.architectures import architecture_of
 from ..models.generation import generate_texts
 from ..pipeline.pipeline import ReCrossPipeline
-from ..retrieval.index import UpstreamIndex
 from ..retrieval.index_map import IndexMap
-from ..retrieval.lance.index import in_memory
-from ..retrieval.retriever import DenseRetriever, Retriever
+from ..retrieval.lance.retriever import dense_retriever, rows_of
+from ..retrieval.retriever import NeighbourRetriever
 from .inputs import Given
 from .limits import Limits
-from .retrieved import Found, Noticing, neighbours_of
+from .retrieved import Found, Noticing, neighbours_of, noticed
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -50,7 +49,7 @@ class ServedPipeline:
     """
 
     def __init__(self, pipeline: ReCrossPipeline, limits: Limits, name: str | None = None) -> None:
-        self.base, self.index = copy.copy(pipeline), in_memory(pipeline.index)
+        self.base, self.index = copy.copy(pipeline), pipeline.index
         if pipeline.adapted_model is not None:
             self.base.parts = pipeline.parts.replaced(adapted_model=None, retrieved=None)
         self.limits = limits
@@ -58,7 +57,8 @@ class ServedPipeline:
         self.lock = threading.Lock()
         self.one_at_a_time = threading.Lock()
         self.defaults = self.arguments()
-        self.tasks = sorted(set(self.index.dataset["task"][:]))
+        self.rows = rows_of(self.index)
+        self.tasks = sorted(self.rows.all_tasks)
 
     @property
     def is_starter(self) -> bool:
@@ -114,7 +114,7 @@ class ServedPipeline:
         task_type = architecture_of(self.base.upstream_model).peft_task_type
         return LoraConfig(task_type=task_type, r=16, lora_alpha=32, target_modules=ALL_LINEAR)
 
-    def retriever(self, excluded: Sequence[str]) -> Retriever:
+    def retriever(self, excluded: Sequence[str]) -> NeighbourRetriever:
         """What the examples come from.
 
         Args:
@@ -123,7 +123,7 @@ class ServedPipeline:
         Raises:
             ValueError: There is no such task, or nothing is left.
         """
-        return DenseRetriever(self.index, exclude_tasks=excluded)
+        return dense_retriever(self.index, exclude_tasks=excluded)
 
     def retrieve(self, given: Given, excluded: Sequence[str] = (), num_retrieved: int | None = None) -> Found:
         """Retrieves what an adaptation learns from, and the nearest examples of each input.
@@ -139,15 +139,14 @@ class ServedPipeline:
         start = time.perf_counter()
         args = copy.copy(self.defaults)
         args.num_retrieved = min(num_retrieved or args.num_retrieved, self.limits.retrieved)
-        index = self.index
-        noticing = Noticing(index.encoder)
-        noticed = UpstreamIndex(index.dataset, index.faiss_index, noticing, index.config)
-        retriever = DenseRetriever(noticed, aggregation=noticing.aggregate, exclude_tasks=excluded)
+        noticing = Noticing(self.index.encoder)
+        index = noticed(self.index, noticing)
+        retriever = dense_retriever(index, aggregation=noticing.aggregate, exclude_tasks=excluded)
         reranker = self.base.reranker if args.rerank and args.upsampling_ratio > 1 else None
         with self.lock:
             retrieved = retrieve_examples(given.texts, retriever, reranker, args, {})
         assert noticing.hits is not None and noticing.vectors is not None
-        neighbours = neighbours_of(noticing.hits, index.dataset, retrieved)
+        neighbours = neighbours_of(noticing.hits, self.rows, retrieved)
         places = self.index_map.project(noticing.vectors)
         return Found(retrieved, neighbours, tuple(excluded), places, time.perf_counter() - start)
 

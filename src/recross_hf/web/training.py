@@ -176,6 +176,7 @@ class Training:
             None if place is None else place.revision,
             settings={name: getattr(args, name) for name in chosen},
             lora=None if config is None else {name: getattr(config, name) for name in of_config},
+            retriever=type(self.served.retriever([])).__name__,
             excluded=self.found.excluded,
         )
 

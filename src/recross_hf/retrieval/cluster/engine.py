@@ -71,10 +71,12 @@ def connected(address: str | None = None, num_workers: int | None = None) -> Ite
             ray.init(
                 address=address, log_to_driver=False, logging_level=logging.ERROR, **({} if address else of_machine)
             )
-    except OSError as error:
+    except (OSError, ray.exceptions.RayError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise ConnectionError(
-            f"Expected a Ray cluster at {address}, found none: {error}. Start one (`ray start --head`), name another with --ray_address, or "
-            "leave that out for one on this machine."
+            f"Expected a Ray cluster at {address}, found none: {reason}. Start one (`ray start --head`), name another with --ray_address, or "
+            "leave that out for one on this machine. A cluster that answers may ask for a token: set RAY_AUTH_MODE=token, and give this process the "
+            "token of the head, ~/.ray/auth_token."
         ) from error
     try:
         yield ray

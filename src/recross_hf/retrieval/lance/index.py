@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +24,7 @@ from .config import read_config
 from .layout import TAG, VECTOR, stored_schema
 from .location import Location, load_lance
 from .recall import LEAST_RECALL
-from .search import RowAddresses, nearest_rows, read_rows
+from .search import RowAddresses, nearest_rows, read_rows, read_vectors, scanned
 from .vector_index import IndexSettings, SearchDepth
 from .writing import write_index
 
@@ -210,11 +211,32 @@ class LanceIndex:
         Raises:
             IndexError: There is no such position.
         """
+        names = columns or [name for name in COLUMNS if name in self._lance.schema.names]
+        return Dataset(read_rows(self._lance, self._checked(positions), names).replace_schema_metadata(None))
+
+    def vectors(self, positions: np.ndarray) -> np.ndarray:
+        """The vectors `[n, d]` at these positions in their order, as they are stored.
+
+        Raises:
+            IndexError: There is no such position.
+        """
+        return read_vectors(self._lance, self._checked(positions))
+
+    def _checked(self, positions: np.ndarray) -> np.ndarray:
         positions = np.asarray(positions, dtype=np.int64)
         if ((positions < 0) | (positions >= len(self))).any():
             raise IndexError(f"Expected positions from 0 to {len(self) - 1:,}, found others.")
-        names = columns or [name for name in COLUMNS if name in self._lance.schema.names]
-        return Dataset(read_rows(self._lance, positions, names).replace_schema_metadata(None))
+        return positions
+
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[dict[str, list[Any]]]:
+        """Columns of all examples in their order, at most `size` examples at a time; Lance reads a little ahead."""
+        for batch in scanned(self._lance, columns=[*columns], batch_size=size):
+            yield batch.to_pydict()
+
+    def positions(self, where: str) -> Iterator[np.ndarray]:
+        """The positions of the examples for which a SQL condition holds, in their order, some at a time."""
+        for batch in scanned(self._lance, columns=[], filter=where, with_row_id=True):
+            yield self._addresses.positions(batch["_rowid"].to_numpy())
 
     def count(self, where: str) -> int:
         """The number of examples for which a SQL condition holds."""

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .layout import VECTOR
 from .location import Location, load_lance
-from .search import RowAddresses, nearest_rows, read_rows
+from .search import RowAddresses, nearest_rows, read_vectors
 from .vector_index import Metric, SearchDepth
 
 RECALL_AT = 64
@@ -48,9 +47,7 @@ def measured_recall(
         return 1.0
     count = min(num_queries, len(addresses))
     drawn = np.sort(np.random.default_rng(seed).choice(len(addresses), count, replace=False))
-    kind = dataset.schema.field(VECTOR).type
-    flat = read_rows(dataset, drawn, [VECTOR])[VECTOR].combine_chunks().flatten()
-    vectors = flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(count, kind.list_size)
+    vectors = read_vectors(dataset, drawn)
     exact, found = (
         nearest_rows(dataset, addresses, vectors, k + 1, metric=metric, depth=searched).positions
         for searched in (None, depth)

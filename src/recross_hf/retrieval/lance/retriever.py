@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Self
 
@@ -14,9 +14,11 @@ from ...core.hashing import function_name
 from ..aggregation import Aggregation, Hits, interleave
 from ..index import UpstreamIndex
 from ..retriever import DenseRetriever, NeighbourRetriever
-from ..upstream_rows import UpstreamRows
+from ..upstream_rows import RowsInMemory, UpstreamRows
 from .index import LanceIndex
 from .search import leaving_out
+
+_POSITIONS_AT_ONCE = 1 << 20
 
 
 class LanceRows(UpstreamRows):
@@ -40,6 +42,10 @@ class LanceRows(UpstreamRows):
         return len(self.index)
 
     @property
+    def source(self) -> LanceIndex:
+        return self.index
+
+    @property
     def all_tasks(self) -> set[str]:
         return self.index.tasks()
 
@@ -61,6 +67,16 @@ class LanceRows(UpstreamRows):
 
     def select(self, positions: np.ndarray) -> Dataset:
         return self.index.rows(positions)
+
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[dict[str, list[Any]]]:
+        return self.index.batches(columns, size)
+
+    def allowed_positions(self) -> Iterator[np.ndarray]:
+        if self.where is not None:
+            yield from self.index.positions(self.where)
+            return
+        for start in range(0, len(self), _POSITIONS_AT_ONCE):
+            yield np.arange(start, min(start + _POSITIONS_AT_ONCE, len(self)))
 
     def identity(self) -> dict[str, Any]:
         without = json.dumps({name: sorted(texts) for name, texts in self.without.items()})
@@ -111,6 +127,15 @@ class LanceRetriever(NeighbourRetriever):
     def search(self, vectors: np.ndarray, k: int) -> Hits:
         """The `k` nearest allowed examples."""
         return self.index.search(vectors, min(k, self.num_allowed), where=self.rows.where)
+
+
+def rows_of(index: UpstreamIndex | LanceIndex) -> UpstreamRows:
+    """The examples of an index of either kind, all of which may be retrieved.
+
+    Args:
+        index: The index.
+    """
+    return LanceRows(index) if isinstance(index, LanceIndex) else RowsInMemory(index.dataset)
 
 
 def dense_retriever(index: UpstreamIndex | LanceIndex, **arguments: Any) -> NeighbourRetriever:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from .layout import VECTOR
 from .vector_index import METRICS, Metric, SearchDepth
 
 _QUERIES_AT_ONCE = 64
+_BYTES_AHEAD = 64 << 20
 
 
 class RowAddresses:
@@ -94,6 +95,26 @@ def read_rows(dataset: Any, positions: np.ndarray, columns: list[str]) -> pa.Tab
     if not len(distinct):
         return dataset.schema.empty_table().select(columns)
     return dataset.take(distinct.tolist(), columns=columns).take(pa.array(places))
+
+
+def read_vectors(dataset: Any, positions: np.ndarray) -> np.ndarray:
+    """The stored vectors `[n, d]` of the rows at these positions as float32, in their order; some may repeat."""
+    column = read_rows(dataset, positions, [VECTOR])[VECTOR].combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    vectors: np.ndarray = flat.reshape(len(column), column.type.list_size)
+    return vectors
+
+
+def scanned(dataset: Any, **arguments: Any) -> Iterator[pa.RecordBatch]:
+    """Reads a version as a whole, some rows at a time, and little ahead: by default Lance reads 2 GB ahead.
+
+    Args:
+        dataset: The version, as Lance opens it.
+        arguments: Arguments of `dataset.scanner`.
+    """
+    return iter(
+        dataset.scanner(**arguments, io_buffer_size=_BYTES_AHEAD, batch_readahead=2, fragment_readahead=1).to_batches()
+    )
 
 
 def leaving_out(column: str, values: Collection[str]) -> str:
