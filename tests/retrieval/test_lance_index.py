@@ -4,6 +4,7 @@ import json
 from datetime import timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from lance_cases import TextEncoder, give_up, rows
 
@@ -99,6 +100,17 @@ def test_float16_vectors_lie_in_partitions_that_are_found_in_float32(tmp_path, k
         products = vectors @ centres.T
         nearness = products - (centres**2).sum(axis=1) / 2 if metric == "l2" else products
         assert stored["partition"].to_pylist() == nearness.argmax(axis=1).tolist()
+
+
+def test_the_partitions_of_many_vectors_are_in_the_one_file_that_lance_reads(tmp_path):
+    vectors = np.random.default_rng(0).standard_normal((1_100_000, 4), dtype=np.float32).astype(np.float16)
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 4)
+    dataset = load_lance().write_dataset(pa.table({"vector": flat}), str(tmp_path / "vectors"))
+    with float32_partitions(dataset, "l2", 4) as found:
+        dataset.create_index("vector", "IVF_PQ", num_partitions=4, num_sub_vectors=2, **found)
+    assert (
+        sum(part["size"] for part in dataset.stats.index_stats("vector_idx")["indices"][0]["partitions"]) == 1_100_000
+    )
 
 
 def test_float32_vectors_are_left_to_lance(built):

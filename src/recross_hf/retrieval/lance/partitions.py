@@ -65,7 +65,8 @@ def float32_partitions(dataset: Any, metric: str, num_partitions: int) -> Iterat
     schema = pa.schema({"row_id": pa.uint64(), "partition": pa.uint32()})
     with tempfile.TemporaryDirectory(prefix="recross_hf_") as name:
         found = Path(name) / "partitions.lance"
-        load_lance().write_dataset(pa.RecordBatchReader.from_batches(schema, batches()), str(found))
+        reader = pa.RecordBatchReader.from_batches(schema, batches())
+        load_lance().write_dataset(reader, str(found), max_rows_per_file=num_rows)  # Lance reads one file of them
         flat = pa.array(centres.reshape(-1))
         yield {
             "ivf_centroids": pa.FixedSizeListArray.from_arrays(flat, kind.list_size),
