@@ -9,7 +9,7 @@ from decoders import decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
-from transformers import GenerationConfig
+from transformers import GenerationConfig, SwitchTransformersConfig, SwitchTransformersForConditionalGeneration
 
 from recross_hf.models import ended_rows, generation
 from recross_hf.models.base import unwrapped
@@ -26,6 +26,31 @@ def lora(tokenizer):
     torch.manual_seed(0)
     config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     return get_peft_model(decoder("llama", tokenizer), config).eval()
+
+
+def switch_transformers(tokenizer):
+    config = SwitchTransformersConfig(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_decoder_layers=2,
+        num_sparse_encoder_layers=1,
+        num_sparse_decoder_layers=1,
+        num_heads=4,
+        num_experts=4,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return SwitchTransformersForConditionalGeneration(config).eval()
+
+
+def spread(model):
+    """A model of which accelerate says that it is on two devices."""
+    model.hf_device_map = {"first": 0, "second": 1}
+    return model
 
 
 def wild(model):
@@ -55,6 +80,9 @@ STAYING = {
     "a learned prompt": lambda: get_peft_model(
         decoder("llama", tiny.causal_tokenizer()), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
     ),
+    "switch_transformers, whose experts take so many tokens of a batch": lambda: switch_transformers(tiny.tokenizer()),
+    "bart, spread over devices": lambda: spread(tiny.bart(tiny.tokenizer())),
+    "llama, spread over devices": lambda: spread(decoder("llama", tiny.causal_tokenizer())),
 }
 
 
@@ -200,6 +228,16 @@ def test_what_counts_from_where_a_call_begins_keeps_all_rows(passed, monkeypatch
     assert len(generate_texts(model, tokenizer, INPUTS, **length, **passed)) == ROWS
     with pytest.raises(AssertionError, match="rows would leave"):
         generate_texts(model, tokenizer, INPUTS, max_new_tokens=8)
+
+
+def test_a_model_whose_experts_take_so_many_tokens_answers_as_in_a_whole_batch():
+    tokenizer = tiny.tokenizer()
+    model = wild(switch_transformers(tokenizer))
+    model.generation_config.eos_token_id = [*range(4, 250, 6)]
+    call = {"max_new_tokens": 12, "token_budget": 10_000}
+    found = generate_answers(model, tokenizer, INPUTS, **call)
+    with all_stay():
+        assert generate_answers(model, tokenizer, INPUTS, **call) == found
 
 
 def test_a_setting_that_a_model_ships_counts_as_one_that_is_passed(monkeypatch):

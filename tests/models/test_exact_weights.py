@@ -5,6 +5,7 @@ import json
 import pytest
 import tiny
 import torch
+from decoders import decoder
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
@@ -94,6 +95,18 @@ def test_an_adapter_of_a_pipeline_that_an_earlier_version_stored_goes_on_the_sam
     opened.add_adapted("earlier", tmp_path / "earlier")
     expected = ReCrossPipeline.from_pretrained(tmp_path / "earlier", device="cpu")(queries)
     assert opened.adapted_as("earlier")(queries) == expected
+
+
+def test_an_adapter_on_another_architecture_whose_weights_have_other_names_is_refused(examples, queries, tmp_path):
+    tokenizer = tiny.causal_tokenizer()
+    for family in ("llama", "opt"):
+        ReCrossPipeline.build(decoder(family, tokenizer), tokenizer, examples, tmp_path / family)
+    own, other = (ReCrossPipeline.from_pretrained(tmp_path / family, device="cpu") for family in ("llama", "opt"))
+    lora = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"])
+    fast = {"max_steps": 1, "num_retrieved": 4, "use_cpu": True, "disable_tqdm": True, "gate": "off"}
+    other.adapt(queries, peft_config=lora, **fast).save_pretrained(tmp_path / "adapted")
+    with pytest.raises(ValueError, match="found one on other weights"):
+        own.add_adapted("other", tmp_path / "adapted")
 
 
 @pytest.mark.parametrize("dtype", HALVES)

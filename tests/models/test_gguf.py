@@ -18,6 +18,7 @@ from recross_hf.models.adapters import load_upstream_model, load_upstream_tokeni
 from recross_hf.models.loading import load_model
 
 FILE = "tiny-q8_0.gguf"
+LORA = {"peft_config": LoraConfig(task_type="CAUSAL_LM", r=2)}
 
 
 @pytest.fixture(scope="module")
@@ -275,3 +276,13 @@ def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(packed_weights, "is_gguf_available", lambda: False)
     with pytest.raises(ImportError, match=r"Expected the package gguf .* Install `recross_hf\[gguf\]`"):
         load_model(tmp_path, gguf_file="weights.gguf")
+
+
+def test_a_model_that_was_trained_whole_is_no_longer_that_of_the_file(examples, queries, tmp_path):
+    model = tiny.llama(tiny.causal_tokenizer())
+    (tmp_path / FILE).touch()
+    packed_weights.note_file(model, FILE, tmp_path / FILE)
+    pipeline = ReCrossPipeline.build(model, tiny.causal_tokenizer(), examples, tmp_path / "built")
+    fast = {"max_steps": 1, "num_retrieved": 4, "use_cpu": True, "disable_tqdm": True, "gate": "off"}
+    noted = [packed_weights.gguf_file_of(pipeline.adapt(queries, **fast, **peft).adapted_model) for peft in ({}, LORA)]
+    assert noted == [None, packed_weights.gguf_file_of(model)] == [None, FILE]

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cluster_encoders
+import faiss
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -24,8 +25,10 @@ from recross_hf.retrieval.vector_shards import IndexMismatchError
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'recross_hf[cluster]'")
 lance = pytest.importorskip("lance", reason="Lance is not installed: pip install 'recross_hf[cluster]'")
 
+from recross_hf.retrieval.cluster import indexing  # noqa: E402
 from recross_hf.retrieval.cluster.build import build_cluster_index  # noqa: E402
 from recross_hf.retrieval.cluster.engine import WorkersLostError  # noqa: E402
+from recross_hf.retrieval.lance.location import Location  # noqa: E402
 from recross_hf.retrieval.lance.vector_index import IndexSettings  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:lance is not fork-safe")]
@@ -299,6 +302,22 @@ def test_half_precision_is_that_of_one_machine(upstream, examples, tmp_path):
     build(upstream, cluster_encoders.Encoder, tmp_path / "index", vector_dtype="float16")
     half = UpstreamIndex.build(examples, tiny.HashEncoder(), tmp_path / "one", vector_dtype=np.float16)
     assert np.array_equal(vectors_of(rows_of(tmp_path / "index")), half.faiss_index.reconstruct_n(0, 48))
+
+
+def test_an_index_is_built_with_all_cores_though_its_task_has_one_thread(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(
+        indexing, "create_indexes", lambda *_: (1, {"threads": seen.append(faiss.omp_get_max_threads())})
+    )
+    monkeypatch.setattr(indexing, "check_recall", lambda *_, **__: {})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        indexing._indexed(Location(str(tmp_path)), 1, IndexSettings(), 0, 0.9)
+    finally:
+        faiss.omp_set_num_threads(before)
+    assert seen == [3]
 
 
 def test_what_a_worker_lacks_is_told_as_it_is(upstream, tmp_path):

@@ -1,6 +1,8 @@
 """`LanceIndex`: building, opening by version, searching, and what goes wrong with it."""
 
 import json
+import resource
+import tempfile
 from datetime import timedelta
 
 import numpy as np
@@ -12,6 +14,7 @@ pytest.importorskip("lance", reason="pylance is absent: pip install 'recross_hf[
 
 from recross_hf import LanceIndex, UpstreamIndex
 from recross_hf.data.schema import ExampleError
+from recross_hf.retrieval.lance import partitions
 from recross_hf.retrieval.lance.layout import BuildConflictError, commit, current_version, finish
 from recross_hf.retrieval.lance.location import Location, load_lance
 from recross_hf.retrieval.lance.partitions import float32_partitions
@@ -102,15 +105,50 @@ def test_float16_vectors_lie_in_partitions_that_are_found_in_float32(tmp_path, k
         assert stored["partition"].to_pylist() == nearness.argmax(axis=1).tolist()
 
 
-def test_the_partitions_of_many_vectors_are_in_the_one_file_that_lance_reads(tmp_path):
-    vectors = np.random.default_rng(0).standard_normal((1_100_000, 4), dtype=np.float32).astype(np.float16)
-    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 4)
-    dataset = load_lance().write_dataset(pa.table({"vector": flat}), str(tmp_path / "vectors"))
+def test_partitions_of_any_number_of_float16_vectors_are_one_fragment(tmp_path):
+    number = (1 << 20) + 1000  # by default Lance begins another fragment after a million rows
+    vectors = np.random.default_rng(0).standard_normal((number, 8)).astype(np.float16)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 8)
+    dataset = load_lance().write_dataset(pa.table({"vector": column}), str(tmp_path / "index.lance"))
     with float32_partitions(dataset, "l2", 4) as found:
-        dataset.create_index("vector", "IVF_PQ", num_partitions=4, num_sub_vectors=2, **found)
-    assert (
-        sum(part["size"] for part in dataset.stats.index_stats("vector_idx")["indices"][0]["partitions"]) == 1_100_000
-    )
+        dataset.create_index("vector", "IVF_RQ", metric="l2", num_partitions=4, num_bits=1, **found)
+    assert dataset.stats.index_stats("vector_idx")["num_indexed_rows"] == number
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_partitions_may_be_more_than_vectors(tmp_path, dtype):
+    index = LanceIndex.build(rows(5), TextEncoder(), tmp_path / "index", settings=INDEXED, vector_dtype=dtype)
+    hits = index.search(index.encoder.encode(["row 0", "row 4"]), 5)
+    assert np.sort(hits.positions).tolist() == [[0, 1, 2, 3, 4]] * 2
+
+
+def test_centres_of_the_largest_float16_vectors_are_finite(tmp_path):
+    vectors = np.full((64, 8), np.finfo(np.float16).max)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 8)
+    dataset = load_lance().write_dataset(pa.table({"vector": column}), str(tmp_path / "index.lance"))
+    with float32_partitions(dataset, "inner_product", 8) as found:
+        assert np.isfinite(np.array(found["ivf_centroids"].to_pylist())).all()
+
+
+def test_a_failing_folder_for_temporary_files_is_told_from_the_index(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    settings = IndexSettings(fewest_indexed=1, num_partitions=2)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(name):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, limits[1]))
+        return Location(name)
+
+    monkeypatch.setattr(partitions, "Location", full, raising=False)
+    try:
+        with pytest.raises(
+            OSError, match=r"Expected to write the partition of each vector to .*temporary/recross_hf_"
+        ):
+            LanceIndex.build(rows(5000), TextEncoder(), tmp_path / "i", settings=settings, vector_dtype=np.float16)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_float32_vectors_are_left_to_lance(built):

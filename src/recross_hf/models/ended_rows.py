@@ -43,6 +43,12 @@ def can_leave(model: PreTrainedModel) -> bool:
     layers = DynamicCache(config=unwrapped(model).config.get_text_config(decoder=True)).layers
     if not reads_token_by_token(model) or not all(type(layer) in PLAIN_LAYERS for layer in layers):
         return False
+    # Keys and values on several devices cannot be selected by rows that are on one.
+    if len({*getattr(unwrapped(model), "hf_device_map", {}).values()}) > 1:
+        return False
+    # Experts that take so many tokens of a batch answer a row otherwise where others have left.
+    if hasattr(model.config, "expert_capacity"):
+        return False
     if not model.config.is_encoder_decoder:
         return goes_on(model)
     taken = inspect.signature(unwrapped(model).forward).parameters.keys()

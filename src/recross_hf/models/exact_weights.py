@@ -34,7 +34,7 @@ def stored_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
         if weight.is_floating_point():
             place = weight.untyped_storage().data_ptr(), weight.storage_offset(), weight.shape, weight.stride()
             if place not in stored:
-                stored[place] = weight.to(dtype)
+                stored[place] = weight.to("cpu", dtype)  # a GPU may have no room for copies
             weights[name] = stored[place]
     return weights
 

@@ -37,12 +37,15 @@ def settings_of(part: Any) -> Any:
     return None
 
 
-def holds_weights(files: Mapping[str, Path], part: CrossEncoderReranker | torch.nn.Module) -> bool:
+def holds_weights(
+    files: Mapping[str, Path], part: CrossEncoderReranker | torch.nn.Module, *, knows_all: bool = False
+) -> bool:
     """Whether a model or reranker has the weights that its files have.
 
     Args:
         files: Paths of the part's files, by their names.
         part: The opened part. Its weights may be of another data type than those in the files.
+        knows_all: Whether it must have a weight of each name in the files, as where these need not be its own.
     """
     model = part.model if isinstance(part, CrossEncoderReranker) else part
     if "adapter_config.json" in files:
@@ -55,6 +58,8 @@ def holds_weights(files: Mapping[str, Path], part: CrossEncoderReranker | torch.
     for path in files.values():
         if path.suffix == ".safetensors":
             stored |= load_file(path)
+    if knows_all and not stored.keys() <= weights.keys():
+        return False
     return all(
         key not in weights or torch.equal(weights[key].cpu(), value.to(weights[key].dtype))
         for key, value in stored.items()

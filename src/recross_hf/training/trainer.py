@@ -19,7 +19,7 @@ from ..core.files import write_json
 from ..models.adapters import is_peft_model, merged_in_place
 from ..models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE
 from ..models.base import check_finite_weights, keep_truncation_side
-from ..models.gguf import write_record
+from ..models.gguf import forget_file, write_record
 from ..models.tokenization import TokenizedExamples
 from ._compat import (
     PreparesInContext,
@@ -141,6 +141,8 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
         check_can_be_saved(self.model)
         check_finite_weights(self.model)
         self._check_there_is_work()
+        if not is_peft_model(self.model):
+            forget_file(self.model)
         enable_full_determinism(self.args.seed) if self.args.full_determinism else set_seed(self.args.seed)
         self._special_tokens = SpecialTokens(self.model)
         try:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from types import ModuleType
 from typing import Any
+
+import faiss
 
 from ..lance.layout import VECTOR, check_unchanged
 from ..lance.location import Location, load_lance
@@ -62,6 +65,8 @@ def _indexed(
     if num_workers:
         version, description = _create_with_workers(location, version, settings, num_workers)
     else:
+        # Ray gives a task of one CPU one thread of OpenMP, which FAISS takes. Nothing else runs by now, and Lance takes all cores as well.
+        faiss.omp_set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
         version, description = create_indexes(location, version, settings)
     return version, description | check_recall(location, version, description, least=min_recall)
 

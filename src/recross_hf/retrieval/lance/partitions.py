@@ -16,8 +16,8 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from .layout import VECTOR
-from .location import load_lance
+from .layout import VECTOR, written
+from .location import Location, load_lance
 
 TRAINED_ON = 64
 """Vectors a partition that its centre is found from."""
@@ -26,7 +26,8 @@ _ITERATIONS = 20
 
 @contextmanager
 def float32_partitions(dataset: Any, metric: str, num_partitions: int) -> Iterator[dict[str, Any]]:
-    """The centres of partitions and the partition of each vector, as arguments of `create_index`; none where vectors are of float32.
+    """The centres of partitions and the partition of each vector, as arguments of `create_index`; none where vectors are of float32, or
+    fewer than partitions, of which Lance makes fewer.
 
     The centres are those of k-means on vectors at even distances in the order of the rows, so that the same data have the same ones.
 
@@ -34,12 +35,14 @@ def float32_partitions(dataset: Any, metric: str, num_partitions: int) -> Iterat
         dataset: The `lance` data set.
         metric: Metric of the index, "l2" or "inner_product".
         num_partitions: Number of partitions.
+
+    Raises:
+        OSError: The folder for temporary files is full, or cannot be written.
     """
-    kind = dataset.schema.field(VECTOR).type
-    if kind.value_type != pa.float16():
+    kind, num_rows = dataset.schema.field(VECTOR).type, dataset.count_rows()
+    if kind.value_type != pa.float16() or num_rows < num_partitions:
         yield {}
         return
-    num_rows = dataset.count_rows()
     places = np.linspace(0, num_rows - 1, min(TRAINED_ON * num_partitions, num_rows)).astype(np.int64)
     sample = _float32(dataset.take(places, columns=[VECTOR])[VECTOR].combine_chunks())
     # FAISS would warn of fewer than 39 vectors a partition, and draw from more than 256.
@@ -52,8 +55,9 @@ def float32_partitions(dataset: Any, metric: str, num_partitions: int) -> Iterat
         max_points_per_centroid=len(sample),
     )
     clustering.train(sample)
-    # An index searches by the centres as they are stored.
-    centres = clustering.centroids.astype(np.float16)
+    # An index searches by the centres as they are stored. Of vectors that are alike, FAISS makes centres a little beyond them.
+    largest = np.finfo(np.float16).max
+    centres = clustering.centroids.clip(-largest, largest).astype(np.float16)
     search = (faiss.IndexFlatL2 if metric == "l2" else faiss.IndexFlatIP)(kind.list_size)
     search.add(centres.astype(np.float32))
 
@@ -65,8 +69,14 @@ def float32_partitions(dataset: Any, metric: str, num_partitions: int) -> Iterat
     schema = pa.schema({"row_id": pa.uint64(), "partition": pa.uint32()})
     with tempfile.TemporaryDirectory(prefix="recross_hf_") as name:
         found = Path(name) / "partitions.lance"
-        reader = pa.RecordBatchReader.from_batches(schema, batches())
-        load_lance().write_dataset(reader, str(found), max_rows_per_file=num_rows)  # Lance reads one file of them
+        # Lance takes one fragment alone, and by default would begin another after some rows.
+        with written(Location(name), "the partition of each vector"):
+            load_lance().write_dataset(
+                pa.RecordBatchReader.from_batches(schema, batches()),
+                str(found),
+                max_rows_per_file=num_rows,
+                max_bytes_per_file=1 << 60,
+            )
         flat = pa.array(centres.reshape(-1))
         yield {
             "ivf_centroids": pa.FixedSizeListArray.from_arrays(flat, kind.list_size),

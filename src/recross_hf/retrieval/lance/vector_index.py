@@ -115,7 +115,7 @@ def create_indexes(location: Location, version: int, settings: IndexSettings) ->
         return version, described(settings, {})
     try:
         partitions = float32_partitions(dataset, settings.metric, numbers["num_partitions"])
-        with written(location, "the index"), partitions as found:
+        with partitions as found, written(location, "the index"):
             dataset.create_index(
                 VECTOR, settings.kind, metric=METRICS[settings.metric], replace=True, **numbers, **found
             )
