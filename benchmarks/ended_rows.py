@@ -1,7 +1,7 @@
 """Answers of unequal length: rows leave a batch once they have ended, beside batches that keep them and `generate` in batches as they come.
 
     OMP_NUM_THREADS=1 python benchmarks/ended_rows.py
-    python benchmarks/ended_rows.py --model_name_or_path gemma-3-270m --files 'upstream/*/dev.parquet' \
+    python benchmarks/ended_rows.py --model_name_or_path gemma-upstream --files 'upstream/*/dev.parquet' \
         --columns references=outputs id=example_id --max_new_tokens 24
 
 By default the starter's upstream model answers inputs of its upstream tasks. The two ways of this library have the same budgets and
@@ -24,11 +24,13 @@ import datasets
 import torch
 import transformers
 from figures import Figure, report
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from recross_hf import ReCrossPipeline, load_examples, load_model
+from recross_hf import ReCrossPipeline, load_examples
 from recross_hf.models import ended_rows
+from recross_hf.models.adapters import load_upstream_model, load_upstream_tokenizer
 from recross_hf.models.architectures import architecture_of
+from recross_hf.models.base import unwrapped
 from recross_hf.models.collators import pad_token_id, padded
 from recross_hf.models.decoding import one_answer
 from recross_hf.models.generation import generate_texts
@@ -38,7 +40,9 @@ OURS, STAY, PLAIN = "rows leave", "all rows stay", "model.generate, batches of 1
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_name_or_path", help="any text-to-text model; the starter's upstream model by default")
+    parser.add_argument(
+        "--model_name_or_path", help="any text-to-text model or adapter; the starter's upstream model by default"
+    )
     parser.add_argument("--files", nargs="+", help="examples; the starter's upstream ones by default")
     parser.add_argument("--columns", nargs="*", default=[], help="their columns")
     parser.add_argument("--num_inputs", type=int, default=200, help="drawn at random")
@@ -103,7 +107,7 @@ def prepared(args: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedToken
     if args.model_name_or_path is None:
         model, tokenizer = pipeline.upstream_model, pipeline.processing_class
     else:
-        model, tokenizer = load_model(args.model_name_or_path), AutoTokenizer.from_pretrained(args.model_name_or_path)
+        model, tokenizer = (load(args.model_name_or_path) for load in (load_upstream_model, load_upstream_tokenizer))
     if args.files is None:
         examples = pipeline.index.dataset
     else:
@@ -123,7 +127,7 @@ def clock() -> float:
 def row_steps(model: PreTrainedModel) -> Iterator[list[int]]:
     """Rows of each step of decoding."""
     rows: list[int] = []
-    head = model.get_output_embeddings()
+    head = unwrapped(model).get_output_embeddings()
     handle = head.register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
     try:
         yield rows

@@ -22,6 +22,8 @@ from .location import Location, load_lance
 TRAINED_ON = 64
 """Vectors a partition that its centre is found from."""
 _ITERATIONS = 20
+FAISS_METRICS = {"l2": faiss.METRIC_L2, "inner_product": faiss.METRIC_INNER_PRODUCT}
+"""Metrics of an index, and what FAISS calls them."""
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def float32_partitions(dataset: Any, metric: str, num_partitions: int) -> Iterat
         yield {}
         return
     places = np.linspace(0, num_rows - 1, min(TRAINED_ON * num_partitions, num_rows)).astype(np.int64)
-    sample = _float32(dataset.take(places, columns=[VECTOR])[VECTOR].combine_chunks())
+    sample = float32_array(dataset.take(places, columns=[VECTOR])[VECTOR].combine_chunks())
     # FAISS would warn of fewer than 39 vectors a partition, and draw from more than 256.
     clustering = faiss.Kmeans(
         kind.list_size,
@@ -58,12 +60,12 @@ def float32_partitions(dataset: Any, metric: str, num_partitions: int) -> Iterat
     # An index searches by the centres as they are stored. Of vectors that are alike, FAISS makes centres a little beyond them.
     largest = np.finfo(np.float16).max
     centres = clustering.centroids.clip(-largest, largest).astype(np.float16)
-    search = (faiss.IndexFlatL2 if metric == "l2" else faiss.IndexFlatIP)(kind.list_size)
+    search = faiss.IndexFlat(kind.list_size, FAISS_METRICS[metric])
     search.add(centres.astype(np.float32))
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in dataset.to_batches(columns=[VECTOR], with_row_id=True):
-            nearest = search.search(_float32(batch[VECTOR]), 1)[1][:, 0]
+            nearest = search.search(float32_array(batch[VECTOR]), 1)[1][:, 0]
             yield pa.record_batch([batch["_rowid"], pa.array(nearest, pa.uint32())], schema=schema)
 
     schema = pa.schema({"row_id": pa.uint64(), "partition": pa.uint32()})
@@ -84,6 +86,7 @@ def float32_partitions(dataset: Any, metric: str, num_partitions: int) -> Iterat
         }
 
 
-def _float32(vectors: pa.FixedSizeListArray) -> np.ndarray:
+def float32_array(vectors: pa.FixedSizeListArray) -> np.ndarray:
+    """Stored vectors as an array `[n, d]`."""
     values: np.ndarray = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     return values.reshape(len(vectors), -1)
