@@ -21,10 +21,10 @@ from ..index_identity import check_encoder, check_reading
 from ..index_search import checked_queries
 from ..vector_shards import IndexMismatchError
 from .config import read_config
-from .layout import TAG, VECTOR, stored_schema
+from .layout import TAG, VECTOR, scanned, stored_schema
 from .location import Location, load_lance
 from .recall import LEAST_RECALL
-from .search import RowAddresses, nearest_rows, read_rows, read_vectors, scanned
+from .search import RowAddresses, nearest_rows, read_rows, read_vectors
 from .vector_index import IndexSettings, SearchDepth
 from .writing import write_index
 

@@ -24,6 +24,7 @@ VECTOR = "vector"
 """Column of the vectors, fixed-size lists of float32 or float16."""
 TAG = "recross_hf"
 """Tag of the version that is opened where none is named, and key of the configuration in a version's metadata."""
+_BYTES_AHEAD = 64 << 20
 REQUIRED = ("id", "task", "input", "references")
 
 
@@ -215,3 +216,15 @@ def written(location: Location, what: str) -> Iterator[None]:
             f"Expected to write {what} to {location.uri}, found: {error} Make sure that there is room and that you may write there, then "
             "run the build again; nothing half-built is visible."
         ) from error
+
+
+def scanned(dataset: Any, **arguments: Any) -> Iterator[pa.RecordBatch]:
+    """Reads a version as a whole, some rows at a time, and little ahead: by default Lance reads 2 GB ahead.
+
+    Args:
+        dataset: The version, as Lance opens it.
+        arguments: Arguments of `dataset.scanner`.
+    """
+    return iter(
+        dataset.scanner(**arguments, io_buffer_size=_BYTES_AHEAD, batch_readahead=2, fragment_readahead=1).to_batches()
+    )

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from .layout import VECTOR, written
+from .layout import VECTOR, scanned, written
 from .location import Location, load_lance
 
 TRAINED_ON = 64
@@ -64,7 +64,7 @@ def float32_partitions(dataset: Any, metric: str, num_partitions: int) -> Iterat
     search.add(centres.astype(np.float32))
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for batch in dataset.to_batches(columns=[VECTOR], with_row_id=True):
+        for batch in scanned(dataset, columns=[VECTOR], with_row_id=True):
             nearest = search.search(float32_array(batch[VECTOR]), 1)[1][:, 0]
             yield pa.record_batch([batch["_rowid"], pa.array(nearest, pa.uint32())], schema=schema)
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from faiss.contrib.exhaustive_search import knn_ground_truth
 
-from .layout import VECTOR
+from .layout import VECTOR, scanned
 from .location import Location, load_lance
 from .partitions import FAISS_METRICS, float32_array
-from .search import RowAddresses, nearest_rows, read_vectors, scanned
+from .search import RowAddresses, nearest_rows, read_vectors
 from .vector_index import Metric, SearchDepth
 
 RECALL_AT = 64

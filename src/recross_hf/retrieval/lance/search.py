@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from .layout import VECTOR
 from .vector_index import METRICS, Metric, SearchDepth
 
 _QUERIES_AT_ONCE = 64
-_BYTES_AHEAD = 64 << 20
 
 
 class RowAddresses:
@@ -103,18 +102,6 @@ def read_vectors(dataset: Any, positions: np.ndarray) -> np.ndarray:
     flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
     vectors: np.ndarray = flat.reshape(len(column), column.type.list_size)
     return vectors
-
-
-def scanned(dataset: Any, **arguments: Any) -> Iterator[pa.RecordBatch]:
-    """Reads a version as a whole, some rows at a time, and little ahead: by default Lance reads 2 GB ahead.
-
-    Args:
-        dataset: The version, as Lance opens it.
-        arguments: Arguments of `dataset.scanner`.
-    """
-    return iter(
-        dataset.scanner(**arguments, io_buffer_size=_BYTES_AHEAD, batch_readahead=2, fragment_readahead=1).to_batches()
-    )
 
 
 def leaving_out(column: str, values: Collection[str]) -> str:
