@@ -215,7 +215,7 @@ def test_models_that_remember_more_than_keys_and_values_keep_all_rows(kind):
         {"generation_config": GenerationConfig(max_new_tokens=8)},
         {"around_batch": lambda rows: contextlib.nullcontext()},
     ],
-    ids=str,
+    ids=lambda passed: next(iter(passed)),
 )
 def test_what_counts_from_where_a_call_begins_keeps_all_rows(passed, monkeypatch):
     def never(*args, **kwargs):
