@@ -60,6 +60,7 @@ def compared(pipeline, tasks, names, folder):
     return found, [(cell.method, cell.task, cell.retrieved_tasks) for cell in results.cells], results.predictions
 
 
+@pytest.mark.slow
 def test_all_methods_that_do_not_read_all_give_what_they_give_of_a_data_set(pipeline, in_lance, overlapping, tmp_path):
     ours, shares, predictions = compared(in_lance, overlapping, NAMES, tmp_path / "lance")
     theirs, expected_shares, expected = compared(pipeline, overlapping, NAMES, tmp_path / "faiss")

@@ -132,6 +132,7 @@ def same_weights(one, other):
     return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
+@pytest.mark.slow
 def test_by_commands_an_adapter_finds_its_gguf_base_again(folder, examples, tmp_path):
     examples.to_parquet(tmp_path / "upstream.parquet")
     (tmp_path / "tickets.txt").write_text("My parcel is lost.\nMy bill is wrong.\n")

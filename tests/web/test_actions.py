@@ -23,7 +23,7 @@ LIMITS = Limits(inputs=8, retrieved=24, steps=3)
 TEXT = "\n".join(tiny.queries())
 
 
-@pytest.fixture(scope="module", params=["faiss", "lance"])
+@pytest.fixture(scope="module", params=["faiss", pytest.param("lance", marks=pytest.mark.slow)])
 def served(request, pipeline, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "pipeline"
     if request.param == "lance":

@@ -30,7 +30,7 @@ def gr(tmp_path_factory):
         yield imported_gradio(tmp_path_factory.mktemp("files"))
 
 
-@pytest.fixture(params=["faiss", "lance"])
+@pytest.fixture(params=["faiss", pytest.param("lance", marks=pytest.mark.slow)])
 def page(request, gr, pipeline, tmp_path):
     if request.param == "lance":
         pytest.importorskip("lance", reason="pylance is absent: pip install 'recross_hf[cluster]'")
