@@ -73,8 +73,7 @@ def one_answer(model: PreTrainedModel, processing_class: PreTrainedTokenizerBase
         "pad_token_id": pad_token_id(processing_class),
     }
     # Answers that were trained on end with a token that need not be among those that the model stops at.
-    own, end = model.generation_config.eos_token_id, architecture_of(model).end_id(processing_class)
-    ends = [*own] if isinstance(own, list) else [own] * (own is not None)
+    ends, end = end_ids(model, {}), architecture_of(model).end_id(processing_class)
     return settings if end is None or end in ends else settings | {"eos_token_id": [*ends, end]}
 
 

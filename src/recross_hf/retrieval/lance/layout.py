@@ -228,3 +228,9 @@ def scanned(dataset: Any, **arguments: Any) -> Iterator[pa.RecordBatch]:
     return iter(
         dataset.scanner(**arguments, io_buffer_size=_BYTES_AHEAD, batch_readahead=2, fragment_readahead=1).to_batches()
     )
+
+
+def float32_array(vectors: pa.FixedSizeListArray) -> np.ndarray:
+    """Stored vectors as an array `[n, d]` of float32."""
+    flat: np.ndarray = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return flat.reshape(len(vectors), vectors.type.list_size)

@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from .layout import VECTOR, scanned, written
+from .layout import VECTOR, float32_array, scanned, written
 from .location import Location, load_lance
 
 TRAINED_ON = 64
@@ -84,9 +84,3 @@ def float32_partitions(dataset: Any, metric: str, num_partitions: int) -> Iterat
             "ivf_centroids": pa.FixedSizeListArray.from_arrays(flat, kind.list_size),
             "precomputed_partition_dataset": str(found),
         }
-
-
-def float32_array(vectors: pa.FixedSizeListArray) -> np.ndarray:
-    """Stored vectors as an array `[n, d]`."""
-    values: np.ndarray = vectors.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    return values.reshape(len(vectors), -1)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from faiss.contrib.exhaustive_search import knn_ground_truth
 
-from .layout import VECTOR, scanned
+from .layout import VECTOR, float32_array, scanned
 from .location import Location, load_lance
-from .partitions import FAISS_METRICS, float32_array
+from .partitions import FAISS_METRICS
 from .search import RowAddresses, nearest_rows, read_vectors
 from .vector_index import Metric, SearchDepth
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..aggregation import Hits
-from .layout import VECTOR
+from .layout import VECTOR, float32_array
 from .vector_index import METRICS, Metric, SearchDepth
 
 _QUERIES_AT_ONCE = 64
@@ -98,10 +98,7 @@ def read_rows(dataset: Any, positions: np.ndarray, columns: list[str]) -> pa.Tab
 
 def read_vectors(dataset: Any, positions: np.ndarray) -> np.ndarray:
     """The stored vectors `[n, d]` of the rows at these positions as float32, in their order; some may repeat."""
-    column = read_rows(dataset, positions, [VECTOR])[VECTOR].combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    vectors: np.ndarray = flat.reshape(len(column), column.type.list_size)
-    return vectors
+    return float32_array(read_rows(dataset, positions, [VECTOR])[VECTOR].combine_chunks())
 
 
 def leaving_out(column: str, values: Collection[str]) -> str:
