@@ -8,6 +8,10 @@ The cells come in the order of their importance, so that a run that is cut short
 goes on, and several at once share the work. `--collect` writes what there is: `results.parquet` and `cells.json` of each part, which
 `write_report` and `benchmarks/gate_classifier.py` read. Held-out tasks are to choose settings and a gate on, never targets.
 
+`--parts`, `--methods` and `--query_sets` compute some of it alone, such as the ablations on another machine, whose models as they are and
+unvaried methods are computed there, too. A pipeline without an adapter has the methods train new ones of rank 16: what an index is worth without
+upstream training.
+
 With `--labelled`, examples of each target itself are learned from in place of retrieved ones, which nobody has: what could be gained at most.
 Where the query sets of held-out tasks have references, `answered` retrieves with them: what going without labels costs.
 """
@@ -40,6 +44,7 @@ from recross_hf import (
     paper_methods,
 )
 from recross_hf.core.files import matching
+from recross_hf.evaluation.cells import CellKey
 from recross_hf.evaluation.collection import collect_results
 from recross_hf.evaluation.methods import ablations, build_index_once, build_weighted_index_once
 from recross_hf.evaluation.results import SHARED
@@ -87,6 +92,9 @@ class ScriptArguments:
     max_input_length: int = field(default=320, metadata={"help": "Tokens that inputs are cut to."})
     num_test: int = field(default=200, metadata={"help": "At most so many test examples of a task."})
     bf16: bool = field(default=False, metadata={"help": "Compute adaptations in bfloat16."})
+    parts: list[str] = field(default_factory=list, metadata={"help": "Parts of the comparison; all by default."})
+    methods: list[str] = field(default_factory=list, metadata={"help": "Methods to compute; all by default."})
+    query_sets: list[int] = field(default_factory=list, metadata={"help": "Query sets to compute; all by default."})
     minutes: float = field(default=math.inf, metadata={"help": "Begin no cell after so many minutes."})
     labelled: bool = field(default=False, metadata={"help": "Learn from labelled examples of each target, too."})
     collect: bool = field(default=False, metadata={"help": "Compute nothing; write the results that there are."})
@@ -104,11 +112,22 @@ def main() -> None:
         for name, run in runs.items():
             collect_results(run).save(script.output_dir / name)
         return
-    for name, wanted, query_sets in in_order([*runs["targets"].tasks]):
+    for name, some, query_sets in in_order([name for name in runs if name.startswith("labelled/")]):
         if name in runs:
-            of_run = runs[name].keys()
-            keys = [key for key in of_run if key.query_set in query_sets and (not wanted or key.method in wanted)]
-            compute_free_cells(runs[name], keys, until=until)
+            compute_free_cells(runs[name], wanted_keys(runs[name], script, some, query_sets), until=until)
+
+
+def wanted_keys(
+    run: EvaluationRun, script: ScriptArguments, methods: Sequence[str], query_sets: Sequence[int]
+) -> list[CellKey]:
+    """The cells of some methods (all where there are none) and query sets that were asked for."""
+    wanted: list[CellKey] = run.keys()
+    return [
+        key
+        for key in wanted
+        if is_among(key.method, methods) and is_among(key.method, script.methods)
+        if key.query_set in query_sets and (key.query_set == SHARED or is_among(key.query_set, script.query_sets))
+    ]
 
 
 def prepared_runs(
@@ -117,36 +136,50 @@ def prepared_runs(
     """The parts of the comparison by name, each a folder of cells."""
     targets = tasks_of(script.target_tasks, script.num_test)
     some = [methods[name] for name in (NONE, IN_CONTEXT, *CORE, ANSWERED) if name in methods]
-    without_labels = [method for name, method in methods.items() if name != ANSWERED]
-    runs = {"targets": prepared("targets", targets, without_labels, pipeline, script)}
-    if script.held_out_tasks:
-        held_out = tasks_of(script.held_out_tasks, script.num_test)
-        runs["held_out"] = prepared("held_out", held_out, some, pipeline, script)
-    if script.other_tasks:
-        fewer = [method for method in some if method.name in (NONE, IN_CONTEXT, *OF_OTHER_TASKS)]
-        others = tasks_of(script.other_tasks, script.num_test)
-        runs["others"] = prepared("others", others, fewer, pipeline, script)
+    fewer = [method for method in some if method.name in (NONE, IN_CONTEXT, *OF_OTHER_TASKS)]
     gated = [
-        replace(varied(methods[name], gate, gate=gate), family=name) for name in ("dense", "random") for gate in GATES
+        replace(varied(methods[name], gate, gate=gate), family=name)
+        for name in ("dense", "random")
+        for gate in GATES
+        if name in methods
     ]
-    runs["gates"] = prepared("gates", targets, gated, pipeline, script, signals=False)
-    of_methods = [*ablations(methods["dense"], num_retrieved=())]
-    if "recross" in methods:
-        of_methods += ablations(methods["recross"], num_queries=(), num_retrieved=())
-    runs["ablations"] = prepared("ablations", targets[:ABLATION_TASKS], of_methods, pipeline, script)
+    parts: dict[str, tuple[Sequence[TargetTask], Sequence[Method]]] = {
+        "targets": (targets, [method for name, method in methods.items() if name != ANSWERED]),
+        "held_out": (tasks_of(script.held_out_tasks, script.num_test), some),
+        "others": (tasks_of(script.other_tasks, script.num_test), fewer),
+        "gates": (targets, gated),
+        "ablations": (targets[:ABLATION_TASKS], ablated(methods, unvaried=not is_among("targets", script.parts))),
+    }
     for task in targets if script.labelled else []:
-        name = f"labelled/{task.name}"
-        runs[name] = prepared(name, [task.limited(None, 1)], labelled(task, script), pipeline, script)
-    return runs
+        parts[f"labelled/{task.name}"] = ([task.limited(None, 1)], labelled(task, script))
+    return {
+        name: prepared(name, tasks, of_part, pipeline, script, signals=name != "gates")
+        for name, (tasks, of_part) in parts.items()
+        if tasks and of_part and is_among(name, script.parts)
+    }
 
 
-def in_order(targets: Sequence[str]) -> Iterator[tuple[str, Sequence[str], Sequence[int]]]:
+def ablated(methods: Mapping[str, Method], *, unvaried: bool) -> list[Method]:
+    """Variants of |Q| of dense retrieval and mu of ReCross, and what they vary where that is computed nowhere else."""
+    found = [methods[name] for name in (NONE, "dense", "recross") if name in methods and unvaried]
+    found += ablations(methods["dense"], num_retrieved=())
+    if "recross" in methods:
+        found += ablations(methods["recross"], num_queries=(), num_retrieved=())
+    return found
+
+
+def is_among(one: Any, some: Sequence[Any]) -> bool:
+    """Whether it is one of some, where none stands for all."""
+    return not some or one in some
+
+
+def in_order(labelled_parts: Sequence[str]) -> Iterator[tuple[str, Sequence[str], Sequence[int]]]:
     """Parts of the comparison, methods (all where there are none) and query sets, the most important first."""
     shared = [SHARED]
     yield from (("targets", [NONE], shared), ("others", [NONE], shared), ("held_out", [NONE], shared))
     yield "targets", CORE, [0]
     yield "held_out", CORE, [0]
-    yield from ((f"labelled/{name}", (), [0]) for name in targets)
+    yield from ((name, (), [0]) for name in labelled_parts)
     yield "targets", [IN_CONTEXT], shared
     yield "targets", CORE, [1]
     yield "held_out", CORE, [1]
@@ -157,7 +190,7 @@ def in_order(targets: Sequence[str]) -> Iterator[tuple[str, Sequence[str], Seque
     yield "gates", (), [0]
     yield "targets", [*OTHERS, *VARIANTS], [1]
     yield "targets", CORE, [3, 4]
-    yield "ablations", (), [0]
+    yield "ablations", (), [SHARED, 0]
     yield "held_out", [*CORE, ANSWERED], [2]
     yield from (("others", [IN_CONTEXT], shared), ("held_out", [IN_CONTEXT], shared))
     yield "others", OF_OTHER_TASKS, [1]
@@ -170,38 +203,38 @@ def in_order(targets: Sequence[str]) -> Iterator[tuple[str, Sequence[str], Seque
 
 
 def methods_of(pipeline: ReCrossPipeline, script: ScriptArguments) -> list[Method]:
-    """All methods: those of the paper and of others, and variants of two."""
-    sbert = build_index_once(
-        pipeline.index.dataset, SentenceTransformer(script.sbert_name_or_path), script.output_dir / "sbert"
-    )
-    weighted = build_weighted_index_once(pipeline, script.output_dir / "rds")
+    """The methods to compute: those of the paper and of others, and variants of two."""
     names = [NONE, *CORE, *(name for name in OTHERS if name != "recross"), IN_CONTEXT]
-    indexes = {"sbert": sbert, "rds": weighted, "weighted": weighted}
-    found = {method.name: method for method in paper_methods(pipeline, names, indexes=indexes, upsampling_ratio=2.0)}
-    if answers := answers_of_queries(script.held_out_tasks):
+    varied_ones = ("dense", "dense_by_task")
+    wanted = [name for name in names if name in varied_ones or is_among(name, script.methods)]
+    indexes = {}
+    if "sbert" in wanted:
+        sbert = SentenceTransformer(script.sbert_name_or_path)
+        indexes["sbert"] = build_index_once(pipeline.index.dataset, sbert, script.output_dir / "sbert")
+    if weighted := [name for name in wanted if name in ("rds", "weighted")]:
+        indexes |= dict.fromkeys(weighted, build_weighted_index_once(pipeline, script.output_dir / "rds"))
+    found = {method.name: method for method in paper_methods(pipeline, wanted, indexes=indexes, upsampling_ratio=2.0)}
+    if is_among(ANSWERED, script.methods) and (answers := answers_of_queries(script.held_out_tasks)):
         upstream = pipeline.index.dataset
         encoder = MeanPooledEncoder(pipeline.upstream_model, pipeline.processing_class)
         index = build_index_once(with_answers(upstream), encoder, script.output_dir / "answered")
         found[ANSWERED] = replace(found["dense"], name=ANSWERED, retriever=AnsweredRetriever(index, upstream, answers))
-    found[IN_CONTEXT] = replace(found[IN_CONTEXT], settings={"max_input_length": 1024})
-    dense, by_task = found["dense"], found["dense_by_task"]
+    if IN_CONTEXT in found:
+        found[IN_CONTEXT] = replace(found[IN_CONTEXT], settings={"max_input_length": 1024})
+    dense, by_task = (found[name] for name in varied_ones)
     if script.reranker is not None:
         reranker = CrossEncoderReranker.from_pretrained(script.reranker)
         settings = {"select_by": "example", "upsampling_ratio": 2.0}
         found["recross"] = replace(dense, name="recross", reranker=reranker, settings=settings)
     fast, slow = FAST * script.learning_rate, SLOW * script.learning_rate
     new = {"upstream_adapter": "merge", "learning_rate": 4 * script.learning_rate}
-    lora = {
-        rank: LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-        for rank in (1, 16)
-    }
     variants = [  # VARIANTS
         varied(dense, "fast", learning_rate=fast),
         varied(by_task, "fast", learning_rate=fast),
         varied(dense, "slow", learning_rate=slow),
         varied(dense, "4 x |R|", num_retrieved=4 * script.num_retrieved),
-        replace(varied(dense, "rank 1", **new), peft_config=lora[1]),
-        replace(varied(dense, "mean of 4", **new), peft_config=lora[16], num_adapters=4),
+        replace(varied(dense, "rank 1", **new), peft_config=lora(1)),
+        replace(varied(dense, "mean of 4", **new), peft_config=lora(16), num_adapters=4),
     ]
     return [*found.values(), *variants]
 
@@ -209,6 +242,11 @@ def methods_of(pipeline: ReCrossPipeline, script: ScriptArguments) -> list[Metho
 def varied(method: Method, what: str, **settings: Any) -> Method:
     """A method with other settings."""
     return replace(method, name=f"{method.name}, {what}", settings={**method.settings, **settings}, family=method.name)
+
+
+def lora(rank: int) -> LoraConfig:
+    """An adapter on all linear layers."""
+    return LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear")
 
 
 def prepared(
@@ -220,7 +258,17 @@ def prepared(
     *,
     signals: bool = True,
 ) -> EvaluationRun:
-    """A part of the comparison, whose adaptations go on with the pipeline's adapter: 2 epochs of |R| examples in batches of 8."""
+    """A part of the comparison, whose adaptations go on with the pipeline's adapter: 2 epochs of |R| examples in batches of 8.
+
+    Where the pipeline has none, they train new ones.
+    """
+    if not hasattr(pipeline.upstream_model, "peft_config"):
+        methods = [
+            replace(method, peft_config=method.peft_config or lora(16))
+            if method.retriever and not method.in_context
+            else method
+            for method in methods
+        ]
     settings = {
         "per_device_train_batch_size": 8,
         "num_train_epochs": 2,

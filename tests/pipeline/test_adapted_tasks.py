@@ -223,12 +223,19 @@ def test_a_base_that_has_moved_on_the_hub_is_noticed(built, adapters, tmp_path):
     assert pipeline.adapter_names == ["same", "unknown"]
 
 
-def test_what_is_no_plain_lora_is_refused(pipeline, kind, model, tmp_path):
+# Those that take their first weights out of the base's would change the base below the other adapters.
+@pytest.mark.parametrize(
+    "setting", [{"use_dora": True}, {"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}], ids=str
+)
+def test_what_is_no_plain_lora_is_refused(setting, pipeline, kind, model, tmp_path):
+    expected = pipeline.adapted_as("bugs")(INPUTS)
     _, task_type, _, some = BUILDS[kind]
-    config = LoraConfig(task_type=task_type, target_modules=some, use_dora=True)
-    get_peft_model(copy.deepcopy(model), config).save_pretrained(tmp_path / "dora")
-    with pytest.raises(ValueError, match=r"Expected plain LoRA of the adapter .*, found use_dora=True"):
-        pipeline.add_adapted("dora", tmp_path / "dora")
+    config = LoraConfig(task_type=task_type, target_modules=some, r=2, **setting)
+    get_peft_model(copy.deepcopy(model), config).save_pretrained(tmp_path / "other")
+    ((name, value),) = setting.items()
+    with pytest.raises(ValueError, match=f"Expected plain LoRA of the adapter .*, found {name}={value!r}"):
+        pipeline.add_adapted("other", tmp_path / "other")
+    assert pipeline.adapted_as("bugs")(INPUTS) == expected
 
 
 def test_an_adapter_of_embeddings_is_refused_and_leaves_the_others(pipeline, kind, model, adapters, tmp_path):

@@ -25,7 +25,7 @@ def lora_state(model: Any) -> tuple[Any, dict[str, Tensor]]:
         raise ValueError(
             f"Expected adapters of LoRA to average, found {type(config or model).__name__}. Pass a `peft_config` that is a LoraConfig."
         )
-    check_plain_lora(config, "adapters to average")
+    check_plain_lora(config, "adapters to average", keeps_base=False)  # all are on the same one
     return config, {name: weight.detach().cpu() for name, weight in get_peft_model_state_dict(model).items()}
 
 

@@ -28,6 +28,18 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 ALL_LINEAR = "all-linear"
 """PEFT's name, as `target_modules`, for all linear layers but the output layer."""
 
+_PLAIN_LORA: dict[str, Any] = {
+    **dict.fromkeys(("use_dora", "lora_bias", "use_qalora"), False),
+    **dict.fromkeys(("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication"), None),
+    **dict.fromkeys(
+        ("alora_invocation_tokens", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config"), None
+    ),
+    "bias": "none",
+}
+"""Settings of `LoraConfig` that make it more than LoRA of linear layers, with the values that do not."""
+_KEEPS_BASE = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""Names of first weights (`init_lora_weights`) that a loaded adapter replaces with its own, without a change of the base."""
+
 
 def is_peft_model(model: Any) -> bool:
     """Whether a model is one of PEFT's, which has an adapter on its base."""
@@ -102,12 +114,14 @@ def adapter_settings(model: Any) -> dict[str, str]:
     return said | (on if is_on_merged(model) else {})
 
 
-def check_plain_lora(peft_config: PeftConfig, where: str) -> None:
+def check_plain_lora(peft_config: PeftConfig, where: str, *, keeps_base: bool = True) -> None:
     """Refuses an adapter that is anything but plain LoRA, which any server loads and which mixes with others in a batch.
 
     Args:
         peft_config: Configuration of the adapter.
         where: What it is of, for the message.
+        keeps_base: Whether to refuse first weights that are taken out of the base's, too, such as PiSSA's: whoever loads the adapter changes
+            the base, below other adapters as well, and on a base that was changed before the result is another.
 
     Raises:
         ValueError: It is another kind of adapter, or changes more than linear layers by low ranks.
@@ -115,10 +129,12 @@ def check_plain_lora(peft_config: PeftConfig, where: str) -> None:
     if str(getattr(peft_config.peft_type, "value", peft_config.peft_type)) != "LORA":
         found = f"peft_type={peft_config.peft_type!s}"
     else:
-        usual = {"modules_to_save": None, "use_dora": False, "bias": "none", "lora_bias": False}
-        usual |= {"trainable_token_indices": None, "target_parameters": None}
-        others = {name: getattr(peft_config, name, value) for name, value in usual.items()}
-        found = ", ".join(f"{name}={value!r}" for name, value in others.items() if value and value != usual[name])
+        settings = {name: getattr(peft_config, name, usual) for name, usual in _PLAIN_LORA.items()}
+        others = {name: value for name, value in settings.items() if value and value != _PLAIN_LORA[name]}
+        first = getattr(peft_config, "init_lora_weights", True)
+        if keeps_base and isinstance(first, str) and first.lower() not in _KEEPS_BASE:
+            others["init_lora_weights"] = first
+        found = ", ".join(f"{name}={value!r}" for name, value in others.items())
     if found:
         raise ValueError(
             f"Expected plain LoRA of {where}, found {found}. Train it with `LoraConfig` and without those, or merge it "
