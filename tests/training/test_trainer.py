@@ -28,6 +28,7 @@ from recross_hf.models.generation import generate_texts
 from recross_hf.models.tokenization import TokenizedExamples
 from recross_hf.soft_em import score
 from recross_hf.training.checkpoints import checkpoint_to_resume
+from recross_hf.training.results import logged_metrics
 
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 
@@ -680,6 +681,28 @@ def test_tasks_are_evaluated_one_by_one_and_their_mean_chooses_the_best_checkpoi
     assert trainer.state.best_metric == max(found)
     assert metrics["eval_exact_match"] == max(found)
     assert sum("eval_exact_match" in metrics for metrics in evaluated.found) == 4
+
+
+@pytest.mark.parametrize("settings", [{"load_best_model_at_end": True}, {"save_strategy": "no"}, {"eval_strategy": "no"}])
+def test_what_was_measured_of_the_last_weights_is_not_measured_again(settings, bart, make_trainer, examples):
+    tasks = examples_by_task(examples, max_examples_per_task=3)
+    steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 3}
+    # With this rate the first step is the best one.
+    trainer = make_trainer(
+        copy.deepcopy(bart), train_dataset=examples, eval_dataset=tasks, learning_rate=0.5, **steps | settings
+    )
+    assert logged_metrics(trainer.state, trainer.args, tasks) is None
+    trainer.train()
+    measured = logged_metrics(trainer.state, trainer.args, tasks)
+    if "eval_strategy" in settings:
+        assert measured is None
+        return
+    assert (trainer.state.best_global_step == 1) == ("load_best_model_at_end" in settings)
+    again = trainer.evaluate()
+    for name in ("loss", "soft_em", "exact_match"):
+        for key in (f"eval_{name}", *(f"eval_{task}_{name}" for task in tasks)):
+            assert measured[key] == pytest.approx(again[key], abs=1e-5)
+    assert logged_metrics(trainer.state, trainer.args, [*tasks, "another"]) is None
 
 
 def test_the_side_that_is_cut_is_saved_with_the_tokenizer(bart, make_trainer, tokenizer, monkeypatch, tmp_path):

@@ -30,7 +30,7 @@ from ..models.warm_start import freeze
 from ..planning.plan import warn_where_disk_is_short
 from ..planning.training import checkpoint_bytes, plan_training, tokenizer_bytes
 from ..training.checkpoints import checkpoint_to_resume
-from ..training.results import format_task_results, task_results
+from ..training.results import format_task_results, logged_metrics, task_results
 from .bars import use_bars
 from .chat_format import ChatArguments
 from .console import is_quiet, show
@@ -193,7 +193,9 @@ def main(argv: Sequence[str]) -> None:
     if hasattr(model, "peft_config"):
         trainer.create_model_card()
     if evaluation is not None:
-        metrics = trainer.evaluate()
+        # What an earlier process logged may be of other evaluation examples.
+        logged = logged_metrics(trainer.state, args, evaluation) if checkpoint is None else None
+        metrics = logged or trainer.evaluate()
         if trainer.is_world_process_zero():
             counts = {task: len(examples) for task, examples in evaluation.items()}
             results = task_results(metrics, counts, decoding=trainer.decoding)

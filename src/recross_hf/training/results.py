@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from transformers import TrainerState, TrainingArguments
+
 from ..core.tables import format_table
+
+_NAMES = ("soft_em", "exact_match", "loss")
+
+
+def logged_metrics(state: TrainerState, args: TrainingArguments, tasks: Collection[str]) -> dict[str, float] | None:
+    """What the training has measured already of the weights that it ended with: those of its last step, or of its best one.
+
+    Args:
+        state: State of a trainer whose training has ended.
+        args: Its arguments.
+        tasks: Names of the evaluated tasks.
+
+    Returns:
+        Metrics with the prefix `eval`, as of [`ExampleTrainer.evaluate`]; None where these weights were not evaluated.
+    """
+    has_best = args.load_best_model_at_end and state.best_model_checkpoint is not None
+    step = state.best_global_step if has_best else state.global_step
+    metrics: dict[str, float] = {}
+    for entry in state.log_history:
+        if entry["step"] == step:
+            metrics |= {name: value for name, value in entry.items() if name.startswith("eval_")}
+    needed = [f"eval_{name}" for name in _NAMES] + [f"eval_{task}_{name}" for task in tasks for name in _NAMES]
+    return metrics if metrics.keys() >= {*needed} else None
 
 
 def task_results(
@@ -18,13 +43,12 @@ def task_results(
         num_examples: Number of examples of each task.
         decoding: Settings that change answers ([`ExampleTrainer.decoding`]), to be said beside the scores.
     """
-    names = ("soft_em", "exact_match", "loss")
     tasks = {
-        task: {name: metrics[f"eval_{task}_{name}"] for name in names} | {"n": number}
+        task: {name: metrics[f"eval_{task}_{name}"] for name in _NAMES} | {"n": number}
         for task, number in num_examples.items()
     }
     said = {} if decoding is None else {"decoding": dict(decoding)}
-    return {f"eval_{name}": metrics[f"eval_{name}"] for name in names} | {"tasks": tasks} | said
+    return {f"eval_{name}": metrics[f"eval_{name}"] for name in _NAMES} | {"tasks": tasks} | said
 
 
 def format_task_results(results: dict[str, Any]) -> str:
