@@ -41,9 +41,10 @@ from .kept_configuration import SpecialTokens, check_can_be_saved
 from .mixture_sampler import MixtureBatchSampler
 from .safe_push import SafePushTrainer
 from .scoring import ScoringTrainer
+from .token_weights import TokenWeightedTrainer
 
 
-class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, ScoringTrainer):
+class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, TokenWeightedTrainer, ScoringTrainer):
     """Trains a text-to-text model on examples, and scores what it generates.
 
     ```python
@@ -100,7 +101,6 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
             warn_where_bfloat16_is_slow(args.device.type)
         super().__init__(model, args, processing_class=processing_class, eval_dataset=eval_dataset, **kwargs)
         self._special_tokens: SpecialTokens | None = None
-        self._tokens_a_batch: torch.Tensor | None = None
         self.train_dataset = self.tokenize_for_training(train_dataset) if train_dataset is not None else None
 
     def tokenize_for_training(self, examples: Dataset) -> TokenizedExamples:
@@ -149,7 +149,7 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
             return super().train(checkpoint, trial, ignore_keys_for_eval)
         finally:
             self._special_tokens.put_back()
-            self._special_tokens, self._tokens_a_batch = None, None
+            self._special_tokens = None
 
     def _check_there_is_work(self) -> None:
         """Says before the training what the base class says in other words in it, or not at all."""
@@ -201,45 +201,6 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, Sc
         if self.accelerator.is_fsdp2 and self.architecture is SEQUENCE_TO_SEQUENCE:
             return shared_weights_in_one_group(self.model)
         return super().preparing()
-
-    # ---- loss ----------------------------------------------------------------------------------------------------------
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], torch.Tensor | int | None]:
-        """The batches of a step; of several, in all processes, [`compute_loss`] has to know how many tokens they have."""
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._tokens_a_batch = None
-        if batches and (len(batches) > 1 or self.args.world_size > 1):
-            tokens = torch.stack([(batch["labels"] != -100).sum() for batch in batches])
-            total = torch.stack([tokens.sum(), tokens.new_tensor(len(batches))])
-            total = self.accelerator.reduce(total, reduction="sum") if self.args.world_size > 1 else total
-            self._tokens_a_batch = total[0] / total[1]
-        return batches, num_items
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """Mean of the token losses of a batch, or their sum with `sum_token_loss`.
-
-        Where a step has several batches, accumulated or in several processes, their means are weighed by their tokens, so that the step
-        is as one of a larger batch; the sums are averaged over the batches, as in the authors' code.
-        """
-        labels = inputs["labels"]
-        # A loss of the caller's own divides by the tokens of the step itself.
-        is_own = self.compute_loss_func is not None
-        loss, outputs = super().compute_loss(
-            model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch if is_own else None
-        )
-        if self.args.sum_token_loss and model.training:
-            loss = loss * (labels != -100).sum()
-        elif self._tokens_a_batch is not None and model.training and not is_own:
-            loss = loss * ((labels != -100).sum() / self._tokens_a_batch)
-        return (loss, outputs) if return_outputs else loss
 
     # ---- mixtures of tasks ---------------------------------------------------------------------------------------------
 

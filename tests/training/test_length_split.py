@@ -1,0 +1,156 @@
+"""Steps in parts of like length: the cheapest division, and the gradient of the whole batch."""
+
+import copy
+from itertools import combinations
+
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+
+from recross_hf import ExampleTrainer, ExampleTrainingArguments
+from recross_hf.models.collators import padded, padded_rows
+from recross_hf.training import token_weights
+from recross_hf.training.length_split import cheapest_parts, split_by_length
+
+BUILDS = {"bart": (tiny.bart, tiny.tokenizer), "llama": (tiny.llama, tiny.causal_tokenizer)}
+COST = 5  # of a part, in tokens: tiny batches are divided, too
+
+
+def cost_of(parts, lengths):
+    return sum(
+        len(part) * sum(max(lengths[row][side] for row in part) for side in range(len(lengths[0]))) + COST
+        for part in parts
+    )
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=7))
+def test_no_other_division_of_the_rows_in_their_order_costs_less(lengths):
+    parts = cheapest_parts(lengths, COST)
+    assert sorted(row for part in parts for row in part) == [*range(len(lengths))]
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row][0])
+    others = (
+        [order[a:b] for a, b in zip((0, *cuts), (*cuts, len(order)), strict=True)]
+        for number in range(len(order))
+        for cuts in combinations(range(1, len(order)), number)
+    )
+    assert cost_of(parts, lengths) == min(cost_of(other, lengths) for other in others)
+
+
+def test_rows_of_one_length_stay_together():
+    assert cheapest_parts([(7,)] * 5, 0) == [[0, 1, 2, 3, 4]]
+
+
+def batch_of(rows, apart):
+    texts = [[*range(10, 10 + length)] for length, _ in rows]
+    answers = [[*range(3, 3 + number)] for _, number in rows]
+    if apart:
+        return padded(texts, 1) | {"labels": padded_rows(answers, -100)}
+    labels = [[-100] * (len(text) - len(answer)) + answer for text, answer in zip(texts, answers, strict=True)]
+    return padded(texts, 1) | {"labels": padded_rows(labels, -100)}
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize("apart", [True, False])
+@given(rows=st.lists(st.tuples(st.integers(4, 40), st.integers(1, 4)), min_size=1, max_size=6))
+def test_parts_have_each_row_without_the_padding_of_the_others(apart, multiple, rows):
+    batch = batch_of(rows, apart)
+    parts = split_by_length(batch, has_targets_apart=apart, multiple_of=multiple, part_cost=COST)
+
+    def bare(found, name, fill):
+        return sorted([token for token in row.tolist() if token != fill] for row in found[name])
+
+    for name, fill in (("input_ids", 1), ("attention_mask", 0), ("labels", -100)):
+        assert sorted(row for part in parts for row in bare(part, name, fill)) == bare(batch, name, fill)
+    for part in parts if len(parts) > 1 else []:
+        assert part["input_ids"].shape == part["attention_mask"].shape
+        longest = int(part["attention_mask"].sum(dim=1).max())
+        assert part["input_ids"].shape[1] == min(longest + -longest % multiple, batch["input_ids"].shape[1])
+        assert (part["labels"] != -100).any(dim=1).all()
+
+
+def test_what_is_not_known_to_be_rows_of_tokens_is_not_divided():
+    rows = [(40, 2), (4, 1)]
+    batch = batch_of(rows, True)
+    assert len(split_by_length(batch, has_targets_apart=True, part_cost=COST)) == 2
+    for other in (
+        batch | {"weights": torch.ones(2)},
+        {name: tensor for name, tensor in batch.items() if name != "attention_mask"},
+        batch | {"labels": batch["labels"].clone().index_fill_(0, torch.tensor(1), -100)},
+    ):
+        assert split_by_length(other, has_targets_apart=True, part_cost=COST) == [other]
+
+
+@pytest.fixture
+def parts_computed(monkeypatch):
+    """The number of parts of each batch, where batches may be divided into parts at any cost."""
+    found = []
+
+    def split(batch, **settings):
+        parts = split_by_length(batch, part_cost=settings.pop("part_cost", 0), **settings)
+        found.append(len(parts))
+        return parts
+
+    monkeypatch.setattr(token_weights, "split_by_length", split)
+    return found
+
+
+SETTINGS = {
+    "plain": {},
+    "accumulated": {"gradient_accumulation_steps": 2},
+    "smoothed": {"label_smoothing_factor": 0.1},
+    "summed": {"label_smoothing_factor": 0.1, "sum_token_loss": True},
+    "multiple": {"pad_to_multiple_of": 16},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("kind", [*BUILDS, "lora"])
+def test_a_divided_step_has_the_gradient_of_the_whole_batch(kind, settings, parts_computed, monkeypatch, tmp_path):
+    build, tokenizer_of = BUILDS["llama" if kind == "lora" else kind]
+    tokenizer = tokenizer_of()
+    model = build(tokenizer, dropout=0.0)
+    if kind == "lora":
+        torch.manual_seed(0)
+        lora = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear", init_lora_weights=False)
+        model = get_peft_model(model, lora)
+    examples = tiny.examples()
+    long = {"input": "one two three four five six seven eight " * 3, "references": ["red and blue"]}
+    examples = examples.select(range(8)).map(lambda row, number: long if number % 3 == 0 else row, with_indices=True)
+
+    def trained():
+        args = ExampleTrainingArguments(
+            output_dir=str(tmp_path), per_device_train_batch_size=4, max_steps=2, use_cpu=True, disable_tqdm=True,
+            save_strategy="no", logging_steps=1, learning_rate=1e-2, optim="sgd", max_grad_norm=0.0, **settings
+        )  # fmt: skip
+        trainer = ExampleTrainer(copy.deepcopy(model), args, processing_class=tokenizer, train_dataset=examples)
+        trainer.train()
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        return {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}, losses
+
+    divided, losses = trained()
+    assert max(parts_computed) > 1
+    monkeypatch.setattr(token_weights, "split_by_length", lambda batch, **settings: [batch])
+    whole, expected = trained()
+    assert losses == pytest.approx(expected, rel=1e-4)
+    start = dict(model.named_parameters())
+    moved = max(float((whole[name] - start[name]).detach().abs().max()) for name in whole)
+    for name in whole:
+        assert torch.allclose(divided[name], whole[name], atol=1e-4 * moved), name
+
+
+@pytest.mark.parametrize("settings", [{"world_size": 2}, {"torch_compile": True}, {"device": torch.device("meta")}])
+def test_only_a_processor_that_works_alone_divides_steps(settings, parts_computed, tokenizer, bart, tmp_path):
+    args = ExampleTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    trainer = ExampleTrainer(bart, args, processing_class=tokenizer)
+    batch = batch_of([(40, 2), (4, 1)], True)
+    assert len(trainer._parts_of(batch)) == 2
+
+    class Other:
+        def __getattr__(self, name):
+            return settings[name] if name in settings else getattr(args, name)
+
+    trainer.args = Other()
+    assert trainer._parts_of(batch) == [batch]
