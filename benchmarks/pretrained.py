@@ -95,6 +95,7 @@ class ScriptArguments:
     parts: list[str] = field(default_factory=list, metadata={"help": "Parts of the comparison; all by default."})
     methods: list[str] = field(default_factory=list, metadata={"help": "Methods to compute; all by default."})
     query_sets: list[int] = field(default_factory=list, metadata={"help": "Query sets to compute; all by default."})
+    signals: bool = field(default=True, metadata={"help": "Record what can be said of adaptations without labels."})
     minutes: float = field(default=math.inf, metadata={"help": "Begin no cell after so many minutes."})
     labelled: bool = field(default=False, metadata={"help": "Learn from labelled examples of each target, too."})
     collect: bool = field(default=False, metadata={"help": "Compute nothing; write the results that there are."})
@@ -153,7 +154,7 @@ def prepared_runs(
     for task in targets if script.labelled else []:
         parts[f"labelled/{task.name}"] = ([task.limited(None, 1)], labelled(task, script))
     return {
-        name: prepared(name, tasks, of_part, pipeline, script, signals=name != "gates")
+        name: prepared(name, tasks, of_part, pipeline, script, signals=script.signals and name != "gates")
         for name, (tasks, of_part) in parts.items()
         if tasks and of_part and is_among(name, script.parts)
     }
