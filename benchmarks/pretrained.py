@@ -87,13 +87,17 @@ class ScriptArguments:
         default=None, metadata={"help": "A reranker that was mined on this model, for `recross`."}
     )
     output_dir: Path = field(default=Path("pretrained"), metadata={"help": "Folder of the cells and the indexes."})
-    learning_rate: float = field(default=5e-5, metadata={"help": "Learning rate of the adaptations."})
+    learning_rate: float = field(
+        default=5e-5, metadata={"help": "Learning rate of the adaptations; new adapters of variants have 4 times it."}
+    )
     num_retrieved: int = field(default=128, metadata={"help": "|R|."})
     max_input_length: int = field(default=320, metadata={"help": "Tokens that inputs are cut to."})
     num_test: int = field(default=200, metadata={"help": "At most so many test examples of a task."})
     bf16: bool = field(default=False, metadata={"help": "Compute adaptations in bfloat16."})
     parts: list[str] = field(default_factory=list, metadata={"help": "Parts of the comparison; all by default."})
-    methods: list[str] = field(default_factory=list, metadata={"help": "Methods to compute; all by default."})
+    methods: list[str] = field(
+        default_factory=list, metadata={"help": "Methods to compute, variants by their own names; all by default."}
+    )
     query_sets: list[int] = field(default_factory=list, metadata={"help": "Query sets to compute; all by default."})
     signals: bool = field(default=True, metadata={"help": "Record what can be said of adaptations without labels."})
     minutes: float = field(default=math.inf, metadata={"help": "Begin no cell after so many minutes."})
@@ -113,6 +117,11 @@ def main() -> None:
         for name, run in runs.items():
             collect_results(run).save(script.output_dir / name)
         return
+    known = {method.name for run in runs.values() for method in run.methods.values()}
+    if unknown := [*({*script.parts} - {*runs}), *({*script.methods} - known)]:
+        raise SystemExit(
+            f"Expected parts among {', '.join(runs)} and methods among {', '.join(sorted(known))}, found {', '.join(unknown)}."
+        )
     for name, some, query_sets in in_order([name for name in runs if name.startswith("labelled/")]):
         if name in runs:
             compute_free_cells(runs[name], wanted_keys(runs[name], script, some, query_sets), until=until)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from huggingface_hub import DatasetCard
+from transformers import TrainerState, TrainingArguments
 
 from recross_hf import (
     AdaptationArguments,
@@ -17,7 +18,7 @@ from recross_hf.reranking.evaluation import format_reranker_metrics
 from recross_hf.supervision.dataset_card import supervision_card
 from recross_hf.supervision.results import format_supervision, plot_task_utilities
 from recross_hf.supervision.utility import by_reversal
-from recross_hf.training.results import format_task_results, task_results
+from recross_hf.training.results import format_task_results, logged_metrics, task_results
 
 
 def rows_of(counts: dict[str, int]) -> Dataset:
@@ -282,6 +283,18 @@ def test_the_card_of_mined_pairs_says_how_they_were_made_and_loads_on_the_hub(tm
         settings=settings, utility_estimator=by_reversal, summary=SUMMARY | {"skipped": {}}
     ).text
     assert "skipped" not in without
+
+
+def test_metrics_are_those_of_the_checkpoint_that_was_loaded(tmp_path):
+    """The best of all evaluations, here of step 3, need not have one."""
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    names = ("eval_loss", "eval_soft_em", "eval_exact_match", "eval_a_loss", "eval_a_soft_em", "eval_a_exact_match")
+    history = [dict.fromkeys(names, float(step)) | {"step": step} for step in (1, 2, 3, 4)]
+    state = TrainerState(global_step=4, log_history=[{"step": 2, "loss": 0.5}, *history])
+    state.best_global_step, state.best_model_checkpoint = 3, str(tmp_path / "checkpoint-2")
+    assert logged_metrics(state, args, ["a"]) == dict.fromkeys(names, 4.0)
+    args.load_best_model_at_end = True
+    assert logged_metrics(state, args, ["a"]) == dict.fromkeys(names, 2.0)
 
 
 def test_tasks_stand_in_a_table_with_their_mean():

@@ -38,6 +38,7 @@ from recross_hf import (
     mine_supervision,
 )
 from recross_hf.hub.errors import ArtifactError
+from recross_hf.models.adapters import check_peft_config
 from recross_hf.models.architectures import DECODER_ONLY, SEQUENCE_TO_SEQUENCE, architecture_of
 from recross_hf.models.collators import CausalCollator, pad_token_id, padded
 from recross_hf.models.foreign import check_built_size
@@ -418,6 +419,16 @@ def test_a_pipeline_is_built_adapted_saved_and_loaded(peft_config, built_folder,
     answers = adapted(inputs)
     adapted.save_pretrained(tmp_path / "saved")
     assert ReCrossPipeline.from_pretrained(tmp_path / "saved")(inputs) == answers
+
+
+@pytest.mark.parametrize("first", ["pissa_niter_4", "corda", "lora_ga"])
+def test_first_weights_that_change_the_base_anew_each_time_are_refused(first, bart):
+    config = LoraConfig(task_type="SEQ_2_SEQ_LM", target_modules=["q_proj"])
+    config.init_lora_weights = first
+    with pytest.raises(
+        ValueError, match=f"first weights that leave the base as it is, found init_lora_weights={first!r}"
+    ):
+        check_peft_config(bart, config)
 
 
 def test_a_peft_config_of_the_other_kind_is_refused(causal, bart, tokenizer, index, tmp_path):

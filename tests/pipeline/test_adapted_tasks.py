@@ -225,7 +225,7 @@ def test_a_base_that_has_moved_on_the_hub_is_noticed(built, adapters, tmp_path):
 
 # Those that take their first weights out of the base's would change the base below the other adapters.
 @pytest.mark.parametrize(
-    "setting", [{"use_dora": True}, {"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}], ids=str
+    "setting", [{"use_dora": True}, *({"init_lora_weights": name} for name in ("pissa", "olora"))], ids=str
 )
 def test_what_is_no_plain_lora_is_refused(setting, pipeline, kind, model, tmp_path):
     expected = pipeline.adapted_as("bugs")(INPUTS)

@@ -152,6 +152,23 @@ def test_an_adapter_that_is_no_plain_lora_is_refused(setting, trained, kind, exa
         ValueError, match=f"Expected plain LoRA of an upstream model with an adapter, found {name}={value!r}"
     ):
         ReCrossPipeline.build(other, tokenizer, examples, tmp_path / "built")
+
+
+def test_a_pipeline_that_was_written_with_such_an_adapter_is_refused(trained, kind, examples, tmp_path, monkeypatch):
+    _, tokenizer, folder = trained
+    base = AUTO[kind].from_pretrained(folder / "base")
+    config = LoraConfig(task_type=BUILDS[kind][2], target_modules=["q_proj"], r=2, init_lora_weights="pissa")
+    with monkeypatch.context() as patched:  # as earlier versions did
+        for module in ("pipeline", "saving"):
+            patched.setattr(f"recross_hf.pipeline.{module}.check_upstream_adapter", lambda model: None)
+        ReCrossPipeline.build(get_peft_model(base, config), tokenizer, examples, tmp_path / "built")
+    opened = ReCrossPipeline.from_pretrained(tmp_path / "built", device="cpu")
+    with pytest.raises(ValueError, match="found init_lora_weights='pissa'"):
+        opened("one more input")
+
+
+def test_two_upstream_adapters_are_refused(trained, kind, examples, tmp_path):
+    _, tokenizer, folder = trained
     two = PeftModel.from_pretrained(AUTO[kind].from_pretrained(folder / "base"), folder / "lora")
     two.load_adapter(folder / "lora", adapter_name="other")
     with pytest.raises(ValueError, match=r"one adapter named default, .* found default, other"):

@@ -6,6 +6,7 @@ from itertools import combinations
 import pytest
 import tiny
 import torch
+from accelerate.utils import DistributedType
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
@@ -141,16 +142,72 @@ def test_a_divided_step_has_the_gradient_of_the_whole_batch(kind, settings, part
         assert torch.allclose(divided[name], whole[name], atol=1e-4 * moved), name
 
 
-@pytest.mark.parametrize("settings", [{"world_size": 2}, {"torch_compile": True}, {"device": torch.device("meta")}])
-def test_only_a_processor_that_works_alone_divides_steps(settings, parts_computed, tokenizer, bart, tmp_path):
-    args = ExampleTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
-    trainer = ExampleTrainer(bart, args, processing_class=tokenizer)
+class WithTerm(ExampleTrainer):
+    """A loss that is no mean over tokens."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss = super().compute_loss(model, inputs, False, num_items_in_batch)
+        return loss + sum((weight**2).sum() for weight in model.parameters())
+
+
+def own_loss(outputs, labels, num_items_in_batch=None):
+    return outputs["loss"]
+
+
+def test_what_need_not_add_up_is_not_divided(parts_computed, tokenizer, bart, tmp_path):
+    def trainer_of(made=ExampleTrainer, model=bart, compute_loss_func=None, **settings):
+        args = ExampleTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], **settings)
+        return made(model, args, processing_class=tokenizer, compute_loss_func=compute_loss_func)
+
+    def num_parts(trainer):
+        return len(trainer._parts_of(batch))
+
     batch = batch_of([(40, 2), (4, 1)], True)
-    assert len(trainer._parts_of(batch)) == 2
+    assert num_parts(trainer_of()) == 2
+    others = [
+        {"torch_compile": True},
+        {"neftune_noise_alpha": 5.0},
+        {"optim": "galore_adamw_layerwise"},
+        {"optim": "adalomo"},
+    ]
+    assert [num_parts(trainer_of(**settings)) for settings in others] == [1] * len(others)
+    assert num_parts(trainer_of(WithTerm)) == 1
+    assert num_parts(trainer_of(compute_loss_func=own_loss)) == 1
+    with_router = copy.deepcopy(bart)
+    with_router.config.output_router_logits = True
+    assert num_parts(trainer_of(model=with_router)) == 1
+    several = trainer_of()
+    several.accelerator.state._shared_state["distributed_type"] = DistributedType.MULTI_CPU
+    try:
+        assert num_parts(several) == 1
+    finally:
+        several.accelerator.state._shared_state["distributed_type"] = DistributedType.NO
+    on_device = trainer_of()
+    on_device.args.__dict__["_setup_devices"] = torch.device("meta")  # where `device` keeps it
+    assert num_parts(on_device) == 1
 
-    class Other:
-        def __getattr__(self, name):
-            return settings[name] if name in settings else getattr(args, name)
 
-    trainer.args = Other()
-    assert trainer._parts_of(batch) == [batch]
+def test_no_loss_is_weighed_by_a_step_that_is_over(tokenizer, bart, examples, tmp_path):
+    args = ExampleTrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, report_to=[], max_steps=1, save_strategy="no",
+        gradient_accumulation_steps=2,
+    )  # fmt: skip
+    trainer = ExampleTrainer(copy.deepcopy(bart), args, processing_class=tokenizer, train_dataset=examples)
+    trainer.train()
+    rows = trainer.tokenize(examples)
+    batch = trainer.data_collator([rows[0], rows[1], rows[2]])
+    model = trainer.model.eval()
+    expected = trainer.compute_loss(model, batch)
+    for module in (model := model.train()).modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    assert float(trainer.compute_loss(model, batch).detach()) == pytest.approx(float(expected.detach()), rel=0.2)
+
+
+def test_a_row_without_tokens_keeps_a_place_of_its_own():
+    batch = batch_of([(40, 2), (4, 1)], True)
+    batch["attention_mask"][1] = 0
+    assert [part["input_ids"].shape[1] for part in split_by_length(batch, has_targets_apart=True, part_cost=0)] == [
+        40,
+        1,
+    ]

@@ -487,6 +487,22 @@ def test_a_killed_run_resumes_to_the_same_weights(settings, accumulation, bart, 
         assert len(rest.seen) < len(whole.seen)
 
 
+@pytest.mark.parametrize("settings", [{"max_steps": 4}, {"max_steps": -1, "num_train_epochs": 2}])
+def test_a_finished_run_that_is_told_to_go_on_stays_as_it_is(settings, bart, make_trainer, examples):
+    def make() -> ExampleTrainer:
+        settings_of_all = {"learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 1} | settings
+        return make_trainer(
+            copy.deepcopy(bart), train_dataset=examples, per_device_train_batch_size=16, **settings_of_all
+        )
+
+    (whole := make()).train()
+    (again := make()).train(resume_from_checkpoint=True)
+    assert again.state.global_step == whole.state.global_step == whole.state.max_steps
+    assert same(weights(again.model), weights(whole.model))
+    again.train(resume_from_checkpoint=False)  # a new run, of the same trainer, is no finished one
+    assert again.state.global_step == whole.state.max_steps
+
+
 def test_steps_keep_to_the_token_budget_and_an_epoch_has_every_example(bart, make_trainer, examples):
     train, batches = uneven(examples), Batches()
     trainer = make_trainer(
@@ -683,7 +699,9 @@ def test_tasks_are_evaluated_one_by_one_and_their_mean_chooses_the_best_checkpoi
     assert sum("eval_exact_match" in metrics for metrics in evaluated.found) == 4
 
 
-@pytest.mark.parametrize("settings", [{"load_best_model_at_end": True}, {"save_strategy": "no"}, {"eval_strategy": "no"}])
+@pytest.mark.parametrize(
+    "settings", [{"load_best_model_at_end": True}, {"save_strategy": "no"}, {"eval_strategy": "no"}]
+)
 def test_what_was_measured_of_the_last_weights_is_not_measured_again(settings, bart, make_trainer, examples):
     tasks = examples_by_task(examples, max_examples_per_task=3)
     steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 3}
@@ -697,7 +715,8 @@ def test_what_was_measured_of_the_last_weights_is_not_measured_again(settings, b
     if "eval_strategy" in settings:
         assert measured is None
         return
-    assert (trainer.state.best_global_step == 1) == ("load_best_model_at_end" in settings)
+    if "load_best_model_at_end" in settings:
+        assert trainer.state.best_global_step == 1
     again = trainer.evaluate()
     for name in ("loss", "soft_em", "exact_match"):
         for key in (f"eval_{name}", *(f"eval_{task}_{name}" for task in tasks)):

@@ -37,8 +37,10 @@ _PLAIN_LORA: dict[str, Any] = {
     "bias": "none",
 }
 """Settings of `LoraConfig` that make it more than LoRA of linear layers, with the values that do not."""
-_KEEPS_BASE = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
-"""Names of first weights (`init_lora_weights`) that a loaded adapter replaces with its own, without a change of the base."""
+_KEEPS_BASE = ("gaussian", "eva", "orthogonal", "mica")
+"""Names of first weights (`init_lora_weights`) that leave the base as it is."""
+_CHANGES_ANEW = ("pissa_niter", "corda", "lora_ga")
+"""Names of those that are taken out of the base at random or by gradients and data, so that another base is below the adapter where it is opened."""
 
 
 def is_peft_model(model: Any) -> bool:
@@ -50,8 +52,15 @@ def check_peft_config(model: PreTrainedModel, peft_config: PeftConfig) -> None:
     """Refuses the configuration of an adapter that does not suit a model.
 
     Raises:
-        ValueError: It is for another kind of model, or names modules that the model does not have.
+        ValueError: It is for another kind of model, names modules that the model does not have, or begins with weights that are taken
+            out of the base and come out differently where the adapter is opened.
     """
+    first = getattr(peft_config, "init_lora_weights", True)
+    if isinstance(first, str) and first.lower().startswith(_CHANGES_ANEW):
+        raise ValueError(
+            f"Expected first weights that leave the base as it is, found init_lora_weights={first!r}: whoever opens the adapter would have "
+            "another base below it. Take the default (True), or 'pissa'."
+        )
     task_type = architecture_of(model).peft_task_type
     if peft_config.task_type not in (None, task_type):
         raise ValueError(

@@ -17,7 +17,7 @@ from ..core._compat import note_commit
 from ..core.files import REMEMBERED_SIZE, read_parquet, remember_check, was_checked
 from ..data.schema import check_plain
 from ..hub.alone import alone
-from ..models.adapters import base_alone, merged_in_place
+from ..models.adapters import base_alone, check_plain_lora, merged_in_place
 from ..models.loading import load_model
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import Encoder, MeanPooledEncoder
@@ -173,12 +173,15 @@ class StoredParts(StoredFiles):
 
     def _with_adapter(self, base: PreTrainedModel, name: str) -> PreTrainedModel:
         try:
-            from peft import PeftModel
+            from peft import PeftConfig, PeftModel
         except ImportError as error:
             raise ImportError(
                 "This pipeline holds a PEFT adapter: pip install 'recross_hf[peft]' to load it."
             ) from error
-        return cast(PreTrainedModel, PeftModel.from_pretrained(base, self.checked(name)).eval())
+        folder = self.checked(name)
+        if name == UPSTREAM_MODEL:  # its base lies here as it was below the adapter
+            check_plain_lora(PeftConfig.from_pretrained(str(folder)), "an upstream model with an adapter")
+        return cast(PreTrainedModel, PeftModel.from_pretrained(base, folder).eval())
 
     def _load(self, name: str) -> PreTrainedModel:
         load: Any = partial(load_model, dtype=self.dtype, local_files_only=True, use_safetensors=True)

@@ -20,7 +20,7 @@ from ..core.deprecation import renamed_argument
 from ..core.distributed import warn_where_bfloat16_is_slow
 from ..core.files import write_json
 from ..models.base import check_finite_weights
-from ..training._compat import ChoosesItsSampler, WritesItsOwnModel, take_losses_as_means
+from ..training._compat import ChoosesItsSampler, StaysEnded, WritesItsOwnModel, take_losses_as_means
 from ..training.checkpoints import ARGUMENTS_FILE, checkpoint_to_resume, described_arguments, refuse_other_batches
 from ..training.safe_push import SafePushTrainer
 from .arguments import RerankerTrainingArguments
@@ -79,7 +79,7 @@ def train_reranker(
     return trainer.reranker()
 
 
-class RerankerTrainer(SafePushTrainer, WritesItsOwnModel, ChoosesItsSampler):
+class RerankerTrainer(SafePushTrainer, WritesItsOwnModel, ChoosesItsSampler, StaysEnded):
     """Trains a cross-encoder on mined pairs.
 
     Args:

@@ -101,6 +101,21 @@ class ChoosesItsSampler(Trainer):
         return super()._get_train_sampler(rows) if sampler is None else sampler
 
 
+class StaysEnded(Trainer):
+    """A `Trainer` that trains no further where the checkpoint that it goes on from is of its last step.
+
+    The base class looks at `max_steps` after a step, so that a finished run whose last epoch is not whole would make one more. Seen in
+    transformers 5.23.
+    """
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], torch.Tensor | int | None]:
+        """The batches of the next step; none after the last one."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], None
+        return super().get_batch_samples(*args, **kwargs)
+
+
 class PreparesInContext(Trainer):
     """A `Trainer` that lets a subclass work around the preparation of model and optimizer for the devices.
 

@@ -12,9 +12,9 @@ import torch
 
 from ..models.collators import Batch
 
-PART_COST = 128
-"""What another part of a step costs on a processor, in tokens. On two cores and a decoder-only model of 270 M weights with LoRA it was 95 in
-float32 and 190 in bfloat16 (`benchmarks/adaptation_step.py`)."""
+PART_COST = 192
+"""What another part of a step costs on a processor, in tokens. On two cores it was 187 with an encoder-decoder of 6 M weights in float32, and 207
+with a decoder-only model of 270 M, LoRA and bfloat16 (`benchmarks/length_split.py`); more cores were not tried."""
 _OF_TARGETS = ("labels", "decoder_input_ids")
 
 
@@ -67,6 +67,7 @@ def split_by_length(
         return [batch]
     filled = [batch["attention_mask"] != 0, *([batch["labels"] != -100] if has_targets_apart else [])]
     lengths = torch.stack([_lengths(of_rows) for of_rows in filled], dim=1)
+    lengths.clamp_(min=1)
     lengths += -lengths % multiple_of
     parts = cheapest_parts(lengths.tolist(), part_cost)
     if len(parts) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerState, TrainingArguments
@@ -23,8 +24,9 @@ def logged_metrics(state: TrainerState, args: TrainingArguments, tasks: Collecti
     Returns:
         Metrics with the prefix `eval`, as of [`ExampleTrainer.evaluate`]; None where these weights were not evaluated.
     """
-    has_best = args.load_best_model_at_end and state.best_model_checkpoint is not None
-    step = state.best_global_step if has_best else state.global_step
+    # The best step of all evaluations need not have a checkpoint; that of the checkpoint is the one that was loaded.
+    best = state.best_model_checkpoint if args.load_best_model_at_end else None
+    step = state.global_step if best is None else int(Path(best).name.rpartition("-")[2])
     metrics: dict[str, float] = {}
     for entry in state.log_history:
         if entry["step"] == step:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 
 from ..models.architectures import SEQUENCE_TO_SEQUENCE
+from ..models.heads import has_loss_of_its_own
 from .answer_loss import TakesAnswersAlone
 from .arguments import ExampleTrainingArguments
 from .length_split import split_by_length
@@ -54,13 +56,28 @@ class TokenWeightedTrainer(TakesAnswersAlone):
             self._tokens_a_batch = own
 
     def _parts_of(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        return (
+            [inputs]
+            if not self._may_divide
+            else split_by_length(
+                inputs,
+                has_targets_apart=self.architecture is SEQUENCE_TO_SEQUENCE,
+                multiple_of=self.args.pad_to_multiple_of or 1,
+            )
+        )
+
+    @property
+    def _may_divide(self) -> bool:
+        """Whether the losses of a batch's parts add up to its own, and one backward pass after another to its gradient."""
         args = self.args
+        # A loss of somebody else's need not be a mean over tokens, nor that of a router, and NEFTune's noise is by the width of a batch.
+        is_mean = self.compute_loss_func is None and type(self).compute_loss is TokenWeightedTrainer.compute_loss
+        is_mean &= not has_loss_of_its_own(self.model) and args.neftune_noise_alpha is None
+        # These optimisers step in the backward pass.
+        steps_after = "lomo" not in args.optim and "layerwise" not in args.optim
         # Processes that wait for one another need as many parts; a compiled model would be compiled for each length.
-        is_alone = args.device.type == "cpu" and args.world_size == 1 and not args.torch_compile
-        if not is_alone or self.compute_loss_func is not None:
-            return [inputs]
-        apart = self.architecture is SEQUENCE_TO_SEQUENCE
-        return split_by_length(inputs, has_targets_apart=apart, multiple_of=args.pad_to_multiple_of or 1)
+        is_alone = self.accelerator.distributed_type is DistributedType.NO and not args.torch_compile
+        return args.device.type == "cpu" and is_alone and is_mean and steps_after
 
     def compute_loss(
         self,

@@ -24,6 +24,7 @@ from ..models.tokenization import TokenizedExamples
 from ._compat import (
     PreparesInContext,
     SavesWithoutPickles,
+    StaysEnded,
     loader_of_this_process,
     name_base_when_saved,
     shared_weights_in_one_group,
@@ -44,7 +45,9 @@ from .scoring import ScoringTrainer
 from .token_weights import TokenWeightedTrainer
 
 
-class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, TokenWeightedTrainer, ScoringTrainer):
+class ExampleTrainer(
+    SafePushTrainer, SavesWithoutPickles, PreparesInContext, TokenWeightedTrainer, StaysEnded, ScoringTrainer
+):
     """Trains a text-to-text model on examples, and scores what it generates.
 
     ```python
@@ -149,7 +152,7 @@ class ExampleTrainer(SafePushTrainer, SavesWithoutPickles, PreparesInContext, To
             return super().train(checkpoint, trial, ignore_keys_for_eval)
         finally:
             self._special_tokens.put_back()
-            self._special_tokens = None
+            self._special_tokens, self._tokens_a_batch = None, None
 
     def _check_there_is_work(self) -> None:
         """Says before the training what the base class says in other words in it, or not at all."""
