@@ -411,6 +411,10 @@ def test_a_checkpoint_is_a_reranker_and_training_goes_on_from_it(make_trainer, t
     assert resumed.state.global_step == 6
     assert same(weights(resumed.model), weights(whole.model), atol=1e-6)
     assert not same(weights(CrossEncoderReranker.from_pretrained(folder).model), weights(whole.model), atol=1e-4)
+    ended = make_trainer(folder="ended", **settings)
+    ended.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
+    assert ended.state.global_step == 6
+    assert same(weights(ended.model), weights(whole.model))
 
 
 @pytest.mark.parametrize(
