@@ -487,8 +487,11 @@ def test_a_killed_run_resumes_to_the_same_weights(settings, accumulation, bart, 
         assert len(rest.seen) < len(whole.seen)
 
 
-@pytest.mark.parametrize("settings", [{"max_steps": 4}, {"max_steps": -1, "num_train_epochs": 2}])
-def test_a_finished_run_that_is_told_to_go_on_stays_as_it_is(settings, bart, make_trainer, examples):
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_steps": 4}, {"max_steps": 4, "save_strategy": "epoch"}, {"max_steps": -1, "num_train_epochs": 2}],
+)
+def test_a_finished_run_that_is_told_to_go_on_stays_as_it_is(settings, bart, make_trainer, examples, tmp_path):
     def make() -> ExampleTrainer:
         settings_of_all = {"learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 1} | settings
         return make_trainer(
@@ -496,11 +499,32 @@ def test_a_finished_run_that_is_told_to_go_on_stays_as_it_is(settings, bart, mak
         )
 
     (whole := make()).train()
+    state = tmp_path / "out" / f"checkpoint-{whole.state.max_steps}" / "trainer_state.json"
+    written = state.stat().st_mtime_ns
     (again := make()).train(resume_from_checkpoint=True)
+    assert state.stat().st_mtime_ns == written
     assert again.state.global_step == whole.state.global_step == whole.state.max_steps
     assert same(weights(again.model), weights(whole.model))
     again.train(resume_from_checkpoint=False)  # a new run, of the same trainer, is no finished one
     assert again.state.global_step == whole.state.max_steps
+
+
+def test_what_16_bits_do_not_tell_apart_is_not_lost_as_an_adapter_is_merged(make_trainer):
+    base = tiny.llama(tiny.tokenizer()).bfloat16()
+    model = get_peft_model(copy.deepcopy(base), LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.fill_(1e-5)
+    changes = {
+        name: layer.get_delta_weight("default") for name, layer in model.named_modules() if name.endswith("q_proj")
+    }
+    trainer = make_trainer(model)
+    trainer.merge_adapter()
+    merged = dict(trainer.model.named_parameters())
+    for name, change in changes.items():
+        name = name.removeprefix("base_model.model.") + ".weight"
+        found = merged[name] - base.get_parameter(name).float()
+        assert (found - change.float()).abs().max() < 0.05 * change.abs().max()
 
 
 def test_steps_keep_to_the_token_budget_and_an_epoch_has_every_example(bart, make_trainer, examples):

@@ -39,14 +39,17 @@ def adaptable_copy(
     check_finite_weights(model)
     # A whole copy, also for PEFT: sharing frozen weights with it would let a later merge change the caller's model.
     adaptable = unprepared_copy(model)
+    if (
+        peft_config is None
+    ):  # steps of 1e-6 round to nothing in half precision; `bf16=True` computes in it and keeps these weights
+        whole: Any = adaptable  # transformers leaves the method without annotations
+        adaptable = whole.float()
     if is_peft_model(model):
         adaptable = merged_in_place(adaptable, is_named=peft_config is None)
         adaptable.requires_grad_(True)  # PEFT had frozen it
     if peft_config is not None:
         return with_new_adapter(adaptable, peft_config, seed)
-    # Steps of 1e-6 round to nothing in half precision; `bf16=True` computes in it and keeps these weights.
-    trained: Any = adaptable  # transformers leaves the method without annotations
-    return cast(PreTrainedModel, trained.float())
+    return adaptable
 
 
 def _going_on(model: PreTrainedModel, peft_config: PeftConfig | None) -> PreTrainedModel:

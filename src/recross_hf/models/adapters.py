@@ -55,12 +55,7 @@ def check_peft_config(model: PreTrainedModel, peft_config: PeftConfig) -> None:
         ValueError: It is for another kind of model, names modules that the model does not have, or begins with weights that are taken
             out of the base and come out differently where the adapter is opened.
     """
-    first = getattr(peft_config, "init_lora_weights", True)
-    if isinstance(first, str) and first.lower().startswith(_CHANGES_ANEW):
-        raise ValueError(
-            f"Expected first weights that leave the base as it is, found init_lora_weights={first!r}: whoever opens the adapter would have "
-            "another base below it. Take the default (True), or 'pissa'."
-        )
+    check_first_weights(peft_config)
     task_type = architecture_of(model).peft_task_type
     if peft_config.task_type not in (None, task_type):
         raise ValueError(
@@ -68,6 +63,20 @@ def check_peft_config(model: PreTrainedModel, peft_config: PeftConfig) -> None:
             f"{str(peft_config.task_type)!r}. Set `peft_config.task_type`."
         )
     _check_target_modules(model, peft_config)
+
+
+def check_first_weights(peft_config: PeftConfig) -> None:
+    """Refuses an adapter whose first weights are taken out of its base and come out differently where it is opened.
+
+    Raises:
+        ValueError: They do.
+    """
+    first = getattr(peft_config, "init_lora_weights", True)
+    if isinstance(first, str) and first.lower().startswith(_CHANGES_ANEW):
+        raise ValueError(
+            f"Expected first weights that leave the base as it is, found init_lora_weights={first!r}: whoever opens the adapter would have "
+            "another base below it. Take the default (True), or 'pissa'."
+        )
 
 
 def with_new_adapter(model: PreTrainedModel, peft_config: PeftConfig, seed: int) -> PreTrainedModel:

@@ -17,7 +17,7 @@ from ..core._compat import note_commit
 from ..core.files import REMEMBERED_SIZE, read_parquet, remember_check, was_checked
 from ..data.schema import check_plain
 from ..hub.alone import alone
-from ..models.adapters import base_alone, check_plain_lora, merged_in_place
+from ..models.adapters import base_alone, check_first_weights, check_plain_lora, merged_in_place
 from ..models.loading import load_model
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import Encoder, MeanPooledEncoder
@@ -179,8 +179,10 @@ class StoredParts(StoredFiles):
                 "This pipeline holds a PEFT adapter: pip install 'recross_hf[peft]' to load it."
             ) from error
         folder = self.checked(name)
+        peft_config = PeftConfig.from_pretrained(str(folder))
+        check_first_weights(peft_config)
         if name == UPSTREAM_MODEL:  # its base lies here as it was below the adapter
-            check_plain_lora(PeftConfig.from_pretrained(str(folder)), "an upstream model with an adapter")
+            check_plain_lora(peft_config, "an upstream model with an adapter")
         return cast(PreTrainedModel, PeftModel.from_pretrained(base, folder).eval())
 
     def _load(self, name: str) -> PreTrainedModel:

@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import extract_model_from_parallel
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
@@ -101,12 +101,27 @@ class ChoosesItsSampler(Trainer):
         return super()._get_train_sampler(rows) if sampler is None else sampler
 
 
+class _LeavesWhatHasEnded(TrainerCallback):
+    """Neither evaluates nor saves at the end of an epoch in which nothing was trained."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.begun_at = state.global_step
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step == self.begun_at >= state.max_steps:
+            control.should_evaluate = control.should_save = False
+
+
 class StaysEnded(Trainer):
     """A `Trainer` that trains no further where the checkpoint that it goes on from is of its last step.
 
     The base class looks at `max_steps` after a step, so that a finished run whose last epoch is not whole would make one more. Seen in
     transformers 5.23.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_callback(_LeavesWhatHasEnded())
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], torch.Tensor | int | None]:
         """The batches of the next step; none after the last one."""
