@@ -39,9 +39,8 @@ def adaptable_copy(
     check_finite_weights(model)
     # A whole copy, also for PEFT: sharing frozen weights with it would let a later merge change the caller's model.
     adaptable = unprepared_copy(model)
-    if (
-        peft_config is None
-    ):  # steps of 1e-6 round to nothing in half precision; `bf16=True` computes in it and keeps these weights
+    if peft_config is None:
+        # Steps of 1e-6 round to nothing in half precision; `bf16=True` computes in it and keeps these weights.
         whole: Any = adaptable  # transformers leaves the method without annotations
         adaptable = whole.float()
     if is_peft_model(model):
