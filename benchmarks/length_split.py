@@ -103,10 +103,8 @@ def prepared(args: argparse.Namespace, folder: str) -> tuple[ExampleTrainer, lis
         pipeline = ReCrossPipeline.from_pretrained()
         model, tokenizer, examples = pipeline.upstream_model, pipeline.processing_class, pipeline.index.dataset
     else:
-        model, tokenizer = (
-            load_upstream_model(args.model_name_or_path),
-            load_upstream_tokenizer(args.model_name_or_path),
-        )
+        model = load_upstream_model(args.model_name_or_path)
+        tokenizer = load_upstream_tokenizer(args.model_name_or_path)
     if args.files is not None:
         examples = load_examples(args.files, columns=columns)
     if args.use_peft:

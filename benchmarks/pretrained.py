@@ -47,12 +47,7 @@ from pretrained_methods import (
 )
 from transformers import HfArgumentParser
 
-from recross_hf import (
-    Method,
-    ReCrossPipeline,
-    TargetTask,
-    load_target_task,
-)
+from recross_hf import Method, ReCrossPipeline, TargetTask, load_target_task
 from recross_hf.evaluation.cells import CellKey
 from recross_hf.evaluation.collection import collect_results
 from recross_hf.evaluation.results import SHARED

@@ -13,7 +13,7 @@ import torch
 from ..models.collators import Batch
 
 PART_COST = 192
-"""What another part of a step costs on a processor, in tokens. On two cores it was 187 with an encoder-decoder of 6 M weights in float32, and 207
+"""What another part of a step costs on a processor, in tokens. On two cores it was 187 with an encoder-decoder of 6 M weights in float32, and 183
 with a decoder-only model of 270 M, LoRA and bfloat16 (`benchmarks/length_split.py`); more cores were not tried."""
 _OF_TARGETS = ("labels", "decoder_input_ids")
 

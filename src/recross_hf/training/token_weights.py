@@ -56,15 +56,10 @@ class TokenWeightedTrainer(TakesAnswersAlone):
             self._tokens_a_batch = own
 
     def _parts_of(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
-        return (
-            [inputs]
-            if not self._may_divide
-            else split_by_length(
-                inputs,
-                has_targets_apart=self.architecture is SEQUENCE_TO_SEQUENCE,
-                multiple_of=self.args.pad_to_multiple_of or 1,
-            )
-        )
+        if not self._may_divide:
+            return [inputs]
+        apart = self.architecture is SEQUENCE_TO_SEQUENCE
+        return split_by_length(inputs, has_targets_apart=apart, multiple_of=self.args.pad_to_multiple_of or 1)
 
     @property
     def _may_divide(self) -> bool:
