@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from recross_hf import ExampleTrainer, ExampleTrainingArguments, examples_by_task, load_examples
+from recross_hf.adaptation.model_copy import adaptable_copy
 from recross_hf.models import base
 from recross_hf.models.collators import ExampleCollator
 from recross_hf.models.generation import generate_texts
@@ -509,7 +510,8 @@ def test_a_finished_run_that_is_told_to_go_on_stays_as_it_is(settings, bart, mak
     assert again.state.global_step == whole.state.max_steps
 
 
-def test_what_16_bits_do_not_tell_apart_is_not_lost_as_an_adapter_is_merged(make_trainer):
+@pytest.mark.parametrize("by", ["trainer", "copy for all weights"])
+def test_what_16_bits_do_not_tell_apart_is_not_lost_as_an_adapter_is_merged(by, make_trainer):
     base = tiny.llama(tiny.tokenizer()).bfloat16()
     model = get_peft_model(copy.deepcopy(base), LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]))
     for name, weight in model.named_parameters():
@@ -518,9 +520,13 @@ def test_what_16_bits_do_not_tell_apart_is_not_lost_as_an_adapter_is_merged(make
     changes = {
         name: layer.get_delta_weight("default") for name, layer in model.named_modules() if name.endswith("q_proj")
     }
-    trainer = make_trainer(model)
-    trainer.merge_adapter()
-    merged = dict(trainer.model.named_parameters())
+    if by == "trainer":
+        trainer = make_trainer(model)
+        trainer.merge_adapter()
+        whole = trainer.model
+    else:
+        whole = adaptable_copy(model, None, 0, upstream_adapter="merge")
+    merged = dict(whole.named_parameters())
     for name, change in changes.items():
         name = name.removeprefix("base_model.model.") + ".weight"
         found = merged[name] - base.get_parameter(name).float()
