@@ -131,8 +131,7 @@ def prepared_runs(
 ) -> dict[str, EvaluationRun]:
     """The parts of the comparison by name, each a folder of cells."""
     targets = tasks_of(script.target_tasks, script.num_test)
-    some = [methods[name] for name in (NONE, IN_CONTEXT, *CORE, ANSWERED) if name in methods]
-    fewer = [method for method in some if method.name in (NONE, IN_CONTEXT, *OF_OTHER_TASKS)]
+    fewer = [methods[name] for name in (NONE, IN_CONTEXT, *OF_OTHER_TASKS) if name in methods]
     gated = [
         replace(varied(methods[name], gate, gate=gate), family=name)
         for name in ("dense", "random")
@@ -141,7 +140,7 @@ def prepared_runs(
     ]
     parts: dict[str, tuple[Sequence[TargetTask], Sequence[Method]]] = {
         "targets": (targets, [method for name, method in methods.items() if name != ANSWERED]),
-        "held_out": (tasks_of(script.held_out_tasks, script.num_test), some),
+        "held_out": (tasks_of(script.held_out_tasks, script.num_test), [*methods.values()]),
         "others": (tasks_of(script.other_tasks, script.num_test), fewer),
         "gates": (targets, gated),
         "ablations": (targets[:ABLATION_TASKS], ablated(methods, unvaried=not is_among("targets", script.parts))),
@@ -182,6 +181,8 @@ def in_order(labelled_parts: Sequence[str]) -> Iterator[tuple[str, Sequence[str]
     yield "targets", ["recross", "dense, fast", "dense, rank 1"], [2, 3, 4]
     yield "ablations", (), [1]
     yield "others", OF_OTHER_TASKS, [2]
+    yield "held_out", [*OTHERS, *VARIANTS], [0, 1]
+    yield "targets", [*OTHERS, *VARIANTS], [2]
 
 
 def prepared(

@@ -13,9 +13,11 @@ from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
 
 from recross_hf import (
+    BalancedRetriever,
     CrossEncoderReranker,
     MeanPooledEncoder,
     Method,
+    MixedRetriever,
     RandomRetriever,
     ReCrossPipeline,
     TargetTask,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 NONE, IN_CONTEXT, ANSWERED = "none", "in_context", "answered"
 CORE = ("random", "bm25", "sbert", "dense", "dense_by_task")
-OTHERS = ("recross", "rds", "weighted", "sift", "dense_replay")
+OTHERS = ("recross", "rds", "weighted", "sift", "dense_replay", "dense_balanced")
 VARIANTS = (
     "dense, fast",
     "dense, slow",
@@ -39,6 +41,8 @@ VARIANTS = (
     "dense, 4 x |R|",
     "dense, rank 1",
     "dense, mean of 4",
+    "dense, tasks in turn",
+    "dense, balanced replay",
 )
 GATES = ("form", "strict")
 OF_OTHER_TASKS = ("random", "dense", "dense_by_task")
@@ -79,6 +83,11 @@ def methods_of(pipeline: ReCrossPipeline, script: ScriptArguments) -> list[Metho
         varied(dense, "4 x |R|", num_retrieved=4 * script.num_retrieved),
         replace(varied(dense, "rank 1", **new), peft_config=lora(1)),
         replace(varied(dense, "mean of 4", **new), peft_config=lora(16), num_adapters=4),
+        replace(varied(dense, "tasks in turn"), retriever=BalancedRetriever(dense.retriever, equal_tasks=True)),
+        replace(
+            varied(dense, "balanced replay"),
+            retriever=lambda seed: MixedRetriever(BalancedRetriever(dense.retriever), seed=seed),
+        ),
     ]
     return [*found.values(), *variants]
 

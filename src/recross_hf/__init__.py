@@ -46,6 +46,7 @@ _MODULE_OF = {
     "RandomRetriever": "retrieval.retriever",
     "SIFTRetriever": "retrieval.sift",
     "MixedRetriever": "retrieval.mixed",
+    "BalancedRetriever": "retrieval.balanced",
     "ExampleTrainer": "training.trainer",
     "BM25Retriever": "retrieval.bm25",
     "build_cluster_index": "retrieval.cluster.build",
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from .reranking.evaluation import evaluate_reranker, split_by_task
     from .reranking.reranker import Reranker
     from .reranking.trainer import RerankerTrainer, train_reranker
+    from .retrieval.balanced import BalancedRetriever
     from .retrieval.bm25 import BM25Retriever
     from .retrieval.cluster.build import build_cluster_index
     from .retrieval.encoder import Encoder, MeanPooledEncoder, encode_in_processes

@@ -80,7 +80,7 @@ class ScriptArguments:
         default_factory=list,
         metadata={
             "help": "none, random, bm25, sbert, dense, recross; all but the first two also with _by_task. Of other papers: rds, sift, "
-            "dense_replay, in_context, in_context_per_task. By default those of ReCross that the pipeline allows."
+            "dense_replay, dense_balanced, in_context, in_context_per_task. By default those of ReCross that the pipeline allows."
         },
     )
     num_queries: int = field(default=16, metadata={"help": "|Q|: inputs of a query set to use."})

@@ -13,6 +13,7 @@ from filelock import FileLock
 from ..data.schema import ids_hash
 from ..pipeline.pipeline import ReCrossPipeline
 from ..retrieval.aggregation import round_robin
+from ..retrieval.balanced import BalancedRetriever
 from ..retrieval.bm25 import BM25Retriever
 from ..retrieval.encoder import Encoder, MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
@@ -28,11 +29,29 @@ from .method import Method, RetrieverSource
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-WITHOUT_TASKS = ("none", "random", "rds", "sift", "dense_replay", "in_context", "in_context_per_task")
+WITHOUT_TASKS = (
+    "none",
+    "random",
+    "rds",
+    "sift",
+    "dense_replay",
+    "dense_balanced",
+    "in_context",
+    "in_context_per_task",
+)
 """Names of methods that there is no `_by_task` of."""
 WAYS = ("none", "random", "bm25", "sbert", "dense", "recross", *WITHOUT_TASKS[2:])
 """Names of the methods of [`paper_methods`]."""
-IN_LANCE = ("none", "random", "dense", "recross", "dense_replay", "in_context", "in_context_per_task")
+IN_LANCE = (
+    "none",
+    "random",
+    "dense",
+    "recross",
+    "dense_replay",
+    "dense_balanced",
+    "in_context",
+    "in_context_per_task",
+)
 """Names of the methods that do not read all upstream examples into memory, and go with a pipeline whose index is in Lance."""
 WEIGHTED_COSINE: dict[str, Any] = {"factory": "L2norm,Flat"}
 """Arguments of an index build for `rds`, which compares by cosine; its encoder has `pooling="weighted_mean"`."""
@@ -56,9 +75,9 @@ def paper_methods(
         names: Names of methods. Of the paper: `none`, the model as it is; `random`; `bm25`; `sbert`; `dense`, ReCross-dagger; `recross`,
             with the pipeline's reranker. All but the first two also with `_by_task`, which selects whole tasks (`select_by="task"`).
             Of others: `rds`, [`round_robin`] over the index "rds" (RDS+, Ivison et al. 2025); `sift`, [`SIFTRetriever`]; `dense_replay`,
-            half of it random ([`MixedRetriever`]); `in_context`, each input below its own nearest examples without training (Liu et al.
-            2022); `in_context_per_task`, all inputs below those nearest to the query set. A name of `indexes` is dense retrieval there.
-            Where the pipeline's index is a [`LanceIndex`], those of `IN_LANCE` alone, and those of `indexes`.
+            half of it random ([`MixedRetriever`]); `dense_balanced`, the answers of each task in turn ([`BalancedRetriever`]);
+            `in_context`, each input below its own nearest examples without training (Liu et al. 2022); `in_context_per_task`,
+            all inputs below those nearest to the query set. A name of `indexes` is dense retrieval there. Where the pipeline's index is a [`LanceIndex`], those of `IN_LANCE` alone, and those of `indexes`.
         sbert_index: Index of the pipeline's examples by another encoder, for `sbert`.
         indexes: Further indexes of the pipeline's examples by the names of their methods. That of `rds` is of the model's own vectors with
             `pooling="weighted_mean"`, compared by cosine ([`WEIGHTED_COSINE`]); by default the pipeline's own, where it has that pooling.
@@ -147,6 +166,8 @@ def _retriever(
         return SIFTRetriever(in_memory(indexes.get(way) or pipeline.index))
     if way == "dense_replay":
         return lambda seed: MixedRetriever(dense_retriever(pipeline.index), share=0.5, seed=seed)
+    if way == "dense_balanced":
+        return BalancedRetriever(dense_retriever(pipeline.index))
     if way == "sbert" and way not in indexes:
         raise ValueError(
             f"Expected an index by another encoder for the method {name}, found no `sbert_index`. Name one with --sbert_name_or_path."

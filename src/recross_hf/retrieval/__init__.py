@@ -2,5 +2,5 @@
 aggregation joins.
 
 Public: `Encoder`, `MeanPooledEncoder`, `SentenceEncoder`, `encode_in_processes`, `UpstreamIndex`, `Retriever`, `DenseRetriever`, `RandomRetriever`,
-`BM25Retriever`, `SIFTRetriever`, `MixedRetriever`.
+`BM25Retriever`, `SIFTRetriever`, `MixedRetriever`, `BalancedRetriever`.
 """
