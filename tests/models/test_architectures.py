@@ -59,7 +59,7 @@ def causal(request):
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def answering(request, examples, tmp_path_factory):
-    """A tiny model after 150 steps on the tiny examples, and its tokenizer."""
+    """A tiny model after 60 steps on the tiny examples, and its tokenizer."""
     build, tokenizer = KINDS[request.param]
     model = build(tokenizer, dropout=0.0)
     trainer = trainer_of(
@@ -67,7 +67,7 @@ def answering(request, examples, tmp_path_factory):
         tokenizer,
         tmp_path_factory.mktemp("answering"),
         train_dataset=examples,
-        max_steps=150,
+        max_steps=60,
         learning_rate=5e-3,
         per_device_train_batch_size=16,
     )
