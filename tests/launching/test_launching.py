@@ -228,6 +228,23 @@ def test_a_job_is_cancelled_where_the_next_cannot_be_submitted(tmp_path, monkeyp
     assert jobs[0].done()
 
 
+def test_a_job_that_lost_its_interrupt_is_given_another(monkeypatch):
+    class Starting:
+        interrupts = 0
+
+        def cancel(self, check):
+            self.interrupts += 1
+
+        def done(self):
+            return self.interrupts == 2
+
+    monkeypatch.setattr(launcher, "_SECONDS_TO_CANCEL", 0.01)
+    job, ended = Starting(), Starting()
+    ended.interrupts = 2
+    launcher._cancel([job, ended], is_local=True)
+    assert job.done() and ended.interrupts == 2  # one that is over is left alone
+
+
 @pytest.mark.parametrize(
     "ending", [SystemExit(144), RuntimeError("Job not requeued because: timed-out too many times.")]
 )
