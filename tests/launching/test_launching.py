@@ -210,7 +210,8 @@ def test_no_job_is_left_where_a_terminal_interrupts_all_processes_or_the_command
     assert (driver.returncode, len(jobs), left) == (143 if by == "kill" else 130, 2, [])
 
 
-def test_a_job_is_cancelled_where_the_next_cannot_be_submitted(tmp_path, monkeypatch):
+@pytest.mark.parametrize("ignores", [False, True])
+def test_a_job_is_cancelled_where_the_next_cannot_be_submitted(ignores, tmp_path, monkeypatch):
     submit, jobs = submitit.LocalExecutor.submit, []
 
     def once(*args):
@@ -223,26 +224,16 @@ def test_a_job_is_cancelled_where_the_next_cannot_be_submitted(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text(DEAF)
-    with pytest.raises(OSError, match="There is no room"):
-        launch(["--version"], tmp_path / "out", LauncherArguments("local", num_jobs=2))
+    # What a shell script starts in the background ignores interrupts.
+    handler = signal.SIG_IGN if ignores else signal.default_int_handler
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(OSError, match="There is no room"):
+            launch(["--version"], tmp_path / "out", LauncherArguments("local", num_jobs=2))
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert jobs[0].done()
-
-
-def test_a_job_that_lost_its_interrupt_is_given_another(monkeypatch):
-    class Starting:
-        interrupts = 0
-
-        def cancel(self, check):
-            self.interrupts += 1
-
-        def done(self):
-            return self.interrupts == 2
-
-    monkeypatch.setattr(launcher, "_SECONDS_TO_CANCEL", 0.01)
-    job, ended = Starting(), Starting()
-    ended.interrupts = 2
-    launcher._cancel([job, ended], is_local=True)
-    assert job.done() and ended.interrupts == 2  # one that is over is left alone
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -90,7 +92,7 @@ def submitted(
 
     # A job may submit jobs; elsewhere, SBATCH_ACCOUNT and its like are what their user wants.
     cleaned = submitit.helpers.clean_env() if "SLURM_JOB_ID" in os.environ else nullcontext()
-    with cleaned, _without_the_current_folder():
+    with cleaned, _without_the_current_folder(), _interruptible():
         if arguments.launcher == "slurm":
             with executor.batch():
                 jobs = [executor.submit(command) for _ in numbers]
@@ -101,6 +103,23 @@ def submitted(
             with _standard_error_into(Path(command.folder) / _OF_THE_CONTROLLERS):
                 jobs.append(executor.submit(command))
         return jobs
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Has jobs heed interrupts, by which submitit cancels those of this machine, where this process ignores them.
+
+    A shell script has what it starts in the background ignore them, and processes inherit that; they inherit no handler.
+    """
+    ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not ignores or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _without_the_current_folder() -> AbstractContextManager[None]:

@@ -23,7 +23,7 @@ JOBS_FOLDER = "jobs"
 """Folder of submitit's files and of the logs, below the output folder."""
 _MISTAKE = 2  # the exit status after a mistake of the user, which is the same in every job
 _SECONDS_BETWEEN_LOOKS = {"local": 0.5, "slurm": 5.0}  # each look at a job of slurm asks the shared disk
-_SECONDS_TO_CANCEL, _TRIES_TO_CANCEL = 7, 3
+_SECONDS_TO_CANCEL = 20
 _SECONDS_TO_END = 3  # submitit gives a job of this machine one, and kills it
 
 
@@ -144,11 +144,9 @@ def _last_line(job: Job[int]) -> str:
 
 def _cancel(jobs: Collection[Job[int]], *, is_local: bool) -> None:
     """Cancels jobs; waits for those of this machine, so that none is left when the command ends."""
-    for _ in range(_TRIES_TO_CANCEL if is_local else 1):
-        # An interrupt that finds a process of Python still starting can be lost: one that has not ended by now is given another.
-        for job in [job for job in jobs if not (is_local and job.done())]:
-            job.cancel(check=False)
-        _wait_for(jobs if is_local else [], _SECONDS_TO_CANCEL)
+    for job in jobs:
+        job.cancel(check=False)
+    _wait_for(jobs if is_local else [], _SECONDS_TO_CANCEL)
 
 
 def _wait_for(jobs: Collection[Job[int]], seconds: float) -> None:
