@@ -462,5 +462,6 @@ def test_the_card_of_an_adapter_names_all_that_is_beneath_it(bart, cross_encoder
     beneath = Repository("org/base", "model", COMMIT)
     given = {"is_peft": True, "base_model": "org/p-u", "base_revision": COMMIT, "beneath": beneath}
     card = read(adapted_card(**given, parts=PLACES, architecture=DECODER_ONLY))
+    base = f'AutoModelForCausalLM.from_pretrained("org/base", revision="{COMMIT}", dtype="float32")'
     assert f'base = PeftModel.from_pretrained({base}, "org/p-u", revision="{COMMIT}").merge_and_unload()' in card.text
     assert 'model = PeftModel.from_pretrained(base, "me/triage")' in card.text

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from recross_hf import AdaptationArguments, DenseRetriever, ExampleTrainer, ExampleTrainingArguments, ReCrossPipeline
+from recross_hf.adaptation.model_copy import adaptable_copy
 from recross_hf.hub.errors import ArtifactError
 from recross_hf.models.adapters import load_upstream_model, load_upstream_tokenizer
 from recross_hf.retrieval.vector_shards import IndexMismatchError
@@ -355,6 +356,25 @@ def test_the_upstream_adapter_is_merged_first(way, pipeline, built, kind, querie
         assert saved["base_model_name_or_path"] is None
 
 
+def test_in_half_precision_the_sum_of_base_and_adapter_is_not_rounded(pipeline, built, kind, queries, tmp_path):
+    half = ReCrossPipeline.from_pretrained(built, device="cpu", dtype=torch.bfloat16).upstream_model
+    assert {half.dtype} == {torch.bfloat16}
+    layers = [(name, layer) for name, layer in half.get_base_model().named_modules() if hasattr(layer, "lora_A")]
+    sums = {
+        name: layer.base_layer.weight.float() + layer.get_delta_weight("default").float() for name, layer in layers
+    }
+    rounds = [(value.bfloat16() != value).any() for value in sums.values()]
+    assert layers and all(rounds)
+    config = LoraConfig(task_type=BUILDS[kind][2], r=2, lora_alpha=32)
+    pipeline.adapt(queries, peft_config=config, upstream_adapter="merge", **FAST).save_pretrained(tmp_path / "saved")
+    opened = ReCrossPipeline.from_pretrained(tmp_path / "saved", device="cpu", dtype=torch.bfloat16).adapted_model
+    for model in (adaptable_copy(half, config, 0, upstream_adapter="merge"), opened):
+        beneath = dict(model.get_base_model().named_modules())
+        for name, value in sums.items():
+            torch.testing.assert_close(getattr(beneath[name], "base_layer", beneath[name]).weight, value)
+    assert half.dtype == torch.bfloat16  # the caller's model stayed as it was
+
+
 def test_a_peft_config_beside_an_adapter_that_goes_on_is_refused(pipeline, kind, queries):
     config = LoraConfig(task_type=BUILDS[kind][2])
     with pytest.raises(ValueError, match=r"Expected no `peft_config` .* or set `upstream_adapter='merge'`"):
@@ -421,7 +441,7 @@ def test_the_commands_train_index_and_adapt_an_adapter(trained, kind, tmp_path):
         "the base with the upstream model's adapter merged into it" in (tmp_path / "fresh" / "README.md").read_text()
     )
     code = html.unescape((tmp_path / "fresh" / "report.html").read_text())
-    base = f'{AUTO[kind].__name__}.from_pretrained("fresh/base_model")'
+    base = f'{AUTO[kind].__name__}.from_pretrained("fresh/base_model", dtype="float32")'
     assert f'base = PeftModel.from_pretrained({base}, "fresh/upstream_model").merge_and_unload()' in code
     assert 'model = PeftModel.from_pretrained(base, "fresh")' in code
     succeed(*adapt, "-o", "whole", "--merge")

@@ -8,7 +8,7 @@ from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recross_hf import BalancedRetriever, BM25Retriever, DenseRetriever
+from recross_hf import BalancedRetriever, BM25Retriever, DenseRetriever, MixedRetriever, RandomRetriever
 from recross_hf.retrieval.balanced import in_turn
 
 ANSWERS = {"weather": ["Yes"] * 9 + ["no"] * 3, "names": [f"name {row}" for row in range(12)]}
@@ -40,6 +40,36 @@ def test_where_all_answers_differ_nothing_changes(leaning):
     assert BalancedRetriever(bm25).retrieve(["names"], 6)["id"][:] == bm25.retrieve(["names"], 6)["id"][:]
 
 
+def test_repetitions_give_way_to_other_answers(index, queries):
+    dense = DenseRetriever(index)
+    plain, found = dense.retrieve([queries[0]] * 4, 16), BalancedRetriever(dense).retrieve([queries[0]] * 4, 16)
+    assert len({*plain["id"][:]}) == 4 < len({*found["id"][:]})
+    same = BalancedRetriever(dense, pool=1).retrieve([queries[0]] * 4, 16)
+    assert same["id"][:] == plain["id"][:]  # nothing to choose among
+
+
+def test_an_example_without_references_has_an_answer_of_its_own(leaning):
+    rows = leaning.to_dict()
+    rows["references"][3] = []
+    bm25 = BM25Retriever(Dataset.from_dict(rows, features=leaning.features))
+    found = BalancedRetriever(bm25).retrieve(["weather"], 6)
+    assert Counter((*answers, "")[0] for answers in found["references"][:]) == {"Yes": 3, "no": 2, "": 1}
+
+
+def test_what_is_mixed_is_balanced_first(leaning):
+    bm25 = BM25Retriever(leaning)
+    mixed = MixedRetriever(BalancedRetriever(bm25), share=0.5, seed=0).retrieve(["weather"], 8)
+    assert (mixed["query"][:].count(-1), mixed["query"][:].count(0)) == (4, 4)
+    with pytest.raises(TypeError, match=re.escape("found a MixedRetriever")):
+        BalancedRetriever(MixedRetriever(bm25))
+
+
+def test_whether_inputs_decide_is_as_below(leaning):
+    bm25, drawn = BM25Retriever(leaning), RandomRetriever(leaning, seed=0)
+    assert BalancedRetriever(bm25).uses_inputs and MixedRetriever(bm25).uses_inputs
+    assert not BalancedRetriever(drawn).uses_inputs and not MixedRetriever(bm25, share=1).uses_inputs
+
+
 def test_tasks_keep_their_numbers_or_have_equal_ones(leaning):
     bm25, inputs = BM25Retriever(leaning), ["weather", "weather", "weather", "names"]
 
@@ -64,6 +94,7 @@ def test_a_pool_of_less_than_what_is_retrieved(index):
         BalancedRetriever(DenseRetriever(index), pool=0.5)
     one, other = BalancedRetriever(DenseRetriever(index)), BalancedRetriever(DenseRetriever(index), equal_tasks=True)
     assert one.identity() != other.identity()
+    assert one.identity() == BalancedRetriever(DenseRetriever(index), pool=4).identity()
 
 
 @given(st.lists(st.sampled_from("abc")))

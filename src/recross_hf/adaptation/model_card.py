@@ -220,7 +220,8 @@ def loading_code(
     loaded = f"{auto_class}.from_pretrained({json.dumps(base_name if is_peft else name)}{pinned})"
     if is_peft and beneath is not None:
         at = "" if beneath.revision is None else f", revision={json.dumps(beneath.revision)}"
-        below = f"{auto_class}.from_pretrained({json.dumps(beneath.repo_id)}{at})"
+        # The adapter was trained on the sum in float32.
+        below = f'{auto_class}.from_pretrained({json.dumps(beneath.repo_id)}{at}, dtype="float32")'
         merged = f"base = PeftModel.from_pretrained({below}, {json.dumps(base_name)}{pinned}).merge_and_unload()"
         lines, loaded = [*lines, merged], "base"
     if is_peft:

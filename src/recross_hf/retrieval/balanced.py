@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from .aggregation import Ranking
+from .mixed import MixedRetriever
 from .retriever import Retriever
 from .upstream_rows import gather_rows
 
@@ -24,22 +25,30 @@ class BalancedRetriever(Retriever):
     A model that learns from examples whose answers lean to one side gives that answer more often, as one does that is shown such
     examples (majority label bias; Zhao et al. 2021, arXiv 2102.09690, section 3). The retriever is asked for `pool` times |R|. Of each
     task as many examples are kept as there are among its first |R|, or as many of all tasks (`equal_tasks`), and they are taken from
-    the answers of that task in turn, each answer's best example first. Where all answers differ, nothing changes.
+    the answers of that task in turn, each answer's best example first. An example's answer is the first of its references, in lower
+    case. An example that several inputs found has its answer as often, and its repetitions give way to other answers.
 
     Args:
         retriever: Retriever of the examples to choose among.
-        pool: Number of examples to choose one of.
+        pool: Candidates for each example to retrieve; at 1 there is nothing to choose among.
         equal_tasks: Whether tasks are taken in turn, too.
 
     Raises:
+        TypeError: The retriever is a [`MixedRetriever`], whose random examples are beyond those that are nearest.
         ValueError: The pool is smaller than what is chosen.
     """
 
     def __init__(self, retriever: Retriever, *, pool: float = 4.0, equal_tasks: bool = False) -> None:
         if not 1 <= pool < math.inf:
             raise ValueError(f"Expected a `pool` of at least 1 times the examples to retrieve, found {pool}.")
+        if isinstance(retriever, MixedRetriever):
+            raise TypeError(
+                "Expected a retriever of candidates, found a MixedRetriever, whose random examples would be passed over. Balance what it "
+                "mixes: MixedRetriever(BalancedRetriever(...))."
+            )
         super().__init__(retriever.rows)
-        self.retriever, self.pool, self.equal_tasks = retriever, pool, equal_tasks
+        self.retriever, self.pool, self.equal_tasks = retriever, float(pool), equal_tasks
+        self.uses_inputs = retriever.uses_inputs
 
     def excluding(self, tasks: Collection[str] = (), ids: Collection[str] = ()) -> Self:
         """The same retriever with more tasks and examples excluded."""
@@ -56,7 +65,7 @@ class BalancedRetriever(Retriever):
         found = self.retriever.rank(inputs, math.ceil(self.pool * num_retrieved))
         examples = gather_rows(self.rows, found)
         tasks: list[str] = examples["task"][:]
-        answers = [references[0].strip().casefold() for references in examples["references"][:]]
+        answers = [next(iter(references), "").strip().casefold() for references in examples["references"][:]]
         of_task: dict[str, list[int]] = defaultdict(list)
         for place, task in enumerate(tasks):
             of_task[task].append(place)

@@ -34,6 +34,7 @@ class MixedRetriever(Retriever):
             raise ValueError(f"Expected a share of random examples from 0 to 1, found {share}.")
         super().__init__(retriever.rows)
         self.retriever, self.share, self.seed = retriever, share, seed
+        self.uses_inputs = retriever.uses_inputs and share < 1
 
     def excluding(self, tasks: Collection[str] = (), ids: Collection[str] = ()) -> Self:
         """The same retriever with more tasks and examples excluded, from what is found and from what is drawn."""

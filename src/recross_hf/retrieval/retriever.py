@@ -45,7 +45,7 @@ class Retriever(ABC):
         ValueError: An excluded task is none of `upstream`, or nothing is left.
     """
 
-    uses_inputs: ClassVar[bool] = True
+    uses_inputs: bool = True
     is_dense: ClassVar[bool] = False
 
     def __init__(

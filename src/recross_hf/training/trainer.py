@@ -179,8 +179,7 @@ class ExampleTrainer(
             raise TypeError(
                 f"Expected a PEFT model, whose adapter can be merged, found {type(model).__name__}. It is whole as it is."
             )
-        # What was learned is less than 16 bits tell apart.
-        self.model = self.model_wrapped = merged_in_place(model.float(), is_named=True)
+        self.model = self.model_wrapped = merged_in_place(model, is_named=True)
 
     def _arguments(self) -> dict[str, Any]:
         described = described_arguments(self, self.train_dataset.digest if self.train_dataset is not None else None)
