@@ -100,11 +100,11 @@ class ExampleTrainer(
             )
         if args.device.type == "cpu":
             args.dataloader_pin_memory = False  # there is nothing to pin for; torch would warn at each loader
-        if args.bf16:
-            warn_where_bfloat16_is_slow(args.device.type)
         super().__init__(model, args, processing_class=processing_class, eval_dataset=eval_dataset, **kwargs)
         # Told now: what wraps a model for the training may hold its weights in another type.
         self._dtype = str(model.dtype).removeprefix("torch.")
+        if args.bf16 or self._dtype == "bfloat16":
+            warn_where_bfloat16_is_slow(args.device.type)
         self._special_tokens: SpecialTokens | None = None
         self.train_dataset = self.tokenize_for_training(train_dataset) if train_dataset is not None else None
 
