@@ -116,6 +116,13 @@ def test_commands_train_and_index_a_gguf_file(folder, examples, tmp_path):
     code, _, told = recross(tmp_path, "index", *common, *lengths, "--output_dir", tmp_path / "pipeline")
     assert code == 0, told
     assert ReCrossPipeline.from_pretrained(tmp_path / "pipeline", device="cpu")("Is it?") is not None
+    code, _, told = recross(
+        tmp_path, "index", *common, *lengths, "--output_dir", tmp_path / "half", "--dtype", "bfloat16"
+    )
+    assert code == 0, told
+    half = ReCrossPipeline.from_pretrained(tmp_path / "half", device="cpu")
+    assert len(half.index) == len(examples)
+    assert {weight.dtype for weight in half.upstream_model.parameters()} == {torch.bfloat16}
 
 
 LENGTHS = ("--max_input_length", 64, "--max_target_length", 12)

@@ -65,6 +65,19 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path):
     assert described["adapted_model"] == {"path": ".", "sha256": {"model.safetensors": DIGEST}}
 
 
+def test_the_type_of_the_weights_is_named_where_it_is_not_float32(tmp_path):
+    for named in (None, "float32"):
+        assert "dtype" not in Manifest(read(tmp_path, content()).parts, ENCODER, dtype=named).to_json()
+    manifest = read(tmp_path, content(dtype="bfloat16"))
+    assert (manifest.dtype, manifest.to_json()["dtype"], manifest.to_json()["format_version"]) == (
+        *["bfloat16"] * 2,
+        2,
+    )
+    for wrong in ("int8", "torch.bfloat16", 16, ["bfloat16"], {}, True):
+        with pytest.raises(ArtifactError, match=r"Expected a data type of weights \(float32, bfloat16, .* found"):
+            read(tmp_path, content(dtype=wrong))
+
+
 def test_what_is_well_formed_is_read(tmp_path):
     assert read(tmp_path, content()).parts["index"].repository == Repository("org/i", "dataset", COMMIT)
 
