@@ -592,11 +592,23 @@ def test_the_manifest_names_no_place_of_this_machine(built_folder):
 
 def test_a_model_in_bfloat16_keeps_its_type(tokenizer, examples, tmp_path):
     half = tiny.bart(tokenizer).to(torch.bfloat16)
-    built = ReCrossPipeline.build(half, tokenizer, examples, tmp_path)
+    built = ReCrossPipeline.build(half, tokenizer, examples, tmp_path / "built")
     assert built.model.dtype == torch.bfloat16
+    opened = ReCrossPipeline.from_pretrained(tmp_path / "built")
+    assert opened.upstream_model.dtype == torch.bfloat16
+    assert isinstance(opened.index, UpstreamIndex)
     with pytest.raises(IndexMismatchError, match=r"dtype: bfloat16 != float32.*dtype=torch\.bfloat16`, as it was"):
-        ReCrossPipeline.from_pretrained(tmp_path).index  # noqa: B018
-    assert isinstance(ReCrossPipeline.from_pretrained(tmp_path, dtype=torch.bfloat16).index, UpstreamIndex)
+        ReCrossPipeline.from_pretrained(tmp_path / "built", dtype=torch.float32).index  # noqa: B018
+    # A pipeline of an earlier version does not say it.
+    edit_manifest(tmp_path / "built", dtype=None)
+    with pytest.raises(IndexMismatchError, match=r"dtype: bfloat16 != float32.*dtype=torch\.bfloat16`, as it was"):
+        ReCrossPipeline.from_pretrained(tmp_path / "built").index  # noqa: B018
+    half = ReCrossPipeline.from_pretrained(tmp_path / "built", dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "unused")  # nobody knows whether its index opens with that type
+    assert "dtype" not in json.loads((tmp_path / "unused" / "recross.json").read_text())
+    assert isinstance(half.index, UpstreamIndex)
+    half.save_pretrained(tmp_path / "used")
+    assert isinstance(ReCrossPipeline.from_pretrained(tmp_path / "used").index, UpstreamIndex)
 
 
 def test_a_saved_pipeline_keeps_the_settings_of_its_encoder(bart, tokenizer, examples, tmp_path):

@@ -180,7 +180,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
         check_can_be_saved(self.model)
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
         if checkpoint is not None:
-            refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"))
+            refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"), dtype=self._dtype)
             self.retrieved = read_retrieved(checkpoint)
         retrieved = self.retrieve() if self.retrieved is None else self.retrieved
         level = level_in_force(self)

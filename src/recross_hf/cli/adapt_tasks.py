@@ -125,7 +125,8 @@ def _checked_settings(
     if pipeline is not None and pipeline.parts.stored is not None:
         manifest = pipeline.parts.stored.manifest
         parts = {name: part.to_json() for name, part in manifest.parts.items()}
-        now["pipeline_parts"] = f"{digest_of([parts, manifest.encoder, manifest.adaptation]):016x}"
+        own = [manifest.dtype] if manifest.dtype else []
+        now["pipeline_parts"] = f"{digest_of([parts, manifest.encoder, manifest.adaptation, *own]):016x}"
         before["pipeline_parts"] = written.setdefault("pipeline_parts", now["pipeline_parts"])
     refuse_other_settings(
         before,

@@ -25,6 +25,7 @@ from .chat_format import ChatArguments
 from .cluster_index import ClusterArguments, index_on_cluster
 from .console import show
 from .index_models import encoder_of, upstream_model
+from .model_loading import ModelLoading
 from .outputs import OVERWRITE, make_way
 from .parser import CommandParser
 
@@ -34,12 +35,12 @@ ABOUT = (
 )
 GROUPS = {
     "What to index, and where it goes": ["model_name_or_path", "train_files", "columns", "output_dir", "overwrite"],
-    "How": ["encoder_name_or_path", "factory", "bf16", "max_input_length", "engine", "storage", "dry_run"],
+    "How": ["encoder_name_or_path", "factory", "dtype", "bf16", "max_input_length", "engine", "storage", "dry_run"],
 }
 
 
 @dataclass
-class IndexArguments:
+class IndexArguments(ModelLoading):
     """What `recross index` takes."""
 
     model_name_or_path: str = field(
@@ -77,12 +78,6 @@ class IndexArguments:
     )
     max_target_length: int = field(
         default=64, metadata={"help": "Answers are cut to this many tokens in adaptations."}
-    )
-    gguf_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "A GGUF file in the model's folder or repository, whose weights and tokenizer are read (the extra [gguf])."
-        },
     )
     encoder_name_or_path: str | None = field(
         default=None,

@@ -20,10 +20,9 @@ def upstream_model(args: Any, chat: ChatArguments) -> tuple[PreTrainedModel, Pre
         args: What `recross index` takes.
         chat: How a decoder-only model reads inputs.
     """
-    packed = {} if args.gguf_file is None else {"gguf_file": args.gguf_file}
-    loaded: torch.nn.Module = load_upstream_model(args.model_name_or_path, **packed)
+    loaded: torch.nn.Module = load_upstream_model(args.model_name_or_path, **args.of_model)
     model = cast(PreTrainedModel, loaded.to(process_state().device))
-    tokenizer = load_upstream_tokenizer(args.model_name_or_path, **packed)
+    tokenizer = load_upstream_tokenizer(args.model_name_or_path, **args.packed)
     chat.apply_to(tokenizer, model)
     return model, tokenizer
 

@@ -109,10 +109,10 @@ def write_adapted_manifest(pipeline: ReCrossPipeline, adapted: ReCrossPipeline, 
     if pipeline.folder is None:
         with tempfile.TemporaryDirectory() as scratch:
             published = pipeline.publication("local/adapted", Path(scratch))
-        parts, encoder = dict(published.published_parts), published.encoder
+        parts, encoder, dtype = dict(published.published_parts), published.encoder, published.dtype
     else:
         manifest = read_manifest(pipeline.folder)
-        parts, encoder = dict(manifest.parts), manifest.encoder
+        parts, encoder, dtype = dict(manifest.parts), manifest.encoder, manifest.dtype
     parts = {name: part for name, part in parts.items() if name not in (ADAPTED_MODEL, RETRIEVED)}
     if (lance := adapted.parts.lance_index(output_dir)) is not None:
         parts[INDEX] = Part({}, lance=lance)  # it stays where it is
@@ -136,7 +136,7 @@ def write_adapted_manifest(pipeline: ReCrossPipeline, adapted: ReCrossPipeline, 
         ADAPTED_MODEL: Part(own, base=base),
         RETRIEVED: Part({RETRIEVED_FILE: sha256_of(output_dir / RETRIEVED_FILE)}),
     }
-    write_json(output_dir / MANIFEST_FILE, Manifest(parts, encoder, adapted.adaptation).to_json())
+    write_json(output_dir / MANIFEST_FILE, Manifest(parts, encoder, adapted.adaptation, dtype).to_json())
     return None
 
 

@@ -35,6 +35,7 @@ from .bars import use_bars
 from .chat_format import ChatArguments
 from .console import is_quiet, show
 from .lora import LoraArguments, four_bit
+from .model_loading import ModelLoading
 from .outputs import OVERWRITE, make_way
 from .parser import CommandParser
 from .upstream_trainer import UpstreamTrainer
@@ -64,7 +65,7 @@ GROUPS = {
 
 
 @dataclass
-class UpstreamArguments:
+class UpstreamArguments(ModelLoading):
     """What `recross train` takes beside the arguments of the training."""
 
     train_files: list[str] = field(metadata={"help": "Upstream examples: files, folders or patterns."})
@@ -79,12 +80,6 @@ class UpstreamArguments:
     )
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "A sequence-to-sequence or decoder-only model to start from."}
-    )
-    gguf_file: str | None = field(
-        default=None,
-        metadata={
-            "help": "A GGUF file in the model's folder or repository, whose weights and tokenizer are read (the extra [gguf])."
-        },
     )
     encoder_name_or_path: str | None = field(
         default=None, metadata={"help": "Or a BERT-like encoder to grow one from."}
@@ -151,6 +146,13 @@ def parse(
         )
     if upstream.load_in_4bit and not lora.use_peft:
         parser.error("--load_in_4bit needs --use_peft: weights of 4 bits cannot be trained themselves")
+    if upstream.dtype != "float32" and (upstream.load_in_4bit or not lora.use_peft):
+        held = f"--dtype {upstream.dtype}: for the base below an adapter (--use_peft)"
+        parser.error(
+            f"{held}, found --load_in_4bit, which packs the base and holds the rest in float32; leave out the one or the other"
+            if upstream.load_in_4bit
+            else f"{held}, found none: weights that are trained are held in float32; --bf16 computes in half precision"
+        )
     if upstream.eval_files is None and (args.eval_strategy != "no" or args.load_best_model_at_end):
         parser.error("give --eval_files, or --eval_strategy no --load_best_model_at_end false")
     columns = named_values("--columns", upstream.columns, parser.error, known=list(COLUMNS))
@@ -222,9 +224,8 @@ def start_of(
     """The model that the training starts from, as it is, with a new adapter or grown from an encoder, and its tokenizer."""
     if upstream.model_name_or_path is not None:
         quantized = {"quantization_config": four_bit()} if upstream.load_in_4bit else {}
-        packed = {} if upstream.gguf_file is None else {"gguf_file": upstream.gguf_file}
-        model = load_upstream_model(upstream.model_name_or_path, is_trainable=True, **quantized, **packed)
-        tokenizer = load_upstream_tokenizer(upstream.model_name_or_path, **packed)
+        model = load_upstream_model(upstream.model_name_or_path, is_trainable=True, **upstream.of_model, **quantized)
+        tokenizer = load_upstream_tokenizer(upstream.model_name_or_path, **upstream.packed)
         freeze(model, embeddings=upstream.freeze_embeddings, encoder_layers=upstream.freeze_encoder_layers)
         if lora.use_peft and not hasattr(model, "peft_config"):
             model = adapted_base(model, lora, args, is_quantized=upstream.load_in_4bit)

@@ -136,6 +136,6 @@ def warn_where_bfloat16_is_slow(device_type: str) -> None:
     if (slowdown := bfloat16_slowdown()) > 2:
         logger.warning(
             "bfloat16 was asked for on a CPU without instructions for it: a matrix product took %.0f times as long as in float32. "
-            "Compute in float32: `bf16=False` (--bf16 false), `autocast_dtype=None`.",
+            "Compute in float32: `bf16=False` (--bf16 false), `autocast_dtype=None`; or hold the weights in it, `dtype` (--dtype float32).",
             slowdown,
         )

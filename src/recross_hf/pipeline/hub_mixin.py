@@ -174,7 +174,7 @@ class PipelineHubMixin:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
         verify_checksums: bool = True,
     ) -> Self:
@@ -190,7 +190,8 @@ class PipelineHubMixin:
             cache_dir: Folder that fetched files are kept in; the cache of `huggingface_hub` by default.
             local_files_only: Take the files that are in the cache and make no request.
             force_download: Fetch files anew that are in the cache.
-            dtype: Data type of the models' weights. The index must have been built with the same.
+            dtype: Data type of the models' weights, with which the index must have been built. By default it is that of the upstream model
+                that the pipeline was built of, and float32 for a reranker and for an adapted model all of whose weights were trained.
             device: Device of the models; Accelerate's choice by default.
             verify_checksums: Compare every file with the checksum that was saved with it. A large file is read for that
                 once, see [`is_intact`].
@@ -207,7 +208,7 @@ class PipelineHubMixin:
             STARTER_DIRECTORY if name_or_path is None else name_or_path,
             HubAccess(token, cache_dir, local_files_only, force_download),
             revision=revision,
-            dtype=dtype_of(dtype),
+            dtype=None if dtype is None else dtype_of(dtype),
             device=device_of(device),
             verify_checksums=verify_checksums,
         )

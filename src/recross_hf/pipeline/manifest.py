@@ -28,8 +28,7 @@ PARTS = ("base_model", "upstream_model", "encoder", "index", "reranker", "adapte
 BASE_MODEL, UPSTREAM_MODEL, ENCODER, INDEX, RERANKER, ADAPTED_MODEL, RETRIEVED = PARTS
 _NEW_PARTS = {BASE_MODEL, ENCODER}
 _AUTOCAST_DTYPES = (None, "bfloat16", "float16")
-
-
+_DTYPES = (None, "float32", "bfloat16", "float16", "float64")
 _EXPECTED = "the encoder's max_length and autocast_dtype, or its prompt and max_length"
 
 
@@ -117,6 +116,7 @@ class Manifest:
         parts: Parts by name; `upstream_model` and `index` are always there.
         encoder: Settings of the encoder ([`MeanPooledEncoder.settings`]; of an encoder of its own, [`SentenceEncoder.settings`]).
         adaptation: Settings of [`AdaptationArguments`] that suit the model.
+        dtype: Data type that the models are opened in, such as "bfloat16"; None is float32.
 
     Raises:
         ArtifactError: A value is not what it must be.
@@ -125,6 +125,7 @@ class Manifest:
     parts: Mapping[str, Part]
     encoder: dict[str, Any]
     adaptation: dict[str, Any] = field(default_factory=dict)
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         expect(set(self.parts) <= set(PARTS), f"the parts {', '.join(PARTS)}", ", ".join(self.parts))
@@ -147,15 +148,19 @@ class Manifest:
             )
         expect(holds, _EXPECTED, encoder)
         check_adaptation_settings(self.adaptation)
+        expect(self.dtype in _DTYPES, f"a data type of weights ({', '.join(map(str, _DTYPES[1:]))})", self.dtype)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `recross.json`."""
+        # A version that passes the type over opens the models in float32, and the check of the index tells it which one to ask for.
+        own = {} if self.dtype in (None, "float32") else {"dtype": self.dtype}
         return {
             "format_version": _format_of(self.parts, has_lance=self.parts[INDEX].lance is not None),
             "recross_hf_version": __version__,
             "parts": {name: part.to_json() for name, part in self.parts.items()},
             "encoder": self.encoder,
             "adaptation": self.adaptation,
+            **own,
         }
 
     def to_bytes(self) -> bytes:
@@ -198,6 +203,7 @@ class Manifest:
                 {name: Part.from_json(part) for name, part in parts.items()},
                 content.get("encoder"),
                 content.get("adaptation"),
+                content.get("dtype"),
             )
         except ArtifactError as error:
             raise ArtifactError(f"{MANIFEST_FILE} of {where}: {error}") from error
@@ -216,6 +222,7 @@ def write_manifest(
     adaptation: dict[str, Any],
     *,
     described: Mapping[str, Part] | None = None,
+    dtype: str | None = None,
 ) -> None:
     """Writes `recross.json` of parts that lie in `folder`: a folder of its own name each, and `retrieved.parquet`.
 
@@ -225,9 +232,10 @@ def write_manifest(
         encoder_settings: Settings of the encoder.
         adaptation: Settings that the pipeline is adapted with.
         described: Further parts, which may lie elsewhere.
+        dtype: Data type that the models are opened in.
     """
     described = {**(described or {}), **{name: describe_part(folder, name) for name in parts}}
-    write_json(folder / MANIFEST_FILE, Manifest(described, encoder_settings, adaptation).to_json())
+    write_json(folder / MANIFEST_FILE, Manifest(described, encoder_settings, adaptation, dtype).to_json())
 
 
 def describe_part(folder: Path, name: str) -> Part:

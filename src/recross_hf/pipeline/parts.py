@@ -97,6 +97,21 @@ class PipelineParts:
         """Names of the parts that are stored as they are now; the weights of opened models are compared for it."""
         return frozenset(name for name in PARTS if self.is_stored(name))
 
+    def dtype(self, unmodified: frozenset[str]) -> str:
+        """The data type that the models are to be opened in, by its name, so that the index opens with them.
+
+        Args:
+            unmodified: Names of the parts that are stored as they are ([`PipelineParts.unmodified`]).
+        """
+        if self.stored is None or not {UPSTREAM_MODEL, INDEX} <= unmodified:
+            dtype = self.part(UPSTREAM_MODEL).dtype  # the index was built with it, or is not the model's own
+        elif ENCODER in self.stored or self.stored.is_opened(INDEX):
+            dtype = self.stored.dtype
+        else:
+            # Nobody asked whether the index opens with a type that the pipeline was opened in.
+            return self.stored.manifest.dtype or "float32"
+        return str(dtype).removeprefix("torch.")
+
     # ---- what parts say of themselves without their weights or vectors ----------------------------------------------
 
     def config(self, name: str) -> PreTrainedConfig:

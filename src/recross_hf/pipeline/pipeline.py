@@ -150,7 +150,12 @@ class ReCrossPipeline(PredictingPipeline):
                 described[INDEX] = Part({}, lance=lance)
             own = () if INDEX in described else (INDEX,)
             write_manifest(
-                folder, own, encoder_settings(parts, frozenset()), dict(adaptation or {}), described=described
+                folder,
+                own,
+                encoder_settings(parts, frozenset()),
+                dict(adaptation or {}),
+                described=described,
+                dtype=parts.dtype(frozenset()),
             )
         state.wait_for_everyone()
         return cls(upstream_model, processing_class, index, adaptation=adaptation)

@@ -37,6 +37,7 @@ class PipelinePublication:
         encoder: Settings of the encoder ([`MeanPooledEncoder.settings`]).
         adaptation: Settings that the pipeline is adapted with.
         card: Gives the bytes of the pipeline's card, once it is known where its parts are.
+        dtype: Data type that the models are opened in ([`Manifest.dtype`]).
     """
 
     repo_id: str
@@ -48,6 +49,7 @@ class PipelinePublication:
     adaptation: dict[str, Any]
     card: Callable[[Mapping[str, Repository]], bytes]
     adapted_base: str | None = None
+    dtype: str | None = None
 
     def publications(self) -> list[Publication]:
         """All repositories in the order of their commits; in place of commits that are not made yet stand zeros."""
@@ -80,7 +82,7 @@ class PipelinePublication:
         if self.retrieved_file is not None:
             files[RETRIEVED_FILE] = self.retrieved_file
             parts[RETRIEVED] = Part({RETRIEVED_FILE: sha256_of(self.retrieved_file)})
-        files[MANIFEST_FILE] = Manifest(parts, self.encoder, self.adaptation).to_bytes()
+        files[MANIFEST_FILE] = Manifest(parts, self.encoder, self.adaptation, self.dtype).to_bytes()
         files[CARD_FILE] = self.card(places)
         return Publication(self.repo_id, "model", files)
 

@@ -133,6 +133,7 @@ def plan_publication(parts: PipelineParts, repo_id: str, scratch: Path, content:
         adaptation=content.adaptation,
         card=card,
         adapted_base=adapted_base,
+        dtype=parts.dtype(unmodified),
     )
 
 

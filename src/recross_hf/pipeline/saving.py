@@ -75,7 +75,7 @@ def save_pipeline(parts: PipelineParts, adaptation: dict[str, Any], save_directo
     check_can_be_saved(parts, unmodified)
     with _taking_the_place_of(folder) as partial:
         described = {name: _write(parts, name, unmodified, partial, folder) for name in PARTS if parts.has(name)}
-        manifest = Manifest(described, encoder_settings(parts, unmodified), adaptation)
+        manifest = Manifest(described, encoder_settings(parts, unmodified), adaptation, parts.dtype(unmodified))
         write_json(partial / MANIFEST_FILE, manifest.to_json())
         for name in (PIPELINE, UPSTREAM_MODEL, INDEX, RERANKER):
             below = "" if name == PIPELINE else name
@@ -293,5 +293,5 @@ def save_reranker(pipeline_path: str | Path, reranker: CrossEncoderReranker) -> 
         shutil.rmtree(folder / name, ignore_errors=True)
         reranker.save_pretrained(folder / name)
         parts = {**manifest.parts, RERANKER: describe_part(folder, name)}
-        write_json(folder / MANIFEST_FILE, Manifest(parts, manifest.encoder, manifest.adaptation).to_json())
+        write_json(folder / MANIFEST_FILE, replace(manifest, parts=parts).to_json())
     shutil.rmtree(folder / other, ignore_errors=True)

@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoConfig, PreTrainedConfig
 
+from ..core.devices import dtype_of
 from ..core.distributed import agreed
 from ..core.files import read_json, read_parquet
 from ..data.schema import check_plain
@@ -44,7 +45,8 @@ class StoredFiles:
         manifest: Content of the pipeline's `recross.json`.
         home: Folder of the manifest, or its repository at a commit.
         access: Says how files are fetched from the Hub.
-        dtype: Data type of the models' weights.
+        dtype: Data type of the models' weights; by default the manifest's, and float32 for what was trained as a whole since: an adapted
+            model, of which steps of 1e-6 would round to nothing, and a reranker.
         device: Device of the models.
         verify_checksums: Whether the files of a part are compared with their checksums when it is first used.
     """
@@ -55,14 +57,15 @@ class StoredFiles:
         home: Path | Repository,
         access: HubAccess,
         *,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None = None,
         device: torch.device,
         verify_checksums: bool = True,
     ) -> None:
         self.manifest = manifest
         self.home = home
         self.access = access
-        self.dtype = dtype
+        self.dtype = dtype or dtype_of(manifest.dtype or torch.float32)
+        self.trained_dtype = dtype or torch.float32
         self.device = device
         self.verify_checksums = verify_checksums
         self._folders: dict[str, Path] = {}
@@ -74,7 +77,7 @@ class StoredFiles:
         access: HubAccess,
         *,
         revision: str | None = None,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None = None,
         device: torch.device,
         verify_checksums: bool = True,
     ) -> Self:
@@ -87,7 +90,7 @@ class StoredFiles:
             name_or_path: Folder of the pipeline, or name of its repository.
             access: Says how files are fetched from the Hub.
             revision: Branch, tag or commit of the repository; the main branch by default.
-            dtype: Data type of the models' weights.
+            dtype: Data type of the models' weights; by default as the class says.
             device: Device of the models.
             verify_checksums: Whether the files of a part are compared with their checksums when it is first used.
 

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from .._version import __version__
 from ..adaptation.record import RETRIEVED_FILE
 from ..core._compat import note_commit
+from ..core.devices import dtype_of
 from ..core.files import REMEMBERED_SIZE, read_parquet, remember_check, was_checked
 from ..data.schema import check_plain
 from ..hub.alone import alone
@@ -23,7 +24,7 @@ from ..models.shared_weights import apart_before_merging, base_alone, can_share,
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import Encoder, MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
-from ..retrieval.index_files import INDEX_FILE
+from ..retrieval.index_files import INDEX_FILE, read_config
 from ..retrieval.lance.index import LanceIndex
 from ..retrieval.sentence_encoder import SentenceEncoder, load_sentence_transformer
 from ..retrieval.vector_shards import IndexMismatchError
@@ -112,7 +113,9 @@ class StoredParts(StoredFiles):
         return self._load_tokenizer(ADAPTED_MODEL) if own else self.part(UPSTREAM_TOKENIZER)
 
     def _open_reranker(self) -> CrossEncoderReranker:
-        return CrossEncoderReranker.from_pretrained(self.checked(RERANKER), dtype=self.dtype, device=self.device)
+        return CrossEncoderReranker.from_pretrained(
+            self.checked(RERANKER), dtype=self.trained_dtype, device=self.device
+        )
 
     def _open_retrieved(self) -> Dataset:
         path = self.folder(RETRIEVED) / RETRIEVED_FILE
@@ -122,7 +125,10 @@ class StoredParts(StoredFiles):
 
     def _open_encoder(self) -> SentenceEncoder:
         files, settings = self.manifest.parts[ENCODER].sha256, self.manifest.encoder
-        model = load_sentence_transformer(self.folder(ENCODER), list(files), dtype=self.dtype, device=self.device)
+        # It is small: whatever the models are opened in, it is opened as it encoded the examples.
+        encoded_in = self._index_config()["encoder"].get("dtype")
+        dtype = dtype_of(encoded_in) if encoded_in in ("bfloat16", "float16") else torch.float32
+        model = load_sentence_transformer(self.folder(ENCODER), list(files), dtype=dtype, device=self.device)
         repository, named = self.repository(ENCODER), dict(files)
         if repository is None or self.manifest.parts[ENCODER].path != ".":
             repository, named = None, {}
@@ -154,12 +160,21 @@ class StoredParts(StoredFiles):
             remember_check(pair)
         return index
 
-    def _open_lance(self, lance: LanceReference, encoder: Encoder) -> LanceIndex:
+    def _index_config(self) -> dict[str, Any]:
+        """What the index says of itself, to be read before there is an encoder to open it with."""
+        if (lance := self.manifest.parts[INDEX].lance) is None:
+            return read_config(self.folder(INDEX))
+        return self._opened_lance(lance, cast(Encoder, None), verify=False).config
+
+    def _opened_lance(self, lance: LanceReference, encoder: Encoder, *, verify: bool) -> LanceIndex:
         location = lance.location(self.home, self.access.token if isinstance(self.access.token, str) else None)
-        index = LanceIndex.from_pretrained(location, encoder=encoder, version=lance.version)
+        return LanceIndex.from_pretrained(location, encoder=encoder, version=lance.version, verify=verify)
+
+    def _open_lance(self, lance: LanceReference, encoder: Encoder) -> LanceIndex:
+        index = self._opened_lance(lance, encoder, verify=True)
         if index.content_hash != lance.content_sha256:
             raise IndexMismatchError(
-                f"Expected the index that the pipeline was saved with in version {lance.version} of {location.uri}, found another one: the data "
+                f"Expected the index that the pipeline was saved with in version {lance.version} of {index.location.uri}, found another one: the data "
                 "set was deleted and built again. Set `pipeline.index` to the new one and save the pipeline, or restore the old one."
             )
         return index
@@ -199,7 +214,8 @@ class StoredParts(StoredFiles):
         return cast(PreTrainedModel, PeftModel.from_pretrained(base, self.checked(name)).eval())
 
     def _load(self, name: str) -> PreTrainedModel:
-        load: Any = partial(load_model, dtype=self.dtype, local_files_only=True, use_safetensors=True)
+        dtype = self.trained_dtype if name == ADAPTED_MODEL else self.dtype
+        load: Any = partial(load_model, dtype=dtype, local_files_only=True, use_safetensors=True)
         model: torch.nn.Module
         if name == BASE_MODEL and self.repository(name) is not None:
             with alone(self.checked(name), self.manifest.parts[name].sha256) as folder:

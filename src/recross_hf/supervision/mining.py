@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,7 +69,7 @@ def mine_supervision(
 
     Args:
         model: Upstream model; it is fine-tuned in place and put back. Of one with a PEFT adapter, a copy is fine-tuned into whose weights the
-            adapter is merged.
+            adapter is merged; of one in half precision, a copy in float32, unless a `peft_config` is given.
         processing_class: Tokenizer of the model.
         retriever: Retriever of the candidates; each set's own task is excluded.
         examples: Upstream examples to draw queries and held-out examples from, such as those of the index.
@@ -94,7 +95,8 @@ def mine_supervision(
         raise TypeError("Expected `exclude_tasks` to be a collection of strings, found one string. Pass a list.")
     args = args or SupervisionArguments()
     folder, state = folder_to_write(output_dir), process_state()
-    if is_peft_model(model):
+    is_half = model.dtype in (torch.bfloat16, torch.float16)
+    if is_peft_model(model) or (is_half and peft_config is None):
         model = adaptable_copy(model, None, args.seed, upstream_adapter="merge")
     check_finite_weights(model)
     check_apart(folder, {"the upstream model": model.name_or_path})

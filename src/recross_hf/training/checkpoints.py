@@ -94,13 +94,20 @@ def refuse_other_batches(checkpoint: str | Path, now: Mapping[str, Any]) -> None
     )
 
 
-def refuse_other_weights(checkpoint: str | Path, *, is_peft: bool) -> None:
-    """Makes sure that a checkpoint holds what a trainer trains: a whole model, or an adapter.
+def refuse_other_weights(checkpoint: str | Path, *, is_peft: bool, dtype: str) -> None:
+    """Makes sure that a checkpoint holds what a trainer trains: a whole model, or an adapter, on weights of the same type.
+
+    Args:
+        checkpoint: Folder of the checkpoint.
+        is_peft: Whether the trainer has an adapter.
+        dtype: Data type of the weights, or of those below the adapter, by its name.
 
     Raises:
-        ValueError: The checkpoint holds the other.
+        ValueError: The checkpoint holds the other, or its weights were of another type, where it says of which.
     """
     folder = Path(checkpoint)
+    path = folder / ARGUMENTS_FILE
+    before = json.loads(path.read_text(encoding="utf-8")).get("dtype", dtype) if path.is_file() else dtype
     has_adapter = any(folder.glob("adapter_config.json")) or any(folder.glob("*/adapter_config.json"))
     has_model = (folder / "config.json").is_file() and not has_adapter
     if is_peft and has_model:
@@ -112,6 +119,11 @@ def refuse_other_weights(checkpoint: str | Path, *, is_peft: bool) -> None:
         raise ValueError(
             f"Expected the checkpoint of a whole model in {folder}, found one of a PEFT adapter. Resume with the `peft_config` "
             "(--use_peft) that it was trained with, or begin anew without `resume_from_checkpoint`."
+        )
+    if before != dtype:
+        raise ValueError(
+            f"Expected weights in {before}, with which the training of {folder} began, found {dtype}. Resume with the same `dtype` (--dtype "
+            f"{before}), or begin anew without `resume_from_checkpoint`."
         )
 
 

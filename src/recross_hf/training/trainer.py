@@ -100,9 +100,11 @@ class ExampleTrainer(
             )
         if args.device.type == "cpu":
             args.dataloader_pin_memory = False  # there is nothing to pin for; torch would warn at each loader
-        if args.bf16:
-            warn_where_bfloat16_is_slow(args.device.type)
         super().__init__(model, args, processing_class=processing_class, eval_dataset=eval_dataset, **kwargs)
+        # Told now: what wraps a model for the training may hold its weights in another type.
+        self._dtype = str(model.dtype).removeprefix("torch.")
+        if args.bf16 or self._dtype == "bfloat16":
+            warn_where_bfloat16_is_slow(args.device.type)
         self._special_tokens: SpecialTokens | None = None
         self.train_dataset = self.tokenize_for_training(train_dataset) if train_dataset is not None else None
 
@@ -139,7 +141,7 @@ class ExampleTrainer(
         """
         checkpoint = checkpoint_to_resume(resume_from_checkpoint, str(self.args.output_dir))
         if checkpoint is not None:
-            refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"))
+            refuse_other_weights(checkpoint, is_peft=hasattr(self.model, "peft_config"), dtype=self._dtype)
             refuse_other_batches(checkpoint, self._arguments())
         check_can_be_saved(self.model)
         check_finite_weights(self.model)
@@ -184,7 +186,7 @@ class ExampleTrainer(
     def _arguments(self) -> dict[str, Any]:
         described = described_arguments(self, self.train_dataset.digest if self.train_dataset is not None else None)
         has_whole_rows = self.args.token_budget is not None and self.architecture is DECODER_ONLY
-        return described | ({"token_budget_of": "whole rows"} if has_whole_rows else {})
+        return described | {"dtype": self._dtype} | ({"token_budget_of": "whole rows"} if has_whole_rows else {})
 
     @contextmanager
     def saving_to(self, folder: Path) -> Iterator[None]:
