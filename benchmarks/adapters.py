@@ -29,7 +29,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from recross_hf import ReCrossPipeline
-from recross_hf.models.adapters import sharing_copy
+from recross_hf.models.shared_weights import sharing_copy
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import tiny

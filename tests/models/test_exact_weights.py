@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM
 
 from recross_hf import MeanPooledEncoder, ReCrossPipeline, UpstreamIndex
-from recross_hf.models.adapters import base_alone, with_new_adapter
+from recross_hf.models.adapters import with_new_adapter
 from recross_hf.models.exact_weights import exact_dtype, stored_bytes, stored_weights
 from recross_hf.models.loading import load_model
+from recross_hf.models.shared_weights import base_alone
 from recross_hf.pipeline import saving
 
 HALVES = [torch.bfloat16, torch.float16]

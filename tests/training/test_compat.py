@@ -243,7 +243,7 @@ def test_a_copy_has_nothing_of_another_accelerator(half_precision, bart, tokeniz
 
     prepared = accelerator.prepare(copy.deepcopy(bart))
     assert logits_of(prepared) == torch.bfloat16
-    copied = _compat.unprepared_copy(prepared)
+    copied = _compat.unprepared(copy.deepcopy(prepared))
     assert logits_of(copied) == torch.float32
     assert logits_of(prepared) == torch.bfloat16
     assert logits_of(accelerator.prepare(copied)) == torch.bfloat16  # and is not passed over

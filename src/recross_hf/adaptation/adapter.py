@@ -60,7 +60,7 @@ class RetrievalAugmentedAdapter(ExampleTrainer):
 
     Args:
         model: Any `AutoModelForSeq2SeqLM` or `AutoModelForCausalLM`, or a PEFT model of one, see `args.upstream_adapter`. It is
-            copied and not changed.
+            copied and not changed. Below plain LoRA the copy shares its frozen weights: who writes into them changes both.
         args: An [`AdaptationArguments`]; the paper's by default.
         retriever: Retriever of the examples to learn from.
         reranker: Reranker of more examples than are trained on (`upsampling_ratio`), for `args.select_by` to choose from; none

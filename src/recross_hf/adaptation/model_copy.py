@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any, cast
 
 from transformers import PreTrainedModel
 
-from ..models.adapters import check_peft_config, is_peft_model, merged_in_place, with_new_adapter
+from ..models.adapters import check_peft_config, is_peft_model, is_plain_lora, merged_in_place, with_new_adapter
 from ..models.architectures import architecture_of
 from ..models.base import check_finite_weights
-from ..training._compat import unprepared_copy
+from ..models.shared_weights import apart_before_merging, can_share, sharing_copy, trained_apart
+from ..training._compat import unprepared
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -19,6 +21,9 @@ def adaptable_copy(
     model: PreTrainedModel, peft_config: PeftConfig | None, seed: int, *, upstream_adapter: str = "continue"
 ) -> PreTrainedModel:
     """Copies a model and makes the copy trainable: all its weights, in float32, a new adapter, or the adapter that it has.
+
+    Below an adapter of plain LoRA, whose base stays as it is, the copy shares the model's frozen weights, so that they take no memory twice;
+    it copies them before the adapter is merged into them.
 
     Args:
         model: A model, or a PEFT model with one adapter.
@@ -37,8 +42,13 @@ def adaptable_copy(
     if peft_config is not None:
         check_peft_config(model, peft_config)
     check_finite_weights(model)
-    # A whole copy, also for PEFT: sharing frozen weights with it would let a later merge change the caller's model.
-    adaptable = unprepared_copy(model)
+    if peft_config is not None and not is_peft_model(model):
+        if not (is_plain_lora(peft_config) and can_share(model)):
+            return with_new_adapter(unprepared(copy.deepcopy(model)), peft_config, seed)
+        adapted = with_new_adapter(unprepared(sharing_copy(model, shares_buffers=False)), peft_config, seed)
+        apart_before_merging(adapted)
+        return adapted
+    adaptable = unprepared(copy.deepcopy(model))
     if peft_config is None:
         # Steps of 1e-6 round to nothing in half precision; `bf16=True` computes in it and keeps these weights.
         whole: Any = adaptable  # transformers leaves the method without annotations
@@ -46,9 +56,7 @@ def adaptable_copy(
     if is_peft_model(model):
         adaptable = merged_in_place(adaptable, is_named=peft_config is None)
         adaptable.requires_grad_(True)  # PEFT had frozen it
-    if peft_config is not None:
-        return with_new_adapter(adaptable, peft_config, seed)
-    return adaptable
+    return adaptable if peft_config is None else with_new_adapter(adaptable, peft_config, seed)
 
 
 def _going_on(model: PreTrainedModel, peft_config: PeftConfig | None) -> PreTrainedModel:
@@ -58,6 +66,11 @@ def _going_on(model: PreTrainedModel, peft_config: PeftConfig | None) -> PreTrai
             "Leave it out, or set `upstream_adapter='merge'` to train a new adapter on base and adapter as one."
         )
     check_finite_weights(model)
-    adaptable: Any = unprepared_copy(model)
+    of_peft: Any = model
+    is_shared = all(map(is_plain_lora, of_peft.peft_config.values())) and can_share(model)
+    adaptable: Any = unprepared(sharing_copy(model, shares_buffers=False) if is_shared else copy.deepcopy(model))
     adaptable.set_adapter(adaptable.active_adapters[0])  # its weights alone are trained
+    if is_shared:
+        trained_apart(adaptable)
+        apart_before_merging(adaptable)
     return cast(PreTrainedModel, adaptable)

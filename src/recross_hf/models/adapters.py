@@ -146,39 +146,27 @@ def check_plain_lora(peft_config: PeftConfig, where: str, *, keeps_base: bool = 
     Raises:
         ValueError: It is another kind of adapter, or changes more than linear layers by low ranks.
     """
-    if str(getattr(peft_config.peft_type, "value", peft_config.peft_type)) != "LORA":
-        found = f"peft_type={peft_config.peft_type!s}"
-    else:
-        settings = {name: getattr(peft_config, name, usual) for name, usual in _PLAIN_LORA.items()}
-        others = {name: value for name, value in settings.items() if value and value != _PLAIN_LORA[name]}
-        first = getattr(peft_config, "init_lora_weights", True)
-        if keeps_base and isinstance(first, str) and first.lower() not in _KEEPS_BASE:
-            others["init_lora_weights"] = first
-        found = ", ".join(f"{name}={value!r}" for name, value in others.items())
-    if found:
+    if found := _beyond_plain_lora(peft_config, keeps_base):
         raise ValueError(
             f"Expected plain LoRA of {where}, found {found}. Train it with `LoraConfig` and without those, or merge it "
             "(`merge_and_unload()`) and take the whole model."
         )
 
 
-def sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy of a model with modules of its own and the same weights, which take no memory twice.
-
-    An adapter can be put on the copy and the model stays as it is; merged, the adapter would change both.
-    """
-    # Which of the weights are trained is a setting of the parameter, so that the copy has parameters of its own.
-    shared: dict[int, Any] = {
-        id(weight): torch.nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
-        for weight in model.parameters()
-    }
-    return copy.deepcopy(model, shared | {id(buffer): buffer for buffer in model.buffers()})
+def is_plain_lora(peft_config: PeftConfig) -> bool:
+    """Whether an adapter changes linear layers by low ranks, and nothing else: its base stays as it is."""
+    return not _beyond_plain_lora(peft_config, keeps_base=True)
 
 
-def base_alone(model: PreTrainedModel) -> PreTrainedModel:
-    """The base of a PEFT model without its adapters, or a model without adapters, as a copy that shares the weights."""
-    copied: Any = sharing_copy(model)
-    return cast(PreTrainedModel, copied.unload() if is_peft_model(copied) else copied)
+def _beyond_plain_lora(peft_config: PeftConfig, keeps_base: bool) -> str:
+    if str(getattr(peft_config.peft_type, "value", peft_config.peft_type)) != "LORA":
+        return f"peft_type={peft_config.peft_type!s}"
+    settings = {name: getattr(peft_config, name, usual) for name, usual in _PLAIN_LORA.items()}
+    others = {name: value for name, value in settings.items() if value and value != _PLAIN_LORA[name]}
+    first = getattr(peft_config, "init_lora_weights", True)
+    if keeps_base and isinstance(first, str) and first.lower() not in _KEEPS_BASE:
+        others["init_lora_weights"] = first
+    return ", ".join(f"{name}={value!r}" for name, value in others.items())
 
 
 def save_adapter(model: Any, folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from .adapters import base_alone
+from .shared_weights import base_alone
 
 
 def exact_dtype(weights: Iterable[torch.Tensor]) -> torch.dtype | None:

@@ -18,8 +18,9 @@ from ..core.run_settings import both_values, changed_settings
 from ..hub.fetching import artifact_folder
 from ..hub.repository import HubAccess, Repository, is_repo_id
 from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES, check_model_files
-from ..models.adapters import TOKENIZER_CONFIG, base_alone, check_plain_lora, is_on_merged, is_peft_model, sharing_copy
+from ..models.adapters import TOKENIZER_CONFIG, check_plain_lora, is_on_merged, is_peft_model
 from ..models.architectures import architecture_of
+from ..models.shared_weights import apart_before_merging, base_alone, sharing_copy
 from ..training._compat import activate_adapter
 from .bases import ADAPTER_CONFIG
 from .changes import holds_weights
@@ -180,6 +181,7 @@ class AdaptedTasks:
         try:
             if self._model is None:
                 self._model = PeftModel.from_pretrained(sharing_copy(self.base), folder, adapter_name=name)
+                apart_before_merging(self._model)
             else:
                 self._model.load_adapter(str(folder), adapter_name=name, low_cpu_mem_usage=True)
         except (RuntimeError, ValueError) as error:

@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 from ..core._compat import commit_of
 from ..core.files import read_json, sha256_of
 from ..hub.repository import COMMIT, Repository, is_repo_id
-from ..models.adapters import base_alone, check_plain_lora, is_on_merged, is_peft_model
+from ..models.adapters import check_plain_lora, is_on_merged, is_peft_model
 from ..models.gguf import GGUF_RECORD
+from ..models.shared_weights import base_alone
 from .changes import holds_weights
 from .manifest import ADAPTED_MODEL, BASE_MODEL, ENCODER, UPSTREAM_MODEL, Part
 from .parts import PipelineParts

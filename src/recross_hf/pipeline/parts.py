@@ -10,7 +10,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedConfig
 
-from ..models.adapters import base_alone, is_peft_model
+from ..models.adapters import is_peft_model
+from ..models.shared_weights import base_alone
 from ..retrieval.lance.index import LanceIndex
 from ..retrieval.sentence_encoder import SentenceEncoder
 from .changes import holds_weights

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from ..adaptation.arguments import AdaptationArguments
 from ..data.inputs import one_or_many
 from ..hub.repository import HubAccess
-from ..models.adapters import base_alone
 from ..models.generation import generate_texts
+from ..models.shared_weights import base_alone
 from .adapted_tasks import AdaptedTasks
 from .hub_mixin import PipelineHubMixin
 from .manifest import BASE_MODEL, UPSTREAM_MODEL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from datasets import Dataset
@@ -18,8 +18,9 @@ from ..core.devices import dtype_of
 from ..core.files import REMEMBERED_SIZE, read_parquet, remember_check, was_checked
 from ..data.schema import check_plain
 from ..hub.alone import alone
-from ..models.adapters import base_alone, check_first_weights, check_plain_lora, merged_in_place
+from ..models.adapters import check_first_weights, check_plain_lora, is_peft_model, is_plain_lora, merged_in_place
 from ..models.loading import load_model
+from ..models.shared_weights import apart_before_merging, base_alone, can_share, sharing_copy
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import Encoder, MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
@@ -39,6 +40,9 @@ from .manifest import (
     UPSTREAM_MODEL,
 )
 from .stored_files import TOKENIZER, UPSTREAM_TOKENIZER, StoredFiles
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 class StoredParts(StoredFiles):
@@ -176,29 +180,38 @@ class StoredParts(StoredFiles):
         return index
 
     def _open_adapter(self) -> PreTrainedModel:
-        # The upstream model is copied only where somebody has it.
-        is_held = self.is_opened(UPSTREAM_MODEL)
-        if self.manifest.parts[ADAPTED_MODEL].base == BASE_MODEL:
-            base = copy.deepcopy(base_alone(self.part(UPSTREAM_MODEL))) if is_held else self._open_whole(BASE_MODEL)
-        else:
-            base = copy.deepcopy(self.part(UPSTREAM_MODEL)) if is_held else self._open_upstream_model()
-            if BASE_MODEL in self.manifest.parts:
-                base = merged_in_place(base, is_named=False)
+        is_held, is_on_base = self.is_opened(UPSTREAM_MODEL), self.manifest.parts[ADAPTED_MODEL].base == BASE_MODEL
+        if not is_held:
+            base = self._open_whole(BASE_MODEL) if is_on_base else self._open_upstream_model()
+        else:  # somebody has it, and keeps it as it is
+            upstream = self.part(UPSTREAM_MODEL)
+            base = base_alone(upstream) if is_on_base else upstream
+            if is_plain_lora(self._peft_config(ADAPTED_MODEL)) and can_share(base) and not is_peft_model(base):
+                adapted = self._with_adapter(sharing_copy(base), ADAPTED_MODEL)
+                apart_before_merging(adapted)
+                return adapted
+            base = copy.deepcopy(base)
+        if is_peft_model(base):
+            base = merged_in_place(base, is_named=False)
         return self._with_adapter(base, ADAPTED_MODEL)
 
-    def _with_adapter(self, base: PreTrainedModel, name: str) -> PreTrainedModel:
+    def _peft_config(self, name: str) -> PeftConfig:
         try:
-            from peft import PeftConfig, PeftModel
+            from peft import PeftConfig
         except ImportError as error:
             raise ImportError(
                 "This pipeline holds a PEFT adapter: pip install 'recross_hf[peft]' to load it."
             ) from error
-        folder = self.checked(name)
-        peft_config = PeftConfig.from_pretrained(str(folder))
+        return cast("PeftConfig", PeftConfig.from_pretrained(str(self.checked(name))))
+
+    def _with_adapter(self, base: PreTrainedModel, name: str) -> PreTrainedModel:
+        peft_config = self._peft_config(name)
+        from peft import PeftModel
+
         check_first_weights(peft_config)
         if name == UPSTREAM_MODEL:  # its base lies here as it was below the adapter
             check_plain_lora(peft_config, "an upstream model with an adapter")
-        return cast(PreTrainedModel, PeftModel.from_pretrained(base, folder).eval())
+        return cast(PreTrainedModel, PeftModel.from_pretrained(base, self.checked(name)).eval())
 
     def _load(self, name: str) -> PreTrainedModel:
         dtype = self.trained_dtype if name == ADAPTED_MODEL else self.dtype

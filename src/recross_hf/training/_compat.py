@@ -6,7 +6,6 @@ noticed. pyproject.toml keeps transformers and accelerate below the next major v
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -218,15 +217,15 @@ def loader_of_this_process(
     )
 
 
-def unprepared_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A deep copy of a model without what another trainer's accelerator left on it.
+def unprepared(copied: PreTrainedModel) -> PreTrainedModel:
+    """A copy of a model without what another trainer's accelerator left on it.
 
     The mixed precision of that accelerator stays around the forward pass, and `_is_accelerate_prepared` would make the next accelerator pass the
     model over. `extract_model_from_parallel`, which is public, undoes the former alone. Seen in accelerate 1.10 to 1.15.
     """
-    copied: PreTrainedModel = extract_model_from_parallel(copy.deepcopy(model), keep_fp32_wrapper=False)
-    vars(copied).pop("_is_accelerate_prepared", None)
-    return copied
+    without: PreTrainedModel = extract_model_from_parallel(copied, keep_fp32_wrapper=False)
+    vars(without).pop("_is_accelerate_prepared", None)
+    return without
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ..adaptation.adapter import RetrievalAugmentedAdapter
 from ..adaptation.arguments import AdaptationArguments
 from ..adaptation.results import adaptation_results
 from ..adaptation.retrieval import timed
-from ..models.adapters import base_alone
+from ..models.shared_weights import base_alone
 from ..pipeline.bases import ADAPTER_CONFIG, naming_base
 from ..pipeline.pipeline import ReCrossPipeline
 from ..training.checkpoints import ARGUMENTS_FILE
