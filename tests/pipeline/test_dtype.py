@@ -7,7 +7,8 @@ import pytest
 import tiny
 import torch
 from example_scripts import recross
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
 from recross_hf import (
@@ -21,6 +22,7 @@ from recross_hf import (
     mine_supervision,
 )
 from recross_hf.core.hashing import weights_hash
+from recross_hf.pipeline.mixed_batches import mixing
 from recross_hf.pipeline.saving import save_reranker
 from recross_hf.retrieval.vector_shards import IndexMismatchError
 
@@ -312,3 +314,18 @@ def test_mining_fine_tunes_a_copy_in_float32_or_an_adapter(is_peft, folder):
     assert len(set(pairs["utility"])) > 1
     assert weights_hash(pipeline.upstream_model) == before
     assert pipeline.upstream_model.dtype == torch.bfloat16
+
+
+def test_below_several_adapters_a_layer_in_half_precision_rounds_as_below_one():
+    torch.manual_seed(0)
+    base = tiny.llama(tiny.tokenizer(), dropout=0.0).bfloat16()
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", init_lora_weights=False)
+    model = get_peft_model(base, config).eval()
+    (layer, *_) = (module for module in model.modules() if isinstance(module, LoraLayer))
+    given = torch.randn(3, 5, layer.in_features).bfloat16()
+    alone = layer(given)
+    with mixing([layer], ["default"] * 3):
+        layer._active_adapter = []
+        mixed = layer(given)
+    assert (alone != layer.base_layer(given)).float().mean() > 0.5
+    assert (mixed != alone).float().mean() < 0.01  # a second rounding differs in a fifth of them

@@ -63,6 +63,7 @@ def _adding(layer: Any, here: Sequence[str], names: Sequence[str]) -> Callable[.
             first, second = first[expanded], second[expanded]
         changed = given.reshape(num_rows, -1, rest).to(first.dtype) @ first.mT @ second.mT
         changed = changed * scales.repeat_interleave(beams)[:, None, None].to(changed.dtype)
-        return output + changed.reshape(output.shape).to(output.dtype)
+        # As PEFT does for one adapter: rounded once, where the base is in half precision.
+        return (output + changed.reshape(output.shape)).to(output.dtype)
 
     return add
