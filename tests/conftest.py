@@ -27,6 +27,17 @@ def pytest_unconfigure(config):
     shutil.rmtree(_HF_HOME, ignore_errors=True)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Imports all tests, and with them the stack, without looking for garbage in between: there is none to speak of."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def quick_collection():
     """Spares the garbage collector what is there before a module: each training collects, half a second over all that is imported."""
