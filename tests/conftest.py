@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import tempfile
@@ -13,13 +14,10 @@ os.environ.update(
 for _name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_EVALUATE_CACHE", "HF_METRICS_CACHE"):
     os.environ.pop(_name, None)
 
+# The process that shares the tests out reads this file, too, and waits for what it imports: the fixtures import the rest.
 import pytest  # noqa: E402
-import tiny  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from loopback_hub import Client, Clients, Hub, LoopbackHub, client_environment  # noqa: E402
-
-from recross_hf import ExampleTrainer, ExampleTrainingArguments, MeanPooledEncoder, ReCrossPipeline, UpstreamIndex  # noqa: E402
-from recross_hf.mixture.template_files import promptsource_folder  # noqa: E402
 
 settings.register_profile("recross", deadline=None, max_examples=50, derandomize=True, database=None)
 settings.load_profile("recross")
@@ -29,9 +27,29 @@ def pytest_unconfigure(config):
     shutil.rmtree(_HF_HOME, ignore_errors=True)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Imports all tests, and with them the stack, without looking for garbage in between: there is none to speak of."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collection():
+    """Spares the garbage collector what is there before a module: each training collects, half a second over all that is imported."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def promptsource():
     """The folder of PromptSource's templates."""
+    from recross_hf.mixture.template_files import promptsource_folder
+
     try:
         return promptsource_folder()
     except ModuleNotFoundError as error:
@@ -49,22 +67,30 @@ def real_data():
 
 @pytest.fixture(scope="session")
 def tokenizer():
+    import tiny
+
     return tiny.tokenizer()
 
 
 @pytest.fixture(scope="session")
 def bart(tokenizer):
     """Shared by all tests: those that change a model copy it first."""
+    import tiny
+
     return tiny.bart(tokenizer)
 
 
 @pytest.fixture(scope="session")
 def t5(tokenizer):
+    import tiny
+
     return tiny.t5(tokenizer)
 
 
 @pytest.fixture(scope="session")
 def encoder_decoder(tokenizer):
+    import tiny
+
     return tiny.encoder_decoder(tokenizer)
 
 
@@ -75,38 +101,54 @@ def any_model(request):
 
 @pytest.fixture(scope="session")
 def encoder(bart, tokenizer):
+    from recross_hf import MeanPooledEncoder
+
     return MeanPooledEncoder(bart, tokenizer)
 
 
 @pytest.fixture(scope="session")
 def pair_tokenizer():
+    import tiny
+
     return tiny.pair_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def cross_encoder(pair_tokenizer):
+    import tiny
+
     return tiny.cross_encoder(pair_tokenizer)
 
 
 @pytest.fixture(scope="session")
 def examples():
+    import tiny
+
     return tiny.examples()
 
 
 @pytest.fixture(scope="session")
 def index(examples, encoder, tmp_path_factory):
     """A flat L2 index of the 48 tiny examples; not to be changed."""
+    from recross_hf import UpstreamIndex
+
     return UpstreamIndex.build(examples, encoder, tmp_path_factory.mktemp("index"))
 
 
 @pytest.fixture(scope="session")
 def queries():
+    import tiny
+
     return tiny.queries()
 
 
 @pytest.fixture(scope="session")
 def answering_bart(tokenizer, examples, tmp_path_factory):
     """The tiny BART after 60 steps on the tiny examples: it answers in words, some of them right."""
+    import tiny
+
+    from recross_hf import ExampleTrainer, ExampleTrainingArguments
+
     model = tiny.bart(tokenizer, dropout=0.0)
     args = ExampleTrainingArguments(
         output_dir=str(tmp_path_factory.mktemp("answering")),
@@ -124,6 +166,8 @@ def answering_bart(tokenizer, examples, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pipeline(answering_bart, tokenizer, examples, tmp_path_factory):
     """A pipeline of the model that answers, in a folder of its own; modules that need another one have their own fixture."""
+    from recross_hf import ReCrossPipeline
+
     return ReCrossPipeline.build(answering_bart, tokenizer, examples, tmp_path_factory.mktemp("built") / "pipeline")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from example_scripts import as_of_a_new_process, recross, run
+from example_scripts import as_of_a_new_process, recross, run, score_few
 from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM
 
@@ -194,6 +194,7 @@ def test_the_pipeline_is_the_one_that_is_named_or_that_the_environment_names(fol
     assert (code, "named-by-the-environment" in told) == (2, True)
     code, _, told = recross(folder, "adapt", "tickets.txt", "--pipeline", "./named-here", *FAST)
     assert (code, "named-here" in told) == (2, True)
+    score_few(monkeypatch)
     assert recross(folder, "demo", *FAST)[0] == 0  # the starter
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import tiny
-from example_scripts import recross
+from example_scripts import recross, score_few
 
 from recross_hf.cli.main import COMMANDS
 
@@ -33,6 +33,13 @@ BARS = {
     "train-reranker": ["Training"],
     "benchmark": ["Cells"],
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_scored():
+    with pytest.MonkeyPatch.context() as patch:
+        score_few(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

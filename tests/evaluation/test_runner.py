@@ -371,6 +371,17 @@ def test_cells_are_computed_in_the_order_that_is_asked_for_until_time_is_up(fini
     assert found.predictions.to_dict() == finished[1].predictions.to_dict()
 
 
+def test_objects_that_were_frozen_are_so_again_and_those_of_the_application_stay_so(finished, pipeline):
+    try:
+        evaluate(pipeline, finished[0])
+        assert gc.get_freeze_count() > 0  # the tests freeze what is there before a module
+        gc.unfreeze()
+        evaluate(pipeline, finished[0])
+        assert gc.get_freeze_count() == 0
+    finally:
+        gc.freeze()
+
+
 def test_a_users_tests_and_queries_stay_as_they_are(pipeline, tmp_path):
     (film, _), before = tasks(), tasks()[0].test.to_dict()
     evaluate(pipeline, tmp_path, of=[film], by=[Method("none")])

@@ -1,5 +1,6 @@
 """Runs the steps that a `Client` sends: a line of JSON each, and a line of JSON back."""
 
+import gc
 import importlib
 import json
 import os
@@ -65,6 +66,7 @@ def main() -> None:
             say(channel, {"status": os.waitstatus_to_exitcode(status)})
         elif "copy" in asked:
             (descriptor,) = descriptors
+            gc.freeze()  # or each copy's first collections copy the pages of all that is imported
             os.set_inheritable(descriptor, False)
             if os.fork():
                 os.close(descriptor)

@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def digest_of(content: Any) -> int:
@@ -29,6 +31,8 @@ def spread(values: np.ndarray) -> np.ndarray:
 
 def weights_hash(module: torch.nn.Module) -> str:
     """SHA-256 of a module's weights and their names, in hexadecimal."""
+    import torch  # a second that processes which only render can do without
+
     digest = hashlib.sha256()
     for name, weight in sorted(module.state_dict().items()):
         digest.update(name.encode())
