@@ -6,10 +6,12 @@ import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import set_seed
 
 from recross_hf.adaptation.model_copy import adaptable_copy
-from recross_hf.models.shared_weights import can_share
+from recross_hf.models.adapters import merged_in_place
+from recross_hf.models.shared_weights import can_share, on_shared_weights
 
 SETTINGS = {"task_type": "CAUSAL_LM", "r": 2, "target_modules": "all-linear"}
 
@@ -74,6 +76,30 @@ def test_a_copy_of_the_copy_is_guarded_as_well(model):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("was_merged", ["merged still", "merged and taken out"])
+def test_an_adapter_that_somebody_had_merged_is_left_as_it_is(was_merged, model):
+    upstream = get_peft_model(model, LoraConfig(**SETTINGS, init_lora_weights=False))
+    upstream = adaptable_copy(upstream, None, 0)
+    upstream.merge_adapter()
+    if was_merged == "merged and taken out":
+        upstream.unmerge_adapter()
+    before = {name: value.clone() for name, value in upstream.state_dict().items()}
+    copied = adaptable_copy(upstream, None, 0)
+    copied.merge_and_unload()
+    assert all(torch.equal(value, before[name]) for name, value in upstream.state_dict().items())
+
+
+def test_weights_of_the_base_in_an_adapters_file_are_not_written_into_it(model, tmp_path):
+    get_peft_model(copy.deepcopy(model), LoraConfig(**SETTINGS, init_lora_weights=False)).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    changed = torch.zeros_like(model.model.embed_tokens.weight)
+    save_file(load_file(file) | {"base_model.model.model.embed_tokens.weight": changed}, file)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    opened = on_shared_weights(model, tmp_path)
+    assert torch.equal(opened.get_base_model().model.embed_tokens.weight, changed)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 @pytest.mark.parametrize(
     "own", [{"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}, {"init_lora_weights": "pissa"}]
 )
@@ -93,3 +119,10 @@ def test_weights_that_are_more_than_their_values_are_not_shared(model):
     assert can_share(model)
     model.lm_head.weight = Packed(model.lm_head.weight.data)
     assert not can_share(model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_merge_is_in_float32_or_finer(dtype, model):
+    adapted = get_peft_model(model.to(dtype), LoraConfig(**SETTINGS, init_lora_weights=False))
+    merged = merged_in_place(adapted, is_named=True)
+    assert merged.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)

@@ -198,16 +198,17 @@ def test_an_encoder_of_its_own_stays_in_float32(folder, sentence_model):
     assert types_of(opened(folder / "lora").adapted_model, lora=False) == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("encoder_dtype", ["bfloat16", "float64"])
 @pytest.mark.parametrize("half_model", [False, True])
-def test_an_encoder_that_was_in_half_precision_is_opened_in_it(
-    half_model, folder, sentence_model, examples, tokenizer
+def test_an_encoder_that_was_in_another_type_is_opened_in_it(
+    half_model, encoder_dtype, folder, sentence_model, examples, tokenizer
 ):
     model = tiny.bart(tokenizer).to(torch.bfloat16 if half_model else torch.float32)
-    encoder = SentenceEncoder.from_pretrained(sentence_model, dtype="bfloat16")
+    encoder = SentenceEncoder.from_pretrained(sentence_model, dtype=encoder_dtype)
     ReCrossPipeline.build(model, tokenizer, examples, folder / "built", encoder=encoder)
     for _ in range(2):
         for settings in ({}, {"dtype": torch.bfloat16}):
-            assert opened(folder / "built", **settings).index.encoder.identity()["dtype"] == "bfloat16"
+            assert opened(folder / "built", **settings).index.encoder.identity()["dtype"] == encoder_dtype
         # As an earlier version wrote it.
         content = manifest_of(folder / "built")
         content.pop("dtype", None)
@@ -279,7 +280,7 @@ def test_a_checkpoint_of_an_earlier_version_is_not_compared(folder):
     [
         (
             [],
-            "--dtype bfloat16: for the base below an adapter (--use_peft), found none: weights that are trained are held in float32; --bf16",
+            "--dtype bfloat16: for the base below an adapter (--use_peft, also of one that is trained further), found none: weights that are trained are held in float32; --bf16",
         ),
         (["--use_peft", "--load_in_4bit"], "found --load_in_4bit, which packs the base and holds the rest in float32"),
         (

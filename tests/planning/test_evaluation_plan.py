@@ -5,15 +5,19 @@ import pytest
 import torch
 from evaluation_cases import ADAPTATION, methods, task, tasks
 
-from recross_hf import DenseRetriever, Method, TargetTask, evaluate_methods, load_queries
+from recross_hf import DenseRetriever, Method, Retriever, TargetTask, evaluate_methods, load_queries
 from recross_hf.evaluation.cells import CellMismatchError
 from recross_hf.evaluation.overlaps import OverlapError
 from recross_hf.evaluation.run import EvaluationRun
 from recross_hf.planning import evaluation as plan_module
 from recross_hf.planning.evaluation import plan_evaluation
 from recross_hf.planning.resources import peak_memory
+from recross_hf.planning.text_lengths import TextLengths
+from recross_hf.retrieval.aggregation import Ranking
 
 MB, GB = 10**6, 10**9
+ALL_ALIKE = ADAPTATION | {"max_input_length": 3}
+"""Settings with which all inputs have the same number of tokens."""
 
 
 def planned(pipeline, folder, of, by, *, settings=ADAPTATION, **kwargs):
@@ -42,11 +46,59 @@ def test_time_grows_with_test_sets_where_it_depends_on_them(pipeline, tmp_path, 
         return results
 
     monkeypatch.setattr(plan_module, "evaluate_methods", evaluated)
+    monkeypatch.setattr(TextLengths, "learned", lambda self, key: 1.0)  # as if all learned from examples of one length
     small, large = task("film", "film"), task("book", "book")  # of 8 test examples and two query sets
     small = TargetTask("film", small.test.select(range(4)), small.query_sets)
-    plan = planned(pipeline, tmp_path, [small, large], methods(pipeline)[::2])
+    plan = planned(pipeline, tmp_path, [small, large], methods(pipeline)[::2], settings=ALL_ALIKE)
     # The base is tested on 8 + 4 examples, at 2 s for 8, and trains (here) for each task; dense on twice as many, in four cells.
     assert plan.seconds.expected == pytest.approx((2 * 5 + 2 * 12 / 8) + (4 * 5 + 2 * 24 / 8))
+
+
+def test_time_grows_with_texts(pipeline, tmp_path, monkeypatch):
+    def evaluated(*args, **kwargs):
+        results = evaluate_methods(*args, **kwargs)
+        for cell in results.cells:
+            trained = {"train": 5.0} if cell.method == "learning" else {}
+            cell.seconds.clear()
+            cell.seconds.update(trained | {"predict": 1.0, "rank": 1.0, "prepare": 1.0})
+        return results
+
+    class OneOfEach(Retriever):
+        """Examples of one of two tasks, as the queries say."""
+
+        def rank(self, inputs, num_retrieved):
+            rows = [
+                row
+                for row, name in enumerate(self.upstream["task"])
+                if name == ("sum" if "long" in inputs[0] else "colour")
+            ]
+            return Ranking(np.array(rows[:4]), np.zeros(4, dtype=np.int64), np.zeros(4))
+
+    monkeypatch.setattr(plan_module, "evaluate_methods", evaluated)
+    short = task("book", "book", num_sets=1)  # the task that is tried out
+    inputs = [f"{text} and a long, long story" for text in short.test["input"]]
+    test = short.test.remove_columns("input").add_column("input", inputs)
+    long = TargetTask("film", test, [load_queries([f"{text} Or not?" for text in inputs])], answers=short.answers)
+    learning = Method("learning", OneOfEach(pipeline.index.dataset))
+    plan = planned(
+        pipeline, tmp_path, [long, short], [Method("none"), learning], settings=ADAPTATION | {"max_input_length": 64}
+    )
+
+    def tokens(texts, length):
+        return sum(map(len, pipeline.processing_class([*texts], truncation=True, max_length=length)["input_ids"]))
+
+    most, answer = 64, ADAPTATION["max_target_length"]
+    examples = pipeline.index.dataset.to_pandas()
+    learned = {
+        name: tokens(found["input"][:4], most) + tokens([one[0] for one in found["references"][:4]], answer)
+        for name, found in examples.groupby("task")
+    }
+    predict = (tokens(inputs, most) + 8 * answer) / (tokens(short.test["input"], most) + 8 * answer)
+    choices = tokens([one for some in short.answers for one in some], answer)
+    rank = (tokens(inputs, most) + choices) / (tokens(short.test["input"], most) + choices)
+    assert learned["sum"] != learned["colour"] and predict > 1.1
+    expected = 2 * (2 + 2 + predict + rank) + 5 * (1 + learned["sum"] / learned["colour"])
+    assert plan.seconds.expected == pytest.approx(expected)
 
 
 def test_a_method_that_fails_and_overlaps_are_said(pipeline, tmp_path):
@@ -101,7 +153,7 @@ def test_dropped_test_examples_take_no_time(pipeline, tmp_path, monkeypatch):
     film, book = tasks()
     film = TargetTask("film", film.test, [*film.query_sets, load_queries(film.test["input"][:2])])
     # 6 examples of 8 are left of one task, on which it takes a second an example or, the task of 8 being tried out, 3/4 s.
-    plan = planned(pipeline, tmp_path, [film, book], [Method("none")], on_overlap="drop")
+    plan = planned(pipeline, tmp_path, [film, book], [Method("none")], on_overlap="drop", settings=ALL_ALIKE)
     assert plan.seconds.expected == pytest.approx((6 + 8) * 6 / 8)
 
 

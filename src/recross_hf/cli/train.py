@@ -147,7 +147,7 @@ def parse(
     if upstream.load_in_4bit and not lora.use_peft:
         parser.error("--load_in_4bit needs --use_peft: weights of 4 bits cannot be trained themselves")
     if upstream.dtype != "float32" and (upstream.load_in_4bit or not lora.use_peft):
-        held = f"--dtype {upstream.dtype}: for the base below an adapter (--use_peft)"
+        held = f"--dtype {upstream.dtype}: for the base below an adapter (--use_peft, also of one that is trained further)"
         parser.error(
             f"{held}, found --load_in_4bit, which packs the base and holds the rest in float32; leave out the one or the other"
             if upstream.load_in_4bit

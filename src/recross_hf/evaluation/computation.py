@@ -105,7 +105,7 @@ def _adapt(
         arguments.output_dir = scratch
         queries = queries.select(range(min(method.num_queries, len(queries)))[part])
         arguments.num_retrieved = -(-arguments.num_retrieved // method.num_adapters)
-        retriever = _retriever_of(run, key, part.start or 0)
+        retriever = retriever_of(run, key, part.start or 0)
         adapter = run.pipeline.adapter(
             queries,
             arguments,
@@ -139,7 +139,7 @@ def _below_examples(
 ) -> tuple[InContextPrompts, dict[str, Any], dict[str, list]]:
     """The test inputs below examples in context, fields of the [`Cell`], and the examples."""
     method, task = run.methods[key.method], run.tasks[key.task]
-    retriever, inputs, arguments = _retriever_of(run, key), texts_of(task.test), pipeline.arguments()
+    retriever, inputs, arguments = retriever_of(run, key), texts_of(task.test), pipeline.arguments()
     model, processing_class = pipeline.model, pipeline.processing_class
     queries = None if method.is_shared else texts_of(task.query_sets[key.query_set])[: method.num_queries]
     found = in_context_prompts(
@@ -163,7 +163,7 @@ def _below_examples(
     return found, fields, {"id": shown["id"][:], "task": shown["task"][:], "test_row": places}
 
 
-def _retriever_of(run: EvaluationRun, key: CellKey, part: int = 0) -> Retriever:
+def retriever_of(run: EvaluationRun, key: CellKey, part: int = 0) -> Retriever:
     """The retriever of a cell's method, without what is never retrieved for its task; each part of a query set draws its own."""
     retriever = run.methods[key.method].retriever_for(draw_seed(key) + part)
     excluded = run.excluded(run.tasks[key.task])

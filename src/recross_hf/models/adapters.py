@@ -98,9 +98,9 @@ _MERGED = "recross_merged_adapter"
 
 
 def merged_in_place(model: PreTrainedModel, *, is_named: bool) -> PreTrainedModel:
-    """The base of a PEFT model with the adapter merged into its weights, in float32.
+    """The base of a PEFT model with the adapter merged into its weights, in float32 where they are in half precision.
 
-    Half precision would round most of the sum away: an adapter changes a weight by less than 8 or 11 bits tell apart.
+    That would round most of what the adapter adds away: it changes a weight by less than 8 or 11 bits tell apart.
 
     Args:
         model: The PEFT model, which is used up.
@@ -108,7 +108,9 @@ def merged_in_place(model: PreTrainedModel, *, is_named: bool) -> PreTrainedMode
             give other answers without a word.
     """
     merged: Any = model
-    merged = merged.float().merge_and_unload()
+    if any(weight.dtype in (torch.bfloat16, torch.float16) for weight in model.parameters()):
+        merged = merged.float()
+    merged = merged.merge_and_unload()
     vars(merged)[_MERGED] = True
     forget_file(merged)
     if not is_named:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import PreTrainedModel
 
 from .adapters import is_peft_model
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def sharing_copy(model: PreTrainedModel, *, shares_buffers: bool = True) -> PreTrainedModel:
@@ -31,8 +35,12 @@ def sharing_copy(model: PreTrainedModel, *, shares_buffers: bool = True) -> PreT
 
 
 def can_share(model: PreTrainedModel) -> bool:
-    """Whether each of the weights is a plain parameter: quantized ones know more than their values."""
-    return all(type(weight) is torch.nn.Parameter for weight in model.parameters())
+    """Whether nothing but a merge would write into the weights of a copy that shares them.
+
+    Quantized weights know more than their values, and an adapter that is merged is taken out again, in place, where another is switched on.
+    """
+    is_plain = all(type(weight) is torch.nn.Parameter for weight in model.parameters())
+    return is_plain and not any(getattr(module, "merged", False) for module in model.modules())
 
 
 def base_alone(model: PreTrainedModel) -> PreTrainedModel:
@@ -53,3 +61,21 @@ def apart_before_merging(model: Any) -> None:
     from .lora_on_shared_base import LoraOnSharedBase
 
     model.base_model.__class__ = LoraOnSharedBase
+    model.base_model.is_apart = False  # a copy of one that was has that, too
+
+
+def on_shared_weights(base: PreTrainedModel, folder: str | Path, name: str = "default") -> PeftModel:
+    """Loads a plain LoRA adapter on a copy of its base that shares the base's weights.
+
+    Args:
+        base: The base, which stays as it is.
+        folder: Folder of the adapter.
+        name: What PEFT calls the adapter.
+    """
+    from peft import PeftModel
+
+    # Weights of the base, which a foreign adapter's file may hold beside its own, take the place of the shared ones and are not written into them.
+    whole_ones_replace = {"low_cpu_mem_usage": True, "torch_device": str(base.device)}
+    model = PeftModel.from_pretrained(sharing_copy(base), str(folder), adapter_name=name, **whole_ones_replace)
+    apart_before_merging(model)
+    return model

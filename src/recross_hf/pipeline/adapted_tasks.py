@@ -20,7 +20,7 @@ from ..hub.repository import HubAccess, Repository, is_repo_id
 from ..hub.safety import MANIFEST_FILE, SAFE_SUFFIXES, check_model_files
 from ..models.adapters import TOKENIZER_CONFIG, check_plain_lora, is_on_merged, is_peft_model
 from ..models.architectures import architecture_of
-from ..models.shared_weights import apart_before_merging, base_alone, sharing_copy
+from ..models.shared_weights import base_alone, on_shared_weights
 from ..training._compat import activate_adapter
 from .bases import ADAPTER_CONFIG
 from .changes import holds_weights
@@ -174,14 +174,13 @@ class AdaptedTasks:
         self.settings[name] = {}
 
     def _load(self, name: str, folder: Path, source: Any) -> None:
-        from peft import PeftConfig, PeftModel
+        from peft import PeftConfig
         from peft.tuners.lora import LoraLayer
 
         check_plain_lora(PeftConfig.from_pretrained(str(folder)), f"the adapter {source}")
         try:
             if self._model is None:
-                self._model = PeftModel.from_pretrained(sharing_copy(self.base), folder, adapter_name=name)
-                apart_before_merging(self._model)
+                self._model = on_shared_weights(self.base, folder, name)
             else:
                 self._model.load_adapter(str(folder), adapter_name=name, low_cpu_mem_usage=True)
         except (RuntimeError, ValueError) as error:

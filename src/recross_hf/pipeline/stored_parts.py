@@ -20,7 +20,7 @@ from ..data.schema import check_plain
 from ..hub.alone import alone
 from ..models.adapters import check_first_weights, check_plain_lora, is_peft_model, is_plain_lora, merged_in_place
 from ..models.loading import load_model
-from ..models.shared_weights import apart_before_merging, base_alone, can_share, sharing_copy
+from ..models.shared_weights import base_alone, can_share, on_shared_weights
 from ..reranking.cross_encoder import CrossEncoderReranker
 from ..retrieval.encoder import Encoder, MeanPooledEncoder
 from ..retrieval.index import UpstreamIndex
@@ -127,7 +127,7 @@ class StoredParts(StoredFiles):
         files, settings = self.manifest.parts[ENCODER].sha256, self.manifest.encoder
         # It is small: whatever the models are opened in, it is opened as it encoded the examples.
         encoded_in = self._index_config()["encoder"].get("dtype")
-        dtype = dtype_of(encoded_in) if encoded_in in ("bfloat16", "float16") else torch.float32
+        dtype = dtype_of(encoded_in) if encoded_in in ("bfloat16", "float16", "float64") else torch.float32
         model = load_sentence_transformer(self.folder(ENCODER), list(files), dtype=dtype, device=self.device)
         repository, named = self.repository(ENCODER), dict(files)
         if repository is None or self.manifest.parts[ENCODER].path != ".":
@@ -187,9 +187,7 @@ class StoredParts(StoredFiles):
             upstream = self.part(UPSTREAM_MODEL)
             base = base_alone(upstream) if is_on_base else upstream
             if is_plain_lora(self._peft_config(ADAPTED_MODEL)) and can_share(base) and not is_peft_model(base):
-                adapted = self._with_adapter(sharing_copy(base), ADAPTED_MODEL)
-                apart_before_merging(adapted)
-                return adapted
+                return cast(PreTrainedModel, on_shared_weights(base, self.checked(ADAPTED_MODEL)).eval())
             base = copy.deepcopy(base)
         if is_peft_model(base):
             base = merged_in_place(base, is_named=False)

@@ -8,16 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.cells import CellKey
 from ..evaluation.methods import Method
+from ..evaluation.results import Cell
 from ..evaluation.run import prepare_evaluation
 from ..evaluation.runner import evaluate_methods
 from ..evaluation.tasks import TargetTask
 from ..pipeline.pipeline import ReCrossPipeline
 from .plan import Plan, TimeEstimate
 from .resources import reset_peak_device_memory
+from .text_lengths import TextLengths
 
-# These stages of a cell take as long as the test set is; the others depend on the examples that are retrieved.
-_BY_TEST_SET = ("predict", "rank")
+_SHARE_OF_LOOKING = 0.25
+"""Of the time of trying out, the share that retrieving for the other tasks may take, to see how long the texts are that they learn from."""
 
 
 def plan_evaluation(
@@ -33,8 +36,8 @@ def plan_evaluation(
 ) -> Plan:
     """Plans [`evaluate_methods`] with the same arguments, in all its cells: those that are finished already are included.
 
-    Each method is run on one query set of the task whose test set is of middling size. The lengths of other tasks' texts are not
-    known from one, so that half and twice the time are given as the range. Nothing is written below `output_dir`.
+    Each method is run on one query set of the task whose test set is of middling size. Elsewhere a training takes as much longer as the examples
+    retrieved for that task are, and predictions as the test inputs are. Nothing is written below `output_dir`.
 
     Args:
         pipeline: The pipeline.
@@ -77,12 +80,8 @@ def plan_evaluation(
         if failed := next((cell for cell in cells if cell.error is not None), None):
             raise RuntimeError(f"The method {failed.method} fails on {failed.task}: {failed.error}")
         written = sum(path.stat().st_size for path in Path(folder).rglob("*.json")) / len(cells)
-    seconds = 0.0
-    for cell in cells:
-        to_test = [len(run.tasks[key.task].test) for key in keys if key.method == cell.method]
-        by_test_set = sum(cell.seconds.get(stage, 0.0) for stage in _BY_TEST_SET)
-        others = sum(cell.seconds.values()) - by_test_set
-        seconds += others * len(to_test) + by_test_set * sum(to_test) / len(task.test)
+    lengths = TextLengths(run, _SHARE_OF_LOOKING * sum(sum(cell.seconds.values()) for cell in cells))
+    seconds = sum(_seconds(lengths, cell, [key for key in keys if key.method == cell.method]) for cell in cells)
     num_sets = sum(len(task.query_sets) for task in tested)
     return Plan.after_probe(
         output_dir,
@@ -97,3 +96,16 @@ def plan_evaluation(
             "disk": "Write to a larger disk, or compare fewer methods.",
         },
     )
+
+
+def _seconds(lengths: TextLengths, tried: Cell, keys: Sequence[CellKey]) -> float:
+    """Seconds of all cells of a method, by those of one of them."""
+    own = CellKey(tried.method, tried.task, tried.query_set)
+    found = 0.0
+    for stage, seconds in tried.seconds.items():
+        length = {"train": lengths.learned, "predict": lengths.answered, "rank": lengths.ranked}.get(stage)
+        if length is None or not (of_own := length(own)):
+            found += seconds * len(keys)
+        else:
+            found += seconds * sum(length(key) for key in keys) / of_own
+    return found

@@ -16,7 +16,7 @@ from ..adaptation.adapter import RetrievalAugmentedAdapter
 from ..adaptation.arguments import AdaptationArguments
 from ..adaptation.results import adaptation_results
 from ..adaptation.retrieval import timed
-from ..models.shared_weights import base_alone
+from ..models.shared_weights import base_alone, on_shared_weights
 from ..pipeline.bases import ADAPTER_CONFIG, naming_base
 from ..pipeline.pipeline import ReCrossPipeline
 from ..training.checkpoints import ARGUMENTS_FILE
@@ -194,12 +194,10 @@ class Training:
 
     def _on_shared_weights(self, adapter: RetrievalAugmentedAdapter, folder: Path) -> ReCrossPipeline:
         """The adapted pipeline with the adapter alone in memory: its base's weights are those that everybody uses."""
-        from peft import PeftModel
-
         pipeline = self.served.base.adapted(adapter)
         with self.served.lock:
             base = base_alone(self.served.base.upstream_model)
-        model: Any = PeftModel.from_pretrained(base, str(folder))
+        model: Any = on_shared_weights(base, folder)
         pipeline.adapted_model = model.eval().requires_grad_(False)
         return pipeline
 
