@@ -48,7 +48,7 @@ def test_time_grows_with_test_sets_where_it_depends_on_them(pipeline, tmp_path, 
     monkeypatch.setattr(plan_module, "evaluate_methods", evaluated)
     monkeypatch.setattr(TextLengths, "learned", lambda self, key: 1.0)  # as if all learned from examples of one length
     small, large = task("film", "film"), task("book", "book")  # of 8 test examples and two query sets
-    small = TargetTask("film", small.test.select(range(4)), small.query_sets)
+    small = TargetTask("film", small.test.select(range(4)), small.query_sets, small.answers[:4])
     plan = planned(pipeline, tmp_path, [small, large], methods(pipeline)[::2], settings=ALL_ALIKE)
     # The base is tested on 8 + 4 examples, at 2 s for 8, and trains (here) for each task; dense on twice as many, in four cells.
     assert plan.seconds.expected == pytest.approx((2 * 5 + 2 * 12 / 8) + (4 * 5 + 2 * 24 / 8))

@@ -75,7 +75,8 @@ def on_shared_weights(base: PreTrainedModel, folder: str | Path, name: str = "de
     from peft import PeftModel
 
     # Weights of the base, which a foreign adapter's file may hold beside its own, take the place of the shared ones and are not written into them.
-    whole_ones_replace = {"low_cpu_mem_usage": True, "torch_device": str(base.device)}
-    model = PeftModel.from_pretrained(sharing_copy(base), str(folder), adapter_name=name, **whole_ones_replace)
+    model = PeftModel.from_pretrained(
+        sharing_copy(base), str(folder), adapter_name=name, low_cpu_mem_usage=True, torch_device=str(base.device)
+    )
     apart_before_merging(model)
     return model
