@@ -49,8 +49,13 @@ def mined(folder):
 def start(folder: Path, *words: str) -> subprocess.Popen:
     """Starts `recross` in a process of its own."""
     command = [sys.executable, "-m", "recross_hf", *words]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    def heed_interrupts() -> None:
+        """Undoes what tests inherit that a script started in the background: they ignore interrupts, and so would the command."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    return subprocess.Popen(command, cwd=folder, start_new_session=True, preexec_fn=heed_interrupts, **streams)
 
 
 def jobs_of(driver: subprocess.Popen) -> list[psutil.Process]:
