@@ -101,6 +101,16 @@ def test_time_grows_with_texts(pipeline, tmp_path, monkeypatch):
     assert plan.seconds.expected == pytest.approx(expected)
 
 
+def test_a_task_for_which_nothing_is_found_does_not_end_the_plan(pipeline, tmp_path):
+    class ForBooks(DenseRetriever):
+        def rank(self, inputs, num_retrieved):
+            found = super().rank(inputs, num_retrieved)
+            return found if "book" in inputs[0] else Ranking(*(values[:0] for values in found))
+
+    plan = planned(pipeline, tmp_path, tasks(), [Method("books alone", ForBooks(pipeline.index))])
+    assert plan.seconds.expected > 0
+
+
 def test_a_method_that_fails_and_overlaps_are_said(pipeline, tmp_path):
     class Failing(DenseRetriever):
         def rank(self, inputs, num_retrieved):

@@ -42,9 +42,7 @@ def adaptable_copy(
     if peft_config is not None:
         check_peft_config(model, peft_config)
     check_finite_weights(model)
-    if peft_config is not None and not is_peft_model(model):
-        if not (is_plain_lora(peft_config) and can_share(model)):
-            return with_new_adapter(unprepared(copy.deepcopy(model)), peft_config, seed)
+    if peft_config is not None and not is_peft_model(model) and is_plain_lora(peft_config) and can_share(model):
         adapted = with_new_adapter(unprepared(sharing_copy(model, shares_buffers=False)), peft_config, seed)
         apart_before_merging(adapted)
         return adapted

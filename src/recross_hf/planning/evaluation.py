@@ -37,7 +37,8 @@ def plan_evaluation(
     """Plans [`evaluate_methods`] with the same arguments, in all its cells: those that are finished already are included.
 
     Each method is run on one query set of the task whose test set is of middling size. Elsewhere a training takes as much longer as the examples
-    retrieved for that task are, and predictions as the test inputs are. Nothing is written below `output_dir`.
+    retrieved for that task are, and predictions as the test inputs are. Half and twice the time are given as the range, for one cell of each method
+    is little to go by. Nothing is written below `output_dir`.
 
     Args:
         pipeline: The pipeline.

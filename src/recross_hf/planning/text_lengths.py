@@ -20,7 +20,8 @@ class TextLengths:
 
     Args:
         run: The evaluation.
-        patience: Seconds that retrieving for it may take in all. What was not looked at by then has the mean of what was.
+        patience: Seconds that retrieving for it may take in all. What was not looked at by then, and a task for which
+            nothing is found, has the mean of the others.
     """
 
     def __init__(self, run: EvaluationRun, patience: float) -> None:
@@ -32,21 +33,26 @@ class TextLengths:
 
     def learned(self, key: CellKey) -> float:
         """Tokens of the examples that are retrieved for the task's first query set: the |R| first, whichever of more are chosen."""
-        method, task = self.run.methods[key.method], self.run.tasks[key.task]
         place = key.method, key.task
-        if not method.trains:
+        if not self.run.methods[key.method].trains:
             return 1.0
         if place not in self._learned and self.patience > 0:
             start = time.perf_counter()
-            arguments = self.run.arguments_of(key)
-            queries = texts_of(task.query_sets[0])[: method.num_queries]
-            found = retriever_of(self.run, key).retrieve(queries, arguments.num_retrieved)
-            answers = [references[0] for references in found["references"][:] if references]
-            read = self._of_inputs(texts_of(found), arguments.max_input_length)
-            self._learned[place] = sum(read) + self._of_answers(answers, arguments.max_target_length)
+            self._look_at(key)
             self.patience -= time.perf_counter() - start
         known = [tokens for (name, _), tokens in self._learned.items() if name == key.method]
         return self._learned.get(place, mean(known) if known else 1.0)
+
+    def _look_at(self, key: CellKey) -> None:
+        arguments, method = self.run.arguments_of(key), self.run.methods[key.method]
+        queries = texts_of(self.run.tasks[key.task].query_sets[0])[: method.num_queries]
+        try:
+            found = retriever_of(self.run, key).retrieve(queries, arguments.num_retrieved)
+        except ValueError:  # nothing is found for this task: its cell will say so, and the others can be planned
+            return
+        read = self._of_inputs(texts_of(found), arguments.max_input_length)
+        answers = [references[0] for references in found["references"][:] if references]
+        self._learned[key.method, key.task] = sum(read) + self._of_answers(answers, arguments.max_target_length)
 
     def answered(self, key: CellKey) -> float:
         """Tokens of the test inputs, and those that their answers may have; in context, as many for each input."""
